@@ -1,10 +1,10 @@
 """Time training while other programs use every core, as on a laptop in use or a shared runner: with sftchat's and with OpenMP's settings.
 
     python scripts/bench_busy.py            # as many busy programs as there are cores
-    python scripts/bench_busy.py --busy 0   # on a quiet machine: what short waiting costs there
+    python scripts/bench_busy.py --busy 0   # on a quiet machine: the cost of short spinning
 
-OpenMP's threads wait for each other by spinning. Where another program has the core of the thread that is waited for, they burn the time that it
-needs; ``sftchat`` has them give up sooner (``SPINS`` in ``sftchat.cli``). The two take turns, and the median of the rounds counts.
+OpenMP's threads wait for each other by spinning. When another program has the core of the awaited thread, spinning takes time from it;
+``sftchat`` limits the spinning (``SPINS`` in ``sftchat.cli``). The two settings alternate, and the median of the rounds counts.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 from sftchat.models.manifest import read_manifest
 
 AS_IT_COMES = {"GOMP_SPINCOUNT": "300000"}
-"""What libgomp does where nothing is set: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html."""
+"""libgomp's default: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html."""
 
 
 def seconds(environment: dict[str, str], steps: int) -> float:
-    """How long the steps of a run took, as the run itself says."""
+    """Return the seconds of the steps of a run, as the run reports them."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = ["train", "relation", "-n", "3000", "--max-steps", str(steps), "--precision", "float32", "-o", str(run)]

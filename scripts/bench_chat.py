@@ -2,15 +2,15 @@
 
     python scripts/bench_chat.py [start] [turn] [decode] [lookup] [--run RUN] [--small]
 
-``start``   seconds until the prompt of ``sftchat chat sftchat:nano`` can be typed at, in a real terminal, best of five; and, of a model that reads a prompt of
-            4,000 tokens and of one in the middle of a reply, how long Ctrl-C takes to give the prompt back.
-``turn``    time to the first token at turn 10 of a conversation of 2,000 tokens: ours, everything fed again, and ``transformers serve`` asked by its own client.
-``decode``  tokens a second of one reply after its first: ours, without guesses, and ``generate``; a random Llama of 135M parameters in bfloat16 and with int8
+``start``   seconds until the prompt of ``sftchat chat sftchat:nano`` accepts input, in a real terminal, best of five; and the seconds from Ctrl-C to
+            the next prompt, during prefill of 4,000 tokens and during a reply.
+``turn``    time to the first token at turn 10 of a conversation of 2,000 tokens: ours, without the prompt cache, and ``transformers serve`` with its own client.
+``decode``  tokens per second after the first token: ours without prompt lookup, and ``generate``; a random Llama of 135M parameters in bfloat16 and with int8
             weights.
 ``lookup``  the same for ``--run``, a checkpoint of the relation task, with and without prompt lookup and with ``generate``, whose replies must be equal.
 
-Every comparison is made in one run on one machine; only the ratios mean something. ``--small`` leaves out the 135M model. On a machine that others use as
-well, ``--processor-time`` with ``OMP_NUM_THREADS=1`` has the last two count the processor's seconds.
+Every comparison is made in one run on one machine; only the ratios are meaningful. ``--small`` leaves out the 135M model. On a shared machine use
+``--processor-time`` with ``OMP_NUM_THREADS=1``: the last two sections then measure processor time.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ from sftchat.types import Message, SamplingParams
 CHAT = [sys.executable, "-m", "sftchat", "chat"]
 TURNS, HISTORY = 10, 2000
 now = time.perf_counter
-"""Seconds of the clock, or of the processor."""
+"""Elapsed time or processor time, in seconds."""
 
 
 def line(what: str, value: str, goal: str = "") -> None:
-    """One row of the table."""
+    """Print one row of the table."""
     print(f"| {what} | {value} | {goal} |", flush=True)
 
 
 def user(content: str) -> Message:
-    """A message of the user's."""
+    """Return a user message."""
     return Message(role="user", content=content)
 
 
 def long_model(folder: Path) -> Path:
-    """A random model of the embedded one's shape and tokenizer with room for 8,192 tokens, saved."""
+    """Save a random model with the embedded model's shape and tokenizer and a context of 8,192 tokens."""
     loaded = load_nano("float32")
-    torch.manual_seed(1)  # with others it says parts of characters only, which is nothing to time
+    torch.manual_seed(1)  # other seeds give only parts of characters
     config = Qwen3Config(**loaded.model.config.to_dict() | {"max_position_embeddings": 8192})
     Qwen3ForCausalLM(config).save_pretrained(folder)
     loaded.renderer.tokenizer.save_pretrained(folder)
@@ -70,7 +70,7 @@ def long_model(folder: Path) -> Path:
 
 
 def seconds_to_prompt() -> float:
-    """From the start of the program to a prompt that can be typed at."""
+    """Return the seconds from the start of the program to a prompt that accepts input."""
     start = time.perf_counter()
     terminal = Terminal([*CHAT, "sftchat:nano"], 80, 24)
     terminal.until(">")
@@ -81,7 +81,7 @@ def seconds_to_prompt() -> float:
 
 
 def seconds_to_stop(model: Path, message: str, reading: bool) -> float:
-    """From Ctrl-C to the prompt's being ready, pressed while the model replies or, a moment after it was asked, reads."""
+    """Return the seconds from Ctrl-C to the next prompt, pressed during a reply or during prefill."""
     terminal = Terminal([*CHAT, str(model), "--max-new-tokens", "1500"], 100, 24)
     terminal.wait("ready")
     terminal.type(PASTE.format(message) + "\r")
@@ -107,7 +107,7 @@ def start_section(folder: Path) -> None:
 
 
 def talk(engine: TransformersEngine) -> tuple[Message, ...]:
-    """Nine turns whose rendered text has about 2,000 tokens, a question at the end."""
+    """Return nine turns of about 2,000 rendered tokens with a question at the end."""
     messages: list[Message] = []
     for turn in range(TURNS - 1):
         messages += [user(f"{turn} 问"), Message(role="assistant", content="答" * (HISTORY // (TURNS - 1) - 12))]
@@ -115,7 +115,7 @@ def talk(engine: TransformersEngine) -> tuple[Message, ...]:
 
 
 def first_token(chunks: Iterator[Chunk]) -> float:
-    """Seconds until something was said."""
+    """Return the seconds to the first token."""
     start = time.perf_counter()
     for chunk in chunks:
         if chunk.token_ids:
@@ -138,7 +138,7 @@ def turn_section(folder: Path) -> None:
         anew.append(first_token(engine.generate([Request("anew", messages, sampling=sampling)])))
         engine.prompt_cache.clear()
         for _ in engine.generate([Request("before", messages[:-1], sampling=sampling)]):
-            pass  # what the ninth turn left behind
+            pass  # the prompt cache after the ninth turn
         reused.append(first_token(engine.generate([Request("reused", messages, sampling=sampling)])))
     here = min(reused)
     line("first token at turn 10", f"{here * 1000:.1f} ms")
@@ -150,7 +150,7 @@ def turn_section(folder: Path) -> None:
 
 @contextmanager
 def served(model: Path) -> Iterator[tuple[str, str]]:
-    """``transformers serve`` with the model on loopback: its address and the model's name."""
+    """Run ``transformers serve`` on loopback; yields its address and the model's name."""
     import httpx2
 
     with socket.socket() as free:
@@ -175,7 +175,7 @@ def served(model: Path) -> Iterator[tuple[str, str]]:
 
 
 async def client_seconds(url: str, model: str, messages: Sequence[Message]) -> float:
-    """The first word of a reply, asked as ``transformers chat`` asks, best of five."""
+    """Return the seconds to the first text with a request of ``transformers chat``, best of five."""
     from huggingface_hub import AsyncInferenceClient
 
     async def once() -> float:
@@ -194,7 +194,7 @@ async def client_seconds(url: str, model: str, messages: Sequence[Message]) -> f
 
 
 Timed = tuple[float, tuple[int, ...]]
-"""Seconds from the first token of a reply to its last, and its tokens."""
+"""Seconds from the first token of a reply to its last, and the number of tokens."""
 
 
 def ours(engine: TransformersEngine, request: Request) -> Timed:
@@ -208,7 +208,7 @@ def ours(engine: TransformersEngine, request: Request) -> Timed:
 
 
 def theirs(loaded: Loaded, ids: Sequence[int], count: int, stop: Sequence[int] = ()) -> Timed:
-    """The same of transformers' ``generate`` with a streamer, as its own chat decodes."""
+    """A reply of transformers' ``generate`` with a streamer, as in ``transformers chat``."""
     from transformers.generation.streamers import BaseStreamer
 
     class Clock(BaseStreamer):  # type: ignore[misc]
@@ -219,10 +219,10 @@ def theirs(loaded: Loaded, ids: Sequence[int], count: int, stop: Sequence[int] =
             self.times.append(now())
 
         def end(self) -> None:
-            """Nothing to flush."""
+            """Do nothing."""
 
     clock, prompt = Clock(), torch.tensor([list(ids)])
-    mask, ends = torch.ones_like(prompt), list(stop) or -1  # what the model's own settings stop on must not cut what is timed
+    mask, ends = torch.ones_like(prompt), list(stop) or -1  # the model's own stop tokens must not end the timed reply
     said = loaded.model.generate(
         prompt, attention_mask=mask, max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=ends, streamer=clock
     )[0, len(ids) :].tolist()
@@ -230,14 +230,14 @@ def theirs(loaded: Loaded, ids: Sequence[int], count: int, stop: Sequence[int] =
 
 
 def best(replies: Iterable[Timed]) -> float:
-    """The most tokens a second after the first among replies."""
+    """Return the highest speed among the replies, in tokens per second after the first."""
     return max((len(ids) - 1) / seconds for seconds, ids in replies)
 
 
 @contextmanager
 def unguessed() -> Iterator[None]:
-    """No tokens are guessed: a random model repeats itself, which would be too easy."""
-    usual, lookup.NGRAM_SIZES = lookup.NGRAM_SIZES, (1_000_000,)  # no text repeats that much
+    """Turn prompt lookup off, because a random model repeats itself and would favour it."""
+    usual, lookup.NGRAM_SIZES = lookup.NGRAM_SIZES, (1_000_000,)  # longer than any repetition
     try:
         yield
     finally:
@@ -245,7 +245,7 @@ def unguessed() -> Iterator[None]:
 
 
 def compared(title: str, loaded: Loaded, goal: str, count: int = 200) -> float:
-    """One model, ours beside ``generate``; returns the speed of ``generate``."""
+    """Time one model with our engine and with ``generate``; returns the speed of ``generate``."""
     prompt = loaded.renderer.tokenizer.decode(range(300, 340))
     ids = loaded.renderer.tokenizer.encode(prompt)
     request = Request("r", prompt=prompt, sampling=SamplingParams(max_new_tokens=count))
@@ -259,16 +259,16 @@ def compared(title: str, loaded: Loaded, goal: str, count: int = 200) -> float:
 
 
 def decode_section(small: bool) -> None:
-    """Speed of one reply."""
+    """Return the speed of one reply."""
     compared("embedded model, float32", load_nano("float32"), "≥ 1.0 ×")
     if not small:
         quantized(compared("135M, bfloat16", load_135m("bfloat16"), "≥ 1.0 ×", 60))
 
 
 def quantized(others: float) -> None:
-    """The 135M model with int8 weights against ``generate`` in bfloat16."""
+    """Time the 135M model with int8 weights against ``generate`` in bfloat16."""
     loaded = load_135m("bfloat16")
-    optimize_for_inference(loaded.model, int8=True)  # as --quantize int8 does it
+    optimize_for_inference(loaded.model, int8=True)  # as with --quantize int8
     request = Request("r", prompt=loaded.renderer.tokenizer.decode(range(300, 340)), sampling=SamplingParams(max_new_tokens=60))
     engine = TransformersEngine("bench", loaded)
     with unguessed():
@@ -277,7 +277,7 @@ def quantized(others: float) -> None:
 
 
 def looked_up(run: str) -> None:
-    """A checkpoint of the relation task, one passage after the other: ``generate``, ours without prompt lookup, ours."""
+    """Time a checkpoint of the relation task: ``generate``, ours without prompt lookup, ours."""
     task = load_plugins().task("relation")
     loaded = load(resolve(run, schemes=()), dtype="float32", device="cpu")
     examples = [example for example in task.generate(60, 7) if "\n" in (example.gold or "")]
@@ -288,7 +288,7 @@ def looked_up(run: str) -> None:
         return sum(len(ids) - 1 for _, ids in replies) / sum(seconds for seconds, _ in replies)
 
     others = [theirs(loaded, ids, task.sampling.max_new_tokens, loaded.stop_ids) for ids in prompts]
-    optimize_for_inference(loaded.model)  # as load_engine does
+    optimize_for_inference(loaded.model)  # as in load_engine
     engine = TransformersEngine("bench", loaded)
     passes: list[int] = []
     loaded.model.register_forward_pre_hook(lambda *_: passes.append(1))
@@ -309,7 +309,7 @@ def looked_up(run: str) -> None:
 
 @torch.inference_mode()
 def pass_seconds(loaded: Loaded, count: int) -> float:
-    """What the model takes for so many tokens, the logits of each among it, as a guess is checked."""
+    """Return the seconds of a forward pass over several tokens with logits for each, as for checking a guess."""
     ids, times = torch.tensor([range(300, 300 + count)]), []
     for _ in range(50):
         start = now()

@@ -2,8 +2,8 @@
 
     python scripts/bench_command.py --model RUN --harness ENVIRONMENT/bin/lm_eval
 
-Both render the same prompts, decode greedily up to the same number of tokens and stop at the same text. The harness is run once for each of its batch
-sizes; sftchat a first time with nothing stored and a second time with every reply stored. Peak memory is that of the process and its children.
+Both render the same prompts, decode greedily up to the same number of tokens and stop at the same text. The harness runs once per batch
+size; sftchat runs twice, first with an empty reply cache and then with every reply cached. Peak memory is that of the process and its children.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ metadata: {{version: 0}}
 
 
 def measured(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Seconds and peak megabytes of a command.
+    """Return the seconds and peak megabytes of a command.
 
     Raises:
-        SystemExit: When it fails, with the end of what it said.
+        SystemExit: When it fails, with the end of its output.
     """
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
@@ -54,7 +54,7 @@ def measured(command: list[str], environment: dict[str, str]) -> tuple[float, fl
 
 
 def main() -> None:
-    """Make the items, run everything, print a table."""
+    """Generate the items, run all commands, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a checkpoint folder")
     parser.add_argument("--task", default="relation")
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def _write(path: Path, rows: list[dict[str, object]]) -> None:
-    """Rows as JSONL."""
+    """Write rows as JSONL."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 

@@ -3,9 +3,9 @@
     python scripts/bench_eval.py                      # sftchat:nano in float32, 500 requests
     python scripts/bench_eval.py --model 135m         # a random Llama of 135M parameters in bfloat16
 
-Reply lengths are log-normal (8 to 200 tokens, mean 32), set request by request with no stop token, so that all do the same work; nobody is told the
-lengths beforehand but through that limit, which nobody schedules by. Printed: tokens of replies per second of wall time, generation only; the
-engine's advantage; and each as a share of what the machine could do at that batch size (roofline, Williams et al. 2009), from the speed of a large
+Reply lengths are log-normal (8 to 200 tokens, mean 32), set per request without a stop token, so that all do the same work. Lengths are known only
+as that limit, which no engine uses for scheduling. Printed: reply tokens per second of elapsed time, generation only; the
+engine's speed-up; and each as a share of the machine's limit at that batch size (roofline, Williams et al. 2009), from the speed of a large
 matrix product and of reading memory measured in the same run. Exits with 1 when a goal is missed or a float32 reply differs from the loop's.
 """
 
@@ -31,19 +31,19 @@ from sftchat.types import SamplingParams
 
 STATIC = (16, 32, 64, 128)
 GOALS = {"nano": (12.0, 3.0), "135m": (6.0, 2.5)}
-"""Least advantage over the loop and over the best static batches."""
+"""Minimum speed-up over the loop and over the best static batches."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Prompts as text and as ids, and the tokens each reply must have."""
+    """Prompts as text and as ids, and the number of tokens of each reply."""
 
     texts: tuple[str, ...]
     prompts: tuple[tuple[int, ...], ...]
     lengths: tuple[int, ...]
 
     def first(self, count: int) -> Work:
-        """A part of the work."""
+        """Return a part of the work."""
         return Work(self.texts[:count], self.prompts[:count], self.lengths[:count])
 
 
@@ -60,7 +60,7 @@ def make_work(tokenizer: Any, count: int, longest: int = 64, seed: int = 0) -> W
 
 
 def load_nano(dtype: str) -> Loaded:
-    """The embedded model, never stopping by itself."""
+    """Return the embedded model without stop tokens."""
     loaded = load(resolve("sftchat:nano", schemes=()), dtype=dtype, device="cpu")
     return Loaded(loaded.model, loaded.renderer, (), None)
 
@@ -77,7 +77,7 @@ def load_135m(dtype: str) -> Loaded:
 
 
 def ours(loaded: Loaded, work: Work, batch_size: int) -> Replies:
-    """The engine, through the seam that ``sftchat eval`` uses."""
+    """Generate with our engine, as ``sftchat eval`` does."""
     engine = TransformersEngine("bench", loaded, batch_size)
     requests = [
         Request(str(i), prompt=text, sampling=SamplingParams(max_new_tokens=n))
@@ -90,7 +90,7 @@ def ours(loaded: Loaded, work: Work, batch_size: int) -> Replies:
 
 
 def static(loaded: Loaded, work: Work, batch_size: int) -> Replies:
-    """``generate`` on batches sorted by prompt length, each running to its longest reply; the loop when ``batch_size`` is 1."""
+    """Generate with ``generate`` in batches sorted by prompt length, each up to its longest reply; ``batch_size`` 1 is the loop."""
     order = sorted(range(len(work.prompts)), key=lambda i: len(work.prompts[i])) if batch_size > 1 else list(range(len(work.prompts)))
     replies: Replies = [[] for _ in order]
     for start in range(0, len(order), batch_size):
@@ -106,9 +106,9 @@ def static(loaded: Loaded, work: Work, batch_size: int) -> Replies:
 
 
 def transformers_continuous(loaded: Loaded, work: Work) -> Replies:
-    """What ``generate_batch`` does, with a limit a request."""
+    """Generate with ``generate_batch`` and a limit per request."""
     generation = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=200)
-    # its own choice on a CPU is most of the memory; this holds every request at once
+    # its default on a CPU is most of the memory; this holds every request at once
     batching = ContinuousBatchingConfig(page_size=256, num_blocks=2 * len(work.prompts), max_batch_tokens=512)
     replies: Replies = [[] for _ in work.prompts]
     with loaded.model.continuous_batching_context_manager(generation_config=generation, continuous_batching_config=batching) as manager:
@@ -126,13 +126,13 @@ def transformers_continuous(loaded: Loaded, work: Work) -> Replies:
 
 
 def matrix_speed(dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a large matrix product."""
+    """Return the floating-point operations per second of a large matrix product."""
     a, b = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
     return 2 * 2048**3 / _best(lambda: a @ b)
 
 
 def memory_speed() -> float:
-    """Bytes a second read from memory: a sum over 1 GB."""
+    """Return the bytes per second read from memory: a sum over 1 GB."""
     x = torch.ones(1 << 28)
     return 4 * x.numel() / _best(lambda: x.sum())
 
@@ -147,7 +147,7 @@ def _best(work: Callable[[], object]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line a way of generating."""
+    """Print one line per way of generating."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=list(GOALS), default="nano")
     parser.add_argument("--requests", type=int, default=500)
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(model: str, dtype: str, speeds: dict[str, float], replies: dict[str, Replies]) -> int:
-    """Print the engine's advantage and whether its replies are the loop's; 1 when it falls short."""
+    """Print the engine's speed-up and whether its replies equal the loop's; returns 1 when a goal is missed."""
     failed = False
     best = max((speed for name, speed in speeds.items() if name.startswith("static")), default=None)
     for name, speed, goal in (("the loop", speeds.get("loop"), GOALS[model][0]), ("the best static batches", best, GOALS[model][1])):

@@ -3,15 +3,15 @@
     python scripts/bench_gate.py [rules] [power] [speed] [--repetitions 300]
 
 Without a section all three are printed, as the Markdown of docs/gate.md. Two models answer items with one to three triples each, at a
-micro-F1 of .8; a fault is as often a triple left out as a wrong one. The second model answers four triples of five as the first did and the
-fifth afresh, and ``drop`` is how much lower its true F1 is.
+micro-F1 of .8; half of the errors are missing triples, half wrong ones. The second model repeats four of five triples of the first, the
+fifth is resampled, and ``drop`` is how much lower its true F1 is.
 
 Rules re-implemented from the sources named, read at their heads of 2026:
 
 nel compare     NVIDIA-NeMo/Evaluator, src/nemo_evaluator/engine/comparison.py (_compute_verdict), metrics/paired_tests.py: one-sided exact
                 McNemar for rewards of 0 and 1, else one-sided permutation of mean rewards; defaults --max-drop .05, --correct-above 0
 TrainJudge      Himanshukurrey/trainjudge, src/trainjudge/verdict.py: ``decide`` demands an improvement of 3 points; ``RegressionResult`` is
-                its rule for what may not get worse, a drop of more than 5 points and 2 items
+                its regression rule, a drop of more than 5 points and 2 items
 evalgate        ritvikmudgal/evalgate, src/evalgate/stats.py (mcnemar_test): two-sided exact McNemar, fails when significant
 Soup            soup-cli 0.77 on PyPI: soup_cli/utils/ship_verdict.py (decide_ship) ships a model whose task score is strictly higher and
                 whose suites are down by no more than .05; soup_cli/utils/eval_gate_hook.py (decide_regression) bootstraps the rows that a
@@ -53,10 +53,10 @@ def two_models(draw: np.random.Generator, items: int, drop: float, silent: float
     """Counts of two models on the same items.
 
     Args:
-        draw: Where randomness comes from.
-        items: How many.
+        draw: Random number generator.
+        items: Number of items.
         drop: How much lower the true F1 of the second is.
-        silent: Share of faults that are triples left out; the others are wrong triples.
+        silent: Share of errors that are missing triples; the others are wrong triples.
     """
     owner = np.repeat(np.arange(items), draw.integers(1, 4, items))
     right, later = (accuracy(f1, silent) for f1 in (START, START - drop))
@@ -68,7 +68,7 @@ def two_models(draw: np.random.Generator, items: int, drop: float, silent: float
 
 
 def accuracy(f1: float, silent: float) -> float:
-    """The share of gold triples found that gives this micro-F1: F1 = 2a / (a + (1 - a)(1 - silent) + 1) solved for a."""
+    """Return the share of found gold triples that gives this micro-F1: F1 = 2a / (a + (1 - a)(1 - silent) + 1) solved for a."""
     return f1 * (2 - silent) / (2 - f1 * silent)
 
 
@@ -104,7 +104,7 @@ def nel_f1(before: Rows, after: Rows) -> str:
 
 
 def _nel(p: float, effect: float, broken: int, fixed: int, max_drop: float = 0.05) -> str:
-    """PASS, WARN, BLOCK or INCONCLUSIVE, as what a CI job sees."""
+    """Convert PASS, WARN, BLOCK or INCONCLUSIVE to the result of a CI job."""
     if broken + fixed == 0:
         return PASS
     if p < 0.05:
@@ -120,7 +120,7 @@ def trainjudge_verify(before: Rows, after: Rows) -> str:
 
 
 def trainjudge_regression(before: Rows, after: Rows) -> str:
-    """TrainJudge's rule for tasks that may not get worse."""
+    """TrainJudge's regression rule."""
     net = int(exact(before).sum()) - int(exact(after).sum())
     return FAIL if net / len(before) * 100 > 5 and net >= 2 else PASS
 
@@ -187,7 +187,7 @@ def _two_sided(a: int, b: int) -> float:
 
 
 def cases(draw: np.random.Generator, items: int) -> dict[str, tuple[Counts, Counts]]:
-    """One simulated result of every kind."""
+    """Simulate one result of every kind."""
     before, same = two_models(draw, items, 0.0)
     one = before.rows.copy()
     one[np.flatnonzero(exact(before.rows))[0], 2] -= 1
@@ -200,7 +200,7 @@ def cases(draw: np.random.Generator, items: int) -> dict[str, tuple[Counts, Coun
 
 
 def compare_rules(repetitions: int) -> Iterator[str]:
-    """The table of all rules."""
+    """Yield the table of all rules."""
     yield f"Pass / fail / undecided, in percent of {repetitions} simulated evaluations:"
     yield ""
     yield "| items | truth | " + " | ".join(RULES) + " |"
@@ -220,7 +220,7 @@ def compare_rules(repetitions: int) -> Iterator[str]:
 
 
 def power(repetitions: int) -> Iterator[str]:
-    """How often our gate fails a model, by what is true of it."""
+    """Yield the table of the share of models that our gate fails, by their true drop."""
     drops = (0.0, 0.01, 0.03, 0.05)
     yield f"Share of {repetitions} simulated candidates that our gate fails:"
     yield ""
@@ -237,7 +237,7 @@ def power(repetitions: int) -> Iterator[str]:
 
 
 def speed() -> Iterator[str]:
-    """What the gate costs; processor time, because wall-clock time on a shared machine says more of the neighbours."""
+    """Yield the table of the gate's processor time; elapsed time depends on other programs of a shared machine."""
     yield "| what | CPU seconds | peak memory |"
     yield "|---|---:|---:|"
     with tempfile.TemporaryDirectory() as folder:
@@ -257,7 +257,7 @@ def speed() -> Iterator[str]:
 
 
 def _stored(folder: Path, items: int) -> list[str]:
-    """An evalset, two files of replies and a baseline of the relation task; the words that gate them."""
+    """Write an evalset, two files of replies and a baseline of the relation task; returns the arguments of the gate."""
     from sftchat.cli import main
 
     def name(kind: str) -> str:
@@ -278,7 +278,7 @@ def _stored(folder: Path, items: int) -> list[str]:
 
 
 def _seconds(words: list[str]) -> float:
-    """The processor time of a command, the least of three runs."""
+    """Return the processor time of a command, the minimum of three runs."""
     times = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -291,7 +291,7 @@ def _seconds(words: list[str]) -> float:
 
 
 def main() -> None:
-    """Print the sections asked for."""
+    """Print the requested sections."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", choices=["rules", "power", "speed", []], default=[])
     parser.add_argument("--repetitions", type=int, default=300)

@@ -23,7 +23,7 @@ PACKAGES = 25
 
 
 def best(words: tuple[str, ...]) -> float:
-    """Shortest wall-clock time of five runs, in milliseconds, after one that warms the disk."""
+    """Return the shortest elapsed time of five runs, in milliseconds, after one that fills the disk cache."""
     program = [str(Path(sys.executable).with_name("sftchat")), *words]
     times = []
     for _ in range(RUNS + 1):
@@ -34,7 +34,7 @@ def best(words: tuple[str, ...]) -> float:
 
 
 def main() -> int:
-    """Print a line a command; exit with 1 when a goal is missed."""
+    """Print one line per command; returns 1 when a goal is missed."""
     python = min(_python() for _ in range(RUNS))
     print(f"python -c pass      {python:6.0f} ms")
     missed = 0
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def dependencies(extra: str = "") -> set[str]:
-    """Names of the distributions that installing sftchat brings, those of this machine, without itself.
+    """Return the names of the distributions that sftchat requires on this machine, without itself.
 
     Args:
         extra: An extra of sftchat.
@@ -70,7 +70,7 @@ def dependencies(extra: str = "") -> set[str]:
 
 
 def _python() -> float:
-    """One start of the bare interpreter."""
+    """Start the bare interpreter once."""
     before = time.perf_counter()
     subprocess.run([sys.executable, "-c", "pass"], check=True)
     return 1000 * (time.perf_counter() - before)

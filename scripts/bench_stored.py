@@ -1,12 +1,12 @@
 """Time the gate over stored replies, from a thousand items to a hundred thousand: the whole command, and the memory of all its processes.
 
-Seconds on the clock say much of who else uses the machine; those of its processors are beside them.
+Elapsed time depends on other programs of the machine, so processor time is printed too.
 
     python scripts/bench_stored.py [--items 1000 100000] [--keep FOLDER]
 
-Rows of the relation task are generated two thousand times and varied from there: every item has a passage of its own, so that nothing can be
-known from an earlier one. 17 replies of 100 are wrong, two of them where the baseline's are right and three the other way round: they leave
-the last triple out, or claim one where there is none.
+Two thousand rows of the relation task are generated and varied: every item has its own passage, so that no result can be reused. 17 replies of
+100 are wrong; on two of these items the baseline is right, and on three other items only the baseline is wrong. Wrong replies miss the last triple,
+or have one where there is none.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _reply(identity: str, text: str | None) -> str:
 
 @dataclass(frozen=True, order=True)
 class Cost:
-    """What a command cost: seconds on the clock and of processors, and the most megabytes that its processes had together."""
+    """Elapsed and processor seconds of a command, and the peak megabytes of all its processes together."""
 
     seconds: float
     processor: float
@@ -72,13 +72,13 @@ class Cost:
 
 
 def run(words: Sequence[str]) -> Cost:
-    """Run a command; of memory that its processes share each has its part."""
+    """Run a command; shared memory is divided among its processes."""
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen([sys.executable, "-m", "sftchat", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak = 0.0
     while process.poll() is None:
         peak = max(peak, sum(_megabytes(one) for one in _family(process.pid)))
-        time.sleep(0.1 if time.perf_counter() - start < 5 else 1.0)  # to look takes time itself
+        time.sleep(0.1 if time.perf_counter() - start < 5 else 1.0)  # sampling takes time itself
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode not in (0, 1):
         raise SystemExit(process.communicate()[1].decode())
@@ -86,7 +86,7 @@ def run(words: Sequence[str]) -> Cost:
 
 
 def _family(process: int) -> Iterator[int]:
-    """A process and all that came of it."""
+    """Yield a process and its descendants."""
     yield process
     for threads in Path(f"/proc/{process}/task").glob("*/children"):
         try:
@@ -98,7 +98,7 @@ def _family(process: int) -> Iterator[int]:
 
 
 def _megabytes(process: int) -> float:
-    """The memory of a process, its part of what it shares (Linux calls it PSS)."""
+    """Return the memory of a process with its part of shared memory (PSS of Linux)."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -107,7 +107,7 @@ def _megabytes(process: int) -> float:
 
 
 def measure(folder: Path, items: int) -> Iterator[str]:
-    """The rows of the table for one size."""
+    """Yield the rows of the table for one size."""
     if not (folder / "new.jsonl").exists():
         make(folder, items)
     gold, old, new, base = (str(folder / f"{name}.jsonl") for name in ("gold", "old", "new", "base"))

@@ -3,10 +3,10 @@
     python scripts/bench_train.py                     # sftchat:nano
     python scripts/bench_train.py --vocabulary 32768  # a random model of the same shape with a larger vocabulary
 
-Both are given the same ready ids and labels, the same batches in the same order, the same weights, optimizer and learning rates, and compute in
-float32. "TRL" is ``SFTTrainer`` with every default but those that a CPU forces (``use_cpu``, no bf16): padded batches, activation checkpointing, the head over every
-position. The losses of every step must agree to 1e-3. Time is the processor time of this process, both threads together, so that a busy machine does not
-decide; the fastest steps of several rounds count, TRL and sftchat taking turns. Memory is what a fresh process of each has at its peak above what it has
+Both use the same ids and labels, the same batches in the same order, the same weights, optimizer and learning rates, and compute in
+float32. "TRL" is ``SFTTrainer`` with its defaults except those that a CPU does not support (``use_cpu``, no bf16): padded batches, activation checkpointing, the head over every
+position. The losses of every step must agree to 1e-3. Time is the processor time of this process, both threads together, so that other programs matter less;
+the fastest steps of several rounds count, TRL and sftchat alternating. Memory is the peak of a fresh process of each minus its memory
 before the first step. Exits with 1 when a goal is missed.
 """
 
@@ -44,7 +44,7 @@ SAME = 1e-3
 
 @dataclass
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Processor seconds and loss of every step."""
+    """Callback that records processor seconds and loss of every step."""
 
     seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 
 def theirs(model: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int, folder: str, watch: Watch) -> None:
-    """``SFTTrainer`` with its defaults, on rows in their order."""
+    """Return ``SFTTrainer`` with its defaults, on rows in their order."""
     config = SFTConfig(
         output_dir=folder, use_cpu=True, bf16=False, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=1e-3,
         train_sampling_strategy="sequential", logging_steps=1, save_strategy="no", disable_tqdm=True,
@@ -76,7 +76,7 @@ def theirs(model: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_siz
 
 
 def ours(model: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int, folder: str, watch: Watch) -> None:
-    """sftchat, on rows in the same order, with TRL's schedule."""
+    """Return sftchat's trainer, on rows in the same order, with TRL's schedule."""
     attention = choose_attention(model, max(map(len, rows.ids)))
     config = TrainingConfig(max_steps=steps, batch_size=batch_size, learning_rate=1e-3, warmup=0.0, schedule="linear", logging_steps=1)
     trainer = Trainer(
@@ -92,7 +92,7 @@ WAYS: dict[str, Callable[..., None]] = {"trl": theirs, "sftchat": ours}
 
 
 def prepare(vocabulary: int, count: int) -> tuple[Any, Any, RenderedRows]:
-    """Model, tokenizer and rows."""
+    """Load model, tokenizer and rows."""
     reference = resolve("sftchat:nano")
     tokenizer = load_tokenizer(reference)
     task = load_plugins().task("relation")
@@ -107,7 +107,7 @@ def prepare(vocabulary: int, count: int) -> tuple[Any, Any, RenderedRows]:
 
 
 def measure(name: str, start: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int) -> Watch:
-    """One way, from the same weights."""
+    """Train with one trainer from the same weights."""
     watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
         set_seed(0)
@@ -116,7 +116,7 @@ def measure(name: str, start: Any, tokenizer: Any, rows: RenderedRows, steps: in
 
 
 def peak(name: str, options: argparse.Namespace) -> float:
-    """Megabytes that a fresh process has at its peak above what it has before training."""
+    """Return the peak megabytes of a fresh process minus its memory before training."""
     words = ["--vocabulary", options.vocabulary, "--batch-size", options.batch_size, "--steps", 3, "--only", name]
     done = subprocess.run([sys.executable, __file__, *map(str, words)], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])

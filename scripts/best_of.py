@@ -3,8 +3,8 @@
     python scripts/best_of.py -o runs/best-of
     python scripts/best_of.py -o runs/best-of -k 8     # longer
 
-Only calls the command line, and prints each command before it runs. The last one compares the two checkpoints on rows that neither has seen,
-item by item, and its exit code is the script's: 0 when nothing got worse. A run that was broken off goes on where it stopped.
+The script only calls the command line and prints each command before it runs. The last one compares the two checkpoints item by item on unseen
+rows, and its exit code is the script's: 0 when nothing got worse. An interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ METRIC = "f1"
 
 
 def main() -> int:
-    """Weak checkpoint, best of its samples, better checkpoint, comparison."""
+    """Train a weak checkpoint, select the best of its samples, train on them, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=3000, help="rows the weak checkpoint is trained on")
@@ -39,7 +39,7 @@ def main() -> int:
     must("data", "generate", "relation", "-n", args.items, "--seed", 2, "--format", "evalset", "-o", held_out, "--overwrite")
     must("data", "check", prompts, held_out, "--task", "relation")
     must("data", "check", held_out, "--against", prompts)
-    # the gold of a prompt only scores: a row is one of the model's own replies, and only one without fault
+    # the gold reply is only for scoring: a row is one of the model's own replies, and only one without errors
     must("data", "best-of", "relation", weak, "--prompts", prompts, "-k", args.k, "--min-score", 1, "-o", best, "--overwrite")
     if not (better / "sftchat.json").is_file():
         how = ("--epochs", args.epochs, "--learning-rate", args.learning_rate)

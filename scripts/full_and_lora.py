@@ -30,7 +30,7 @@ def main() -> None:
             options = further if method == "lora" else ()
             scoring = ("--eval-steps", args.rows // 24, "--validation-items", 100)
             must("train", TASK, "--model", MODEL, "--rows", args.rows, "--seed", 1, "--method", method, *scoring, "-o", run, *options)
-        must("inspect", run)  # the curve and the chosen step are among what it says
+        must("inspect", run)  # its output includes the curve and the chosen step
     lines = []
     for name, options in HELD_OUT.items():
         items = folder / f"{name}.jsonl"

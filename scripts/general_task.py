@@ -20,13 +20,13 @@ SEED = 2
 
 
 def line(name: str, trained: Path, report: Path, *evalset: object) -> str:
-    """Compare on one set; returns a line of the table."""
+    """Compare the models on one set; returns a line of the table."""
     compare(trained, MODEL, report, "--task", "general", *evalset)
     return table_line(name, comparison(report, "accuracy"))
 
 
 def main() -> None:
-    """Train, compare on every kind and on the evalset written by hand, print a table."""
+    """Train, compare on every kind and on the hand-written evalset, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=20_000, help="training rows")

@@ -4,7 +4,7 @@
     python scripts/kill_moments.py --share 0.1  # a tenth of them
     python scripts/kill_moments.py --only train --seed 7
 
-The embedded model, tiny settings, SIGKILL to the process group. A finished result is equal when its files are, byte for byte; JSON without the times in it.
+Uses the embedded model with tiny settings, and SIGKILL to the process group. Results are equal when their files are equal byte for byte, or JSON without its times.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.killing import HEADER, Killing, best_of, chat, chat_that_loads, disti
 
 
 def main() -> int:
-    """Kill and print; 1 when something was lost, locked, left or different."""
+    """Kill commands and print the table; returns 1 when something was lost, locked, left or different."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", type=float, default=1.0, help="of the kills")
     parser.add_argument(

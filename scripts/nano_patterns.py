@@ -2,7 +2,7 @@
 
 Every pattern is a function ``(random.Random) -> (prompt, answer)``. None of them is a row of a task that sftchat ships: no kinship, no
 relation between characters, no arithmetic, no counting, no ordering, no identity. They teach a small model to find a string in its context and to
-write it again in a given shape, which a novel alone teaches only after many more tokens than a laptop can afford.
+write it again in a given shape; learning this from novels alone takes many more tokens.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import nano_ties
 Pattern = Callable[[random.Random], tuple[str, str]]
 
 HAN = [bytes((high, low)).decode("gb2312") for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) if (high, low) < (0xD7, 0xFA)]
-"""The 3,755 everyday characters of GB 2312, level 1."""
+"""The 3,755 common characters of GB 2312, level 1."""
 
 SURNAMES = list("赵钱孙李周吴郑王冯陈蒋沈韩杨朱秦许何吕施张孔曹严金魏陶姜谢邹苏潘葛范彭鲁韦马苗方俞任袁柳唐薛雷贺倪汤罗毕郝安常于傅齐康伍余")
 ENGLISH = """time day night year way man woman child world house school book river tree garden window door table chair horse dog cat bird fish apple
@@ -45,7 +45,7 @@ FILLER = (
 
 TITLES = "大夫 掌柜 师太 道人 将军 先生 姑娘 老爷 校长 医生 管家 长老 公子 夫人 班主 庄主".split()
 PROSE: list[str] = []
-"""Sentences of the corpora, to stand around what matters; filled by the pretraining script."""
+"""Sentences of the corpora as context; filled by the pretraining script."""
 
 
 def name(rng: random.Random) -> str:
@@ -102,7 +102,7 @@ def pick(rng: random.Random) -> tuple[str, str]:
 
 
 def listing(rng: random.Random) -> tuple[str, str]:
-    """Every name of a text, one a line."""
+    """Every name of a text, one per line."""
     people = names(rng, rng.randint(1, 5))
     sentences = []
     for person in people:
@@ -116,7 +116,7 @@ def listing(rng: random.Random) -> tuple[str, str]:
 
 
 def scatter(rng: random.Random, sentences: list[str]) -> str:
-    """The sentences in order, with others that say nothing in between."""
+    """The sentences in order, mixed with irrelevant ones."""
     out = []
     for sentence in sentences:
         if rng.random() < 0.3:
@@ -128,7 +128,7 @@ def scatter(rng: random.Random, sentences: list[str]) -> str:
 
 
 def pairing(rng: random.Random) -> tuple[str, str]:
-    """Two things that stand together, written as ``left-right``."""
+    """Two things that belong together, written as ``left-right``."""
     count = rng.randint(1, 4)
     left, right = names(rng, count), [rng.choice((rng.choice(THINGS), name(rng), rng.choice(FOODS))) for _ in range(count)]
     form = rng.choice(("{a}配{b}", "{a}和{b}", "{a}对应{b}", "{a}旁边是{b}", "{b}旁边是{a}", "{b}放在{a}那里", "{a}要{b}", "把{b}给{a}"))
@@ -168,7 +168,7 @@ EVENTS = (
 
 
 def events(rng: random.Random) -> tuple[str, str]:
-    """Who did what to whom, one ``doer-receiver:verb`` a line; ``无`` when nobody did anything."""
+    """List events of a text as ``doer-receiver:verb``, one per line; ``无`` without events."""
     count = rng.choice((0, 1, 1, 2, 2, 3))
     people = names(rng, 2 * count + 2)
     sentences, lines = [], []
@@ -223,9 +223,9 @@ IDLE = """{a}在{place}坐着。|{a}买了一把{thing}。|{time}，{a}独自出
 
 
 def scenes(rng: random.Random) -> tuple[str, str]:
-    """A passage in which people do things to each other: one ``doer-receiver:kind`` a line, in the order told; ``无`` when nobody does.
+    """A passage with events between people: one ``doer-receiver:kind`` per line, in the order of the text; ``无`` without events.
 
-    The kind is the class of the deed, or its verb. Strangers, denials and sentences of real prose stand in between.
+    The kind is the class of the event, or its verb. Other people, denials and sentences of real prose are mixed in.
     """
     count = rng.choices(range(6), (12, 30, 28, 18, 8, 4))[0]
     people = names(rng, 8)
@@ -266,7 +266,7 @@ def fill(rng: random.Random, form: str, a: str, b: str, verb: str) -> str:
 
 
 def ties(rng: random.Random) -> tuple[str, str]:
-    """A passage in which people have to do with each other; see `nano_ties`."""
+    """A passage with relations between people; see `nano_ties`."""
     people = nano_ties.cast(rng, rng.choice((4, 6, 8, 10)), name, HAN, SURNAMES)
     slots = {"place": PLACES, "time": TIMES, "thing": THINGS, "food": FOODS}
     idle = FILLER if not PROSE or rng.random() < 0.5 else [rng.choice(PROSE)]

@@ -1,8 +1,8 @@
 """Relations of trade and chance between people: the richest pattern in the pretraining of the embedded model.
 
-Lodgers and landlords, ferrymen and passengers, examiners and candidates: ties of trade and of chance. No kinship, love, friendship, enmity,
-service or teaching, no label and no sentence of the relation task: what a model takes from here is how a text says who is what to whom, and
-how a text says that somebody is not.
+Lodgers and landlords, ferrymen and passengers, examiners and candidates: relations of trade and of chance. No kinship, love, friendship, enmity,
+service or teaching, no label and no sentence of the relation task: the model learns how a text states a relation between people, and
+how it denies one.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 
 
 def cast(rng: random.Random, count: int, new_name: Callable[[random.Random], str], han: list[str], surnames: list[str]) -> list[str]:
-    """Distinct names, some of which share a surname or a character, as in a family saga: copying them takes care."""
+    """Distinct names, some of which share a surname or a character, as in a family saga, so that copying must be exact."""
     found: list[str] = []
     while len(found) < count:
         candidate = new_name(rng)
@@ -115,7 +115,7 @@ def cast(rng: random.Random, count: int, new_name: Callable[[random.Random], str
 
 
 class Scene:
-    """One passage while it is put together."""
+    """A passage under construction."""
 
     def __init__(self, rng: random.Random, people: list[str], slots: dict[str, list[str]]) -> None:
         self.rng, self.people, self.slots = rng, people, slots
@@ -128,7 +128,7 @@ class Scene:
         return form.format(**words, **{slot: self.rng.choice(values) for slot, values in self.slots.items()})
 
     def pair(self) -> tuple[str, str] | None:
-        """Two people who are nothing to each other yet, if they can be found; people already met come back."""
+        """Return two people without a relation so far, if possible; known people may be reused."""
         for _ in range(20):
             known = [person for person in self.people if person in self.linked]
             a = self.rng.choice(known if known and self.rng.random() < 0.4 else self.people)
@@ -140,7 +140,7 @@ class Scene:
         return None
 
     def link(self, a: str, b: str) -> None:
-        """Note that two people have to do with each other."""
+        """Record that two people are related."""
         self.linked.setdefault(a, set()).add(b)
         self.linked.setdefault(b, set()).add(a)
 
@@ -216,7 +216,7 @@ class Scene:
 
 
 def compose(rng: random.Random, people: list[str], slots: dict[str, list[str]], idle: list[str]) -> tuple[str, str]:
-    """A passage and its ties as ``head-tail:tie``, one a line in the order told; ``无`` for none."""
+    """A passage and its relations as ``head-tail:tie``, one per line in the order of the text; ``无`` for none."""
     scene = Scene(rng, people, slots)
     for _ in range(rng.choices(range(6), (12, 36, 28, 14, 7, 3))[0]):
         (scene.group if rng.random() < 0.08 else scene.tie)()

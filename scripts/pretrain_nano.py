@@ -2,8 +2,8 @@
 
     python scripts/pretrain_nano.py --corpora DIR --output DIR --minutes 90
 
-DIR holds plain UTF-8 text files, one a book. A base model comes out: it continues prose and has the skills of scripts/nano_patterns.py.
-It has never seen a row of a task that sftchat ships.
+DIR holds plain UTF-8 text files, one per book. The result is a base model: it continues prose and has the skills of scripts/nano_patterns.py.
+Its data contains no row of a task that sftchat ships.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SEQUENCE = 512
 def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE in which a Han character or a CJK punctuation mark is never merged with its neighbour.
 
-    A name is then the same tokens wherever it stands, so that copying it is one induction step a character.
+    A name has the same tokens everywhere, so copying it takes one induction step per character.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -43,7 +43,7 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    everyday = ["".join(HAN)] * 60  # so that no everyday character is spelled in bytes, however rare it is in the corpora
+    everyday = ["".join(HAN)] * 60  # so that no common character is split into bytes, even if it is rare in the corpora
     words = [" " + " ".join(random.Random(i).sample(ENGLISH, len(ENGLISH))) for i in range(60)]
     tokenizer.train_from_iterator([*texts, *everyday, *words], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>", model_max_length=2048)
@@ -60,7 +60,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> 
 
 
 def pattern_document(rng: random.Random) -> tuple[str, str]:
-    """A pattern in one of the shapes a prompt may have; returns (prompt, answer with its ending)."""
+    """Render a pattern in one of the shapes of prompts; returns (prompt, answer with its ending)."""
     functions, weights = zip(*PATTERNS, strict=True)
     prompt, answer = rng.choices(functions, weights)[0](rng)
     if rng.random() < 0.6:
@@ -100,9 +100,9 @@ def batches(
 
 
 def counted_targets(ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The targets that count and their places, padded with targets that are ignored to a multiple of 512.
+    """Return the counted targets and their positions, padded with ignored targets to a multiple of 512.
 
-    oneDNN compiles and keeps a matrix product for every shape it meets: a new one each step costs time and, in an hour, gigabytes.
+    oneDNN compiles and keeps a matrix product for every shape: a new shape per step costs time and, in an hour, gigabytes.
     """
     at = (weights[:, 1:].reshape(-1) > 0).nonzero()[:, 0]
     padding = -len(at) % 512
@@ -120,12 +120,12 @@ def optimizers(model: Qwen3ForCausalLM, rate: float) -> list[torch.optim.Optimiz
 
 
 def schedule(progress: float) -> float:
-    """Short warm-up, constant, then linear to zero over the last 45 %."""
+    """Learning rate schedule: short warm-up, constant, then linear to zero over the last 45 %."""
     return min(1.0, progress / 0.02 + 0.05, max(0.0, (1.0 - progress) / 0.45))
 
 
 def held_out_loss(model: Qwen3ForCausalLM, data: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
-    """Mean loss on held-out prose, and the share of answer tokens of patterns that greedy decoding gets right."""
+    """Return the mean loss on held-out prose, and the share of answer tokens of patterns that greedy decoding gets right."""
     ids = torch.from_numpy(data[0])
     with torch.no_grad():
         logits = model(input_ids=ids).logits[:, :-1].float()
@@ -137,7 +137,7 @@ def held_out_loss(model: Qwen3ForCausalLM, data: tuple[np.ndarray, np.ndarray]) 
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path, card: dict[str, object]) -> None:
-    """Weights in bf16, tokenizer, generation settings and the figures of the run."""
+    """Save weights in bf16, tokenizer, generation settings and the figures of the run."""
     copy = Qwen3ForCausalLM(model.config).to(torch.bfloat16)
     copy.load_state_dict(model.state_dict())
     copy.generation_config = GenerationConfig(
@@ -149,7 +149,7 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Pa
 
 
 def main() -> None:
-    """Train for a number of minutes (or steps) and save."""
+    """Train for the given minutes or steps, and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)

@@ -14,11 +14,11 @@ from pathlib import Path
 from command_line import run
 
 HELD_BACK = 8
-"""One row of this many is held back."""
+"""One of this many rows is held out."""
 
 
 def main() -> int:
-    """Split, train, compare."""
+    """Split the rows, train, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path)
     parser.add_argument("--model", default="sftchat:nano")

@@ -7,7 +7,7 @@ The picture in the README: in a folder with the demo's ``run`` and its ``new-nam
     python …/scripts/record_chat.py sftchat:nano run -o chat.svg --task relation --evalset new-names.jsonl \\
         --line $'从以下小说内容中提取人物关系:\\n远处传来更鼓。…' --line '/focus 2' --line '/why 2' --line '/fork 2 #2' --line '/likelihood gold'
 
-Each ``--line`` is typed when the reply to the one before is over. What is drawn is the whole scrollback with the colours the program chose.
+Each ``--line`` is typed when the reply to the previous one is complete. The picture shows the whole scrollback in the program's colours.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from rich.style import Style
 from rich.text import Text
 
 SECONDS = 300.0
-"""How long one line may take."""
+"""Maximum seconds per line."""
 QUIET = 0.7
-"""Seconds without output, once the status line says that the chat is ready, after which a reply is over."""
+"""Seconds without output after which a reply is complete, once the status line shows that the chat is ready."""
 PASTE = "\x1b[200~{}\x1b[201~"
 FONTS = "'Fira Code', Menlo, Consolas, 'DejaVu Sans Mono', 'Noto Sans Mono CJK SC', monospace"
 COLOURS = {"brown": "yellow", "brightbrown": "bright_yellow"} | {
@@ -44,7 +44,7 @@ COLOURS = {"brown": "yellow", "brightbrown": "bright_yellow"} | {
 
 
 class Terminal:
-    """A program in a pseudo-terminal, and what a person sees of it.
+    """A program in a pseudo-terminal, and its screen.
 
     Args:
         command: The program and its arguments.
@@ -59,7 +59,7 @@ class Terminal:
         self._last = time.monotonic()
         self._drawn = threading.Condition()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        # as for a user: with colours, of this size, and the modules compiled once and not at every start
+        # as for a user: with colours, of this size, and with compiled modules
         hidden = ("NO_COLOR", "COLUMNS", "LINES", "PYTHONDONTWRITEBYTECODE")
         environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"TERM": "xterm-256color"}
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True)
@@ -68,12 +68,12 @@ class Terminal:
         self._reader.start()
 
     def _read(self) -> None:
-        """Draw what the program writes; answer when it asks where the cursor is."""
+        """Draw the program's output and answer cursor position requests."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         while True:
             try:
                 data = os.read(self._master, 65536)
-            except OSError:  # how Linux says that the other side is gone
+            except OSError:  # Linux: the other side has closed the terminal
                 data = b""
             with self._drawn:
                 for at, part in enumerate(decoder.decode(data).split("\x1b[6n")):
@@ -87,14 +87,14 @@ class Terminal:
 
     def type(self, keys: str) -> None:
         """Send keys."""
-        self._last = time.monotonic()  # what is on the screen now is no answer to them
+        self._last = time.monotonic()  # the present screen contents are from before the keys
         os.write(self._master, keys.encode())
 
     def until(self, text: str) -> None:
-        """Wait until a row begins with a text or holds it after a space; returns as soon as it is drawn.
+        """Wait until a row begins with a text or holds it after a space.
 
         Raises:
-            SystemExit: When it never is.
+            SystemExit: When the time is over.
         """
         with self._drawn:
             while not any(f" {row}".find(f" {text}") >= 0 for row in self.screen.display):
@@ -102,10 +102,10 @@ class Terminal:
                     raise SystemExit(f"the chat never showed '{text}':\n" + "\n".join(self.screen.display))
 
     def wait(self, status: str) -> None:
-        """Wait until the last row that is not empty matches a pattern and nothing moves any more.
+        """Wait until the last row that is not empty matches a pattern and the screen is stable.
 
         Raises:
-            SystemExit: When it never does.
+            SystemExit: When the time is over.
         """
         end = time.monotonic() + SECONDS
         while time.monotonic() < end and self.process.poll() is None:
@@ -116,7 +116,7 @@ class Terminal:
         raise SystemExit("the chat did not come to rest:\n" + "\n".join(self.screen.display))
 
     def end(self) -> list[Text]:
-        """Leave with Ctrl-D; every row with its colours."""
+        """Exit with Ctrl-D; returns every row with its colours."""
         self.type("\x04")
         self.process.wait(SECONDS)
         self._reader.join(SECONDS)
@@ -140,7 +140,7 @@ def _row(row: dict[int, pyte.screens.Char], columns: int) -> Text:
 
 
 def _colour(name: str) -> str | None:
-    """A colour of pyte in the words of rich."""
+    """Convert a colour name of pyte to rich's."""
     if name == "default":
         return None
     return COLOURS.get(name, f"#{name}" if re.fullmatch("[0-9a-f]{6}", name) else name)
@@ -166,7 +166,7 @@ def main() -> None:
     console = Console(record=True, width=args.columns, file=io.StringIO(), color_system="truecolor", force_terminal=True)
     for row in rows:
         console.print(row, soft_wrap=True)
-    # a picture asks no server for its font
+    # no font from a server
     drawn = re.sub(r"@font-face {.*?}\s*", "", console.export_svg(title=args.title), flags=re.DOTALL)
     args.output.write_text(drawn.replace("Fira Code, monospace", FONTS), encoding="utf-8")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 
 def on_page_markdown(markdown: str, **_context: Any) -> str:
-    """Take the backslash from a bar within code within a table: GitHub's tables want it, those of Python-Markdown would show it."""
+    """Remove the backslash before a bar in code in a table: GitHub's tables need it, Python-Markdown would show it."""
     lines = (re.sub(r"`[^`]*`", _without_backslash, line) if line.startswith("|") else line for line in markdown.split("\n"))
     return "\n".join(lines)
 
 
 def _without_backslash(code: re.Match[str]) -> str:
-    """A code span as Python-Markdown reads it."""
+    """Return a code span as Python-Markdown reads it."""
     return code[0].replace("\\|", "|")

@@ -2,9 +2,9 @@
 
     python scripts/template_table.py templates > table.md
 
-The folder holds files NAME.jinja, and folders NAME with a ``chat_template.jinja`` or a ``tokenizer_config.json`` as model repositories have them. Each
-template is tried on a tiny tokenizer that has the special tokens that it writes, so no model is needed. Where the templates of the table in
-docs/templates.md are from stands in ``scripts/template_sources.json``, by name.
+The folder holds files NAME.jinja, and folders NAME with a ``chat_template.jinja`` or a ``tokenizer_config.json`` as in model repositories. Each
+template is tested on a tiny tokenizer with the special tokens that it writes, so no model is needed. ``scripts/template_sources.json`` has the sources
+of the templates in the table of docs/templates.md, by name.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from typing import Any
 
 from tiny_tokenizer import tokenizer_for
 
-from sftchat.templates.parity import SAMPLES, Check, Sample, check_parity
-from sftchat.templates.remedies import remedy
+from sftchat.templates.parity import SAMPLES, Check, Sample, check_parity, remedy
 from sftchat.templates.renderer import Renderer, TemplateError, choose_renderer
 
 SOURCES = Path(__file__).with_name("template_sources.json")
@@ -31,7 +30,7 @@ COLUMNS = {
     "tools": "calls of tools",
     "thoughts": "thoughts",
 }
-"""Columns of the table, each with the sample that it is about."""
+"""Columns of the table, each with its sample."""
 REASONS = (
     (r"leaves out tool ", "no tools"),
     (r"leaves out the call of tool ", "calls are dropped"),
@@ -41,16 +40,16 @@ REASONS = (
     (r"does not write what the assistant says", "the reply is not written"),
     (r"(?:opens turn|writes) ", "prompt and reply part"),
 )
-"""Expressions over a refusal, with a few words for it; without words, those of the template itself are the first group."""
+"""Patterns of refusals, each with a short text for the table; without a text, the first group of the match is used."""
 CLOSED = "the prompt has ended them"
-"""Why thoughts are refused where a prompt and a finished reply part."""
+"""Text for thoughts that are refused because prompt and finished reply differ."""
 LONGEST = 60
-"""Characters of a template's own words."""
+"""Maximum characters of a template's own message."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A chat template with what its tokenizer is known to have.
+    """A chat template with the known tokens of its tokenizer.
 
     Attributes:
         name: Of the model family.
@@ -90,7 +89,7 @@ def families(folder: Path) -> Iterator[Family]:
 
 
 def tokens_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a ``tokenizer_config.json`` says of special tokens."""
+    """Return the special tokens of a ``tokenizer_config.json``."""
     found: dict[str, Any] = {}
     for key in ("bos", "eos"):
         token = config.get(f"{key}_token")
@@ -125,7 +124,7 @@ def row(family: Family, source: str) -> list[str]:
 
 
 def stops(renderer: Renderer) -> tuple[int, ...]:
-    """The ids on which generation would stop after training; none where the template cannot be trained on."""
+    """Return the ids on which generation stops after training; none when the template cannot be trained on."""
     try:
         return renderer.stop_tokens
     except TemplateError:
@@ -133,7 +132,7 @@ def stops(renderer: Renderer) -> tuple[int, ...]:
 
 
 def cell(check: Check) -> str:
-    """A verdict in a few words."""
+    """Shorten a verdict."""
     if check.passed:
         return "✓" if check.detail == "one row" else "a row per reply"
     for expression, words in REASONS:
@@ -144,7 +143,7 @@ def cell(check: Check) -> str:
 
 
 def remedies(renderer: Renderer, refused: Mapping[str, Sample]) -> list[str]:
-    """What to do about refused conversations, those with the same remedy together."""
+    """Return the remedies of refused conversations, grouped by remedy."""
     found: dict[str, list[str]] = {}
     for column, sample in refused.items():
         if words := remedy(renderer, sample.messages, sample.tools):
@@ -153,13 +152,13 @@ def remedies(renderer: Renderer, refused: Mapping[str, Sample]) -> list[str]:
 
 
 def further(check: Check, renderer: Renderer) -> str:
-    """What a check beside the verdicts says of a template."""
+    """Return the remark of a further check of a template."""
     if check.name == "the trained text is what the assistant says and its stop":
         learned, _, argument = check.detail.partition("; exactly that with ")
         said = SAMPLES[0].messages[-1]["content"]
         added = learned.partition(" for ")[0].strip("'\"").partition(said)[0]
         if not added.replace("\\n", "").strip():
-            return ""  # white space alone
+            return ""  # only white space
         return f"a plain reply begins with `{added}`" + (f", unless `{argument}`" if argument else "")
     if check.name == "a reply ends with a token that the template writes":
         return f"replies end with `{renderer.template.stop}`"
@@ -167,7 +166,7 @@ def further(check: Check, renderer: Renderer) -> str:
 
 
 def code(words: str) -> str:
-    """The words with the option among them as code."""
+    """Format the option within a text as code."""
     return re.sub(r"--\S+ \S+", lambda found: f"`{found[0]}`", words.removeprefix("try "))
 
 

@@ -13,11 +13,11 @@ TOKEN = re.compile(
     r"|<\|?SPECIAL_\d+\|?>|</?seed:\w+>|\]~\w?\]|\[e~\["  # Nemotron, Seed, MiniMax
     r"|\[\|\w+\|\]|<sep>|<step>|</?(?:assistant|user|system)>"  # EXAONE, Reka, CodeLlama, Laguna
 )
-"""What looks like a token of its own in the source of a template."""
+"""Pattern of text in a template that looks like a special token."""
 JOINED = "'<|' + message"
-"""How Phi-4-mini's template writes the tokens of roles."""
+"""Pattern of the role tokens of Phi-4-mini's template."""
 SAID = re.compile("think|tool_call|tool_response|THINK|TOOL_CALLS|ARGS|seed:tool")
-"""Tokens that a reply may hold; they are no special tokens, so that a model's own text may have them."""
+"""Tokens that a reply may contain; they are not special tokens, so a model's text may have them."""
 ENDS = (
     "<|eot_id|>",
     "<|end_of_text|>",
@@ -34,12 +34,12 @@ ENDS = (
     "<step>",
     "</s>",
 )
-"""Tokens that end a text, for a template whose tokenizer is not known."""
+"""End-of-text tokens for a template whose tokenizer is unknown."""
 
 
 @cache
 def tokenizer_for(source: str, bos: str = "<|begin|>", eos: str = "", special: tuple[str, ...] = (), said: tuple[str, ...] = ()) -> Any:
-    """A tokenizer that has what looks like a special token in a template.
+    """Return a tokenizer with the special tokens of a template.
 
     Args:
         source: The Jinja source.

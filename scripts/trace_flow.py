@@ -35,8 +35,8 @@ class Flow:
 
     Attributes:
         words: Arguments of ``sftchat``.
-        limit: The most files of the package that it should enter.
-        typed: What is written to its standard input.
+        limit: Maximum number of files of the package that it should enter.
+        typed: Text for its standard input.
         before: Arguments of a command that runs first and is not traced.
     """
 
@@ -56,7 +56,7 @@ FLOWS: Mapping[str, Flow] = {
 
 
 def trace(words: Sequence[str], output: Path) -> int:
-    """Run a command in this process and write what it entered as JSON: for each file the names of its functions.
+    """Run a command in this process and write the entered functions as JSON, by file.
 
     Args:
         words: Arguments of ``sftchat``.
@@ -89,7 +89,7 @@ def trace(words: Sequence[str], output: Path) -> int:
 
 
 def _while_importing(frame: FrameType | None) -> bool:
-    """Whether a frame lies within the import of a module of the package."""
+    """Return whether a frame is within the import of a module of the package."""
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_code.co_filename.startswith(str(PACKAGE)):
             return True
@@ -98,7 +98,7 @@ def _while_importing(frame: FrameType | None) -> bool:
 
 
 def entered_files(flow: Flow) -> dict[str, list[str]]:
-    """The files that a flow enters, each with its functions.
+    """Return the files that a flow enters, each with its functions.
 
     Raises:
         SystemExit: When the command fails.

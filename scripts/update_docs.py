@@ -2,7 +2,7 @@
 
     python scripts/update_docs.py
 
-writes docs/commands.md and docs/values.md; tests hold them equal to the program.
+writes docs/commands.md and docs/values.md; tests check that they are up to date.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ The shell completes commands, options, tasks, models and files once it has been 
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """Every command that can be typed, with its help."""
+    """Yield every command with its help."""
     root = click.Context(program, info_name="sftchat", **SHAPE)
     yield "sftchat", program.get_help(root)
     for verb in VERBS:
@@ -44,7 +44,7 @@ def commands() -> Iterator[tuple[str, str]]:
 
 
 def _with_children(parent: click.Context, name: str, command: click.Command) -> Iterator[tuple[str, str]]:
-    """A command and those below it."""
+    """Yield a command and its subcommands."""
     context = click.Context(command, info_name=name, parent=parent, **SHAPE)
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
@@ -69,7 +69,7 @@ and a whole task in the [tutorial](tutorial.md).
 
 
 def values() -> str:
-    """The page of values as it should be."""
+    """Return the text of docs/values.md."""
     parts = [VALUES_INTRODUCTION]
     for title, names in VALUES.items():
         parts += [f"## {title}\n", *(_value(name, getattr(sftchat, name)) for name in names)]
@@ -86,7 +86,7 @@ def values() -> str:
 
 
 def _value(name: str, value: Any) -> str:
-    """One class with its fields and methods, or one function."""
+    """Yield the section of a class with its fields and methods, or of a function."""
     if not inspect.isclass(value):
         return f"### {name}{_signature(value)}\n\n{_prose(inspect.getdoc(value) or '')}\n"
     documented = inspect.getdoc(value) or ""
@@ -109,18 +109,18 @@ def _value(name: str, value: Any) -> str:
 
 
 def _signature(function: Any) -> str:
-    """The arguments of a function, without those that Python gives."""
-    written = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function)))  # annotations are texts
+    """Return the arguments of a function without those that Python adds."""
+    written = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function)))  # annotations are strings
     return written.replace("(self, ", "(").replace("(self)", "()")
 
 
 def _prose(documented: str) -> str:
-    """A docstring up to its first section."""
+    """Return a docstring up to its first section."""
     return _code(re.split(r"\n(?:Attributes|Args|Raises|Returns):", documented)[0].strip())
 
 
 def _attributes(documented: str) -> dict[str, str]:
-    """What the section of attributes says of each."""
+    """Return the descriptions in the section of attributes."""
     section = re.search(r"\nAttributes:\n((?:    .*\n?|\n)+)", documented)
     found: dict[str, str] = {}
     for line in section[1].splitlines() if section else ():
@@ -133,27 +133,27 @@ def _attributes(documented: str) -> dict[str, str]:
 
 
 def _said(member: Any) -> str:
-    """The first sentence of a docstring."""
+    """Return the first sentence of a docstring."""
     return _cell(_prose(inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " "))
 
 
 def _code(text: str) -> str:
-    """Double backticks as Markdown has them."""
+    """Convert double backticks to Markdown."""
     return text.replace("``", "`")
 
 
 def _cell(text: str) -> str:
-    """Text inside a table."""
+    """Escape text for a table."""
     return _code(text).replace("|", "\\|").replace("\n", " ")
 
 
 def _shown(value: Any) -> str:
-    """A default; a function by its name."""
+    """Format a default value; a function by its name."""
     return _cell(getattr(value, "__name__", None) or repr(value))
 
 
 def page() -> str:
-    """The page of commands as it should be."""
+    """Return the text of docs/commands.md."""
     parts = [f"## {path}\n\n```text\n{help.rstrip()}\n```\n" for path, help in commands()]
     return "\n".join([INTRODUCTION, *parts])
 

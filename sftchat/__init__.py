@@ -72,9 +72,9 @@ _RENAMED = {"Demonstration": "DemoConfig"}
 def __getattr__(name: str) -> Any:
     """Import a public name from its module, or look up the version, on first use."""
     if name == "__version__":
-        from importlib.metadata import version  # slow to import
+        from sftchat._util.versions import installed_version
 
-        return version("sftchat")
+        return installed_version("sftchat")
     if name in _RENAMED:
         from sftchat._util.renamed import warn_renamed
 

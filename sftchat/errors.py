@@ -5,7 +5,7 @@
     ├── DataError                2  a file of rows that is missing, empty or malformed; names file and line
     ├── ModelError               3  a model that cannot be found or loaded
     ├── MissingExtraError        3  a missing package that an extra of sftchat installs
-    ├── PluginError              3  a plugin that breaks its contract; ``sftchat._util.third_party`` converts exceptions of plugins to it
+    ├── PluginError              3  a plugin that breaks its contract; ``sftchat._util.plugin_calls`` converts exceptions of plugins to it
     ├── EngineError              3  a model or a server that failed while generating
     └── NotComparableError       4  two results that measured different things
 
@@ -119,16 +119,16 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
         known: All known names.
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    similar = get_close_matches(name, names, n=1)
+    hint = f"; did you mean '{similar[0]}'?" if similar else ""
     listed = ", ".join(names) if names else "none"
     return f"unknown {kind} '{name}'{hint} (available: {listed})"
 
 
-def listed(ids: Sequence[str], most: int = 5) -> str:
+def listed(ids: Sequence[str], limit: int = 5) -> str:
     """Format the first few ids in quotes, and the number of further ones."""
-    rest = f" and {len(ids) - most} more" if len(ids) > most else ""
-    return ", ".join(f"'{identity}'" for identity in ids[:most]) + rest
+    suffix = f" and {len(ids) - limit} more" if len(ids) > limit else ""
+    return ", ".join(f"'{identity}'" for identity in ids[:limit]) + suffix
 
 
 def message_of(error: BaseException) -> str:
@@ -178,3 +178,8 @@ def first_line(error: BaseException) -> str:
         return lines[0]
     joined = " ".join(lines)
     return joined if len(joined) <= MAX_LIBRARY_MESSAGE else joined[: MAX_LIBRARY_MESSAGE - 1] + "…"
+
+
+def os_reason(error: OSError) -> str:
+    """Return the operating system's message, in lower case."""
+    return (error.strerror or str(error)).lower()

@@ -23,22 +23,22 @@ usable reply, such as ``content_filter``, ``tool_calls``, ``abort``, ``safety``,
 """
 
 
-def finish_reason(said: str | None) -> FinishReason:
+def finish_reason(reason: str | None) -> FinishReason:
     """Convert a finish reason of a server or of another program.
 
     Args:
-        said: Finish reason in any case, such as ``STOP``, ``end_turn`` or ``eos_token``; None and the empty string mean a normal end.
+        reason: Finish reason in any case, such as ``STOP``, ``end_turn`` or ``eos_token``; None and the empty string mean a normal end.
 
     Returns:
         ``error`` for every value that is not in ``FINISH_REASONS``.
     """
-    word = (said or "stop").strip().lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_")
+    word = (reason or "stop").strip().lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_")
     return FINISH_REASONS.get(word, "error")
 
 
-def unfinished(said: str) -> str:
+def unfinished(reason: str) -> str:
     """Format the error message for a finish reason that means that there is no usable reply."""
-    return f"the server ended the reply with '{said}'"
+    return f"the server ended the reply with '{reason}'"
 
 
 def error_message(body: Any) -> str:
@@ -50,11 +50,11 @@ def error_message(body: Any) -> str:
         body: JSON of a response, or of one event of a stream.
     """
     for key in ("error", "message", "detail"):
-        found = body.get(key) if isinstance(body, Mapping) else None
-        if isinstance(found, Mapping):
-            found = found.get("message") or found.get("type") or found.get("code")
-        if found:
-            return str(found)
+        error = body.get(key) if isinstance(body, Mapping) else None
+        if isinstance(error, Mapping):
+            error = error.get("message") or error.get("type") or error.get("code")
+        if error:
+            return str(error)
     return ""
 
 
@@ -101,11 +101,10 @@ def content_of(message: Mapping[str, Any]) -> Content:
         else:
             raise TypeError(f"a part of its content is of kind '{kind}', which is no text")
     # some servers send the same thoughts under both names
-    kept_apart = next((found for name in ("reasoning_content", "reasoning") if (found := message.get(name))), None)
-    thoughts.append(_text(kept_apart, "reasoning"))
+    thoughts.append(_text(message.get("reasoning_content") or message.get("reasoning") or None, "reasoning"))
     calls = message.get("tool_calls")
     functions = [call.get("function") for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
-    named = tuple(str(one["name"]) for one in functions if isinstance(one, Mapping) and one.get("name"))
+    named = tuple(str(function["name"]) for function in functions if isinstance(function, Mapping) and function.get("name"))
     refusal = "".join(refusals)
     return Content("".join(texts) + refusal, "".join(thoughts), bool(refusal), named)
 
@@ -118,7 +117,6 @@ def _inner(content: Any) -> str:
 
 
 def _text(value: Any, what: str) -> str:
-    """Return an optional text."""
     if value is None or isinstance(value, str):
         return value or ""
     raise TypeError(f"its {what} is no text")

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sftchat._util.plugin_calls import Malformed, call_plugin, plain_example, plain_number, plain_reply, plain_score, plain_texts
 from sftchat._util.renamed import former_names
-from sftchat._util.returned import plain_example, plain_number, plain_reply, plain_score, plain_texts
-from sftchat._util.third_party import Malformed, call_plugin
 from sftchat.types import Example, Reply, SamplingParams, Score
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -163,7 +162,7 @@ class Task:
         return self.metrics[0]
 
 
-def judge(task: Task, example: Example, reply: Reply) -> Score:
+def score_reply(task: Task, example: Example, reply: Reply) -> Score:
     """Score one reply with the task's scorer, which receives copies; the result is copied too.
 
     Raises:
@@ -188,12 +187,51 @@ def metric_value(metric: Metric, sums: Mapping[str, float]) -> float:
         try:
             return float(plain_number(value))
         except Malformed as error:
-            raise Malformed(f"is {error} for {_listed(sums)}, must be a finite number") from None
+            raise Malformed(f"is {error} for {_format_sums(sums)}, must be a finite number") from None
 
-    return call_plugin(f"metric '{metric.name}'", computed, doing=lambda: f"for {_listed(sums)}")
+    return call_plugin(f"metric '{metric.name}'", computed, doing=lambda: f"for {_format_sums(sums)}")
 
 
-def _listed(sums: Mapping[str, float]) -> str:
+@dataclass(frozen=True)
+class ReplyScore:
+    """Score of one reply by the task's scorer.
+
+    Attributes:
+        metric: Name of the task's primary metric.
+        value: Metric value of this reply; None when the item has no gold reply.
+        errors: Error classes from the scorer; without gold, the format errors the task finds.
+        answer: The answer that the scorer extracted from the reply.
+    """
+
+    metric: str
+    value: float | None = None
+    errors: tuple[str, ...] = ()
+    answer: str = ""
+
+    @property
+    def right(self) -> bool:
+        """True when the task finds no error in the reply."""
+        return not self.errors
+
+    @property
+    def text(self) -> str:
+        """Short text to show below the reply: ``F1 0.83: missing``, ``no gold, well-formed``."""
+        if self.value is None:
+            return f"no gold; would be refused as one: {', '.join(self.errors)}" if self.errors else "no gold, well-formed"
+        value = f"{self.metric} {self.value:.2f}"
+        return f"{value}: {', '.join(self.errors)}" if self.errors else value
+
+
+def primary_score(task: Task, score: Score) -> ReplyScore:
+    """Compute the primary metric of a single reply.
+
+    Raises:
+        PluginError: When the metric cannot be computed from the scorer's counts.
+    """
+    return ReplyScore(task.metric.name, metric_value(task.metric, score.stats), score.errors, score.answer)
+
+
+def _format_sums(sums: Mapping[str, float]) -> str:
     """Format summed counts as text."""
     return ", ".join(f"{key} {count:g}" for key, count in sums.items())
 
@@ -215,10 +253,10 @@ def row_problems(task: Task, example: Example) -> tuple[str, ...]:
         PluginError: When the check raises, or yields anything but text.
     """
 
-    def found() -> tuple[str, ...]:
+    def checked_problems() -> tuple[str, ...]:
         return plain_texts(task.validate_row(plain_example(example)), "problems")
 
-    return call_plugin(f"the check of task '{task.name}'", found, doing=lambda: f"on {example.source or example.id or 'a row'}")
+    return call_plugin(f"the check of task '{task.name}'", checked_problems, doing=lambda: f"on {example.source or example.id or 'a row'}")
 
 
 def training_defaults(task: Task, method: str, parameters: int) -> TrainingDefaults:
@@ -233,13 +271,13 @@ def training_defaults(task: Task, method: str, parameters: int) -> TrainingDefau
         PluginError: When the hook raises, or returns anything but ``TrainingDefaults`` of numbers.
     """
 
-    def wanted() -> TrainingDefaults:
-        given = task.training_defaults(method, parameters)
-        if not isinstance(given, TrainingDefaults):
-            raise Malformed(f"returns {type(given).__name__}, must return sftchat.TrainingDefaults")
-        return TrainingDefaults(**{item.name: _setting(item.name, getattr(given, item.name)) for item in fields(TrainingDefaults)})
+    def checked_defaults() -> TrainingDefaults:
+        defaults = task.training_defaults(method, parameters)
+        if not isinstance(defaults, TrainingDefaults):
+            raise Malformed(f"returns {type(defaults).__name__}, must return sftchat.TrainingDefaults")
+        return TrainingDefaults(**{item.name: _setting(item.name, getattr(defaults, item.name)) for item in fields(TrainingDefaults)})
 
-    return call_plugin(f"the trainer hook of task '{task.name}'", wanted)
+    return call_plugin(f"the trainer hook of task '{task.name}'", checked_defaults)
 
 
 def _setting(name: str, value: object) -> Any:

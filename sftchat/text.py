@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 from functools import cache, lru_cache
+from typing import Any
 
 __all__ = ["COLONS", "DASHES", "MIDDLE_DOTS", "fold_width", "normalise", "printable", "strip_thinking", "tokens", "words"]
 
@@ -51,7 +53,7 @@ def _is_plain_ascii(text: str) -> bool:
 
 
 @cache
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compile(pattern: str) -> re.Pattern[str]:
     """Compile a pattern on first use: large character classes take milliseconds, which commands that print little do not need."""
     return re.compile(pattern)
 
@@ -70,7 +72,7 @@ def fold_width(text: str) -> str:
     visible = text
     if not text.replace("\n", "").isprintable():  # characters of category Cf are not printable; isprintable is a fast first test
         visible = "".join(c for c in text if c == _ZERO_WIDTH_JOINER or unicodedata.category(c) != "Cf")
-    pieces = _compiled(_KEPT).split(visible)  # split with a group: every second piece matches and is kept
+    pieces = _compile(_KEPT).split(visible)  # split with a group: every second piece matches and is kept
     return "".join(piece if index % 2 else unicodedata.normalize("NFKC", piece) for index, piece in enumerate(pieces))
 
 
@@ -85,10 +87,10 @@ def normalise(text: str) -> str:
     Args:
         text: Any text; the result is one line.
     """
-    if _compiled(_HAN).fullmatch(text):
+    if _compile(_HAN).fullmatch(text):
         return text
     folded = fold_width(text).translate(_DOTS)
-    return _compiled(_SPACE_IN_CJK).sub("", _SPACE.sub(" ", folded).strip())
+    return _compile(_SPACE_IN_CJK).sub("", _SPACE.sub(" ", folded).strip())
 
 
 def tokens(text: str) -> list[str]:
@@ -100,7 +102,7 @@ def tokens(text: str) -> list[str]:
     Args:
         text: Any text.
     """
-    return _compiled(_TOKEN).findall(unicodedata.normalize("NFKC", text).lower())
+    return _compile(_TOKEN).findall(unicodedata.normalize("NFKC", text).lower())
 
 
 def words(text: str) -> list[str]:
@@ -109,7 +111,7 @@ def words(text: str) -> list[str]:
     Args:
         text: Any text.
     """
-    return _compiled(_WORD).findall(unicodedata.normalize("NFKC", text).lower())
+    return _compile(_WORD).findall(unicodedata.normalize("NFKC", text).lower())
 
 
 def strip_thinking(text: str) -> str:
@@ -123,11 +125,11 @@ def strip_thinking(text: str) -> str:
     """
     if "<" not in text:
         return text
-    rest = _THINKING.sub("", text)
-    return _THINKING_END.split(rest)[-1]
+    remaining = _THINKING.sub("", text)
+    return _THINKING_END.split(remaining)[-1]
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
+def pluralize(number: int, noun: str, plural: str = "") -> str:
     """Format a number with its noun, such as ``1 row`` and ``2,000 rows``.
 
     Args:
@@ -138,6 +140,17 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def keys_of(row: Mapping[str, Any]) -> str:
+    """Format the keys of an object for a message; empty values are noted."""
+    return ", ".join(abbreviate(key) + (" (null)" if value is None else "") for key, value in row.items()) or "none"
+
+
+def abbreviate(value: Any, width: int = 40) -> str:
+    """Format a value as in the file, cut to a width that fits a message."""
+    json_text = json.dumps(value, ensure_ascii=False, default=repr)
+    return json_text if len(json_text) <= width else json_text[: width - 1] + "…"
+
+
 def printable(text: str) -> str:
     """Sanitize untrusted text for one line of a terminal: characters that move the cursor, recolour, ring, reorder or hide become ``�``.
 
@@ -146,24 +159,24 @@ def printable(text: str) -> str:
     Args:
         text: Any text.
     """
-    return printable_lines(text, kept="").replace("\n", _REPLACEMENT)
+    return sanitize_lines(text, allowed="").replace("\n", _REPLACEMENT)
 
 
-def printable_lines(text: str, kept: str = "\t") -> str:
+def sanitize_lines(text: str, allowed: str = "\t") -> str:
     """Sanitize untrusted text for a terminal or a page: like ``printable``, but line breaks are kept.
 
     Idempotent; a text may be split anywhere and sanitized in parts.
 
     Args:
         text: Any text.
-        kept: Control characters to keep in addition to the line feed.
+        allowed: Control characters to keep in addition to the line feed.
     """
     if _is_plain_ascii(text):
         return text
-    return _compiled(_SUSPECT).sub(lambda found: found[0] if found[0] in kept or _harmless(found[0]) else _REPLACEMENT, text)
+    return _compile(_SUSPECT).sub(lambda match: match[0] if match[0] in allowed or _harmless(match[0]) else _REPLACEMENT, text)
 
 
-def printable_json(text: str) -> str:
+def sanitize_json(text: str) -> str:
     """Sanitize untrusted JSON for a terminal or a CI log: characters that ``printable`` replaces become escapes, so that the value is unchanged.
 
     Args:
@@ -172,7 +185,7 @@ def printable_json(text: str) -> str:
     escaped = (
         text
         if _is_plain_ascii(text)
-        else _compiled(_SUSPECT).sub(lambda found: found[0] if _harmless(found[0]) else json.dumps(found[0])[1:-1], text)
+        else _compile(_SUSPECT).sub(lambda match: match[0] if _harmless(match[0]) else json.dumps(match[0])[1:-1], text)
     )
     return escaped.replace("##[", "#\\u0023[")  # starts a GitHub workflow command anywhere in a line; can only occur in strings
 

@@ -55,7 +55,7 @@ class Thoughts:
     """Splits a stream into thoughts and answer. Only thoughts at the beginning of a reply count; a later ``<think>`` is text.
 
     Args:
-        begun: Whether the prompt ended with ``<think>``, so that the stream begins with thoughts.
+        opened: Whether the prompt ended with ``<think>``, so that the stream begins with thoughts.
         bare: Whether text before a closing tag without an opening one counts as thoughts; it was already yielded as text (``Part.before``).
 
     Attributes:
@@ -63,12 +63,12 @@ class Thoughts:
         thought: Text of the thoughts so far.
     """
 
-    def __init__(self, begun: bool = False, *, bare: bool = False) -> None:
-        self.thinking = begun
+    def __init__(self, opened: bool = False, *, bare: bool = False) -> None:
+        self.thinking = opened
         self.thought = ""
-        self._settled = begun
+        self._settled = opened
         self._trimming = False
-        self._bare = bare and not begun
+        self._bare = bare and not opened
         self._held = ""
 
     @property
@@ -98,7 +98,7 @@ class Thoughts:
         if self.thinking:
             thought, close, rest = text.partition(THOUGHTS_END)
             if not close and not final:
-                thought, self._held = _without_begun_tag(thought)
+                thought, self._held = _split_off_tag(thought)
             self.thought += thought
             parts = [Part(thought, True)] if thought else []
             if not close:
@@ -111,7 +111,7 @@ class Thoughts:
                 self._bare, self._trimming = False, True
                 return [Part(before, True, before=True), *self._reply(rest)]
             if not final:
-                text, self._held = _without_begun_tag(text)
+                text, self._held = _split_off_tag(text)
         return self._reply(text)
 
     def _reply(self, text: str) -> list[Part]:
@@ -127,7 +127,7 @@ def begun_suffix(text: str, strings: Sequence[str]) -> int:
     return max((size for string in strings for size in range(1, len(string)) if text.endswith(string[:size])), default=0)
 
 
-def _without_begun_tag(text: str) -> tuple[str, str]:
+def _split_off_tag(text: str) -> tuple[str, str]:
     """Split off an ending that may begin the closing tag."""
     end = len(text) - begun_suffix(text, (THOUGHTS_END,))
     return text[:end], text[end:]

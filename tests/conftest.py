@@ -9,12 +9,12 @@ import pytest
 
 from sftchat.cli import GOMP_SPINCOUNT
 
-os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)  # as the program does, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)  # like the program, before torch is imported
 
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tests away from the user's files and from the network."""
+    """Isolate tests from the user's files and the network."""
     home = tmp_path_factory.mktemp("home")
     for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(home))
@@ -74,7 +74,7 @@ def make_checkpoint(folder: Path, seed: int = 0) -> Path:
         eos_token_id=0,
         pad_token_id=0,
         bos_token_id=None,
-        initializer_range=0.3,  # so that a random model says varied things
+        initializer_range=0.3,  # so that replies of a random model vary
     )
     Qwen3ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ def install(source: Path, work: Path) -> Path:
 
 
 def python(site: Path, *words: object, input: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run Python with what was installed and this checkout on its path."""
+    """Run Python with the installed distribution and this checkout on its path."""
     path = os.pathsep.join(map(str, (site, ROOT, ROOT / "plugins")))
     command = [sys.executable, *map(str, words)]
     return subprocess.run(

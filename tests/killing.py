@@ -1,7 +1,7 @@
 """Commands killed at chosen moments and run again until they end: the results must equal those of an undisturbed run.
 
-``scripts/kill_moments.py`` prints the table over many kills; ``tests/test_killing.py`` holds a few. The commands run in processes of their own,
-forked from one that has imported the libraries, each the leader of a process group that is killed as a whole with SIGKILL.
+``scripts/kill_moments.py`` prints a table of many kills; ``tests/test_killing.py`` runs a few. The commands run in separate processes,
+forked from one that has imported the libraries, each the leader of a process group that is killed with SIGKILL.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from pathlib import Path
 from typing import Any
 
 from sftchat._util.files import open_locked
+from sftchat.chat.context import Settings
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.sessions import Session, Sessions
-from sftchat.chat.settings import Settings
 from sftchat.errors import SftchatError
 from sftchat.training.checkpoints import check_not_in_use
 from sftchat.types import Reply
 
 MODEL = "sftchat:nano"
 VOLATILE = ("command", "seconds", "created", "date", "tokens_per_second")
-"""Keys of JSON files that say when and how fast, not what."""
+"""Keys of JSON files that hold times and speeds."""
 PATIENCE = 240.0
-"""Seconds that one step may take, on a machine that is busy with other things."""
+"""Time limit of one step in seconds, on a busy machine."""
 SLOW = (
     "rouge_score.rouge_scorer",
     "scipy.stats",
@@ -45,15 +45,15 @@ SLOW = (
     "sftchat.inference.local",
     "sftchat.cli",
 )
-"""What commands import late, and what takes longer than all the rest of a killed one."""
+"""Modules that commands import late, which would take most of the time of a killed command."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a command runs.
+    """The place where a command runs.
 
     Attributes:
-        root: Of everything: its working folder, its cache and data folders, its temporary files.
+        root: Root of its working folder, cache and data folders, and temporary files.
     """
 
     root: Path
@@ -80,7 +80,7 @@ class Place:
         return self.root / "stderr"
 
     def files(self) -> list[str]:
-        """Every file and folder that commands have left, but for those that hold what they printed."""
+        """Every file and folder that commands have left, except captured output."""
         return sorted(
             str(path.relative_to(self.root))
             for path in self.root.rglob("*")
@@ -90,12 +90,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Step:
-    """One call of the program.
+    """A call of the program.
 
     Attributes:
         words: The command line without the program's name.
-        typed: What stands on standard input.
-        terminal: It runs in a terminal, where that is typed as soon as there is a prompt.
+        typed: Text of standard input.
+        terminal: Whether it runs in a terminal, where the text is typed at the first prompt.
     """
 
     words: Sequence[str]
@@ -108,18 +108,18 @@ class Command:
     """A command that may be killed.
 
     Attributes:
-        name: In the table.
-        first: The step that begins; from what is there when it begins.
+        name: Name in the table.
+        first: The first step, from the files that exist when it begins.
         again: The step after a kill.
-        progress: How far it has come: a number that only grows while it runs.
-        finished: What must be equal when it has ended.
-        locked: Whether something is still locked that no process holds.
-        prepare: Puts what it needs into a new place.
-        kept: Whether everything is there that was acknowledged before a kill.
-        whole: The step that is never disturbed; ``first`` by default.
-        more: Files that the undisturbed step does not leave and others may.
+        progress: Its progress: a number that only grows while it runs.
+        finished: The results that must be equal.
+        locked: Whether a lock is left that no process holds.
+        prepare: Writes its inputs into a new place.
+        kept: Whether everything acknowledged before a kill still exists.
+        whole: The undisturbed step; ``first`` by default.
+        more: Additional files that killed steps may leave.
         code: Exit code at the end.
-        jitter: Seconds, at most, between the moment and the kill.
+        jitter: Maximum seconds between the moment and the kill.
     """
 
     name: str
@@ -138,18 +138,18 @@ class Command:
 
 @dataclass
 class Tally:
-    """What came of the kills of one command.
+    """Results of the kills of one command.
 
     Attributes:
         name: Of the command.
         kills: Processes that were killed while they ran.
-        moments: How far the command had come at each kill, in percent.
+        moments: Progress at each kill, in percent.
         results: Finished results.
         equal: Those equal to the undisturbed one.
-        lost: Kills after which something was gone that had been acknowledged.
-        locked: Kills after which something was locked.
-        left: Files and folders that are there beside those of the undisturbed command, at the end.
-        wrong: What went wrong, in words.
+        lost: Kills that lost something acknowledged.
+        locked: Kills that left a lock.
+        left: Files and folders at the end that the undisturbed command does not leave.
+        wrong: Descriptions of failures.
     """
 
     name: str
@@ -164,7 +164,7 @@ class Tally:
 
     @property
     def fine(self) -> bool:
-        """Nothing was lost, locked, left or different."""
+        """Whether nothing was lost, locked, left or different."""
         return self.equal == self.results > 0 and not (self.lost or self.locked or self.left or self.wrong)
 
     def row(self) -> str:
@@ -183,7 +183,7 @@ HEADER = (
 
 
 def processes() -> ForkServerContext:
-    """Starts processes that need not import the libraries again; one thread each, for busy machines."""
+    """Forks processes with imported libraries; one thread each, for busy machines."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["tests.killing", "trl", "peft", "datasets", "httpx2", *SLOW])
     return context
@@ -194,7 +194,7 @@ def call(root: str, words: Sequence[str], terminal: str) -> None:
     place = Place(Path(root))
     if terminal:
         os.setsid()
-        source = target = os.open(terminal, os.O_RDWR)  # the first terminal that a leader opens is its own
+        source = target = os.open(terminal, os.O_RDWR)  # the first terminal that a session leader opens is its controlling terminal
     else:
         os.setpgid(0, 0)
         source = os.open(place.root / "stdin", os.O_RDONLY)
@@ -204,7 +204,7 @@ def call(root: str, words: Sequence[str], terminal: str) -> None:
         os.dup2(file, number)
     streams = [os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False) for number in range(3)]
     sys.stdin, sys.stdout, sys.stderr = streams
-    # here and not in the server that forks, which the process has once: other tests' children must compute as their parents do
+    # here and not in the fork server, which all tests share
     os.environ |= {**place.environment, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     import torch
 
@@ -218,11 +218,11 @@ def call(root: str, words: Sequence[str], terminal: str) -> None:
 
 
 class Killing:
-    """Runs commands and kills them.
+    """Run commands and kill them.
 
     Args:
-        folder: For the places of the commands.
-        chance: Chooses the moments.
+        folder: Folder for the places of the commands.
+        chance: Random number generator for the moments.
     """
 
     def __init__(self, folder: Path, chance: random.Random) -> None:
@@ -239,7 +239,7 @@ class Killing:
         return process
 
     def new(self, command: Command) -> Place:
-        """A place in which a command can begin."""
+        """Return a prepared place for a command."""
         self._count += 1
         place = Place(self.folder / f"{command.name.replace(' ', '-')}-{self._count}")
         for folder in ("work", "tmp", "cache", "data"):
@@ -248,7 +248,7 @@ class Killing:
         return place
 
     def end(self, command: Command, place: Place, step: Step) -> str:
-        """Run a command to its end; what is wrong with that, if anything."""
+        """Run a command to its end; returns a description of the failure, if any."""
         process = self.begin(place, step)
         process.join(PATIENCE)
         if process.exitcode is None:
@@ -263,8 +263,8 @@ class Killing:
 
         Args:
             command: Which.
-            kills: How many, all in all.
-            each: Before a finished result.
+            kills: Total number of kills.
+            each: Kills before each finished result.
         """
         tally = Tally(command.name)
         whole = self.new(command)
@@ -277,7 +277,7 @@ class Killing:
                 break
             now = min(each, kills - tally.kills)
             place = self.new(command)
-            # one moment of each part of the progress, so that a result that is killed often is killed all along
+            # one moment of each part of the progress
             moments = [int((number + self.chance.random()) / now * total) for number in range(now)]
             step = command.first(place)
             for moment in moments:
@@ -294,7 +294,7 @@ class Killing:
         return tally
 
     def _kill(self, command: Command, place: Place, step: Step, moment: int, tally: Tally, total: int) -> bool:
-        """Kill a command at a moment of its progress; False when it had ended before."""
+        """Kill a command at a moment of its progress; returns False when it ended before."""
         with ExitStack() as stack:
             terminal = stack.enter_context(Terminal(step.typed)) if step.terminal else None
             process = self.begin(place, step, terminal.name if terminal else "")
@@ -306,7 +306,7 @@ class Killing:
             return self._end_here(command, place, process, moment, tally, total)
 
     def _end_here(self, command: Command, place: Place, process: ForkServerProcess, moment: int, tally: Tally, total: int) -> bool:
-        """Kill a process now, and look at what it left."""
+        """Kill a process now, and check what it left."""
         time.sleep(self.chance.uniform(0, command.jitter if moment else 1.0))
         if not kill(process):
             return False
@@ -318,7 +318,7 @@ class Killing:
 
 
 class Terminal:
-    """A terminal whose user types some text at the first prompt; a context manager.
+    """A terminal in which a text is typed at the first prompt; a context manager.
 
     Args:
         typed: The text.
@@ -344,7 +344,7 @@ class Terminal:
         os.close(self._slave)
 
     def turn(self) -> None:
-        """Read what is shown, and type once there is a prompt."""
+        """Read the output, and type at the first prompt."""
         with suppress(BlockingIOError):
             self._shown += os.read(self._master, 65536)
         if self._typed and b">" in self._shown:
@@ -353,22 +353,22 @@ class Terminal:
 
 
 def kill(process: ForkServerProcess) -> bool:
-    """Kill a process and all that it has started; False when it had ended by itself."""
+    """Kill a process and its children; returns False when it had ended by itself."""
     if process.is_alive():
         assert process.pid is not None
         try:
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:  # it is not yet the leader of its group
+        except ProcessLookupError:  # it is not yet the leader of a process group
             os.kill(process.pid, signal.SIGKILL)
     process.join()
     return process.exitcode == -signal.SIGKILL
 
 
-# what commands have in common
+# --- shared by commands
 
 
 def database_locked(path: Path) -> bool:
-    """Whether a database cannot be written to at once."""
+    """Return whether a database cannot be written to at once."""
     if not path.is_file():
         return False
     with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
@@ -381,7 +381,7 @@ def database_locked(path: Path) -> bool:
 
 
 def rows(path: Path, statement: str) -> int:
-    """A number from a database that another process writes; 0 while it is not there."""
+    """Read a number from a database that another process writes; 0 while the file is missing."""
     if not path.is_file():
         return 0
     try:
@@ -392,12 +392,12 @@ def rows(path: Path, statement: str) -> int:
 
 
 def lines(path: Path) -> int:
-    """How many whole lines a file has; 0 while it is not there."""
+    """Return the number of complete lines of a file; 0 while it is missing."""
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def file_locked(path: Path) -> bool:
-    """Whether a file is locked."""
+    """Return whether a file is locked."""
     if not path.is_file():
         return False
     file = open_locked(path)
@@ -408,14 +408,14 @@ def file_locked(path: Path) -> bool:
 
 
 def steady(value: Any) -> Any:
-    """JSON without what says when and how fast."""
+    """Return JSON without times and speeds."""
     if isinstance(value, dict):
         return {key: steady(item) for key, item in value.items() if key not in VOLATILE}
     return [steady(item) for item in value] if isinstance(value, list) else value
 
 
 def contents(folder: Path, pattern: str = "*") -> dict[str, Any]:
-    """The files of a folder: JSON without what is volatile, others by their bytes."""
+    """Return the files of a folder: JSON without volatile keys, others as bytes."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob(pattern)):
         if path.is_file():
@@ -425,7 +425,7 @@ def contents(folder: Path, pattern: str = "*") -> dict[str, Any]:
 
 
 def rows_of(place: Place, count: int) -> None:
-    """Items to be asked, in the working folder."""
+    """Write the items into the working folder."""
     words = ["red", "blue", "green", "gold", "black", "white"]
     items = [
         {
@@ -438,11 +438,11 @@ def rows_of(place: Place, count: int) -> None:
     (place.work / "gold.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
 
 
-# eval
+# --- eval
 
 
 def evaluation(items: int = 60) -> Command:
-    """``eval`` of a local model: replies go into the store."""
+    """``eval`` of a local model: replies go into the reply cache."""
     store = "cache/replies.sqlite"
     words = ("eval", MODEL, "--task", "general", "--evalset", "gold.jsonl", "-o", "out", "--overwrite", "--quiet")
     return Command(
@@ -458,7 +458,7 @@ def evaluation(items: int = 60) -> Command:
 
 @contextmanager
 def served(items: int = 60, seconds: float = 0.02) -> Iterator[tuple[Command, list[str]]]:
-    """``eval`` of a model behind a server that takes its time; with the command, the questions that the server has answered."""
+    """``eval`` of a model behind a slow server; yields the command and the answered requests."""
     from tests.inference.endpoint_kit import answer, loopback
 
     answered: list[str] = []
@@ -523,7 +523,7 @@ def training(steps: int = 12) -> Command:
             return 2 * steps + 4
         whole = max((int(path.name.rpartition("-")[2]) for path in run.glob("checkpoint-*")), default=0)
         unfinished = False
-        with suppress(FileNotFoundError):  # it is moved to its place meanwhile
+        with suppress(FileNotFoundError):  # it is renamed meanwhile
             unfinished = any(True for _ in (run / ".unfinished").iterdir())
         return 2 * whole + (2 if begun(place) else 0) + int(unfinished)
 
@@ -568,7 +568,7 @@ def distill(items: int = 36) -> Command:
 
 
 def _synthesis(name: str, words: Sequence[str], output: str, items: int) -> Command:
-    """A command that asks a model the prompts of a file; in which order replies come is not its promise."""
+    """A command that generates replies to the prompts of a file, in any order."""
     samples = f"{output}.samples.jsonl"
 
     def finished(place: Place) -> dict[str, Any]:
@@ -593,7 +593,7 @@ def _synthesis(name: str, words: Sequence[str], output: str, items: int) -> Comm
 
 # chat
 
-QUESTION = "嘻" * 60  # the embedded model laughs back for 224 tokens, long enough to be killed in the midst of it
+QUESTION = "嘻" * 60  # the embedded model repeats this for 224 tokens, long enough to be killed during the reply
 BEFORE = Conversation().ask("hello").answer(Answer(Reply("hi"), model=MODEL))
 
 
@@ -603,7 +603,7 @@ def sessions_of(place: Place) -> Path:
 
 
 def told(place: Place) -> list[tuple[str, str, str]]:
-    """What the last conversation is: each question with its reply and how that ended."""
+    """Return the last conversation: each question with its reply and finish reason."""
     sessions = Sessions(sessions_of(place), lambda words: None)
     try:
         found = sessions.find("")
@@ -614,7 +614,7 @@ def told(place: Place) -> list[tuple[str, str, str]]:
 
 
 def said_tokens(place: Place) -> int:
-    """How many tokens of the last reply are kept."""
+    """Return the number of saved tokens of the last reply."""
     sessions = Sessions(sessions_of(place), lambda words: None)
     try:
         found = sessions.find("")
@@ -625,7 +625,7 @@ def said_tokens(place: Place) -> int:
 
 
 def chat(tokens: int = 320) -> Command:
-    """``chat`` that goes on with a conversation: every piece that was printed is kept, and the reply goes on from there."""
+    """``chat`` that resumes a conversation: every printed piece is saved, and the reply continues from there."""
     words = ("chat", "--continue", "--template", "plain", "--max-new-tokens", str(tokens))
 
     def prepare(place: Place) -> None:
@@ -635,7 +635,7 @@ def chat(tokens: int = 320) -> Command:
 
     def again(place: Place) -> Step:
         last = told(place)[-1]
-        if last[0] == "hello":  # it was killed before it had read the question
+        if last[0] == "hello":  # it was killed before it read the question
             return Step(words, f"{QUESTION}\n")
         return Step(words, "/continue\n" if last[2] == "cancelled" else "")
 
@@ -656,7 +656,7 @@ def chat(tokens: int = 320) -> Command:
 
 
 def chat_that_loads() -> Command:
-    """``chat`` in a terminal, killed after a message that was typed while the model loads is on disk."""
+    """``chat`` in a terminal, killed after a message typed during loading was saved."""
     options = ("--template", "plain", "--max-new-tokens", "12")
     question = "say red"
 

@@ -1,12 +1,12 @@
 """Follow a page of the documentation like a reader: write its files, run its commands in order, compare their output.
 
-In a page that is followed,
+In such a page,
 
-- a block without a language holds commands; a line may end with a comment, and ``exits with N`` and ``needs …`` mean something:
-  the exit code where it is not 0, and that the line can only be run where there is what it needs;
-- a block ``text`` right after commands holds what they print, in order and with lines left out; ``…`` stands for any text within a line;
+- a block without a language holds commands; a line may end with a comment: ``exits with N`` gives an exit code other than 0, and
+  ``needs …`` means that the line is not run;
+- a block ``text`` after commands holds their output, in order, possibly with lines left out; ``…`` stands for any text within a line;
 - a block with a ``title`` is a file of that name;
-- every other block is shown and no more.
+- every other block is ignored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pytest
 from tests.distributions import ROOT
 
 PROGRAMS = {"sftchat": "sftchat", "pytest": "pytest", "torchrun": "torch.distributed.run"}
-"""What a page may start, and the module that it is."""
+"""Programs that a page may start, with their modules."""
 
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
@@ -36,9 +36,9 @@ class Block:
     """A fenced block.
 
     Attributes:
-        language: Its first word; empty for commands.
-        title: The file it shows, or empty.
-        text: What is in it.
+        language: First word after the fence; empty for commands.
+        title: Name of the file that it shows, or empty.
+        text: Its content.
     """
 
     language: str
@@ -51,8 +51,8 @@ class Command:
     """A line of commands.
 
     Attributes:
-        line: For bash, without its comment, lines that end in a backslash joined.
-        comment: What stands after it.
+        line: The line for bash, without its comment, with continued lines joined.
+        comment: Its comment.
     """
 
     line: str
@@ -60,18 +60,18 @@ class Command:
 
     @property
     def code(self) -> int:
-        """The exit code that the page promises."""
+        """The exit code that the page states."""
         found = re.fullmatch(r"exits with (\d+)", self.comment)
         return int(found[1]) if found else 0
 
     @property
     def runs_here(self) -> bool:
-        """Whether it needs nothing that this machine may lack."""
+        """Whether the line is run in tests."""
         return not self.comment.startswith("needs ")
 
     @property
     def sftchat(self) -> list[str] | None:
-        """The words after ``sftchat``, also where a launcher starts it; None where the line does not run it."""
+        """The words after ``sftchat``, also under a launcher; None for lines without it."""
         words = shlex.split(self.line.split(" | ")[-1])
         words = words[: next((place for place, word in enumerate(words) if word in ("<", ">", "2>", "&&")), len(words))]
         if words[:1] == ["sftchat"]:
@@ -81,7 +81,7 @@ class Command:
 
 
 def blocks(page: str) -> list[Block]:
-    """The fenced blocks of a page."""
+    """Return the fenced blocks of a page."""
     found = []
     for info, text in _FENCE.findall(page):
         title = re.search(r'title="([^"]+)"', info)
@@ -90,7 +90,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def commands(block: Block) -> Iterator[Command]:
-    """The commands of a block, in order."""
+    """Yield the commands of a block, in order."""
     for line in block.text.replace("\\\n", " ").splitlines():
         command, *comment = re.split(r"(?:^|\s+)# ", line, maxsplit=1)
         if command.strip():
@@ -98,11 +98,11 @@ def commands(block: Block) -> Iterator[Command]:
 
 
 def environment(folder: Path, smaller: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A virtual environment that finds what the tests run with, and installs on top of it without a network; returns the variables to run in.
+    """Create a virtual environment on top of the tests' own, which installs without a network; returns the environment variables.
 
     Args:
-        folder: Where it is made.
-        smaller: Options that commands of sftchat get besides, so that they take seconds: ``{"train": "--rows 16"}``.
+        folder: Folder of the environment.
+        smaller: Additional options of sftchat commands, so that they take seconds: ``{"train": "--rows 16"}``.
     """
     venv.create(folder, with_pip=True, symlinks=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -117,7 +117,7 @@ def environment(folder: Path, smaller: Mapping[str, str] | None = None) -> dict[
     return {
         **os.environ,
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONUNBUFFERED": "1",  # so that both outputs come in the order in which a terminal shows them
+        "PYTHONUNBUFFERED": "1",  # so that both outputs have the order of a terminal
         "PIP_NO_BUILD_ISOLATION": "false",
         "PIP_NO_INDEX": "1",
         "PIP_NO_DEPS": "1",
@@ -125,15 +125,15 @@ def environment(folder: Path, smaller: Mapping[str, str] | None = None) -> dict[
 
 
 def follow(page: str, folder: Path, variables: Mapping[str, str]) -> None:
-    """Do what a page says, from its first block to its last.
+    """Follow a page from its first block to its last.
 
     Args:
         page: Its Markdown.
-        folder: An empty one, where its files are written and its commands run.
+        folder: Empty folder for its files and commands.
         variables: The environment of the commands.
 
     Raises:
-        AssertionError: A command exits otherwise, or prints otherwise, than the page says.
+        AssertionError: A command has another exit code or another output than the page.
     """
     printed = ""
     for block in blocks(page):
@@ -149,7 +149,7 @@ def follow(page: str, folder: Path, variables: Mapping[str, str]) -> None:
 
 
 def _run(command: Command, folder: Path, variables: Mapping[str, str]) -> str:
-    """Run one command; returns what it printed, standard error too."""
+    """Run one command; returns standard output and standard error."""
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command.line],
         cwd=folder, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
@@ -159,7 +159,7 @@ def _run(command: Command, folder: Path, variables: Mapping[str, str]) -> str:
 
 
 def _missing(shown: str, printed: str) -> str | None:
-    """The first line shown that does not follow in what was printed."""
+    """Return the first shown line that is missing from the output, in order."""
     lines = iter(line.rstrip() for line in printed.splitlines())
     for line in shown.splitlines():
         pattern = re.compile(".*".join(re.escape(piece) for piece in line.rstrip().split("…")))

@@ -32,20 +32,20 @@ for words, stdin in json.load(sys.stdin):
     found.append((code, out.getvalue(), err.getvalue()))
 json.dump(found, sys.stdout)
 """
-"""Runs commands, given as JSON, one after the other; ``yes:NAME`` is a model."""
+"""Program that runs commands, given as JSON, one after the other; ``yes:NAME`` is a model."""
 MOUNT = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
 
 
 def mounted(folder: Path, *command: str) -> list[str]:
-    """A command with a folder mounted read-only, in a mount namespace that ends with it."""
+    """Return a command that runs with a folder mounted read-only, in its own mount namespace."""
     return ["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNT, str(folder), *command]
 
 
 def run_read_only(folder: Path, commands: list[tuple[str, str]]) -> list[tuple[int, str, str]]:
-    """Run commands of the program in a folder that is read-only; skips the test where nobody may mount.
+    """Run commands of the program in a read-only folder; skips the test without permission to mount.
 
     Args:
-        folder: Where they run.
+        folder: The folder.
         commands: Words and standard input of each.
 
     Returns:

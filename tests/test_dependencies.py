@@ -17,11 +17,11 @@ USED_BY_LIBRARIES = {
     "bitsandbytes": "quantised base models in transformers",
     "mkdocs-material": "the site of the docs",
 }
-"""What is declared and not imported, and what needs it."""
+"""Declared packages that are not imported, with the reason."""
 
 
 def name_of(requirement: str) -> str:
-    """The name of a requirement, normalised as packages_distributions may not have it."""
+    """Return the normalised name of a requirement."""
     return re.sub(r"[-_.]+", "-", re.split(r"[<>=!~;\[ ]", requirement, maxsplit=1)[0]).lower()
 
 

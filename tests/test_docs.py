@@ -18,7 +18,7 @@ from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
 
 from sftchat.cli import VERBS, program
-from sftchat.data.check import KINDS
+from sftchat.data.check import PROBLEM_CLASSES
 from sftchat.data.formats import FORMATS
 from tests.pages import Command, blocks
 from tests.pages import commands as shell
@@ -62,7 +62,7 @@ FOLLOWING = sorted(
 
 @pytest.fixture
 def beside_the_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the files of options that pages name."""
+    """Folder with the config files that pages name."""
     (toml,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     (tmp_path / "run.toml").write_text(toml, encoding="utf-8")
     (tmp_path / "run.yaml").write_text(json.dumps(tomllib.loads(toml)), encoding="utf-8")
@@ -74,7 +74,7 @@ def beside_the_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("shown", FOLLOWING, ids=lambda command: command.line)
 @pytest.mark.usefixtures("beside_the_configs")
 def test_the_program_parses_every_command_shown(shown: Command) -> None:
-    """Its parser takes every option with its value; nothing is run."""
+    """The parser accepts every option with its value; nothing is run."""
     assert shown.sftchat is not None
     verb, *rest = (word.replace("…", "x") for word in shown.sftchat)
     top = click.Context(program, **program.context_settings)
@@ -86,7 +86,7 @@ def test_the_program_parses_every_command_shown(shown: Command) -> None:
 
 
 def test_every_code_block_has_a_fence_that_the_site_renders() -> None:
-    """mkdocs-material takes a language and a title; at anything else it ends no block before the next one does."""
+    """mkdocs-material accepts a language and a title; after anything else a block does not end."""
     fences = {
         (path.name, line)
         for path in (ROOT / "docs").glob("*.md")
@@ -97,7 +97,7 @@ def test_every_code_block_has_a_fence_that_the_site_renders() -> None:
 
 
 def test_every_launcher_parses_its_options() -> None:
-    """Including those that only run on machines that no test has."""
+    """Including commands that need machines without tests."""
     launchers = {"torchrun": get_args_parser(), "accelerate": launch_command_parser()}
     lines = [shlex.split(command.line) for command in FOLLOWING if command.line.split()[0] in launchers]
 
@@ -136,7 +136,7 @@ def test_the_chinese_readme_has_the_sections_commands_exit_codes_figures_and_lin
 
 
 def links(page: str) -> set[str]:
-    """Where a page leads to."""
+    """Return the link targets of a page."""
     return set(re.findall(r"\]\(([^)\s#]+)\)", page))
 
 
@@ -168,7 +168,7 @@ def test_the_page_on_data_lists_every_class_of_problems_with_its_policy() -> Non
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `([\w-]+)` \| .* \| (fail|drop|keep) \|$", page, flags=re.MULTILINE)
 
-    assert listed == [(name, kind.policy) for name, kind in KINDS.items()]
+    assert listed == [(name, kind.policy) for name, kind in PROBLEM_CLASSES.items()]
 
 
 def test_the_page_on_data_lists_every_format() -> None:

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent / "example_plugin"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the built and installed distribution, to be put on the path of a Python of its own."""
+    """Folder with the built and installed distribution, for the path of a separate Python."""
     return install(HERE, tmp_path_factory.mktemp("plugin"))
 
 

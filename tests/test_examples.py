@@ -66,7 +66,7 @@ def test_an_installed_example_is_trained_scored_and_used_in_a_chat(installed: tu
     talked = sftchat(site, "chat", run, input="hello\n/exit\n")
 
     assert [(made.returncode, made.stderr), (trained.returncode, trained.stderr)] == [(0, ""), (0, "")]
-    assert scored.returncode in (0, 1), scored.stderr  # three steps teach nothing; that they are judged is the point
+    assert scored.returncode in (0, 1), scored.stderr  # three steps teach nothing; the test is that the result is scored
     report = json.loads(scored.stdout)
     assert [(result["task"], result["n"]) for result in (*report["results"], *report["baselines"])] == [(name, 12)] * 2
     assert talked.returncode == 0, talked.stderr

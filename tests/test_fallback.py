@@ -17,7 +17,7 @@ DOORS = {
     "inference/int8.py": "eight bits: undone by inference/cpu.py",
     "models/lazy_imports.py": "imports in parts: inference/open.py imports everything where they fail",
 }
-"""Files that may use private names of a library, and what is done where one is missing."""
+"""Files that may use private names of a library, with their fallback."""
 
 
 def private_uses(path: Path) -> list[str]:

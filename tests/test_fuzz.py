@@ -40,7 +40,7 @@ def test_an_input_is_read_from_the_corpus_unchanged(monkeypatch: pytest.MonkeyPa
 
 
 def _run(content: bytes, room: Room) -> None:
-    """A target that does what its input says."""
+    """Target that executes its input."""
     path = room.file(b"given")
     if content == b"writes":
         path.write_bytes(b"other")

@@ -34,7 +34,7 @@ def one_line(capsys: pytest.CaptureFixture[str], *words: object, obj: object = N
     return code, err
 
 
-# files that are damaged
+# --- damaged files
 
 HEADER = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 
@@ -113,20 +113,20 @@ def test_a_link_to_itself_is_one_line(
     assert str(path) in err or "a" in err
 
 
-# a disk that is full
+# --- a full disk
 
 LITTLE = 2000
 """Bytes that a file may have in these tests."""
 
 
 def with_little_room(*words: object, room: int = LITTLE, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the program where no file may grow: what a full disk does, without one."""
+    """Run the program with a limit on file sizes, which simulates a full disk."""
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
-    # -B: Python does not notice that a compiled module was cut short, and whoever imports it next would fail
+    # -B: Python would not notice a truncated compiled module, and the next import would fail
     command = [sys.executable, "-B", "-m", "sftchat", *map(str, words)]
     return subprocess.run(command, cwd=cwd, preexec_fn=limit, capture_output=True, text=True, check=False)
 
@@ -165,7 +165,7 @@ def test_a_result_that_does_not_fit_on_the_disk_is_one_line_and_never_a_pass(giv
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["gold.jsonl", "replies.jsonl"]
 
 
-# no network
+# --- no network
 
 OFFLINE = """
 import socket, sys
@@ -200,18 +200,18 @@ def test_nothing_uses_the_network_unasked(tmp_path: Path, monkeypatch: pytest.Mo
     assert done.returncode == 0, done.stderr
 
 
-# text that would command a terminal
+# --- text that would control a terminal
 
 HOSTILE = st.text(st.sampled_from("a甲 \x1b[]2J;\x07\x00\x08\x7f\x9b\x85\u202e\u2066\u200b\u2028\ud800\r\t"), min_size=1, max_size=12)
 
 
 def commands_in(text: str) -> list[str]:
-    """Characters that a terminal might obey, or that reorder what it shows."""
+    """Return the characters that may control a terminal or reorder its text."""
     return [ascii(c) for c in text if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c != "\u200d"]
 
 
 def hostile_registry(fault: str, group: str) -> Registry:
-    """A task whose scorer names faults and slices with text from outside."""
+    """Task whose scorer uses outside text as names of error classes and slices."""
 
     def score(example: Example, reply: Reply) -> Score:
         right = reply.text == example.gold

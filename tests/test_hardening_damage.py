@@ -19,18 +19,18 @@ from tests.hardening_kit import EVAL, fill, said
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder but for the files of ``fill``, and we are in it."""
+    """Working folder with only the files of ``fill``."""
     monkeypatch.chdir(tmp_path)
     fill(tmp_path)
     return tmp_path
 
 
-# files of nothing but holes
+# --- sparse files
 
 
 @contextmanager
 def little_memory(more: int) -> Iterator[None]:
-    """Let the process have little more memory than it has."""
+    """Limit the memory of the process to a little more than it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, before[1]))
@@ -73,7 +73,7 @@ def test_a_file_of_gigabytes_is_refused_with_little_memory(words: str, here: Pat
         with (here / name).open("wb") as file:
             file.truncate(5 << 30)
     (here / "holes/adapter_model.safetensors").touch()
-    said(capsys, EVAL)  # what is imported takes memory too
+    said(capsys, EVAL)  # imports take memory too
 
     with little_memory(600 << 20):
         code, err = said(capsys, words)
@@ -82,11 +82,11 @@ def test_a_file_of_gigabytes_is_refused_with_little_memory(words: str, here: Pat
     assert (err.count("\n"), err[:15]) == (1, "sftchat: error:"), err
 
 
-# files that were cut short
+# --- truncated files
 
 
 def cuts(content: bytes) -> Iterator[bytes]:
-    """What is left of a file: nothing, some of it, all but the last byte; and all of it with zeros in its middle."""
+    """Yield damaged contents: empty, truncated, without the last byte, and with zeros in the middle."""
     size = len(content)
     yield from (content[:cut] for cut in sorted({0, 1, 15, 100, size // 3, size // 2, size - 1}))
     yield content[: size // 2] + b"\0" * min(64, size // 4) + content[size // 2 + min(64, size // 4) :]

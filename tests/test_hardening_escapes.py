@@ -13,7 +13,7 @@ from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.plugins.manager import load_plugins
 from sftchat.testing import ScriptedEngine
-from sftchat.text import printable_json
+from sftchat.text import sanitize_json
 from tests.conftest import make_checkpoint
 from tests.test_hardening import commands_in
 
@@ -25,7 +25,7 @@ BAD = [{"messages": [{"role": H, "content": H}]}, {H: H}, {"instruction": H, "ou
 
 
 def manifest(mark: str) -> str:
-    """A manifest in which whatever may be text is hostile."""
+    """Manifest with hostile text in every text field."""
     said = f"{H}{mark}"
     names = ("task", "base", "base_identity", "method", "tokens_hash", "template", "template_hash", "command")
     maps = {name: {H: said} for name in ("config", "versions", "validation")}
@@ -82,6 +82,6 @@ def test_no_command_writes_text_that_controls_a_terminal(
 def test_escaped_json_is_the_same_json() -> None:
     value = {f"甲{H}": ["👩\u200d👧", "\U000e0001", H, "a\u3000b"]}
 
-    assert json.loads(printable_json(json.dumps(value, ensure_ascii=False, indent=2))) == value
-    assert printable_json('["甲 👩\u200d👧\u3000b"]') == '["甲 👩\u200d👧\u3000b"]'
-    assert printable_json('["\x9b\u202e"]') == '["\\u009b\\u202e"]'
+    assert json.loads(sanitize_json(json.dumps(value, ensure_ascii=False, indent=2))) == value
+    assert sanitize_json('["甲 👩\u200d👧\u3000b"]') == '["甲 👩\u200d👧\u3000b"]'
+    assert sanitize_json('["\x9b\u202e"]') == '["\\u009b\\u202e"]'

@@ -16,13 +16,13 @@ from tests.read_only import run_read_only
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder but for the files of ``fill``, and we are in it."""
+    """Working folder with only the files of ``fill``."""
     monkeypatch.chdir(tmp_path)
     fill(tmp_path)
     return tmp_path
 
 
-# folders that are read-only
+# --- read-only folders
 
 REFUSED = {
     "data generate general -n 3 -o out.jsonl -q": (3, "out.jsonl: cannot be written: read-only file system"),
@@ -79,7 +79,7 @@ def test_a_model_in_a_read_only_folder_replies_is_scored_and_is_trained_on(tmp_p
     ]
 
 
-# links and devices
+# --- links and devices
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def sftchat_register_tasks():
 
 
 def site(folder: Path, source: str, name: str = "odd") -> Path:
-    """A folder with an installed distribution of one module, which is a plugin."""
+    """Write a folder with an installed plugin of one module."""
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
@@ -48,7 +48,7 @@ def site(folder: Path, source: str, name: str = "odd") -> Path:
 
 
 def found(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
-    """What ``plugins --json`` says of the plugin; our own must be there too."""
+    """Return the plugin's entry in ``plugins --json``; the first-party plugins must be listed too."""
     assert done.returncode == 0, done.stderr
     plugins = json.loads(done.stdout)
     assert {"chat", "general"} <= {plugin["name"] for plugin in plugins if not plugin["problem"]}

@@ -1,7 +1,7 @@
 """Text from outside, in every field and every output, controls no terminal, CI log, browser or parser.
 
-A field is a place where text comes in; it holds ``HOSTILE`` with its own name behind it. An output is bytes that leave the program. ``SHOWN`` says which
-fields each output shows, so that a test fails too when a field no longer arrives.
+A field is a place where text comes in; it holds ``HOSTILE`` followed by the field's name. An output is text that the program writes. ``SHOWN`` lists the
+fields that each output shows, so a test also fails when a field no longer arrives.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from tests.test_output import CONTROLS, Screen, workflow_commands
 SEQUENCES = "\x1b]52;c;YQ==\x07\x1b]8;;http://x\x1b\\\x1b[2J\x1b[8m\x9b31m\x85\x7f\u202e\u2066\u200b\u2028\r"
 HOSTILE = f"{SEQUENCES}\n::error::x\n  ::stop-commands::y\n##[error]z\n\x00\x08</script><img src=x onerror=y>]]>&\"'`|*[a](b)[red]"
 NAME = f"{SEQUENCES}##[error]<img src=x>]]>&\"'`|*[red]\n::error::x"
-"""What a file may be called."""
+"""Make a text valid as a file name."""
 
 
 def field(name: str, text: str = HOSTILE) -> str:
-    """The hostile text of a field, by which its arrival is known."""
+    """Return the hostile text of a field, which identifies the field in the output."""
     return f"{text}{mark(name)}"
 
 
 def mark(name: str) -> str:
-    """What is looked for: no escape of any format changes it."""
+    """Return the part to search for, which no escape of any format changes."""
     return f"Q{name}Q"
 
 
-# where text comes in
+# --- inputs
 
 
 def registry() -> Registry:
-    """A plugin of which every word is hostile."""
+    """Plugin with hostile text everywhere."""
 
     def score(example: Example, reply: Reply) -> Score:
         right = reply.text == example.gold
@@ -77,7 +77,7 @@ GOLD, CANDIDATE, BASE = f"{field('file', NAME)}.jsonl", f"{field('candidate', NA
 
 @dataclass(frozen=True)
 class Shown:
-    """What a command wrote.
+    """Output of a command.
 
     Attributes:
         code: Its exit code.
@@ -93,7 +93,7 @@ class Shown:
 
 
 class World:
-    """A folder with hostile files, and a program with a hostile plugin whose streams are terminals or pipes."""
+    """Folder with hostile files, and a program with a hostile plugin, with terminals or pipes as streams."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(folder)
@@ -118,7 +118,7 @@ class World:
             Path(name, "sftchat.json").write_text(manifest(mark(name)))
 
     def run(self, words: Sequence[str], terminal: bool) -> Shown:
-        """Run a command; files that it writes are those in ``out`` and the step summary."""
+        """Run a command; its files are those in ``out`` and the step summary."""
         streams = [Screen() if terminal else io.StringIO() for _ in range(2)]
         with pytest.MonkeyPatch.context() as patch:
             if not terminal:
@@ -137,7 +137,7 @@ def write(name: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> str:
-    """A file as it is, half surrogates included."""
+    """Write a file, including half surrogate pairs."""
     return path.read_bytes().decode("utf-8", "surrogatepass")
 
 
@@ -146,7 +146,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path, monkeypatch)
 
 
-# where text goes out
+# --- outputs
 
 EVAL = ["eval", "--task", "quiz", "--evalset", GOLD]
 GATED = [*EVAL, "--replies", CANDIDATE, "--baseline", BASE]
@@ -187,14 +187,14 @@ SHOWN: dict[str, tuple[Sequence[str], str]] = {
     "replies that are kept": (["cache"], ""),
     "a model that is not there": (["inspect", field("nomodel", NAME)], "nomodel"),
 }  # fmt: skip
-"""Every output by its name: the words of the command, and the fields that it shows."""
+"""Every output by name: the arguments of the command, and the fields that it shows."""
 
 DATA = ("replies", "a reply")
-"""Outputs whose standard output is data: in a pipe it is as it was said."""
+"""Outputs whose standard output is data: unchanged in a pipe."""
 
 
 def assert_harmless(shown: str, *, styles: bool) -> None:
-    """Nothing that was written commands a terminal, which may be given styles, nor GitHub, which reads what is no terminal."""
+    """Check that the output controls no terminal (styles are allowed) and contains no workflow command for GitHub."""
     text = CONTROLS.sub("", shown) if styles else shown
     assert commands_in(text.replace("\t", "")) == []
     assert styles or workflow_commands(shown) == []
@@ -202,7 +202,7 @@ def assert_harmless(shown: str, *, styles: bool) -> None:
 
 
 def assert_arrived(names: str, shown: str) -> None:
-    """The fields are there, however a table broke them."""
+    """Check that the fields are in the output, possibly wrapped by a table."""
     text = re.sub(r"\s", "", CONTROLS.sub("", shown))
     assert [name for name in names.split() if mark(name)[:4] not in text] == []
 
@@ -225,11 +225,11 @@ def test_no_field_controls_the_output_that_shows_it(name: str, terminal: bool, w
         assert [json.loads(line) for line in ([shown.out] if shown.out.startswith(("{\n", "[\n")) else shown.out.splitlines())]
 
 
-# files
+# --- files
 
 
 class Page(HTMLParser):
-    """The elements of a page."""
+    """Parse the elements of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -285,7 +285,7 @@ def test_an_annotation_is_one_command_for_any_quoted_text(world: World) -> None:
     assert all(mark("id") [:3] in line for line in commands[1:])  # fmt: skip
 
 
-# servers
+# --- servers
 
 
 @contextmanager
@@ -315,7 +315,7 @@ def test_no_server_controls_the_output_that_shows_it(script: Callable[[], Any], 
     assert_harmless(shown.out if terminal else "", styles=terminal)
 
 
-# a chat, and what asks a real model
+# --- chat, and commands with a real model
 
 
 @pytest.mark.slow
@@ -344,7 +344,7 @@ def test_no_reply_controls_a_chat_without_a_screen(words: list[str], world: Worl
             assert_harmless(shown.out, styles=terminal)
 
 
-# a real terminal
+# --- a real terminal
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ LAYERS = (
 
 EXCEPTIONS = {
     ("chat", "plugins"),  # the built-in commands are a plugin
-    ("chat", "__init__"),  # the version that rows are written with
+    ("chat", "__init__"),  # the version in written rows
 }
 """Imports of a higher layer, from the first package to the second."""
 
@@ -44,7 +44,7 @@ HEAVY_EXCEPTIONS = {
     ("sftchat.testing.degrade", "safetensors.torch.load_file"),
     ("sftchat.testing.degrade", "safetensors.torch.save_file"),
 }
-"""Parquet and the Hub are read through ``datasets``, so by that module alone, when such a file is given."""
+"""Modules that may import ``datasets``, for Parquet and the Hub, when such an input is given."""
 
 
 def package(module: str) -> str:
@@ -149,7 +149,7 @@ LIGHT = [
 
 
 def run_light(words: list[str], *forbidden: str) -> tuple[int, str]:
-    """Run a command in a process of its own and fail it when it has imported what it must not; returns exit code and stderr."""
+    """Run a command in a separate process that fails on forbidden imports; returns exit code and stderr."""
     program = (
         "import sys\nfrom sftchat.cli import main\n"
         f"code = main({words!r})\n"

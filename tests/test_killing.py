@@ -33,4 +33,6 @@ def test_a_killed_evaluation_of_a_server_repeats_only_running_requests(tmp_path:
         tally = Killing(tmp_path, random.Random()).table(command, kills, each=kills)
 
     assert tally.fine, tally
-    assert len(answered) <= items + items * tally.results + kills  # the undisturbed one, the finished ones, and one under way at each kill
+    assert (
+        len(answered) <= items + items * tally.results + kills
+    )  # the undisturbed run, the finished ones, and one running request at each kill

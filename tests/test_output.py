@@ -21,7 +21,7 @@ from sftchat import SftchatError
 from sftchat._util.consoles import GuardedConsole, bars
 from sftchat._util.output import Guarded, Handle, Rendered, data_stream, guard_streams, guarded_streams, rendered, with_guarded_streams
 from sftchat.data.write import write_rows
-from sftchat.text import printable_json, printable_lines
+from sftchat.text import sanitize_json, sanitize_lines
 from tests.test_hardening import commands_in
 
 HOSTILE = st.lists(
@@ -35,7 +35,7 @@ HOSTILE = st.lists(
 
 
 def written(*pieces: str, in_workflow: bool = False) -> str:
-    """What reaches a stream of pieces that are written to its guard."""
+    """Return what a stream receives when pieces are written to its guard."""
     raw = io.StringIO()
     guard = Guarded(Handle(raw, required=True), in_workflow=in_workflow)
     for piece in pieces:
@@ -44,7 +44,7 @@ def written(*pieces: str, in_workflow: bool = False) -> str:
 
 
 def workflow_commands(text: str) -> list[str]:
-    """Lines that GitHub's runner would take for commands."""
+    """Return the lines that GitHub's runner would read as commands."""
     return [line for line in re.split("[\r\n]", text) if line.lstrip().startswith("::") or "##[" in line]
 
 
@@ -62,7 +62,7 @@ def test_sanitised_text_is_not_changed_again(text: str, in_workflow: bool) -> No
     shown = written(text, in_workflow=in_workflow)
 
     assert written(shown, in_workflow=in_workflow) == shown
-    assert printable_lines(printable_lines(text)) == printable_lines(text)
+    assert sanitize_lines(sanitize_lines(text)) == sanitize_lines(text)
 
 
 @given(st.lists(HOSTILE), st.booleans())
@@ -93,7 +93,7 @@ def test_workflow_commands_of_the_runner_are_recognised() -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.recursive(st.text() | HOSTILE, lambda inner: st.lists(inner) | st.dictionaries(HOSTILE, inner), max_leaves=8))
 def test_escaped_json_is_the_same_json_and_passes_the_guard_unchanged(value: object) -> None:
-    text = printable_json(json.dumps(value, ensure_ascii=False, indent=2))
+    text = sanitize_json(json.dumps(value, ensure_ascii=False, indent=2))
 
     assert json.loads(text) == value
     assert written(text, in_workflow=True) == text
@@ -130,7 +130,7 @@ class Screen(io.StringIO):
 
 
 def take_streams(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    """A terminal that has the standard streams; called by a test itself, because pytest changes the streams after its fixtures."""
+    """Use a terminal as the standard streams; called in the test, because pytest changes the streams after its fixtures."""
     shown = Screen()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -140,7 +140,7 @@ def take_streams(monkeypatch: pytest.MonkeyPatch) -> Screen:
 
 
 CONTROLS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[[0-9]*[AK]|\r")
-"""What rich writes: styles, the cursor, movements of a bar."""
+"""Escape sequences of rich: styles, the cursor, movements of a progress bar."""
 
 
 @settings(deadline=None, max_examples=50)
@@ -213,7 +213,7 @@ def test_streams_are_guarded_once_and_restored(monkeypatch: pytest.MonkeyPatch) 
 
 
 class Tee:
-    """What a program may put in the place of a stream: it can write, and that is all."""
+    """Minimal replacement of a stream: it can only write."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -273,7 +273,7 @@ RESULTS = {
 
 
 def shell(line: str, words: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:
-    """Run the program with its streams where a line of the shell puts them."""
+    """Run the program with its streams redirected by a shell line."""
     return subprocess.run(["sh", "-c", f'exec "$@" {line}', "sh", *PROGRAM, *words], capture_output=True, check=False, cwd=folder)
 
 

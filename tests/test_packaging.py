@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def light_packages() -> set[str]:
-    """What a light installation brings, by distribution, as the script counts it."""
+    """Return the distributions of a light installation, as the script counts them."""
     spec = importlib.util.spec_from_file_location("bench_startup", ROOT / "scripts" / "bench_startup.py")
     assert spec is not None
     assert spec.loader is not None
@@ -33,7 +33,7 @@ def light_packages() -> set[str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel and the sdist."""
+    """Folder with the wheel and the sdist."""
     out = tmp_path_factory.mktemp("dist")
     program = f"from hatchling.build import build_sdist, build_wheel; build_wheel({str(out)!r}); build_sdist({str(out)!r})"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True)
@@ -42,7 +42,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def light(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel and its light dependencies alone, linked from the one that runs the tests."""
+    """Environment with only the wheel and its light dependencies, linked from the tests' environment."""
     folder = tmp_path_factory.mktemp("light") / "venv"
     venv.create(folder, with_pip=False, symlinks=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"

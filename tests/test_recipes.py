@@ -15,7 +15,7 @@ from sftchat.cli import main
 from sftchat.models.loading import quiet_libraries
 from sftchat.models.manifest import read_manifest
 from tests.conftest import make_checkpoint, make_tokenizer
-from tests.models.shipped import SHIPPED, tokenizer_for
+from tests.templates.shipped import SHIPPED, tokenizer_for
 
 FOLDER = Path(__file__).parent.parent / "examples" / "configs"
 SMALL = ["--max-steps", "2", "--device", "cpu", "--precision", "float32", "--logging-steps", "1", "-q"]
@@ -70,12 +70,12 @@ def llama(folder: Path, tokenizer: Any, template: str | None) -> Path:
 
 
 def with_template(source: str) -> Callable[[Path], Path]:
-    """Makes a tiny model that has a template of its own and its tokens."""
+    """Return a maker of tiny models with a template and its tokens."""
     return lambda folder: llama(folder, tokenizer_for(source), source)
 
 
 def without_template(source: str) -> Callable[[Path], Path]:
-    """Makes a tiny base model that has the tokens of a template and not the template."""
+    """Return a maker of tiny base models with the tokens of a template but without the template."""
     return lambda folder: llama(folder, tokenizer_for(source), None)
 
 
@@ -94,13 +94,13 @@ def gpt2(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What stands in for the model and the rows of a recipe, and what must come of it.
+    """Replacements of the model and rows of a recipe, and the expected result.
 
     Attributes:
         model: Makes the model.
-        rows: Rows of the file; None draws them from the task's generator.
-        template: The template that the manifest must name.
-        more: Flags besides, that beat the file.
+        rows: Rows of the file; None generates them with the task.
+        template: Expected template in the manifest.
+        more: Additional flags, which override the file.
     """
 
     model: Callable[[Path], Path]
@@ -112,7 +112,7 @@ class Recipe:
 RECIPES = {
     "relation-lora": Recipe(with_template(SHIPPED["qwen3"]), None, "model's own", ["--rows", "8", "--max-length", "2048"]),
     "instruction-full": Recipe(make_checkpoint, ALPACA, "alpaca", ["--max-length", "256"]),
-    # what the recipe's own comment says for a machine without CUDA
+    # as in the recipe's comment for a machine without CUDA
     "dolly-qlora": Recipe(gpt2, DOLLY, "instruction", ["--method", "lora", "--optimizer", "adamw_torch_fused"]),
     "sharegpt-llama3": Recipe(without_template(SHIPPED["llama3"]), SHAREGPT, "llama3"),
     "tool-calls": Recipe(with_template(SHIPPED["qwen2_5"]), TOOLS, "model's own"),

@@ -14,7 +14,7 @@ from sftchat.cli.shared import Session
 from sftchat.models.manifest import read_manifest
 from sftchat.plugins.manager import Registry, load_plugins
 from tests.cli.test_train import TASK
-from tests.models.shipped import SHIPPED
+from tests.templates.shipped import SHIPPED
 from tests.test_recipes import with_template
 
 LAKES = {"Garda": "346", "Como": "410", "Iseo": "251", "Orta": "143"}
@@ -33,7 +33,7 @@ def csv_file() -> tuple[str, list[str]]:
 
 
 def sharegpt_file() -> tuple[str, list[str]]:
-    """ShareGPT with tools as JSON text, a call after text, and a greeting of the assistant's that comes first."""
+    """ShareGPT with tools as JSON text, a call after text, and an assistant's greeting first."""
     rows = [
         {
             "conversations": [
@@ -52,7 +52,7 @@ def sharegpt_file() -> tuple[str, list[str]]:
 
 
 def openai_file() -> tuple[str, list[str]]:
-    """OpenAI's older function calls, content in parts, a reply that is not to be learned, and two user turns in a row."""
+    """OpenAI's older function calls, content in parts, a reply with weight 0, and two user turns in a row."""
     rows = [
         {
             "messages": [
@@ -87,7 +87,7 @@ def test_a_file_of_rows_becomes_a_model_for_ollama_in_seven_steps(
     session = Session(given_registry=Registry(load_plugins([]).manager, {"general": replace(TASK, name="general")}))
 
     def step(*words: str) -> str:
-        """What a command prints when it ends well."""
+        """Return the output of a command that must succeed."""
         assert main(list(words), obj=session) == 0, (words, capsys.readouterr().err)
         return capsys.readouterr().out
 

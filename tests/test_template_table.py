@@ -46,7 +46,7 @@ EXPECTED = r"""| family | template | one turn | several turns | system | tools |
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterable[Any]:
-    """The script, imported as it imports itself."""
+    """Import the script as when it runs."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import template_table
 

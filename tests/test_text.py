@@ -14,8 +14,8 @@ from sftchat.text import (
     fold_width,
     normalise,
     printable,
-    printable_json,
-    printable_lines,
+    sanitize_json,
+    sanitize_lines,
     strip_thinking,
     tokens,
     words,
@@ -93,7 +93,7 @@ def test_tokens_are_cjk_characters_and_runs_of_letters_and_digits(text: str, exp
 
 
 def test_texts_that_share_only_a_number_share_only_that_token() -> None:
-    # rouge-score's own tokenizer keeps nothing but the number of either text and calls them identical.
+    # rouge-score's tokenizer keeps only the number of each text and so finds them identical.
     assert set(tokens("张三 2020 年")) & set(tokens("李四 2020 月")) == {"2020"}
 
 
@@ -138,13 +138,13 @@ def test_characters_that_control_hide_or_reorder_are_replaced() -> None:
     every = "".join(
         map(chr, (*range(0x3400), *range(0x9F00, 0xAC00), *range(0xD700, 0x10200), *range(0x1F000, 0x20000), *range(0xE0000, 0xE0200)))
     )
-    shown = printable_lines(every)
+    shown = sanitize_lines(every)
 
     assert {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} == {"Cc", "Cf"}
     assert [c for c in shown if unicodedata.category(c) in ("Cc", "Cf")] == ["\t", "\n", "\u200c", "\u200d"]
     assert all(after == before or not before.isprintable() for before, after in zip(every, shown, strict=True))
-    assert (printable("a\n\tb\u3000c"), printable_lines("a\n\tb\rc", kept="")) == ("a\ufffd\ufffdb\u3000c", "a\n\ufffdb\ufffdc")
+    assert (printable("a\n\tb\u3000c"), sanitize_lines("a\n\tb\rc", allowed="")) == ("a\ufffd\ufffdb\u3000c", "a\n\ufffdb\ufffdc")
 
 
 def test_json_escapes_what_github_reads_as_a_command_anywhere_in_a_line() -> None:
-    assert printable_json('["##[error]"]') == '["#\\u0023[error]"]'
+    assert sanitize_json('["##[error]"]') == '["#\\u0023[error]"]'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sftchat import DataError, Example
-from sftchat_general.constraints import violated
+from sftchat_general.constraints import violations
 from sftchat_general.generate import KINDS
 from sftchat_general.scorer import read_constraints
 
@@ -15,13 +15,13 @@ def validate_row(example: Example) -> tuple[str, ...]:
     """
     if example.gold is None:
         return ("no gold",)
-    found = [] if example.gold.strip() else ["empty gold"]
+    problems = [] if example.gold.strip() else ["empty gold"]
     kind = example.metadata.get("kind")
     if kind is not None and kind not in KINDS:
-        found.append(f"unknown kind {kind!r}, must be one of {', '.join(KINDS)}")
+        problems.append(f"unknown kind {kind!r}, must be one of {', '.join(KINDS)}")
     try:
         constraints = read_constraints(example)
     except DataError as error:
-        return (*found, str(error).removeprefix(f"{example.source or example.id}: "))
-    faults = violated(constraints, example.gold, example.messages[-1]["content"])
-    return (*found, *(f"the gold breaks a constraint of its row: {fault}" for fault in faults))
+        return (*problems, str(error).removeprefix(f"{example.source or example.id}: "))
+    faults = violations(constraints, example.gold, example.messages[-1]["content"])
+    return (*problems, *(f"the gold breaks a constraint of its row: {fault}" for fault in faults))

@@ -1,7 +1,7 @@
 """What a reply can be held to by a program: constraints as they stand in the metadata of a row.
 
 A constraint is an object with the name of its check and that check's parameters, such as ``{"check": "number", "value": 12}``. Every check
-says what is wrong with a reply in one word of ``FAULTS``, or nothing.
+says what is wrong with a reply in one word of ``CONSTRAINT_ERRORS``, or nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sftchat.text import tokens
-from sftchat_general.reading import folded, is_bare_number, item_tokens, length, lines, number, plain, says, unfenced
+from sftchat_general.reading import (
+    contains_value,
+    fold,
+    is_bare_number,
+    item_tokens,
+    parse_number,
+    plain_form,
+    reply_lines,
+    strip_fence,
+    text_length,
+)
 
-FAULTS = {
+CONSTRAINT_ERRORS = {
     "wrong_answer": "not what was asked for",
     "wrong_order": "the right items in another order",
     "wrong_format": "not in the form that was asked for",
@@ -26,19 +36,19 @@ FAULTS = {
 Constraint = Mapping[str, Any]
 
 
-def violated(constraints: Iterable[Constraint], reply: str, question: str) -> tuple[str, ...]:
+def violations(constraints: Iterable[Constraint], reply: str, question: str) -> tuple[str, ...]:
     """The faults of a reply, each once, in the order of the constraints; empty when every one holds.
 
     Args:
-        constraints: Well-formed ones, see ``malformed``.
+        constraints: Well-formed ones, see ``constraint_problem``.
         reply: Any text.
         question: The last turn of the user.
     """
-    found = (CHECKS[constraint["check"]].fault(reply, constraint, question) for constraint in constraints)
-    return tuple(dict.fromkeys(fault for fault in found if fault))
+    faults = (CHECKS[constraint["check"]].fault(reply, constraint, question) for constraint in constraints)
+    return tuple(dict.fromkeys(fault for fault in faults if fault))
 
 
-def malformed(constraint: object) -> str:
+def constraint_problem(constraint: object) -> str:
     """What is wrong with a constraint as it was written, in a few words; empty when nothing is."""
     if not isinstance(constraint, Mapping):
         return f"constraint {constraint!r} is no object"
@@ -46,11 +56,11 @@ def malformed(constraint: object) -> str:
     if not isinstance(name, str) or name not in CHECKS:
         return f"unknown check {name!r}, must be one of {', '.join(CHECKS)}"
     check = CHECKS[name]
-    known = {**check.required, **check.optional}
+    parameters = {**check.required, **check.optional}
     for parameter in constraint:
-        if parameter != "check" and parameter not in known:
-            return f"check {name} has no parameter {parameter!r}, only {', '.join(known)}"
-    for parameter, fits in known.items():
+        if parameter != "check" and parameter not in parameters:
+            return f"check {name} has no parameter {parameter!r}, only {', '.join(parameters)}"
+    for parameter, fits in parameters.items():
         if parameter in constraint and not fits(constraint[parameter]):
             return f"parameter {parameter} of check {name} cannot be {constraint[parameter]!r}"
         if parameter in check.required and parameter not in constraint:
@@ -59,39 +69,41 @@ def malformed(constraint: object) -> str:
 
 
 def _number(reply: str, constraint: Constraint, question: str) -> str:
-    if number(reply, question) != constraint["value"]:
+    if parse_number(reply, question) != constraint["value"]:
         return "wrong_answer"
     return "extra_text" if constraint.get("only") and not is_bare_number(reply) else ""
 
 
 def _text(reply: str, constraint: Constraint, question: str) -> str:
     case = constraint.get("case", False)
-    answer, accepted = plain(reply, case=case), [plain(text, case=case) for text in constraint["accept"]]
+    answer, accepted = plain_form(reply, case=case), [plain_form(text, case=case) for text in constraint["accept"]]
     if answer in accepted:
         return ""
-    return "extra_text" if any(text in answer and says(folded(answer), text) for text in accepted) else "wrong_answer"
+    return "extra_text" if any(text in answer and contains_value(fold(answer), text) for text in accepted) else "wrong_answer"
 
 
 def _mentions(reply: str, constraint: Constraint, question: str) -> str:
-    text = folded(reply)
-    right = any(says(text, value) for value in constraint["any"]) and not any(says(text, value) for value in constraint.get("none", ()))
-    return "" if right else "wrong_answer"
+    text = fold(reply)
+    is_right = any(contains_value(text, value) for value in constraint["any"]) and not any(
+        contains_value(text, value) for value in constraint.get("none", ())
+    )
+    return "" if is_right else "wrong_answer"
 
 
 def _sequence(reply: str, constraint: Constraint, question: str) -> str:
     return _compare(item_tokens(reply), constraint["items"])
 
 
-def _compare(found: Sequence[str], items: Sequence[str]) -> str:
+def _compare(reply_tokens: Sequence[str], items: Sequence[str]) -> str:
     """Hold tokens to the items they should be."""
-    wanted = tokens(" ".join(items))
-    if list(found) == wanted:
+    expected_tokens = tokens(" ".join(items))
+    if list(reply_tokens) == expected_tokens:
         return ""
-    return "wrong_order" if sorted(found) == sorted(wanted) else "wrong_answer"
+    return "wrong_order" if sorted(reply_tokens) == sorted(expected_tokens) else "wrong_answer"
 
 
 def _list(reply: str, constraint: Constraint, question: str) -> str:
-    rows = lines(reply)
+    rows = reply_lines(reply)
     marks = [_MARKS[constraint["marker"]].match(row) for row in rows]
     listed = [row[mark.end() :] for row, mark in zip(rows, marks, strict=True) if mark]
     if not listed:
@@ -108,7 +120,7 @@ _MARKS = {"-": re.compile(r"-\s+"), "*": re.compile(r"\*\s+"), "1.": re.compile(
 
 
 def _json(reply: str, constraint: Constraint, question: str) -> str:
-    text = unfenced(reply).strip()
+    text = strip_fence(reply).strip()
     start = text.find("{")
     try:
         value, end = json.JSONDecoder().raw_decode(text, max(start, 0))
@@ -116,26 +128,28 @@ def _json(reply: str, constraint: Constraint, question: str) -> str:
         return "wrong_format"
     if not isinstance(value, dict) or set(value) != set(constraint["keys"]):
         return "wrong_format"
-    wanted = constraint.get("values", {})
-    for key, accepted in wanted.items():
-        if plain(str(value.get(key))) not in [plain(str(one)) for one in (accepted if isinstance(accepted, list) else [accepted])]:
+    expected = constraint.get("values", {})
+    for key, accepted in expected.items():
+        if plain_form(str(value.get(key))) not in [
+            plain_form(str(alternative)) for alternative in (accepted if isinstance(accepted, list) else [accepted])
+        ]:
             return "wrong_answer"
     return "extra_text" if start > 0 or text[end:].strip() else ""
 
 
 def _tags(reply: str, constraint: Constraint, question: str) -> str:
     tag = re.escape(constraint["tag"])
-    found = re.search(rf"<{tag}>(.*)</{tag}>", reply, re.DOTALL)
-    if not found:
+    match = re.search(rf"<{tag}>(.*)</{tag}>", reply, re.DOTALL)
+    if not match:
         return "wrong_format"
-    if plain(found[1]) not in map(plain, constraint["accept"]):
+    if plain_form(match[1]) not in map(plain_form, constraint["accept"]):
         return "wrong_answer"
-    return "extra_text" if found[0] != reply.strip() else ""
+    return "extra_text" if match[0] != reply.strip() else ""
 
 
 def _length(reply: str, constraint: Constraint, question: str) -> str:
     least, most = constraint.get("least", 1), constraint["most"]
-    return "" if least <= length(reply, constraint["unit"]) <= most else "wrong_format"
+    return "" if least <= text_length(reply, constraint["unit"]) <= most else "wrong_format"
 
 
 def _is_text(value: object) -> bool:

@@ -29,10 +29,10 @@ PERSONA = Persona(
 )
 """Who answers unless an option says otherwise."""
 
-ATTEMPTS = 25
+MAX_DRAWS = 25
 """How often a row is drawn again that was there before; where so many fail, the options leave too few rows to choose from."""
 
-LARGEST = range(10, 1001)
+LARGEST_RANGE = range(10, 1001)
 """What the largest number of arithmetic may be."""
 
 
@@ -82,8 +82,8 @@ def generate(
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise ValueError(f"kinds has {', '.join(unknown) or 'nothing'}, must be some of {', '.join(KINDS)}")
-    if largest not in LARGEST:
-        raise ValueError(f"largest is {largest}, must be from {LARGEST.start} to {LARGEST.stop - 1}")
+    if largest not in LARGEST_RANGE:
+        raise ValueError(f"largest is {largest}, must be from {LARGEST_RANGE.start} to {LARGEST_RANGE.stop - 1}")
     persona = Persona(
         {key: name or value for key, value in PERSONA.name.items()}, {key: maker or value for key, value in PERSONA.maker.items()}
     )
@@ -98,15 +98,15 @@ def generate(
 
 def _rows(n: int, prefix: str, draw: Callable[[Random], tuple[str, str, Draft]]) -> Iterator[Example]:
     """Rows that differ, as long as that is possible: row i may depend on those before it, never on those after."""
-    seen: set[int] = set()
+    digests: set[int] = set()
     for i in range(n):
-        for attempt in range(ATTEMPTS):
+        for attempt in range(MAX_DRAWS):
             # The text of the seed goes through SHA-512, so neighbouring rows share no stream of random numbers.
             kind, language, draft = draw(Random(f"{prefix}-{i}-{attempt}"))
             digest = int.from_bytes(blake2b("\n".join(draft.turns).encode(), digest_size=8).digest())
-            if digest not in seen:
+            if digest not in digests:
                 break
-        seen.add(digest)
+        digests.add(digest)
         messages = tuple(Message(role="assistant" if turn % 2 else "user", content=text) for turn, text in enumerate(draft.turns))
         metadata = {
             "kind": kind,

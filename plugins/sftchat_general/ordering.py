@@ -31,13 +31,13 @@ def compose(world: World) -> Draft:
     return _step(world, world.rng.choice(STEPS))
 
 
-def _sort(world: World, form: str, wanted: list[str]) -> Draft:
+def _sort(world: World, form: str, ordered: list[str]) -> Draft:
     """Ask to sort what is shown in another order than the wanted one."""
-    shown = list(wanted)
-    while shown == wanted:
-        world.rng.shuffle(shown)
-    question = world.say(form, items=world.listed(shown))
-    return Draft((question.text,), world.listed(wanted), question.form, ({"check": "sequence", "items": wanted},), {"items": shown})
+    shuffled = list(ordered)
+    while shuffled == ordered:
+        world.rng.shuffle(shuffled)
+    question = world.say(form, items=world.listed(shuffled))
+    return Draft((question.text,), world.listed(ordered), question.form, ({"check": "sequence", "items": ordered},), {"items": shuffled})
 
 
 def _step(world: World, form: str) -> Draft:
@@ -46,11 +46,11 @@ def _step(world: World, form: str) -> Draft:
     calendar = CALENDARS[unit + "s"][world.language]
     _, start, n = world.until_of_split(lambda: (form, world.rng.randrange(len(calendar)), world.rng.randint(1, 6)))
     step = 1 if direction == "after" else -1
-    *passed, wanted = (calendar[(start + step * k) % len(calendar)] for k in range(n + 1))
+    *passed, answer = (calendar[(start + step * k) % len(calendar)] for k in range(n + 1))
     question = world.say(form, start=calendar[start], n=n, **{unit + "s": f"{_NUMERALS[n]} {unit}" + ("s" if n > 1 else "")})
-    others = [name for name in calendar if name not in (wanted, *passed)]  # whoever counts aloud names those passed on the way
-    constraint = {"check": "mentions", "any": _spellings(wanted), "none": others}
-    return Draft((question.text,), wanted, question.form, (constraint,), {"start": calendar[start], "n": n, "direction": direction})
+    wrong_names = [name for name in calendar if name not in (answer, *passed)]  # whoever counts aloud names those passed on the way
+    constraint = {"check": "mentions", "any": _spellings(answer), "none": wrong_names}
+    return Draft((question.text,), answer, question.form, (constraint,), {"start": calendar[start], "n": n, "direction": direction})
 
 
 def _spellings(name: str) -> list[str]:

@@ -11,9 +11,9 @@ from functools import cache
 from typing import Any
 
 from sftchat.text import tokens
-from sftchat_general.reading import plain
+from sftchat_general.reading import plain_form
 
-LONGEST = 2000
+MAX_TOKENS = 2000
 """Tokens of a reply that are looked at; the table of the subsequence grows with the product of both lengths."""
 
 
@@ -22,7 +22,7 @@ class _Tokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens that overlap is counted in."""
-        return tokens(text)[:LONGEST]
+        return tokens(text)[:MAX_TOKENS]
 
 
 @cache
@@ -40,5 +40,5 @@ def rouge_l(gold: str, reply: str) -> float:
         reply: The reply given.
     """
     if not tokens(gold) and not tokens(reply):
-        return float(plain(gold) == plain(reply))
+        return float(plain_form(gold) == plain_form(reply))
     return float(_scorer().score(gold, reply)["rougeL"].fmeasure)

@@ -28,13 +28,13 @@ _FENCE = re.compile(r"\s*```[^\n`]*\n(.*?)\n?```\s*", re.DOTALL)
 _LEAD_IN = re.compile(r"\A[^\n]*:\s*(?=\S)")
 
 
-def folded(text: str) -> str:
+def fold(text: str) -> str:
     """One case, normal form, no space beside a Chinese character: what is left is what words are looked for in."""
     return _BESIDE_HAN.sub("", normalise(text)).casefold()
 
 
-def plain(text: str, *, case: bool = False) -> str:
-    """The form in which short answers are compared: as ``folded``, without quotes around or punctuation behind.
+def plain_form(text: str, *, case: bool = False) -> str:
+    """The form in which short answers are compared: as ``fold``, without quotes around or punctuation behind.
 
     Args:
         text: Any text.
@@ -45,20 +45,20 @@ def plain(text: str, *, case: bool = False) -> str:
     return bare if case else bare.casefold()
 
 
-def says(text: str, value: str) -> bool:
+def contains_value(text: str, value: str) -> bool:
     """Whether a folded text has a value in it: as a word, where it is of Latin letters or digits, and never as the end of a Chinese numeral.
 
     Args:
-        text: As ``folded`` gives it.
+        text: As ``fold`` gives it.
         value: As written in a constraint.
     """
-    wanted = folded(value)
-    before = "(?<![a-z0-9])" if wanted[:1].isascii() else f"(?<![{_NUMERAL}])" if wanted[:1] in _NUMERAL else ""
-    after = "(?![a-z0-9])" if wanted[-1:].isascii() else ""
-    return bool(wanted) and re.search(before + re.escape(wanted) + after, text) is not None
+    needle = fold(value)
+    lookbehind = "(?<![a-z0-9])" if needle[:1].isascii() else f"(?<![{_NUMERAL}])" if needle[:1] in _NUMERAL else ""
+    lookahead = "(?![a-z0-9])" if needle[-1:].isascii() else ""
+    return bool(needle) and re.search(lookbehind + re.escape(needle) + lookahead, text) is not None
 
 
-def number(text: str, question: str) -> Decimal | None:
+def parse_number(text: str, question: str) -> Decimal | None:
     """The number that a reply gives as its answer.
 
     That is the number after its last ``=`` or 等于; without one, the last number that the question does not have (in ``12 is 7 plus 5``, the
@@ -71,32 +71,32 @@ def number(text: str, question: str) -> Decimal | None:
     line = _one_line(text)
     results = _RESULT.findall(line)
     if results:
-        return _value(results[-1])
-    found = _NUMBER.findall(line)
-    asked = {_value(one) for one in _NUMBER.findall(_one_line(question))}
-    fresh = [one for one in found if _value(one) not in asked]
-    if found:
-        return _value((fresh or found)[-1])
-    bare = plain(text).removesuffix("个")
-    spelled = _SPELLED.get(bare.replace("-", " "), _han(bare))
+        return _to_decimal(results[-1])
+    numbers = _NUMBER.findall(line)
+    in_question = {_to_decimal(numeral) for numeral in _NUMBER.findall(_one_line(question))}
+    new_numbers = [numeral for numeral in numbers if _to_decimal(numeral) not in in_question]
+    if numbers:
+        return _to_decimal((new_numbers or numbers)[-1])
+    bare = plain_form(text).removesuffix("个")
+    spelled = _SPELLED.get(bare.replace("-", " "), _parse_chinese_numeral(bare))
     return None if spelled is None else Decimal(spelled)
 
 
 def is_bare_number(text: str) -> bool:
     """Whether a reply is a number and nothing else, punctuation and quotes aside."""
-    bare = plain(text)
-    return _NUMBER.fullmatch(_one_line(bare)) is not None or bare.replace("-", " ") in _SPELLED or _han(bare) is not None
+    bare = plain_form(text)
+    return _NUMBER.fullmatch(_one_line(bare)) is not None or bare.replace("-", " ") in _SPELLED or _parse_chinese_numeral(bare) is not None
 
 
-def unfenced(text: str) -> str:
+def strip_fence(text: str) -> str:
     """The text inside a code fence, where the whole reply is one."""
     fence = _FENCE.fullmatch(text)
     return fence[1] if fence else text
 
 
-def lines(text: str) -> list[str]:
+def reply_lines(text: str) -> list[str]:
     """The lines of a reply that hold anything, a code fence around them removed."""
-    return [line.strip() for line in unfenced(text).splitlines() if line.strip()]
+    return [line.strip() for line in strip_fence(text).splitlines() if line.strip()]
 
 
 def item_tokens(text: str) -> list[str]:
@@ -104,7 +104,7 @@ def item_tokens(text: str) -> list[str]:
 
     Bullets and numbering are no part of the items, nor is what ends in a colon before them, nor the ``and`` before the last.
     """
-    rows = lines(text)
+    rows = reply_lines(text)
     if len(rows) > 1 and rows[0].endswith((":", "：")):
         rows = rows[1:]
     if len(rows) > 1 and all(_MARKER.match(row) or _NUMBERED.match(row) for row in rows):
@@ -113,7 +113,7 @@ def item_tokens(text: str) -> list[str]:
     return [token for token in tokens(_LEAD_IN.sub("", joined, count=1)) if token not in ("and", "then")]
 
 
-def length(text: str, unit: str) -> int:
+def text_length(text: str, unit: str) -> int:
     """How long a text is.
 
     Args:
@@ -128,14 +128,14 @@ def _one_line(text: str) -> str:
     line = normalise(text).translate(dict.fromkeys(map(ord, DASHES), "-")).replace("**", "")
     if line.isascii():
         return line
-    return "".join(str(unicodedata.decimal(one)) if one.isdecimal() else one for one in line.translate(_SEPARATORS))
+    return "".join(str(unicodedata.decimal(character)) if character.isdecimal() else character for character in line.translate(_SEPARATORS))
 
 
-def _value(written: str) -> Decimal:
-    return Decimal(written.replace(",", "").replace(" ", ""))
+def _to_decimal(numeral: str) -> Decimal:
+    return Decimal(numeral.replace(",", "").replace(" ", ""))
 
 
-def _han(text: str) -> int | None:
+def _parse_chinese_numeral(text: str) -> int | None:
     """The value of a whole number below a hundred million in Chinese numerals, with units (二百零五) or digit by digit (二〇二四); None for others."""
     if not _HAN_NUMBER.fullmatch(text):
         return None
@@ -147,21 +147,21 @@ def _han(text: str) -> int | None:
     for part in digits.split("万"):
         total = total * 10_000
         digit, above = None, 10_000
-        for one in part:
-            if one in _HAN_DIGITS:
+        for numeral in part:
+            if numeral in _HAN_DIGITS:
                 if digit:
                     return None
-                digit = _HAN_DIGITS[one]
-            elif _HAN_UNITS[one] >= above or digit == 0:
+                digit = _HAN_DIGITS[numeral]
+            elif _HAN_UNITS[numeral] >= above or digit == 0:
                 return None
             else:
-                above = _HAN_UNITS[one]
+                above = _HAN_UNITS[numeral]
                 total, digit = total + (1 if digit is None else digit) * above, None
         total += digit or 0
     return sign * total if digits.count("万") <= 1 and not digits.startswith("万") else None
 
 
-def _spelled() -> dict[str, int]:
+def _spelled_numerals() -> dict[str, int]:
     """The numerals from 0 to 100 in words: English, and Chinese with 二 or 两."""
     units = (
         "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
@@ -177,4 +177,4 @@ def _spelled() -> dict[str, int]:
     return spelled
 
 
-_SPELLED = _spelled()
+_SPELLED = _spelled_numerals()

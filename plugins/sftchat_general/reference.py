@@ -36,8 +36,8 @@ def compose(world: World) -> Draft:
     topic = world.rng.choice(topics)
     facts = _facts(world)
     turns: list[str] = []
-    for told in topics:
-        turns += [world.say(f"tell_{told}", **facts).text, world.say(f"answer_{told}", **facts).text]
+    for told_topic in topics:
+        turns += [world.say(f"tell_{told_topic}", **facts).text, world.say(f"answer_{told_topic}", **facts).text]
     if len(topics) == 1 and world.rng.random() < 0.5:
         turns += [world.say("filler").text, world.say("answer_filler").text]
     facts["thing"] = facts[world.rng.choice(("first", "second"))]
@@ -70,7 +70,7 @@ def _constraint(topic: str, facts: dict[str, Any], world: World) -> dict[str, An
         return {"check": "number", "value": facts["number"]}
     if topic == "name":
         return {"check": "mentions", "any": [facts["name"]], "none": []}
-    wanted = facts["colour"] if topic == "colour" else facts["answer"]
-    others = [colour for colour in words.COLOURS[world.language] if colour != wanted]
+    answer = facts["colour"] if topic == "colour" else facts["answer"]
+    wrong_colours = [colour for colour in words.COLOURS[world.language] if colour != answer]
     # 红色 may be said as 红
-    return {"check": "mentions", "any": [wanted, wanted[0]] if world.language == "zh" else [wanted], "none": others}
+    return {"check": "mentions", "any": [answer, answer[0]] if world.language == "zh" else [answer], "none": wrong_colours}

@@ -18,9 +18,15 @@ def compose(world: World) -> Draft:
         return _case(world, form)
     if form == "reverse":
         items = world.rng.sample(world.nouns(), world.rng.randint(3, 5))
-        wanted = items[::-1]
+        reversed_items = items[::-1]
         question = world.say(form, items=world.listed(items))
-        return Draft((question.text,), world.listed(wanted), question.form, ({"check": "sequence", "items": wanted},), {"items": items})
+        return Draft(
+            (question.text,),
+            world.listed(reversed_items),
+            question.form,
+            ({"check": "sequence", "items": reversed_items},),
+            {"items": items},
+        )
     text, parts = world.sentence()
     if form == "replace":
         old = parts["name"]
@@ -43,8 +49,8 @@ def _case(world: World, form: str) -> Draft:
         if world.language == "en" and world.rng.random() < 0.5
         else " ".join(world.some(words.WORDS, world.rng.randint(1, 3)))
     )
-    shown, wanted = (text, text.upper()) if form == "upper" else (text.upper(), text.lower())
-    return _draft(world.say(form, text=shown), wanted, {"text": shown}, case=True)
+    prompt_text, gold = (text, text.upper()) if form == "upper" else (text.upper(), text.lower())
+    return _draft(world.say(form, text=prompt_text), gold, {"text": prompt_text}, case=True)
 
 
 def _draft(question: Phrase, gold: str, facts: dict[str, object], *, case: bool = False) -> Draft:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from sftchat import DataError, Example, Reply, Score
 from sftchat.text import strip_thinking
-from sftchat_general.constraints import FAULTS, Constraint, malformed, violated
+from sftchat_general.constraints import CONSTRAINT_ERRORS, Constraint, constraint_problem, violations
 from sftchat_general.overlap import rouge_l
-from sftchat_general.reading import plain
+from sftchat_general.reading import plain_form
 
 STATS = {
     "n": "1",
@@ -23,14 +23,14 @@ STATS = {
 }
 """Keys of ``Score.stats`` and what they count."""
 
-REPLY_FAULTS = {
+REPLY_ERRORS = {
     "empty": "no text at all",
     "refused": "the model declines",
     "truncated": "ended by the token limit",
 }
-"""Classes of whole replies, beside those of ``constraints.FAULTS``."""
+"""Classes of whole replies, beside those of ``constraints.CONSTRAINT_ERRORS``."""
 
-ERRORS = (*FAULTS, *REPLY_FAULTS)
+ERRORS = (*CONSTRAINT_ERRORS, *REPLY_ERRORS)
 
 _REFUSAL = re.compile(
     r"抱歉|对不起|很遗憾|(?:我|目前|暂时)(?:无法|不能|没办法|没法)|不(?:便|会)回答|\bsorry\b|\bI(?: am|'m|’m) (?:unable|not able)|\bI (?:cannot|can't|can’t|won't|won’t)\b",
@@ -51,11 +51,11 @@ def score(example: Example, reply: Reply) -> Score:
     constraints = read_constraints(example)
     gold = example.gold or ""
     text = strip_thinking(reply.text).strip()
-    answer = plain(text)
-    exact = bool(text) and answer == plain(gold)
+    answer = plain_form(text)
+    exact = bool(text) and answer == plain_form(gold)
     question = example.messages[-1]["content"]
-    wrong = violated(constraints, text, question) if constraints else () if exact else ("wrong_answer",)
-    if not wrong and not exact and answer == plain(question):  # a parrot may say what a constraint looks for
+    wrong = violations(constraints, text, question) if constraints else () if exact else ("wrong_answer",)
+    if not wrong and not exact and answer == plain_form(question):  # a parrot may say what a constraint looks for
         wrong = ("wrong_answer",)
     if wrong and not text:
         wrong = ("empty",)
@@ -80,6 +80,6 @@ def read_constraints(example: Example) -> Sequence[Constraint]:
     if not isinstance(constraints, (list, tuple)):
         raise DataError("constraints must be a list of objects", where)
     for constraint in constraints:
-        if problem := malformed(constraint):
+        if problem := constraint_problem(constraint):
             raise DataError(problem, where)
     return constraints

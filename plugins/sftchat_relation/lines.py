@@ -10,7 +10,7 @@ from sftchat.text import COLONS, DASHES, normalise
 NOTHING = "无"
 """The whole of a reply that finds no relation."""
 
-LONGEST_NAME, LONGEST_LABEL, LONGEST_LINE = 40, 12, 200
+MAX_NAME_LENGTH, MAX_LABEL_LENGTH, MAX_LINE_LENGTH = 40, 12, 200
 """Beyond these a stretch of text is prose; they also bound the work that one line can cause."""
 
 PUNCTUATION = " \t\r\n.,;:!?。、…'\"“”‘’「」『』《》*_`|()[]{}"
@@ -30,7 +30,7 @@ BULLET = re.compile(rf"\s*(?:[*+{_DASH}]\s+|[•·●▪◦‣]\s*|\(\d{{1,3}}\)
 """Bullets and numbering; a dash or an asterisk is one only with a space behind it."""
 
 _HAN = "[\u4e00-\u9fff]"
-_PLAIN = re.compile(rf"({_HAN}{{1,{LONGEST_NAME}}})-({_HAN}{{1,{LONGEST_NAME}}}):({_HAN}{{1,{LONGEST_LABEL}}})")
+_PLAIN = re.compile(rf"({_HAN}{{1,{MAX_NAME_LENGTH}}})-({_HAN}{{1,{MAX_NAME_LENGTH}}}):({_HAN}{{1,{MAX_LABEL_LENGTH}}})")
 """What nearly every line is: Chinese characters, which are in normal form and nobody's bullet or separator. Only faster than the general way."""
 
 _EXACT = re.compile(r"[^\s:](?:.*[^\s])?:[^\s:]+")
@@ -63,13 +63,13 @@ def exact_triple(line: str, source: str) -> Triple | None:
         line: One line without its end.
         source: Decides where a line with several hyphens is cut.
     """
-    if plain := _PLAIN.fullmatch(line):
-        return Triple(*plain.groups())
-    if len(line) > LONGEST_LINE or not _EXACT.fullmatch(line) or BULLET.match(line):
+    if match := _PLAIN.fullmatch(line):
+        return Triple(*match.groups())
+    if len(line) > MAX_LINE_LENGTH or not _EXACT.fullmatch(line) or BULLET.match(line):
         return None
     pair, _, label = line.rpartition(":")
-    cuts = [(pair[: found.start()], pair[found.end() :]) for found in re.finditer("-", pair)]
-    names = choose([(head, tail) for head, tail in cuts if _exact_name(head, source) and _exact_name(tail, source)], source)
+    cuts = [(pair[: hyphen.start()], pair[hyphen.end() :]) for hyphen in re.finditer("-", pair)]
+    names = choose_cut([(head, tail) for head, tail in cuts if _exact_name(head, source) and _exact_name(tail, source)], source)
     return Triple(*names, label) if names and is_label(label) else None
 
 
@@ -80,34 +80,34 @@ def is_name(text: str, source: str) -> bool:
         text: What stands on one side of a separator.
         source: Names such as 苏（松本）米子 must stand in it as they are; elsewhere a bracket or an asterisk is a remark or Markdown.
     """
-    if not 0 < len(text) <= LONGEST_NAME or _PROSE.search(text):
+    if not 0 < len(text) <= MAX_NAME_LENGTH or _PROSE.search(text):
         return False
     return not _MARK.search(text) or text in source
 
 
 def is_label(text: str) -> bool:
     """Whether a text can be a label, be it one that the vocabulary does not have."""
-    return 0 < len(text) <= LONGEST_LABEL and not _PROSE.search(text) and not _MARK.search(text)
+    return 0 < len(text) <= MAX_LABEL_LENGTH and not _PROSE.search(text) and not _MARK.search(text)
 
 
 def is_none(text: str) -> bool:
     """Whether a text says, in any of the usual ways, that there is no relation."""
-    return len(text) <= LONGEST_NAME and _NONE.fullmatch(text.strip(PUNCTUATION)) is not None
+    return len(text) <= MAX_NAME_LENGTH and _NONE.fullmatch(text.strip(PUNCTUATION)) is not None
 
 
-def choose(cuts: list[tuple[str, str]], source: str) -> tuple[str, str] | None:
+def choose_cut(cuts: list[tuple[str, str]], source: str) -> tuple[str, str] | None:
     """The one cut whose parts both stand in the source, else the only one there is, else None."""
     if len(cuts) > 1:
         cuts = [cut for cut in cuts if cut[0] in source and cut[1] in source]
     return cuts[0] if len(cuts) == 1 else None
 
 
-def chunks(statement: str) -> list[str]:
+def split_statements(statement: str) -> list[str]:
     """Cut at ``,`` and ``、`` where the next piece again holds a separator and a colon, and at spaces where both sides do."""
-    found: list[str] = []
-    for piece in _glue(re.split(r"([,、])", statement), both=False):
-        found.extend(_glue(re.split(r"(\s+)", piece), both=True))
-    return found
+    statements: list[str] = []
+    for piece in _rejoin(re.split(r"([,、])", statement), both=False):
+        statements.extend(_rejoin(re.split(r"(\s+)", piece), both=True))
+    return statements
 
 
 def without_heading(pair: str) -> str:
@@ -125,21 +125,21 @@ def _exact_name(name: str, source: str) -> bool:
     return name in source or (normalise(name) == name and not SEPARATOR.search(name))
 
 
-def _glue(pieces: list[str], *, both: bool) -> list[str]:
+def _rejoin(pieces: list[str], *, both: bool) -> list[str]:
     """Join pieces, which alternate with their delimiters, back together wherever the delimiter divides no two statements."""
     joined = [[pieces[0]]]
-    whole = _whole(pieces[0])
+    seen_statement = _is_statement(pieces[0])
     for delimiter, piece in zip(pieces[1::2], pieces[2::2], strict=True):
-        complete = _whole(piece)
-        if complete and (whole or not both):
+        is_statement = _is_statement(piece)
+        if is_statement and (seen_statement or not both):
             joined.append([piece])
         else:
             joined[-1] += (delimiter, piece)
-        whole = complete or whole
+        seen_statement = is_statement or seen_statement
     return ["".join(parts) for parts in joined]
 
 
-def _whole(piece: str) -> bool:
+def _is_statement(piece: str) -> bool:
     """Whether a piece holds a separator and, after it, a colon."""
-    found = SEPARATOR.search(piece) or CONJUNCTION.search(piece)
-    return found is not None and COLON.search(piece, found.end()) is not None
+    separator = SEPARATOR.search(piece) or CONJUNCTION.search(piece)
+    return separator is not None and COLON.search(piece, separator.end()) is not None

@@ -16,20 +16,20 @@ from sftchat_relation.lines import (
     BULLET,
     COLON,
     CONJUNCTION,
-    LONGEST_LINE,
+    MAX_LINE_LENGTH,
     NOTHING,
     PUNCTUATION,
     SEPARATOR,
     Triple,
-    choose,
-    chunks,
+    choose_cut,
     exact_triple,
     is_label,
     is_name,
     is_none,
+    split_statements,
     without_heading,
 )
-from sftchat_relation.structured import Row, in_brackets, in_json
+from sftchat_relation.structured import Row, parse_bracket_rows, parse_json_rows
 from sftchat_relation.vocabulary import RelationVocabulary
 
 __all__ = ["NOTHING", "ParsedReply", "Triple", "parse"]
@@ -122,9 +122,9 @@ class _Reader:
         while position < len(text):
             opening = _JSON.match(text, position)
             if opening and attempts:
-                found = in_json(text, opening.start(1), self._known)
-                if found:
-                    rows, position = found
+                json_rows = parse_json_rows(text, opening.start(1), self._known)
+                if json_rows:
+                    rows, position = json_rows
                     self.issues["format_drift"] = None
                     self.nothing = self.nothing or not rows
                     self._rows(rows)
@@ -145,24 +145,24 @@ class _Reader:
             self._loose_line(line)
 
     def _loose_line(self, line: str) -> None:
-        before = len(self.triples), self.nothing
+        state_before = len(self.triples), self.nothing
         bare = line.replace("**", "").replace("`", "")
-        if not bare.strip() or _FENCE.fullmatch(line[:LONGEST_LINE]):
+        if not bare.strip() or _FENCE.fullmatch(line[:MAX_LINE_LENGTH]):
             self.issues["format_drift"] = None
             return
         for statement in fold_width(bare).split(";"):
             bullet = BULLET.match(statement)
             self._statement(statement[bullet.end() :] if bullet else statement)
-        if before != (len(self.triples), self.nothing):
+        if state_before != (len(self.triples), self.nothing):
             self.issues["format_drift"] = None
 
     def _statement(self, statement: str) -> None:
         if statement.lstrip()[:1] in {"(", "[", "{", "<"}:
-            rows, rest = in_brackets(statement, self._known)
+            rows, outside = parse_bracket_rows(statement, self._known)
             if rows:
                 self._rows(rows)
-                statement = rest
-        for chunk in chunks(statement):
+                statement = outside
+        for chunk in split_statements(statement):
             self._chunk(chunk)
 
     def _rows(self, rows: list[Row | str]) -> None:
@@ -178,7 +178,7 @@ class _Reader:
         """One statement that cannot be cut further: a triple, ``无``, or extra text."""
         if not chunk.strip(PUNCTUATION):
             return
-        if len(chunk) > LONGEST_LINE:
+        if len(chunk) > MAX_LINE_LENGTH:
             self.issues["extra_text"] = None
             return
         text = normalise(chunk)
@@ -198,14 +198,14 @@ class _Reader:
             cuts = self._cuts(CONJUNCTION, pair)
         if not cuts:
             return False
-        names = choose(cuts, self.source)
+        names = choose_cut(cuts, self.source)
         if names is None:
             self.issues["ambiguous_split"] = None
             return True
         return self._label(*names, label)
 
     def _cuts(self, separator: re.Pattern[str], pair: str) -> list[tuple[str, str]]:
-        cuts = [(self._name(pair[: found.start()]), self._name(pair[found.end() :])) for found in separator.finditer(pair)]
+        cuts = [(self._name(pair[: match.start()]), self._name(pair[match.end() :])) for match in separator.finditer(pair)]
         return [(head, tail) for head, tail in cuts if is_name(head, self.source) and is_name(tail, self.source)]
 
     def _name(self, text: str) -> str:
@@ -224,17 +224,17 @@ class _Reader:
         """The known label that a text is, up to a 关系 behind it and whatever follows a comma, bracket or space."""
         if self.vocabulary.canonical(label) is not None:
             return label
-        first = _LABEL_END.split(label)[0]
-        candidates = (label, label.removesuffix("关系"), first, first.removesuffix("关系"))
+        first_word = _LABEL_END.split(label)[0]
+        candidates = (label, label.removesuffix("关系"), first_word, first_word.removesuffix("关系"))
         return next((candidate for candidate in candidates if self.vocabulary.canonical(candidate) is not None), None)
 
     def _label(self, head: str, tail: str, label: str) -> bool:
         """Add a triple under the known label, or as unknown; False when the label reads as prose."""
-        known = self._within(label)
-        if known is not None:
-            if label.removeprefix(known).removeprefix("关系")[:1] not in {"", "("}:
+        known_label = self._within(label)
+        if known_label is not None:
+            if label.removeprefix(known_label).removeprefix("关系")[:1] not in {"", "("}:
                 self.issues["extra_text"] = None  # 夫妻，他们很恩爱: the label counts, the remark is named
-            relation, inverted = self.vocabulary.canonical(known) or (known, False)
+            relation, inverted = self.vocabulary.canonical(known_label) or (known_label, False)
             self.triples.append(Triple(tail, head, relation) if inverted else Triple(head, tail, relation))
         elif is_none(label):
             self.nothing = True

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from sftchat import DataError, Example, Reply, Score
 from sftchat.text import normalise
-from sftchat_relation.faults import entails, faults
+from sftchat_relation.error_classes import classify_errors, entails
 from sftchat_relation.parser import NOTHING, ParsedReply, Triple, parse
 from sftchat_relation.vocabulary import VOCABULARY
 
@@ -48,34 +48,38 @@ def score(example: Example, reply: Reply) -> Score:
         DataError: The gold is missing or malformed. No reply raises.
     """
     source = "\n".join(message["content"] for message in example.messages if message["role"] == "user")
-    wanted = _Reading(_gold(example, source))
-    said = wanted if reply.text == example.gold else _Reading(parse(reply.text, source, VOCABULARY))
-    parsed, gold, predicted = said.parsed, wanted.facts, said.facts
+    gold_reading = _Interpretation(_gold(example, source))
+    reply_reading = gold_reading if reply.text == example.gold else _Interpretation(parse(reply.text, source, VOCABULARY))
+    parsed, gold, predicted = reply_reading.parsed, gold_reading.facts, reply_reading.facts
     matched = _match(gold, predicted)
-    right_pairs = wanted.pairs & said.pairs
+    right_pairs = gold_reading.pairs & reply_reading.pairs
     truncated = reply.finish_reason == "length"
-    right = parsed.parsable and len(matched) == len(gold) == len(predicted)
+    is_exact = parsed.parsable and len(matched) == len(gold) == len(predicted)
     stats = {
         "n": 1,
         "tp": len(matched),
         "pred": len(predicted),
         "gold": len(gold),
-        "strict_tp": len({fact for text, fact in said.written.items() if text in wanted.written}),
-        "strict_pred": len(set(said.written.values())),
+        "strict_tp": len({fact for text, fact in reply_reading.written.items() if text in gold_reading.written}),
+        "strict_pred": len(set(reply_reading.written.values())),
         "pair_tp": len(right_pairs),
-        "pair_pred": len(said.pairs),
-        "pair_gold": len(wanted.pairs),
+        "pair_pred": len(reply_reading.pairs),
+        "pair_gold": len(gold_reading.pairs),
         "relation_right": len(_pairs(matched)),
         "relation_total": len(right_pairs),
-        "exact": int(right),
+        "exact": int(is_exact),
         "parsed": int(parsed.parsable),
         "truncated": int(truncated),
     }
-    used = set(matched.values())
-    left_gold = [triple for fact, triple in gold.items() if fact not in matched]
-    left_predicted = [triple for fact, triple in predicted.items() if fact not in used]
+    matched_predicted = set(matched.values())
+    unmatched_gold = [triple for fact, triple in gold.items() if fact not in matched]
+    unmatched_predicted = [triple for fact, triple in predicted.items() if fact not in matched_predicted]
     errors = [
-        *(faults(left_gold, left_predicted, normalise(source), VOCABULARY) if left_gold or left_predicted else ()),
+        *(
+            classify_errors(unmatched_gold, unmatched_predicted, normalise(source), VOCABULARY)
+            if unmatched_gold or unmatched_predicted
+            else ()
+        ),
         *(["duplicate"] if len(predicted) < len(parsed.lenient) else []),
         *(issue for issue in parsed.issues if issue != UNKNOWN),  # each such triple has its own fault already
         *(["truncated"] if truncated else []),
@@ -84,7 +88,7 @@ def score(example: Example, reply: Reply) -> Score:
     return Score(stats, answer, tuple(errors), _groups(gold, predicted, matched, stats["parsed"]))
 
 
-class _Reading:
+class _Interpretation:
     """What a text was read to say, as it is compared.
 
     Args:
@@ -100,19 +104,21 @@ class _Reading:
     def __init__(self, parsed: ParsedReply) -> None:
         self.parsed = parsed
         self.facts = _facts(parsed.lenient)
-        self.written = {_written(triple): _fold(_canonical(triple)) for triple in parsed.strict}
+        self.written = {_as_written(triple): _fold(_canonical(triple)) for triple in parsed.strict}
         self.pairs = _pairs(self.facts)
 
 
 def _gold(example: Example, source: str) -> ParsedReply:
     """The gold, which must be in the exact format, in any spelling of a label that the vocabulary knows."""
-    where = example.source or example.id
+    source_name = example.source or example.id
     if example.gold is None:
-        raise DataError("row has no gold to score against", where)
+        raise DataError("row has no gold to score against", source_name)
     parsed = parse(example.gold, source, VOCABULARY)
     if not parsed.well_formed:
-        wrong = next((line for line in example.gold.strip().split("\n") if not parse(line, source, VOCABULARY).well_formed), "")
-        raise DataError(f"malformed gold line {wrong!r}: must be 甲-乙:关系 with a known relation, or the whole gold {NOTHING}", where)
+        bad_line = next((line for line in example.gold.strip().split("\n") if not parse(line, source, VOCABULARY).well_formed), "")
+        raise DataError(
+            f"malformed gold line {bad_line!r}: must be 甲-乙:关系 with a known relation, or the whole gold {NOTHING}", source_name
+        )
     return parsed
 
 
@@ -137,7 +143,7 @@ def _canonical(triple: Triple) -> Triple:
     return Triple(normalise(head), normalise(tail), relation)
 
 
-def _written(triple: Triple) -> Triple:
+def _as_written(triple: Triple) -> Triple:
     """A triple as it was written, label and names untouched, in one order where the label has no direction."""
     if _canonical(triple).relation in VOCABULARY.symmetric and triple.tail < triple.head:
         return Triple(triple.tail, triple.head, triple.relation)
@@ -146,12 +152,12 @@ def _written(triple: Triple) -> Triple:
 
 def _match(gold: Iterable[Triple], predicted: Iterable[Triple]) -> dict[Triple, Triple]:
     """Match gold to predictions, one to one: equal ones first, then finer labels to broader ones."""
-    wanted, found = set(gold), set(predicted)
-    matched = {fact: fact for fact in wanted & found}
+    gold_facts, predicted_facts = set(gold), set(predicted)
+    matched = {fact: fact for fact in gold_facts & predicted_facts}
     free: dict[frozenset[str], list[Triple]] = {}
-    for fact in sorted(found - wanted):  # sorted, so that the order of the lines cannot matter
+    for fact in sorted(predicted_facts - gold_facts):  # sorted, so that the order of the lines cannot matter
         free.setdefault(frozenset(fact[:2]), []).append(fact)
-    for fact in sorted(wanted - found):
+    for fact in sorted(gold_facts - predicted_facts):
         candidates = free.get(frozenset(fact[:2]), [])
         finer = next((candidate for candidate in candidates if entails(candidate, fact, VOCABULARY)), None)
         if finer:

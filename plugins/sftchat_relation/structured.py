@@ -20,10 +20,10 @@ _RELATION = frozenset(["relation", "relationship", "predicate", "type", "label",
 
 _OPEN, _CLOSE, _INNER = r"[(\[{<]", r"[)\]}>]", r"([^()\[\]{}<>,、|:]{1,60})"
 _BRACKETS = re.compile(rf"{_OPEN}{_INNER}[,、|]{_INNER}[,、|]{_INNER}{_CLOSE}")
-_DEPTH = 6
+_MAX_DEPTH = 6
 
 
-def in_json(text: str, position: int, known: Callable[[str], bool]) -> tuple[list[Row | str], int] | None:
+def parse_json_rows(text: str, position: int, is_label: Callable[[str], bool]) -> tuple[list[Row | str], int] | None:
     """Read one JSON value that starts at a position.
 
     Rows may be objects with a key for each part, lists of three, one object from pair to relation, or strings to be read as lines.
@@ -31,7 +31,7 @@ def in_json(text: str, position: int, known: Callable[[str], bool]) -> tuple[lis
     Args:
         text: The reply.
         position: Of the opening ``[`` or ``{``.
-        known: Whether a word is a relation label; tells ``[甲, 关系, 乙]`` from ``[甲, 乙, 关系]``.
+        is_label: Whether a word is a relation label; tells ``[甲, 关系, 乙]`` from ``[甲, 乙, 关系]``.
 
     Returns:
         The rows and the position after the value; rows are empty for ``[]``, and None stands for what is not JSON or holds no rows.
@@ -40,46 +40,46 @@ def in_json(text: str, position: int, known: Callable[[str], bool]) -> tuple[lis
         value, end = json.JSONDecoder().raw_decode(text, position)
     except (ValueError, RecursionError):
         return None
-    rows = list(_rows(value, known, _DEPTH))
-    return (rows, end) if rows or _hollow(value, _DEPTH) else None
+    rows = list(_rows(value, is_label, _MAX_DEPTH))
+    return (rows, end) if rows or _is_empty(value, _MAX_DEPTH) else None
 
 
-def in_brackets(statement: str, known: Callable[[str], bool]) -> tuple[list[Row | str], str]:
+def parse_bracket_rows(statement: str, is_label: Callable[[str], bool]) -> tuple[list[Row | str], str]:
     """Read ``(甲, 关系, 乙)`` groups.
 
     Args:
         statement: One line, compatibility characters already folded.
-        known: Whether a word is a relation label.
+        is_label: Whether a word is a relation label.
 
     Returns:
         The rows, and what of the statement lies outside the brackets.
     """
-    rows: list[Row | str] = [ordered([part.strip(" '\"“”‘’") for part in found], known) for found in _BRACKETS.findall(statement)]
+    rows: list[Row | str] = [order_parts([part.strip(" '\"“”‘’") for part in match], is_label) for match in _BRACKETS.findall(statement)]
     return rows, _BRACKETS.sub("", statement)
 
 
-def ordered(parts: list[str], known: Callable[[str], bool]) -> Row:
+def order_parts(parts: list[str], is_label: Callable[[str], bool]) -> Row:
     """Three parts as a row: the relation is the middle one, as in the literature's triples, unless only the last one is a label."""
     first, second, third = parts
-    if known(third) and not known(second):
+    if is_label(third) and not is_label(second):
         return first, second, third
     return first, third, second
 
 
-def _rows(value: Any, known: Callable[[str], bool], depth: int) -> Iterator[Row | str]:
+def _rows(value: Any, is_label: Callable[[str], bool], depth: int) -> Iterator[Row | str]:
     """Walk a decoded value; a string that is no part of a row is passed on as a line."""
     if depth == 0:
         return
     if isinstance(value, list):
         texts = [item for item in value if isinstance(item, str)]
         if len(texts) == len(value) == 3 and not any(":" in text or "：" in text for text in texts):
-            yield ordered(texts, known)
+            yield order_parts(texts, is_label)
             return
         for item in value:
             if isinstance(item, str):
                 yield item
             else:
-                yield from _rows(item, known, depth - 1)
+                yield from _rows(item, is_label, depth - 1)
     elif isinstance(value, dict):
         parts = [_part(value, keys) for keys in (_HEAD, _TAIL, _RELATION)]
         if all(parts):
@@ -89,16 +89,16 @@ def _rows(value: Any, known: Callable[[str], bool], depth: int) -> Iterator[Row 
             if isinstance(item, str):
                 yield f"{key}:{item}"
             else:
-                yield from _rows(item, known, depth - 1)
+                yield from _rows(item, is_label, depth - 1)
 
 
 def _part(row: dict[str, Any], keys: frozenset[str]) -> str:
     return next((item for key, item in row.items() if key.strip().lower() in keys and isinstance(item, str)), "")
 
 
-def _hollow(value: Any, depth: int) -> bool:
+def _is_empty(value: Any, depth: int) -> bool:
     """Whether a value is empty lists and objects all through: the JSON way to say that there is nothing."""
     if depth == 0 or not isinstance(value, (list, dict)):
         return False
     items = value.values() if isinstance(value, dict) else value
-    return all(_hollow(item, depth - 1) for item in items)
+    return all(_is_empty(item, depth - 1) for item in items)

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from sftchat._util.output import guard_streams, rendered
-from sftchat.text import printable_lines
+from sftchat.text import sanitize_lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -31,7 +31,7 @@ class GuardedConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render an object with its text sanitized."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
+            yield segment if segment.control else segment._replace(text=sanitize_lines(segment.text))
 
     def on_broken_pipe(self) -> None:
         """Leave the handling of a broken pipe to the program."""

@@ -1,17 +1,134 @@
-"""Output folders: created when needed, removed if they stay empty, or written atomically."""
+"""Output files and folders: checked before slow work, written atomically, locked against other processes."""
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from sftchat._util.output import require_stdout
+from sftchat.errors import SftchatError, UsageError, os_reason
+
+
+def check_output_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Check that a path can be written to, before any work is done.
+
+    Args:
+        path: The file; ``-`` is standard output.
+        overwrite: Allow an existing file.
+
+    Raises:
+        UsageError: When the file exists, is a folder, or its folder does not exist.
+        SftchatError: When standard output is closed.
+    """
+    target = Path(path)
+    if os.fspath(path) == "-":
+        require_stdout()
+        return
+    try:
+        is_folder, is_file, has_folder = target.is_dir(), target.is_file(), target.parent.is_dir()
+    except OSError as error:  # a name that is too long, or a folder without permission
+        raise UsageError(f"output '{path}' cannot be written: {os_reason(error)}") from None
+    if is_folder:
+        raise UsageError(f"output '{path}' is a folder; give a file, such as '{target / 'rows.jsonl'}'")
+    if is_file and not overwrite:
+        raise UsageError(f"output '{path}' exists; give --overwrite to replace it, or another name")
+    if not has_folder:
+        raise UsageError(f"output '{path}' is in a folder that does not exist; make it: mkdir -p '{target.parent}'")
+
+
+def check_output_folder(folder: Path, *, must_be_new: bool = False) -> None:
+    """Check that a folder can be created, or written to if it exists, before any work is done.
+
+    Args:
+        folder: The folder; its parents may be missing.
+        must_be_new: Refuse an existing folder.
+
+    Raises:
+        UsageError: When it exists, is a file or a broken link, lies in a file, or may not be written to.
+    """
+    if must_be_new and (folder.exists() or folder.is_symlink()):
+        raise UsageError(f"output folder '{folder}' exists already; give another -o")
+    if folder.is_symlink() and not folder.exists():
+        raise UsageError(f"output '{folder}' is a link that leads nowhere; make the folder that it names, or give another -o")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"output '{folder}' is a file; give a folder")
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir():
+        raise UsageError(f"output folder '{folder}' cannot be made: '{parent}' is a file")
+    if not os.access(parent, os.W_OK):
+        raise UsageError(f"output folder '{folder}' cannot be made: '{parent}' is not writable")
+
+
+def write_error(path: str | os.PathLike[str], error: OSError) -> SftchatError:
+    """Return the error for a file that cannot be written."""
+    return SftchatError(f"{os.fspath(path)}: cannot be written: {os_reason(error)}")
+
+
+def write_atomically(path: Path, text: str | Iterable[str], errors: str = "backslashreplace") -> None:
+    """Write a text file atomically: readers never see an incomplete file, and a full disk leaves none.
+
+    Args:
+        path: The file.
+        text: Its content, as one string or in pieces.
+        errors: How lone surrogates are encoded; see ``str.encode``.
+
+    Raises:
+        OSError: When writing fails.
+    """
+    with atomic_file(path) as stream:  # bytes, for the same file on every platform
+        stream.writelines(piece.encode("utf-8", errors) for piece in ((text,) if isinstance(text, str) else text))
+
 
 @contextmanager
-def made_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Write to a temporary file that replaces ``path`` when the block succeeds and is removed when it fails.
+
+    Temporary files of killed processes are removed. The target of a symbolic link is replaced, not the link. A pipe or device such as
+    ``/dev/null`` is written to directly.
+
+    Raises:
+        OSError: When writing fails.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        with target.open("wb") as stream:
+            yield stream
+        return
+    _remove_abandoned(target)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    while (locked := open_locked(partial)) is None:
+        time.sleep(0.01)  # a process that checks for abandoned files releases the lock at once
+    try:
+        with locked as stream:
+            stream.truncate()
+            yield stream
+            stream.flush()
+            if os.name != "nt":  # while the lock is held, so that no other process removes it as abandoned
+                partial.replace(target)
+        if os.name == "nt":  # Windows cannot move an open file
+            partial.replace(target)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove temporary files of killed processes: those that no process has locked."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        if path.name.removeprefix(f".{target.name}.").removesuffix(".part").isdecimal() and path.is_file():
+            with suppress(OSError), path.open("rb") as file:
+                if try_lock(file):
+                    path.unlink()
+
+
+@contextmanager
+def create_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
     """Create a folder and its parents for the block; at its end those that were created and are empty are removed.
 
     A failure before the first write, e.g. on a full disk, therefore leaves nothing behind.
@@ -23,18 +140,18 @@ def made_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
     Raises:
         OSError: When a folder cannot be created.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()] or ([folder] if ours else [])
+    to_remove = [path for path in (folder, *folder.parents) if not path.exists()] or ([folder] if ours else [])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        for path in made:
+        for path in to_remove:
             with suppress(OSError):  # not empty
                 path.rmdir()
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; it is renamed to ``folder`` if the block succeeds, and removed otherwise.
 
     Remains of a killed process are removed at the next call.
@@ -43,7 +160,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         OSError: When a folder cannot be created or renamed.
     """
     draft = folder.with_name(f".{folder.name}.partial")
-    with made_folder(folder.parent):
+    with create_folder(folder.parent):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         try:
@@ -53,7 +170,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def take_lock(file: IO[Any] | int) -> bool:
+def try_lock(file: IO[Any] | int) -> bool:
     """Lock a file until it is closed; False if another process holds the lock. Without support for locks, as on Windows, always True."""
     try:
         import fcntl
@@ -76,7 +193,7 @@ def open_locked(path: Path) -> BinaryIO | None:
     """
     while True:
         file = path.open("a+b")
-        if not take_lock(file):
+        if not try_lock(file):
             file.close()
             return None
         with suppress(OSError):

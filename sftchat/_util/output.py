@@ -22,8 +22,8 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any, ParamSpec, TextIO, cast
 
-from sftchat.errors import SftchatError
-from sftchat.text import printable_lines
+from sftchat.errors import SftchatError, os_reason
+from sftchat.text import sanitize_lines
 
 P = ParamSpec("P")
 
@@ -161,7 +161,7 @@ class Handle(_Over):
         except OSError as error:
             self._give_up()
             if self._required:
-                raise SftchatError(f"standard output cannot be written: {(error.strerror or str(error)).lower()}") from error
+                raise SftchatError(f"standard output cannot be written: {os_reason(error)}") from error
 
     def _give_up(self) -> None:
         """Stop writing; Python flushes the stream again at exit, which must not fail again."""
@@ -229,7 +229,7 @@ class Guarded(Rendered):
 
     def _shown(self, text: str) -> str:
         """Replace control characters."""
-        lines = printable_lines(text, kept="\t\r").split("\n")
+        lines = sanitize_lines(text, allowed="\t\r").split("\n")
         for place, line in enumerate(lines):
             begun = line if place else self._begun + line
             if not begun.startswith("\r"):

@@ -22,7 +22,7 @@ UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null", dict: "an object", list: "a list"}
 
 
-def path_of(text: str | Path) -> Path:
+def expand_user(text: str | Path) -> Path:
     """Convert a string to a path with ``~`` and ``~USER`` expanded; that of an unknown user is left unchanged."""
     return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for an unknown user
 
@@ -41,39 +41,39 @@ def read_text(path: Path) -> str:
     return content.decode("utf-8-sig")
 
 
-def bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
+def iter_bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
     """Yield the lines of a file with their numbers, from 1, and whether each was cut at ``MAX_BYTES`` bytes; its rest then comes as the next line."""
     for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES), b""), start=1):
         yield number, line, len(line) == MAX_BYTES and not line.endswith(b"\n")
 
 
-def not_utf_8(error: UnicodeDecodeError) -> str:
+def not_utf8_message(error: UnicodeDecodeError) -> str:
     """Return an error message for a line that is not UTF-8, with advice."""
-    return f"not UTF-8 at byte {error.start} of the line; convert it, such as with: {iconv('UTF-16' if error.object.startswith(UTF16_MARKS) else 'GB18030')}"
+    return f"not UTF-8 at byte {error.start} of the line; convert it, such as with: {iconv_command('UTF-16' if error.object.startswith(UTF16_MARKS) else 'GB18030')}"
 
 
-def iconv(encoding: str) -> str:
+def iconv_command(encoding: str) -> str:
     """Return the command that converts a file to UTF-8."""
     return f"iconv -f {encoding} -t UTF-8"
 
 
-def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Create an object from its members, for ``object_pairs_hook``; JSON readers otherwise silently keep the last of duplicate keys.
 
     Raises:
         ValueError: When a key occurs twice; names it.
     """
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise ValueError(f"key {json.dumps(key)} stands twice in one object; remove one")
             seen.add(key)
-    return found
+    return members
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=one_of_each)
+_DECODER = json.JSONDecoder(object_pairs_hook=reject_duplicate_keys)
 _LENIENT = json.JSONDecoder()
 
 
@@ -101,7 +101,7 @@ def load_json(text: str | bytes, *, last_wins: bool = False) -> Any:
 def too_deep(value: Any, text: str | bytes) -> bool:
     """Whether lists and objects are nested too deep; usually decided from the number of brackets in the text."""
     marks = ("[", "{") if isinstance(text, str) else (b"[", b"{")
-    return sum(map(text.count, marks)) > MAX_DEPTH and depth(value) > MAX_DEPTH  # type: ignore[arg-type]
+    return sum(map(text.count, marks)) > MAX_DEPTH and nesting_depth(value) > MAX_DEPTH  # type: ignore[arg-type]
 
 
 def keyed_texts(value: Any) -> Iterator[tuple[str, str]]:
@@ -123,7 +123,7 @@ def keyed_texts(value: Any) -> Iterator[tuple[str, str]]:
             todo += item.items()
 
 
-def depth(value: Any) -> int:
+def nesting_depth(value: Any) -> int:
     """Return the nesting depth of lists and objects; iterative, because it protects against recursion."""
     deepest, todo = 0, [(value, 1)]
     while todo:
@@ -144,11 +144,11 @@ def from_json(kind: Callable[..., T], value: Any) -> T:
     Raises:
         ValueError: When it does not fit; names the location.
     """
-    result: T = _made(kind, value, "")
+    result: T = _convert(kind, value, "")
     return result
 
 
-def _made(kind: Any, value: Any, where: str) -> Any:
+def _convert(kind: Any, value: Any, path: str) -> Any:
     """Convert a JSON value at a location within the whole."""
     origin = get_origin(kind)
     if kind is Any:
@@ -156,40 +156,42 @@ def _made(kind: Any, value: Any, where: str) -> Any:
     if origin in (Union, UnionType):
         if value is None and NoneType in get_args(kind):
             return None
-        (kind,) = (one for one in get_args(kind) if one is not NoneType)
-        return _made(kind, value, where)
+        (kind,) = (inner_kind for inner_kind in get_args(kind) if inner_kind is not NoneType)
+        return _convert(kind, value, path)
     if origin is Literal:
         if value in get_args(kind):
             return value
-        raise _wrong(where, value, f"one of {', '.join(map(repr, get_args(kind)))}")
+        raise _type_error(path, value, f"one of {', '.join(map(repr, get_args(kind)))}")
     if origin is tuple and isinstance(value, list | tuple):
         kinds = get_args(kind)
         if kinds[-1] is not Ellipsis:
             if len(value) != len(kinds):
-                raise ValueError(f"{where.lstrip('.') or 'the whole'} has {len(value)} values, must have {len(kinds)}")
-            return tuple(_made(one, inner, f"{where}[{index}]") for index, (one, inner) in enumerate(zip(kinds, value, strict=True)))
-        return tuple(_made(get_args(kind)[0], one, f"{where}[{index}]") for index, one in enumerate(value))
+                raise ValueError(f"{path.lstrip('.') or 'the whole'} has {len(value)} values, must have {len(kinds)}")
+            return tuple(
+                _convert(inner_kind, inner, f"{path}[{index}]") for index, (inner_kind, inner) in enumerate(zip(kinds, value, strict=True))
+            )
+        return tuple(_convert(get_args(kind)[0], inner_kind, f"{path}[{index}]") for index, inner_kind in enumerate(value))
     if origin is Mapping and isinstance(value, dict):
-        return {key: _made(get_args(kind)[1], one, f"{where}.{key}") for key, one in value.items()}
+        return {key: _convert(get_args(kind)[1], inner_kind, f"{path}.{key}") for key, inner_kind in value.items()}
     if is_dataclass(kind) and isinstance(value, dict):
-        return _object(kind, value, where)
+        return _convert_dataclass(kind, value, path)
     if kind is float and (type(value) is float or (type(value) is int and abs(value) <= 1e308)):
         return value
     if kind is int and type(value) is int and abs(value) < 1 << 63:
         return value
     if kind in (str, bool) and type(value) is kind:
         return value
-    raise _wrong(where, value, _KINDS.get(kind, "a list" if origin is tuple else "an object"))
+    raise _type_error(path, value, _KINDS.get(kind, "a list" if origin is tuple else "an object"))
 
 
-def _object(kind: Any, value: dict[str, Any], where: str) -> Any:
+def _convert_dataclass(kind: Any, value: dict[str, Any], path: str) -> Any:
     hints = _hints(kind)
     if unknown := sorted(map(str, value.keys() - hints.keys())):
-        raise ValueError(f"unknown key '{f'{where}.{unknown[0]}'.lstrip('.')}'")
+        raise ValueError(f"unknown key '{f'{path}.{unknown[0]}'.lstrip('.')}'")
     for item in fields(kind):
         if item.name not in value and item.default is MISSING and item.default_factory is MISSING:
-            raise ValueError(f"key '{f'{where}.{item.name}'.lstrip('.')}' is missing")
-    return kind(**{name: _made(hints[name], one, f"{where}.{name}") for name, one in value.items()})
+            raise ValueError(f"key '{f'{path}.{item.name}'.lstrip('.')}' is missing")
+    return kind(**{name: _convert(hints[name], member, f"{path}.{name}") for name, member in value.items()})
 
 
 @cache
@@ -198,8 +200,8 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _wrong(where: str, value: Any, wanted: str) -> ValueError:
+def _type_error(path: str, value: Any, expected: str) -> ValueError:
     """Return an error for a value of the wrong type."""
-    found = _KINDS.get(type(value), type(value).__name__)
-    shown = f"{value!r:.40}" if found in ("text", "a whole number", "a number", "true or false") else found
-    return ValueError(f"{where.lstrip('.') or 'the whole'} is {shown}, must be {wanted}")
+    kind = _KINDS.get(type(value), type(value).__name__)
+    text = f"{value!r:.40}" if kind in ("text", "a whole number", "a number", "true or false") else kind
+    return ValueError(f"{path.lstrip('.') or 'the whole'} is {text}, must be {expected}")

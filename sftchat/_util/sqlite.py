@@ -14,7 +14,7 @@ PAUSE_SECONDS = 0.01
 TIMEOUTS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def open_database(path: Path, tables: str, version: int, wait: float, other: Callable[[int], str]) -> sqlite3.Connection:
+def open_database(path: Path, tables: str, version: int, wait: float, version_message: Callable[[int], str]) -> sqlite3.Connection:
     """Open a database in WAL mode, creating it if missing; every statement is a transaction.
 
     Several programs may open a missing file at the same time: one creates the tables, the others wait.
@@ -24,7 +24,7 @@ def open_database(path: Path, tables: str, version: int, wait: float, other: Cal
         tables: SQL statements that create the tables, each ended by a semicolon; none contains another semicolon.
         version: Version of the tables, at least 1.
         wait: Maximum wait for another program that writes, in seconds.
-        other: Error message for a file with another version.
+        version_message: Error message for a file with another version.
 
     Raises:
         OSError, sqlite3.Error: When it cannot be used.
@@ -35,42 +35,42 @@ def open_database(path: Path, tables: str, version: int, wait: float, other: Cal
     try:
         # after a power cut the last writes may be lost, but the file is intact; a killed process loses nothing
         connection.execute("PRAGMA synchronous = NORMAL")
-        found = _patient(lambda: _prepared(connection, tables, version), wait)
-        if found != version:
-            raise SftchatError(other(found))
+        version_found = _retry_while_locked(lambda: _create_tables(connection, tables, version), wait)
+        if version_found != version:
+            raise SftchatError(version_message(version_found))
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _prepared(connection: sqlite3.Connection, tables: str, version: int) -> int:
+def _create_tables(connection: sqlite3.Connection, tables: str, version: int) -> int:
     """Return the version of the tables; if there are none, create them in one transaction."""
-    if found := _version(connection):
-        return found
+    if current := _read_version(connection):
+        return current
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        found = _version(connection)  # another program may have created them since
-        if not found:
+        current = _read_version(connection)  # another program may have created them since
+        if not current:
             for statement in tables.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {version}")
-            found = version
+            current = version
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return found
+    return current
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def _read_version(connection: sqlite3.Connection) -> int:
     """Return the version of the tables; 0 for a new file."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _patient(step: Callable[[], int], wait: float) -> int:
+def _retry_while_locked(step: Callable[[], int], wait: float) -> int:
     """Retry a step while another program locks the file: SQLite does not wait when two programs switch to WAL mode."""
     deadline = time.monotonic() + wait
     while True:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from sftchat._util.files import check_output_file, write_atomically, write_error
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.data.formats import read_examples
 from sftchat.data.serialize import serialize
-from sftchat.data.write import check_target, replacing, write_rows
-from sftchat.errors import DataError, SftchatError, UsageError, unknown
+from sftchat.data.write import write_rows
+from sftchat.errors import DataError, UsageError, unknown
 from sftchat.types import Example, Reply
 
 SUFFIXES = {".md": "markdown", ".markdown": "markdown"}
@@ -37,7 +38,7 @@ def export(conversation: Conversation, path: Path, format: str = "") -> str:
         raise UsageError(unknown("format", chosen, WRITERS))
     if path.exists():
         raise UsageError(f"'{path}' exists; give a name that is free")
-    check_target(path)
+    check_output_file(path)
     WRITERS[chosen](replace(conversation, history=True), path)  # the whole conversation, even when the model sees only the last turn
     return chosen
 
@@ -55,10 +56,9 @@ def _markdown(conversation: Conversation, path: Path) -> object:
     """Write the conversation as Markdown: each message under its role, unchanged."""
     text = "\n".join(f"**{message['role']}**\n\n{message['content']}\n" for message in conversation.messages)
     try:
-        with replacing(path) as stream:
-            stream.write(text.encode("utf-8", "backslashreplace"))
+        write_atomically(path, text)
     except OSError as error:
-        raise SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+        raise write_error(path, error) from error
     return path
 
 
@@ -69,7 +69,7 @@ WRITERS: dict[str, Callable[[Conversation, Path], object]] = {
 }
 
 
-def read_talk(path: Path, row: int = 1) -> tuple[Conversation, str]:
+def read_conversation(path: Path, row: int = 1) -> tuple[Conversation, str]:
     """Read a conversation from one row of a file, in any format of training data.
 
     Args:
@@ -87,12 +87,12 @@ def read_talk(path: Path, row: int = 1) -> tuple[Conversation, str]:
         raise DataError(f"the file has no row {row}", str(path))
     messages = list(example.conversation)
     system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else ""
-    found = Conversation(system)
+    conversation = Conversation(system)
     for index, message in enumerate(messages):
         if message["role"] != ("user", "assistant")[index % 2]:
             raise DataError(
                 f"turn {index + 1} is of role '{message['role']}'; a conversation alternates between user and assistant", example.source
             )
         if index % 2:
-            found = found.ask(messages[index - 1]["content"]).answer(Answer(Reply(message["content"])))
-    return found, messages[-1]["content"] if len(messages) % 2 else ""
+            conversation = conversation.ask(messages[index - 1]["content"]).answer(Answer(Reply(message["content"])))
+    return conversation, messages[-1]["content"] if len(messages) % 2 else ""

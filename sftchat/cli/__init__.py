@@ -1,4 +1,4 @@
-"""The command line: one module a verb, imported when that verb is typed; the only place that joins the rooms, and the one ``except``."""
+"""The command line: one module per verb, imported when the verb is used. Errors are caught here, once."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ VERBS = {
     "export": "weights with a Modelfile for Ollama whose template is proved",
     "new-plugin": "a project for a task of your own",
 }
-"""Every verb with its one line of help, so that ``--help`` imports none of them."""
+"""Every verb with its help line, so that ``--help`` imports none of them."""
 
 
 COULD_NOT, NOT_COMPARABLE = 3, 4
 CODES = (USAGE, COULD_NOT, NOT_COMPARABLE)
-"""The exit codes that an error may have: 0 and 1 come from commands that ended as planned."""
+"""Exit codes of errors; 0 and 1 are reserved for commands that ended normally."""
 
 GOMP_SPINCOUNT = "20000"
-"""How long threads of a computation wait for each other by spinning, in the rounds of GNU OpenMP, whose own default of 300,000 makes a training 1.7 times
-slower where other programs use the cores too (``scripts/bench_busy.py``)."""
+"""Number of rounds for which threads of GNU OpenMP spin while they wait for each other. Its default of 300,000 makes training 1.7 times
+slower when other programs use the cores (``scripts/bench_busy.py``)."""
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports the module of the one that runs."""
+    """Click group that imports only the module of the command that runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs in the order in which a newcomer needs them."""
+        """Return the verbs in the order of a typical workflow."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -58,20 +58,20 @@ class LazyGroup(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """Suggest the nearest verb for one that does not exist."""
+        """Resolve a verb; an unknown one gives an error with the nearest verb."""
         name = args[0]
         if name not in VERBS and not name.startswith("-"):
             raise click.UsageError(unknown("command", name, VERBS), ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs from the table above."""
+        """Write the list of verbs from ``VERBS``."""
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-    """Print the installed version; looked up late because importlib.metadata is slow to import."""
+    """Print the installed version; imports importlib.metadata late because it is slow."""
     if wanted and not ctx.resilient_parsing:
         import sftchat
 
@@ -101,7 +101,7 @@ def program(ctx: click.Context, traceback: bool) -> None:
 
 @with_guarded_streams
 def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
-    """Run the program; the exit codes are in ``sftchat.errors``. 1 comes from commands alone, never from an error.
+    """Run the program; ``sftchat.errors`` has the exit codes. Errors never give 1.
 
     Args:
         args: Words after ``sftchat``; ``sys.argv`` by default.
@@ -113,18 +113,18 @@ def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
         code = _carry_out([word for word in words if word != "--traceback"], obj)
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
-                stream.flush()  # what cannot be written must be an error here: Python would exit with 120 later
-    except BaseException as error:  # the one place: whatever it is, it becomes an exit code and one line
+                stream.flush()  # unwritable output must be an error here: Python would exit with 120 later
+    except BaseException as error:  # the only place where errors become an exit code and one line
         return _ended(error, show_traceback)
     return code
 
 
 def _carry_out(words: list[str], obj: object | None) -> int:
-    """Run a command and give its exit code."""
+    """Run a command and return its exit code."""
     if "_SFTCHAT_COMPLETE" in os.environ:
         try:
             program.main(words, prog_name="sftchat", obj=obj)
-        except SystemExit as done:  # how click ends a completion
+        except SystemExit as done:  # click ends a completion like this
             return done.code if isinstance(done.code, int) else 0
     try:
         # not `program.main`: it would turn a broken pipe into exit code 1, which here means that the gate failed
@@ -136,19 +136,19 @@ def _carry_out(words: list[str], obj: object | None) -> int:
 
 
 def _ended(error: BaseException, show_traceback: bool) -> int:
-    """The exit code of an error, after one line about it; writing that line may fail and changes no exit code."""
+    """Write one line about an error and return its exit code, also when writing fails."""
     try:
         code, line = _meaning(error)
         if show_traceback and not isinstance(error, (click.ClickException, BrokenPipeError)):
             line = "".join(traceback.format_exception(error))
-    except BaseException as another:  # an error of a strange class, or no memory left
+    except BaseException as another:  # an exception that cannot be formatted, or out of memory
         code, line = COULD_NOT, _complaint(f"an error that cannot be put into words: {type(another).__name__}")
     _say(line)
     return code
 
 
 def _meaning(error: BaseException) -> tuple[int, str]:
-    """The exit code of an error and the line for standard error."""
+    """Return the exit code of an error and its line for standard error."""
     if isinstance(error, SftchatError):
         code: object = error.exit_code
         return code if isinstance(code, int) and code in CODES else COULD_NOT, _complaint(message_of(error))
@@ -161,9 +161,9 @@ def _meaning(error: BaseException) -> tuple[int, str]:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return INTERRUPTED, "\nsftchat: interrupted\n"
     if isinstance(error, BrokenPipeError):
-        return READER_LEFT, ""  # the reader of a pipe left; it wants to hear nothing more
+        return READER_LEFT, ""  # the reader of the pipe has closed it
     if isinstance(error, OSError) and error.strerror is not None:
-        # a full disk or a folder that went away may show wherever something is written
+        # a full disk or a deleted folder can fail any write
         where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
         return COULD_NOT, _complaint(f"{where}{error.strerror.lower()}; the system refused it, --traceback shows where")
     return COULD_NOT, _complaint(
@@ -172,14 +172,14 @@ def _meaning(error: BaseException) -> tuple[int, str]:
 
 
 def _say(text: str) -> None:
-    """Write to standard error; where that is closed or full, the exit code alone reports the error."""
+    """Write to standard error; when it is closed or full, only the exit code reports the error."""
     with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
 def _in_our_words(error: click.UsageError) -> str:
-    """What click says of a word that it does not know, as the rest of the program would say it."""
+    """Rephrase click's message about an unknown word in the style of the program."""
     message, asked, near = error.format_message().partition("Did you mean ")
     message = message[:1].lower() + message[1:].rstrip(" (.")
     if asked:
@@ -189,12 +189,12 @@ def _in_our_words(error: click.UsageError) -> str:
 
 
 def _complaint(message: str) -> str:
-    """An error as the one line the user sees."""
+    """Format an error as one line."""
     return f"sftchat: error: {' '.join(message.split())}\n"
 
 
 def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """Print a warning of ours as one line, and any other as Python does."""
+    """Print a warning of sftchat as one line, and any other as Python does."""
     if issubclass(category, SftchatWarning):
         sys.stderr.write(f"sftchat: warning: {' '.join(str(message).split())}\n")
     else:
@@ -205,9 +205,9 @@ _python_shows = warnings.showwarning
 
 
 def console_script() -> None:
-    """The entry point that the installed ``sftchat`` command runs."""
+    """Entry point of the installed ``sftchat`` command."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)  # read when torch is imported
+        os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)  # torch reads it at import
     prepare_process()
     warnings.showwarning = show_warning
     sys.exit(main())

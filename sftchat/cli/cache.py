@@ -1,4 +1,4 @@
-"""``sftchat cache``: what the reply store holds, and how to make it hold less."""
+"""``sftchat cache``: list cached replies and delete them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import click
 
 from sftchat.cli.shared import json_text
 from sftchat.errors import UsageError
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 SHOWN = 12
-"""Digits of an identity on the screen; any prefix will do for ``--model``."""
+"""Number of digits of an identity that are shown; ``--model`` accepts any prefix."""
 UNITS = ("B", "kB", "MB", "GB")
 
 
@@ -44,13 +44,13 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     if not models:
         click.echo(f"no replies in {path}")
     else:
-        click.echo(f"{counted(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {readable(size(path))}")
+        click.echo(f"{pluralize(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {readable(size(path))}")
     wide = max((len(str(model.replies)) for model in models), default=0)
     for model in models:
         used = datetime.fromtimestamp(model.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if model.used else "never"
         click.echo(f"{model.identity[:SHOWN]}  {model.replies:>{wide}}  {used}  {json_text(model.name)[1:-1]}")
     if checks:
-        click.echo(f"{counted(checks, 'comparison')} of an evalset with training data")
+        click.echo(f"{pluralize(checks, 'comparison')} of an evalset with training data")
 
 
 @command.command(short_help="forget replies")
@@ -81,11 +81,11 @@ def prune(older_than: float | None, identity: str | None, everything: bool) -> N
         if identity is not None and not any(model.identity.startswith(identity.lower()) for model in summary(path)):
             raise UsageError(f"no replies of a model '{identity}'; 'sftchat cache' lists the identities")
         count = forget(path, identity=identity or "", older_than=older_than or 0)
-    click.echo(f"{counted(count, 'reply', 'replies')} forgotten, {readable(max(0, before - size(path)))} freed")
+    click.echo(f"{pluralize(count, 'reply', 'replies')} forgotten, {readable(max(0, before - size(path)))} freed")
 
 
 def readable(size: float) -> str:
-    """A number of bytes with a unit: ``512 B``, ``3.4 MB``."""
+    """Format a number of bytes with a unit: ``512 B``, ``3.4 MB``."""
     unit = 0
     while size >= 1000 and unit < len(UNITS) - 1:
         size, unit = size / 1000, unit + 1

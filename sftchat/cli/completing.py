@@ -1,4 +1,4 @@
-"""What a shell offers for tasks, models and files; ``_SFTCHAT_COMPLETE=bash_source sftchat`` prints what makes it ask, for zsh and fish alike."""
+"""Shell completion of tasks, models and files; ``_SFTCHAT_COMPLETE=bash_source sftchat`` prints the setup for bash (also zsh, fish)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 
 
 def complete_task(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Installed tasks."""
+    """Complete names of installed tasks."""
     from sftchat.plugins.manager import load_plugins
 
     tasks = load_plugins().tasks
@@ -17,7 +17,7 @@ def complete_task(ctx: click.Context, parameter: click.Parameter, incomplete: st
 
 
 def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The embedded model and the runs below this folder; where none begins so, folders."""
+    """Complete with the embedded model and the runs below this folder, else with folders."""
     from sftchat.models.reference import NANO
     from sftchat.models.runs import find_runs
 
@@ -27,5 +27,5 @@ def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: s
 
 
 def complete_file(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Files, by the shell's own means."""
+    """Let the shell complete files."""
     return [CompletionItem(incomplete, type="file")]

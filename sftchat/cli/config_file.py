@@ -1,4 +1,4 @@
-"""``--config FILE``: the options of a command from TOML or YAML, by the names of its flags; flags that are typed win."""
+"""``--config FILE``: read a command's options from TOML or YAML, by flag name; typed flags take precedence."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from sftchat.errors import DataError, MissingExtraError, UsageError, unknown
 
 NOT_IN_FILES = ("config", "help")
 MOST_PIECES = 10_000
-"""Numbers, texts and brackets of a value; aliases of YAML can make a few lines billions of them."""
+"""Maximum number of scalars and containers in a value; YAML aliases can expand a few lines to billions of them."""
 
 
 def read_config(path: Path) -> Mapping[str, Any]:
-    """The keys and values of a file.
+    """Read the keys and values of a config file.
 
     Raises:
-        UsageError: When it is neither TOML nor YAML by its name.
-        DataError: When it cannot be read, or holds no table of keys.
-        MissingExtraError: For YAML, when no reader of it is installed.
+        UsageError: When the suffix is neither TOML's nor YAML's.
+        DataError: When it cannot be read or is not a table of keys.
+        MissingExtraError: For YAML, when PyYAML is not installed.
     """
     try:
         text = read_text(path)
@@ -47,7 +47,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
         raise MissingExtraError("a config in YAML") from error
     try:
         found = yaml.load(text, _loader())
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # a date that no calendar has, a key that is a list
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # an impossible date, a list as a key
         raise DataError(f"is not YAML: {' '.join(str(error).split())}", str(path)) from error
     if not isinstance(found, dict):
         raise DataError("is no table of keys and values", str(path))
@@ -55,7 +55,7 @@ def read_config(path: Path) -> Mapping[str, Any]:
 
 
 def _loader() -> Any:
-    """PyYAML's safe loader with the booleans of YAML 1.2, ``true`` and ``false`` alone: in 1.1 ``packing: on`` would be a boolean and no word."""
+    """Return PyYAML's safe loader with the booleans of YAML 1.2: in YAML 1.1, ``packing: on`` would be a boolean."""
     import yaml
 
     tag = "tag:yaml.org,2002:bool"
@@ -70,11 +70,11 @@ def _loader() -> Any:
 
 
 def apply_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Make the values of a file the defaults of a command's options: the callback of an eager ``--config``.
+    """Use the values of a file as defaults of a command's options; callback of the eager ``--config``.
 
     Raises:
-        UsageError: For a key that is no option, naming the nearest.
-        DataError: For a value that is a table where none belongs.
+        UsageError: For an unknown key, with the nearest option.
+        DataError: For a table where none is allowed.
     """
     if path is None:
         return None
@@ -93,13 +93,13 @@ def apply_config(context: click.Context, _parameter: click.Parameter, path: Path
 
 
 def _key(parameter: click.Parameter) -> str:
-    """What a parameter is called in a file: its long flag without the dashes, or an argument's name."""
+    """Return a parameter's key in a file: its long flag without the dashes, or the argument's name."""
     flag = next((name[2:] for name in parameter.opts if name.startswith("--")), None)
     return flag or str(parameter.metavar or parameter.name).strip("[]").lower()
 
 
 def _value(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any:
-    """A value as the flag would have it; what may be given several times is a list, or a table of ``NAME=VALUE``."""
+    """Convert a value to that of the flag; a repeatable option takes a list, or a table for ``NAME=VALUE``."""
     if parameter.multiple if isinstance(parameter, click.Option) else False:
         if isinstance(value, dict):
             return [f"{key}={_text(path, name, one)}" for key, one in value.items()]
@@ -110,7 +110,7 @@ def _value(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any
 
 
 def _text(path: Path, name: str, value: Any) -> str:
-    """A value as it would be typed."""
+    """Return a value as typed on the command line."""
     if isinstance(value, (str, date, time)):
         return str(value)
     try:
@@ -119,6 +119,6 @@ def _text(path: Path, name: str, value: Any) -> str:
         if next(pieces, None) is None:
             return text
         reason = "too large"
-    except (ValueError, TypeError, RecursionError) as error:  # an alias of YAML that leads to itself, a key that is a date
+    except (ValueError, TypeError, RecursionError) as error:  # a recursive YAML alias, a date as a key
         reason = str(error)
     raise DataError(f"the value of key '{name}' cannot be an option: {reason}", str(path))

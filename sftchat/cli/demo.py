@@ -1,4 +1,4 @@
-"""``sftchat demo``: data, base score, training, score, comparison and samples, on the embedded model, in minutes, offline."""
+"""``sftchat demo``: generate data, score the embedded model, train it, score and compare again; offline, in minutes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from sftchat._util.files import made_folder
+from sftchat._util.files import create_folder
 from sftchat.cli.completing import complete_task
 from sftchat.cli.shared import Session, stdout
 from sftchat.errors import SftchatError, UsageError, unknown
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BASE = "sftchat:nano"
 TRAINING_SEED, TEST_SEED = 1, 2
 SAMPLE = 400
-"""Rows by which the speed of training is measured beforehand."""
+"""Number of rows for measuring the speed of training in advance."""
 REPLY_CHARACTERS = 120
 """Maximum number of characters shown of a reply."""
 BROKEN_ITEMS = 3
@@ -59,12 +59,12 @@ def command(session: Session, task_name: str | None, output: Path | None) -> int
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"output folder '{folder}' is not empty; give another -o")
     require_local("the demo")
-    with made_folder(folder, ours=output is None):
+    with create_folder(folder, ours=output is None):
         return Story(session, task, plan, folder, stdout()).tell()
 
 
 def _choose(registry: Registry, name: str | None) -> tuple[Task, DemoConfig]:
-    """The task to show and its plan: the one named, else the first that has a demonstration."""
+    """Return the named task, or the first with a demo, and its demo configuration."""
     shown = {task.name: task.demonstration for task in registry.tasks.values() if task.demonstration is not None}
     if name is not None:
         registry.task(name)
@@ -79,14 +79,14 @@ def _choose(registry: Registry, name: str | None) -> tuple[Task, DemoConfig]:
 
 
 class Story:
-    """The demonstration, chapter by chapter.
+    """The demo, section by section.
 
     Args:
         session: Registry and engines.
-        task: What is learned.
-        plan: How much of it.
-        folder: Where data and model go.
-        console: Where it is told.
+        task: The task to train.
+        plan: The task's demo configuration.
+        folder: Folder for data and model.
+        console: Console for the output.
     """
 
     def __init__(self, session: Session, task: Task, plan: DemoConfig, folder: Path, console: Console) -> None:
@@ -98,7 +98,7 @@ class Story:
         self._started = time.monotonic()
 
     def tell(self) -> int:
-        """Run every chapter; returns 0 when training helped on every held-out set, else 3: 1 is for gates and data."""
+        """Run every section; returns 0 when training helped on every held-out set, else 3 (1 is reserved for gates and data errors)."""
         self._title(1, "data")
         sets = self._data()
         run = self.folder / "run"
@@ -159,7 +159,7 @@ class Story:
         return results
 
     def _train(self, run: Path) -> None:
-        """Train as the command line would."""
+        """Train as ``sftchat train`` does."""
         from sftchat.cli.progress import TrainingProgress
         from sftchat.training.prepare import TrainingJob
         from sftchat.training.rows import collect_rows
@@ -176,7 +176,7 @@ class Story:
         self._line(f"{manifest.steps} steps in {manifest.seconds:.0f} s", "saved with its manifest, template and stop tokens")
 
     def _affordable(self, sample: TrainingJob, rows: int) -> float:
-        """The passes over the rows that fit into the time of the plan, by the speed of a few steps here."""
+        """Return the number of epochs that fit into the planned time, from the measured speed of a few steps."""
         from sftchat.training.dry_run import perform_dry_run
         from sftchat.training.prepare import prepare
 
@@ -210,7 +210,7 @@ class Story:
         return comparisons
 
     def _samples(self, comparisons: Mapping[str, Comparison]) -> None:
-        """Show one reply of each set before and after: a fixed item where there is one."""
+        """Print one reply per set before and after training: that of a fixed item where possible."""
         for title, comparison in comparisons.items():
             pairs = comparison.fixed or comparison.broken
             if not pairs:
@@ -223,7 +223,7 @@ class Story:
     def _gates(
         self, run: Path, before: Mapping[str, ModelResult], after: Mapping[str, ModelResult], sets: Mapping[str, list[Example]]
     ) -> None:
-        """The tuned model passes against its base; a damaged copy of it fails against the tuned model."""
+        """Run two gates: the tuned model against its base, and a damaged copy against the tuned model."""
         from sftchat.evaluation.evaluate import evaluate
         from sftchat.testing.degrade import LEVELS, write_damaged
 
@@ -238,7 +238,7 @@ class Story:
         show_gate(self.console, self.task, tuned, worse, f"sftchat eval {damaged} --baseline {run} --evalset {path}")
 
     def _next(self, run: Path, sets: Mapping[str, object]) -> None:
-        """Say how to go on."""
+        """Print the next commands to try."""
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
         first = self._path(next(iter(self.plan.held_out)))
         self.console.print(
@@ -254,24 +254,24 @@ class Story:
             self.console.print(f"  {words}", soft_wrap=True)
 
     def _helped(self, comparison: Comparison) -> bool:
-        """Whether the primary metric is significantly better, or the set is one nobody trains for."""
+        """Return whether the primary metric is significantly better, or the set is not a training goal."""
         return comparison.candidate.evalset.name not in self.plan.held_out or comparison.metrics[0].judgement == "better"
 
     def _path(self, title: str) -> Path:
-        """The file of a held-out set."""
+        """Return the file of a held-out set."""
         return self.folder / f"{'-'.join(title.split())}.jsonl"
 
     def _title(self, number: int, text: str) -> None:
-        """Begin a chapter."""
+        """Print the title of a section."""
         self.console.print(Text(f"\n{number}. {text}", "bold"))
 
     def _line(self, what: str, remark: str) -> None:
-        """One fact and its remark."""
+        """Print a fact and a remark."""
         self.console.print(Text.assemble(f"  {what}  ", (f"({remark})", "dim")), soft_wrap=True)
 
 
 def _shorten(text: str, limit: int = 120) -> str:
-    """Text on one line, cut where it gets long."""
+    """Return the text on one line, shortened."""
     line = " / ".join(part for part in text.splitlines() if part)
     return line if len(line) <= limit else line[: limit - 1] + "…"
 

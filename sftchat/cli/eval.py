@@ -15,7 +15,7 @@ from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.shared import Session, answering_options, json_text, stderr, stdout
 from sftchat.cli.tasks import Addresses, chosen_tasks, is_model
 from sftchat.errors import ModelError, UsageError, in_one_line
-from sftchat.text import counted, printable
+from sftchat.text import pluralize, printable
 
 if TYPE_CHECKING:
     from sftchat.evaluation.gate import GateOptions, Verdict
@@ -220,7 +220,7 @@ def command(
     if updates:
         lines += _update_baselines(new_baselines, plans, report, session.registry, options)
     for path, count in evaluation.partial_files.items() if models else ():
-        lines.append(f"{counted(count, 'reply', 'replies')} kept in {path}; the same command with --overwrite asks only for the others")
+        lines.append(f"{pluralize(count, 'reply', 'replies')} kept in {path}; the same command with --overwrite asks only for the others")
     try:
         if as_json:
             click.echo(report.to_json(), nl=False)

@@ -30,14 +30,14 @@ def command(
     sftchat export runs/full -o exported --ollama
     cd exported && ollama create my-model
     """
+    from sftchat._util.files import check_output_folder
     from sftchat.errors import UsageError
     from sftchat.models.loading import require_local
-    from sftchat.models.merge import check_absent
     from sftchat.models.reference import resolve
 
     if not ollama:
         raise UsageError("say what to export for: --ollama")
-    check_absent(output)
+    check_output_folder(output, must_be_new=True)
     reference = resolve(model, schemes=session.registry.engines)
     if reference.scheme:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}'; only local models can be exported")
@@ -49,7 +49,7 @@ def command(
     modelfile, warning = export_ollama(reference, output, trust_remote_code=trust_remote_code, **template)
     if quiet:
         return
-    click.echo(f"proved that Ollama writes the model's prompts: {', '.join(modelfile.proved)}", err=True)
+    click.echo(f"proved that Ollama writes the model's prompts: {', '.join(modelfile.verified)}", err=True)
     for note in (*modelfile.notes, *([warning] if warning else [])):
         click.echo(f"note: {note}", err=True)
     click.echo(f"saved to {output}; next: cd {output} && ollama create {output.name}", err=True)

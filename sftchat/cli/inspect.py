@@ -12,7 +12,6 @@ from sftchat.cli.shared import Session, engine_options, json_text
 from sftchat.text import printable
 
 if TYPE_CHECKING:
-    from sftchat.models.manifest import Manifest
     from sftchat.models.provenance import Provenance
     from sftchat.templates.renderer import Renderer
 
@@ -49,6 +48,8 @@ def command(
     from sftchat.templates.parity import check_parity
 
     loaded = load(reference, template=template or "", template_name=template_name or "", allow_pickle=allow_pickle, **options)
+    from dataclasses import asdict
+
     from sftchat.models.provenance import lineage
 
     checks = [
@@ -61,16 +62,19 @@ def command(
     failed = any(check.required and not check.passed for check in checks)
     if as_json:
         proof = [{"check": check.name, "holds": check.passed, "detail": check.detail, "required": check.required} for check in checks]
-        made = [{"model": step.model, "note": step.note, "data_notes": step.data, **_manifest(step.manifest)} for step in steps]
-        click.echo(json_text({**facts, "lineage": made, "parity": proof}))
+        chain = [
+            {"model": step.model, "note": step.note, "data_notes": step.data, "manifest": step.manifest and asdict(step.manifest)}
+            for step in steps
+        ]
+        click.echo(json_text({**facts, "lineage": chain, "parity": proof}))
         return 3 if failed else 0
-    wide = max(map(len, facts))
+    width = max(map(len, facts))
     for name, value in facts.items():
-        click.echo(printable(f"{name:<{wide}}  {value}"))
+        click.echo(printable(f"{name:<{width}}  {value}"))
     if steps[0].manifest is not None or len(steps) > 1:
         click.echo("\nlineage: how it was made, the last step first")
         for step in steps:
-            for line in _told(step):
+            for line in _lines_of(step):
                 click.echo(printable(f"  {line}"))
     click.echo("\nparity: training and inference see the same tokens")
     for check in checks:
@@ -80,12 +84,7 @@ def command(
 
 
 def _show_server(address: str, as_json: bool) -> None:
-    """Print the models of a server, or the one that the address names, as the server describes them.
-
-    Raises:
-        UsageError: When the server does not list the one named.
-        ModelError: When nothing answers, or there is no list.
-    """
+    """Print the models of a server, or the one that the address names, as the server describes them; raises ``UsageError`` or ``ModelError``."""
     from sftchat.errors import ModelError, UsageError, unknown
     from sftchat.inference.open import require_endpoint
 
@@ -104,13 +103,12 @@ def _show_server(address: str, as_json: bool) -> None:
         return
     click.echo(f"server  {server.url}")
     for model in chosen:
-        known = {"of": model.get("parent"), "from": model.get("root"), "context": model.get("max_model_len")}
-        about = ", ".join(f"{word} {value}" for word, value in known.items() if value and value != model["id"])
+        details = {"of": model.get("parent"), "from": model.get("root"), "context": model.get("max_model_len")}
+        about = ", ".join(f"{word} {value}" for word, value in details.items() if value and value != model["id"])
         click.echo(printable(f"model   {model['id']}" + (f" ({about})" if about else "")))
 
 
 def _facts(reference: Any, loaded: Any) -> dict[str, Any]:
-    """What there is to say of a model, in the order in which one asks."""
     from sftchat.models.fingerprint import identity
     from sftchat.models.loading import unwrapped
 
@@ -150,7 +148,6 @@ def _named(renderer: Renderer) -> dict[str, Any]:
 
 
 def _adapter(model: Any) -> str:
-    """What an adapter is: its kind, rank, scale, and the layers that it changes."""
     config = next(iter(model.peft_config.values()))
     kind = str(config.peft_type).rpartition(".")[2]
     kind = ("DoRA" if config.use_dora else "LoRA") if kind == "LORA" else kind
@@ -161,36 +158,30 @@ def _adapter(model: Any) -> str:
     return f"{kind}{size}, on {where}" + (f", whole: {more}" if more else "")
 
 
-def _manifest(manifest: Manifest | None) -> dict[str, Any]:
-    """A manifest as JSON."""
-    from dataclasses import asdict
-
-    return {"manifest": None if manifest is None else asdict(manifest)}
-
-
-def _told(step: Provenance) -> list[str]:
-    """A step of the making in lines."""
+def _lines_of(step: Provenance) -> list[str]:
     from sftchat.models.provenance import scores_by_step
 
-    made = step.manifest
+    manifest = step.manifest
     lines = [step.model + (f": {step.note}" if step.note else "")]
-    if made is None:
+    if manifest is None:
         return lines
-    if made.merged:
+    if manifest.merged:
         lines.append(
-            f"  merged: {made.merged.get('adapter', 'an adapter')} into {made.base}, {made.merged.get('dtype', 'in a dtype not said')}"
+            f"  merged: {manifest.merged.get('adapter', 'an adapter')} into {manifest.base}, {manifest.merged.get('dtype', 'in a dtype not said')}"
         )
-    lines.append(f"  trained: task {made.task}, {made.method}, {made.rows:,} rows, {made.steps} steps, template {made.template}")
-    for source in made.data:
+    lines.append(
+        f"  trained: task {manifest.task}, {manifest.method}, {manifest.rows:,} rows, {manifest.steps} steps, template {manifest.template}"
+    )
+    for source in manifest.data:
         if "file" in source:
             note = step.data.get(str(source["file"]))
             lines.append(f"  data: {source['file']} ({str(source.get('sha256'))[:12]})" + (f": {note}" if note else ""))
         else:
             lines.append(f"  data: {', '.join(f'{name} {value}' for name, value in source.items() if value != {})}")
-    for number, words in scores_by_step(made.scores):
-        best = " (chosen)" if number == str(made.chosen_step) else ""
+    for number, words in scores_by_step(manifest.scores):
+        best = " (chosen)" if number == str(manifest.chosen_step) else ""
         lines.append(f"  step {number}: {words}{best}")
-    if made.command:
-        lines.append(f"  command: {made.command}")
-    lines.append(f"  base: {made.base} ({made.base_identity[:12]})")
+    if manifest.command:
+        lines.append(f"  command: {manifest.command}")
+    lines.append(f"  base: {manifest.base} ({manifest.base_identity[:12]})")
     return lines

@@ -36,13 +36,13 @@ def command(session: Session, as_json: bool) -> None:
     if not registry.plugins:
         click.echo("no plugins: nothing installed declares an entry point in the group 'sftchat'")
         return
-    found = registry.plugins
+    plugins = registry.plugins
     rows = [
-        *((plugin.name, f"not loaded: {plugin.problem}", plugin) for plugin in found if plugin.problem),
-        *((f"task {name}", registry.tasks[name].description, plugin) for plugin in found for name in plugin.tasks),
-        *((f"engine {scheme}:", registry.engines[scheme].description, plugin) for plugin in found for scheme in plugin.engines),
-        *((f"command /{name}", registry.commands[name].summary, plugin) for plugin in found for name in plugin.commands),
+        *((plugin.name, f"not loaded: {plugin.problem}", plugin) for plugin in plugins if plugin.problem),
+        *((f"task {name}", registry.tasks[name].description, plugin) for plugin in plugins for name in plugin.tasks),
+        *((f"engine {scheme}:", registry.engines[scheme].description, plugin) for plugin in plugins for scheme in plugin.engines),
+        *((f"command /{name}", registry.commands[name].summary, plugin) for plugin in plugins for name in plugin.commands),
     ]
-    wide = max(len(row[0]) for row in rows)
-    for what, description, plugin in rows:
-        click.echo(printable(f"{what:<{wide}}  {description}  ({plugin.distribution})"))
+    name_width = max(len(row[0]) for row in rows)
+    for name, description, plugin in rows:
+        click.echo(printable(f"{name:<{name_width}}  {description}  ({plugin.distribution})"))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from sftchat.data.row_options import RowOptions, column_map
+from sftchat.data.row_options import RowOptions, parse_column_map
 from sftchat.data.turns import ROLES
 from sftchat.errors import UsageError, unknown
 
@@ -16,13 +16,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def rows_options(command: F) -> F:
-    """Add the options that say how rows are read; the command gets them as one argument ``rows_read``, a ``RowOptions``."""
+    """Add the options that say how rows are read; the command gets them as one argument ``row_options``, a ``RowOptions``."""
 
     @wraps(command)
     def reading(*words: Any, roles: tuple[str, ...], columns: tuple[str, ...], **given: Any) -> Any:
         """Make one argument of the options."""
         named = {name: given.pop(name) for name in ("label_column", "label_instruction", "merge_turns", "leading_assistant")}
-        return command(*words, rows_read=RowOptions(role_map(roles), column_map(columns), **named), **given)
+        return command(*words, row_options=RowOptions(role_map(roles), parse_column_map(columns), **named), **given)
 
     for option in reversed(_ROWS):
         reading = option(reading)

@@ -1,10 +1,10 @@
-"""What several verbs need: the registry, the way to open a model, options for engines, and where output goes."""
+"""Code that several verbs share: the plugin registry, opening models, engine options, and consoles."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,18 +19,20 @@ if TYPE_CHECKING:
     from sftchat.inference.open import EnginePool
     from sftchat.models.reference import ModelReference
     from sftchat.plugins.manager import Registry
+    from sftchat.task import Task
+    from sftchat.types import SamplingParams
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass
 class Session:
-    """What a run of the program shares between its verbs; tests pass one with a registry and engines of their own.
+    """State of one run of the program; tests pass their own registry and engines.
 
     Attributes:
         open_engine: Opens a model; ``sftchat.inference.open.load_engine`` by default.
-        given_registry: A registry to use instead of the installed plugins.
-        identify_engine: What decides the replies of a model; ``sftchat.inference.identity.identify`` by default, nothing where ``open_engine`` is given.
+        given_registry: Registry to use instead of the installed plugins.
+        identify_engine: Computes the identity of a model; ``sftchat.inference.identity.identify`` by default, none when ``open_engine`` is given.
     """
 
     open_engine: Callable[..., Engine] | None = None
@@ -39,7 +41,7 @@ class Session:
 
     @cached_property
     def registry(self) -> Registry:
-        """The loaded plugins; loading happens at the first use."""
+        """Registry of plugins, loaded on first use."""
         if self.given_registry is not None:
             return self.given_registry
         from sftchat.plugins.manager import load_plugins
@@ -51,7 +53,7 @@ class Session:
 
         Raises:
             ModelError: When it cannot be found or loaded.
-            MissingExtraError: When torch and its friends are not installed.
+            MissingExtraError: When the extra ``local`` is not installed.
         """
         if self.open_engine is not None:
             return self.open_engine(model, **options)
@@ -61,21 +63,21 @@ class Session:
         return load_engine(model, self.registry.engines, importing=deferred_imports, **options)
 
     def sharing(self, most: int = 1) -> EnginePool:
-        """What opens models so that adapters of one base share it.
+        """Return an opener of models that shares a base among its adapters.
 
         Args:
-            most: Engines that are kept open.
+            most: Maximum number of open engines.
         """
         from sftchat.inference.open import EnginePool
 
         return EnginePool(self.load_engine, self.registry.engines, most)
 
     def resolve(self, model: str, *, base: str | None = None, allow_pickle: bool = False, **options: Any) -> ModelReference:
-        """What MODEL names, from names and files alone; a test's own models are taken by their names.
+        """Resolve MODEL from names and files only; models of tests are resolved by name.
 
         Raises:
-            UsageError: When it cannot name a model.
-            ModelError: When it names a folder without usable weights.
+            UsageError: When MODEL is not a valid reference.
+            ModelError: When the folder has no usable weights.
         """
         from sftchat.models.reference import ModelReference, resolve
 
@@ -84,7 +86,7 @@ class Session:
         return resolve(model, base=base, schemes=self.registry.engines, allow_pickle=allow_pickle)
 
     def identify(self, model: str, **options: Any) -> str:
-        """Hash of everything but the request that decides what MODEL answers, without opening it; empty when unknown.
+        """Return the hash of everything except the request that affects the replies of MODEL, without opening it; empty when unknown.
 
         Args:
             model: As for ``load_engine``.
@@ -103,7 +105,7 @@ class Session:
 
 
 def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
-    """Read ``NAME=VALUE`` words; a value that is JSON is what JSON says, any other is text."""
+    """Parse ``NAME=VALUE`` words; a value is parsed as JSON when it is valid JSON, else it is text."""
     from sftchat._util.parsing import load_json
 
     found: dict[str, Any] = {}
@@ -119,11 +121,11 @@ def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tup
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla", "meta")
-"""What torch calls devices; which of them are there only torch knows."""
+"""Device names of torch; whether a device exists is checked later, by torch."""
 
 
 def _device(_ctx: click.Context, _param: click.Parameter, word: str | None) -> str | None:
-    """Refuse what no machine calls a device, before torch is imported to look for it."""
+    """Refuse invalid device names before torch is imported."""
     name, colon, number = ("auto" if word is None else word).partition(":")
     if name not in DEVICES or (colon and not number.isdecimal()):
         raise UsageError(f"{unknown('device', str(word), DEVICES)}; one of several is written cuda:1")
@@ -131,7 +133,7 @@ def _device(_ctx: click.Context, _param: click.Parameter, word: str | None) -> s
 
 
 def device_option(default: str | None = "auto") -> Callable[[F], F]:
-    """``--device``; a ``default`` of None leaves the choice to the verb."""
+    """Add ``--device``; with a ``default`` of None the verb chooses."""
     shown: dict[str, Any] = {"show_default": True} if default else {}
     words = "cpu, cuda, cuda:1, mps." + ("" if default else "  [default: auto]")
     return click.option("--device", default=default, callback=_device, metavar="DEVICE", help=words, **shown)
@@ -148,7 +150,7 @@ _template_argument_option = click.option(
 
 
 def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """A template's name, or the path of its file with ``~`` expanded; what is neither is refused before anything is loaded."""
+    """Return a template's name, or its file with ``~`` expanded; any other value is refused before anything is loaded."""
     if not value:
         return value
     from sftchat.templates.named import template_file
@@ -158,22 +160,22 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 
 
 def _template_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Refuse what no template can be named, before anything is loaded; which names there are only the model knows."""
-    from sftchat.templates.named import NAME
+    """Refuse invalid template names before anything is loaded; whether the model has the template is checked later."""
+    from sftchat.templates.named import TEMPLATE_NAME
 
-    if value and not NAME.fullmatch(value):
+    if value and not TEMPLATE_NAME.fullmatch(value):
         raise UsageError(f"--template-name '{value}' must be a name such as tool_use; give a file with --template")
     return value
 
 
 def template_options(of: str = "model", default: str | None = "") -> Callable[[F], F]:
-    """The options that say which chat template writes conversations and what it is told, the same wherever there are any.
+    """The options that select a chat template and its arguments, the same in every command.
 
     The command gets them as ``template``, ``template_name`` and ``template_arguments``.
 
     Args:
-        of: Whose template they replace.
-        default: What is given as template and as name where the user gives none.
+        of: The model or part whose template they replace.
+        default: Default of the template and its name.
     """
     options = (
         click.option(
@@ -199,7 +201,7 @@ def template_options(of: str = "model", default: str | None = "") -> Callable[[F
 
 
 def engine_options(command: F) -> F:
-    """Add the options that say how a model is opened: base, dtype, device, template, trust."""
+    """Add the options for opening a model: base, dtype, device, template, trust."""
     for option in reversed(
         (
             click.option("--base", metavar="MODEL", help="Base model of an adapter, instead of the one its config names."),
@@ -226,11 +228,11 @@ quantize_option = click.option(
     help="Round the weights: int8 decodes faster on a CPU; nf4 takes a quarter of the memory (extra quant).",
 )
 OURS = ("model", "messages", "prompt", "stream")
-"""Members of a request that are not the user's to give."""
+"""Members of a request that the user may not set."""
 
 
 def _extra_body(_ctx: click.Context, _param: click.Parameter, text: str | None) -> dict[str, Any]:
-    """Read a JSON object of further members of a request."""
+    """Parse a JSON object with further members of a request."""
     from sftchat._util.parsing import load_json
 
     if text is None:
@@ -272,28 +274,65 @@ def timeout_options(command: F) -> F:
 
 
 def answering_options(command: F) -> F:
-    """Add ``engine_options`` and those of models, here or behind a server, that answer many prompts."""
+    """Add ``engine_options`` and the options for many prompts, for local models and servers."""
     return engine_options(quantize_option(concurrency_option(timeout_options(command))))
 
 
+_SAMPLING_FLAGS = (
+    click.option("--max-new-tokens", type=int, metavar="N", help="Most tokens of a reply."),
+    click.option("--temperature", type=float, metavar="X", help="0 is greedy, up to 2."),
+    click.option("--top-p", type=float, metavar="X", help="Sample from the likeliest tokens that together reach this probability."),
+    click.option("--top-k", type=int, metavar="N", help="Sample from this many likeliest tokens; 0 is all."),
+    click.option("--seed", type=int, metavar="S", help="Seed of the samples."),
+)
+
+
+def sampling_options(command: F) -> F:
+    """Add ``--max-new-tokens``, ``--temperature``, ``--top-p``, ``--top-k`` and ``--seed``."""
+    for flag in reversed(_SAMPLING_FLAGS):
+        command = flag(command)
+    return command
+
+
+def chosen_sampling(task: Task | None, options: dict[str, Any], default: SamplingParams | None = None) -> SamplingParams:
+    """Remove the sampling flags from the options of a command and apply them to the task's defaults.
+
+    Args:
+        task: Task whose sampling parameters are the default; None for those of ``SamplingParams``.
+        options: Keyword arguments of the command; the flags are removed.
+        default: Parameters to use instead of the task's, such as those of a conversation that is continued.
+
+    Raises:
+        UsageError: When a value is out of its range.
+    """
+    from sftchat.types import SamplingParams
+
+    names = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
+    flags = {name: value for name in names if (value := options.pop(name)) is not None}
+    try:
+        return replace(default or (task.sampling if task is not None else SamplingParams()), **flags)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def json_text(value: Any, indent: int | None = 2, **how: Any) -> str:
-    """JSON as it is printed: for programs, and for terminals, which obey nothing in it."""
+    """Return JSON text for printing, with characters escaped that control a terminal."""
     import json
 
-    from sftchat.text import printable_json
+    from sftchat.text import sanitize_json
 
-    return printable_json(json.dumps(value, ensure_ascii=False, indent=indent, **how))
+    return sanitize_json(json.dumps(value, ensure_ascii=False, indent=indent, **how))
 
 
 def stdout() -> Console:
-    """The console for results."""
+    """Return the console for results."""
     from sftchat._util.consoles import GuardedConsole
 
     return GuardedConsole(sys.stdout)
 
 
 def stderr() -> Console:
-    """The console for everything that is not a result."""
+    """Return the console for everything that is not a result."""
     from sftchat._util.consoles import GuardedConsole
 
     return GuardedConsole(sys.stderr)

@@ -1,4 +1,4 @@
-"""Which tasks score, and which words of a command belong to which of them."""
+"""Select the tasks that score, and assign option values to them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftchat.errors import UsageError
+from sftchat.models.manifest import trained_tasks
 
 if TYPE_CHECKING:
     from sftchat.evaluation.gate import GateOptions
@@ -17,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def chosen_tasks(registry: Registry, names: Sequence[str], models: Sequence[str]) -> tuple[Task, ...]:
-    """The tasks asked for, else the one the models were trained on, else the only one there is.
+    """Return the named tasks, else the task that the models were trained on, else the only installed task.
 
     Raises:
-        UsageError: When a name is unknown or comes twice, or when none is given and there is a choice.
+        UsageError: When a name is unknown or repeated, or when none is given and several are possible.
     """
     if names:
         for name in names:
             if names.count(name) > 1:
                 raise UsageError(f"--task {name} stands twice")
         return tuple(registry.task(name) for name in names)
-    trained = trained_on(models)
+    trained = trained_tasks(models)
     if len(set(trained.values())) > 1:
         told = ", ".join(f"{model} on {task}" for model, task in trained.items())
         raise UsageError(f"the models were trained on different tasks ({told}); choose one with --task")
@@ -39,20 +40,9 @@ def chosen_tasks(registry: Registry, names: Sequence[str], models: Sequence[str]
     raise UsageError(f"no model says which task it was trained on; choose one with --task (available: {known})")
 
 
-def trained_on(models: Iterable[str]) -> dict[str, str]:
-    """The task that each model was trained on, of those that say so.
-
-    Raises:
-        ModelError: When a manifest cannot be read.
-    """
-    from sftchat.models.manifest import find_manifest
-
-    return {model: manifest.task for model in models if (manifest := find_manifest(model)) is not None and manifest.task}
-
-
 @dataclass(frozen=True)
 class Addresses:
-    """For which of the tasks that score a word is meant: ``TASK=WORD``, ``TASK:METRIC``.
+    """Assigns option values to the tasks that score: ``TASK=WORD``, ``TASK:METRIC``.
 
     Attributes:
         tasks: Those that score, at least one.
@@ -64,20 +54,20 @@ class Addresses:
 
     @property
     def names(self) -> list[str]:
-        """The names of the tasks that score."""
+        """Names of the tasks that score."""
         return [task.name for task in self.tasks]
 
     def split(self, word: str, sign: str, option: str) -> tuple[str, str]:
-        """The task that a word begins with and the rest of it; no task and the whole word where it begins with none.
+        """Split a word into its task and the rest; without a task prefix, no task and the whole word.
 
         Args:
             word: As typed.
-            sign: What stands behind the task, ``=`` or ``:``.
-            option: Where it was typed, for the message.
+            sign: The separator, ``=`` or ``:``.
+            option: The option, for the message.
 
         Raises:
-            UsageError: When it begins with a task that does not score, with what is nearly the name of a task and is no file, or
-                with another word before a file that is there.
+            UsageError: When it begins with a task that does not score, with a misspelt task name that is not a file, or
+                another word before an existing file.
         """
         name, found, rest = word.partition(sign)
         if not found:
@@ -95,15 +85,15 @@ class Addresses:
         return "", word
 
     def by_task(self, words: Iterable[str], option: str, shared: Callable[[str], bool] | None = None) -> dict[str, tuple[str, ...]]:
-        """Give ``TASK=WORD`` to that task, and a word alone to the only task.
+        """Assign ``TASK=WORD`` to that task, and a word alone to the only task.
 
         Args:
             words: As typed.
-            option: Where they were typed, for the message.
-            shared: Whether a word alone may be for all of several tasks.
+            option: The option, for the message.
+            shared: Whether a word alone may apply to all of several tasks.
 
         Raises:
-            UsageError: When a word does not say which of several tasks it is for, or names one that does not score.
+            UsageError: When a word names none of several tasks, or one that does not score.
         """
         found: dict[str, tuple[str, ...]] = dict.fromkeys(self.names, ())
         for word in words:
@@ -117,10 +107,10 @@ class Addresses:
         return found
 
     def one_each(self, words: Iterable[str], option: str, shared: Callable[[str], bool] | None = None) -> dict[str, str | None]:
-        """The same for options that a task may have once; None where it has none.
+        """Like ``by_task``, for options that a task may have once; None for tasks without a value.
 
         Raises:
-            UsageError: When one has two.
+            UsageError: When a task has two values.
         """
         found: dict[str, str | None] = {}
         for name, given in self.by_task(words, option, shared).items():
@@ -153,7 +143,7 @@ class Addresses:
 
 
 def is_model(word: str) -> bool:
-    """Whether a baseline is a model, which can be asked about any task, and no file."""
+    """Return whether a baseline is a model, which can be evaluated on any task, and not a file."""
     from sftchat.evaluation.baseline import is_missing
 
     return not Path(word).is_file() and not is_missing(word)

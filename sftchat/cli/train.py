@@ -103,7 +103,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def command(
     session: Session, /, task_name: str | None, model: str, files: tuple[str, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
-    template_name: str, template_arguments: dict[str, Any], rows_read: RowOptions, force: bool, validation: str | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
+    template_name: str, template_arguments: dict[str, Any], row_options: RowOptions, force: bool, validation: str | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
     **hyperparameters: Any,
 ) -> None:  # fmt: skip
     """Fine-tune a model on a task, or on the rows of --data alone; RUN is then a model like any other.
@@ -117,7 +117,7 @@ def command(
     sftchat train relation --model org/name --data rows.jsonl --method lora -o runs/second
     """
     from sftchat.cli.progress import TrainingProgress
-    from sftchat.data.notes import Notes
+    from sftchat.data.row_options import ReadingNotes
     from sftchat.models.loading import require_local
     from sftchat.text import printable
 
@@ -130,13 +130,13 @@ def command(
     from sftchat.training.rows import collect_rows
 
     hyperparameters["report_to"] = hyperparameters["report_to"] or None
-    check_options(task, model, hyperparameters, validation, rows_read=rows_read, engine_types=registry.engines)
+    check_options(task, model, hyperparameters, validation, row_options=row_options, engine_types=registry.engines)
     if is_main_process():
         check_not_in_use(output)
         check_output(output, resume)
-    notes = Notes()
+    notes = ReadingNotes()
     examples, sources = collect_rows(
-        task, files, rows=rows, options=options, seed=hyperparameters["seed"] or 0, rows_read=rows_read, notes=notes
+        task, files, rows=rows, options=options, seed=hyperparameters["seed"] or 0, row_options=row_options, notes=notes
     )
     for line in notes.lines() if not quiet and is_main_process() else ():
         click.echo(printable(f"note: {line}"), err=True)
@@ -145,7 +145,7 @@ def command(
 
     job = TrainingJob(
         task, model, output, examples, sources, hyperparameters, validation, template=template, template_name=template_name,
-        template_arguments=template_arguments, rows_read=rows_read, force=force, resume=resume, trust_remote_code=trust_remote_code,
+        template_arguments=template_arguments, row_options=row_options, force=force, resume=resume, trust_remote_code=trust_remote_code,
         command="sftchat " + shlex.join(sys.argv[1:]),
     )  # fmt: skip
     if dry_run:

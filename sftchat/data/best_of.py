@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sftchat.data.sampling import Samples
+from sftchat.data.samples import SampleFile
 from sftchat.errors import DataError
-from sftchat.task import Task, judge, reward
+from sftchat.task import Task, reward, score_reply
 from sftchat.types import Example, Message, Reply
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredSamples:
     """A prompt with its samples and their rewards.
 
     Attributes:
@@ -61,7 +61,7 @@ def check_prompts(examples: Iterable[Example]) -> Iterator[Example]:
         yield example
 
 
-def judged(task: Task, examples: Iterable[Example], samples: Samples, k: int) -> Iterator[Judged]:
+def score_samples(task: Task, examples: Iterable[Example], samples: SampleFile, k: int) -> Iterator[ScoredSamples]:
     """Score the samples of each prompt; prompts without samples are skipped.
 
     Args:
@@ -74,60 +74,60 @@ def judged(task: Task, examples: Iterable[Example], samples: Samples, k: int) ->
         PluginError: When the scorer or the metric breaks its contract.
     """
     for example in examples:
-        replies = tuple(samples.of(example.messages)[:k])
+        replies = tuple(samples.replies_to(example.messages)[:k])
         if replies:
-            yield Judged(example, replies, tuple(reward(task, judge(task, example, reply)) for reply in replies))
+            yield ScoredSamples(example, replies, tuple(reward(task, score_reply(task, example, reply)) for reply in replies))
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """Outcome for a prompt.
 
     Attributes:
-        fate: ``kept``, ``solved`` (nothing left to learn), or ``nothing good``.
+        outcome: ``kept``, ``solved`` (nothing left to learn), or ``nothing good``.
         row: The prompt with the best reply as gold; only when kept.
         pair: A row with ``prompt``, ``chosen`` and ``rejected`` in TRL's format; only when best and worst reward differ.
     """
 
-    fate: str
+    outcome: str
     row: Example | None = None
     pair: Mapping[str, Any] | None = None
 
 
-FATES = ("kept", "solved", "nothing good")
+OUTCOMES = ("kept", "solved", "nothing good")
 
 
-def choose(found: Judged, *, solved: float | None = None, least: float | None = None) -> Choice:
+def select(samples: ScoredSamples, *, solved: float | None = None, min_reward: float | None = None) -> Selection:
     """Select a training row and a preference pair from a prompt's samples.
 
     Args:
-        found: The samples with rewards.
+        samples: The samples with rewards.
         solved: Mean reward at or above which the prompt counts as solved and is left out; None for never.
-        least: Minimum reward of the best reply; None for any reward above 0.
+        min_reward: Minimum reward of the best reply; None for any reward above 0.
     """
-    if solved is not None and found.mean >= solved:
-        return Choice("solved")
-    place = found.best
-    if place is None or (found.rewards[place] <= 0 if least is None else found.rewards[place] < least):
-        return Choice("nothing good")
-    best = found.rewards[place]
-    told = {"reward": round(best, 6), "mean": round(found.mean, 6), "k": len(found.replies)}
-    row = replace(found.example, gold=found.replies[place].text, metadata={**found.example.metadata, "best_of": told})
-    worst = found.rewards[found.worst]
+    if solved is not None and samples.mean >= solved:
+        return Selection("solved")
+    best_index = samples.best
+    if best_index is None or (samples.rewards[best_index] <= 0 if min_reward is None else samples.rewards[best_index] < min_reward):
+        return Selection("nothing good")
+    best = samples.rewards[best_index]
+    record = {"reward": round(best, 6), "mean": round(samples.mean, 6), "k": len(samples.replies)}
+    row = replace(samples.example, gold=samples.replies[best_index].text, metadata={**samples.example.metadata, "best_of": record})
+    worst = samples.rewards[samples.worst]
     pair = None
     if worst < best:
         pair = {
-            **({"id": found.example.id} if found.example.id else {}),
-            "prompt": [dict(turn) for turn in found.example.messages],
-            "chosen": [Message(role="assistant", content=found.replies[place].text)],
-            "rejected": [Message(role="assistant", content=found.replies[found.worst].text)],
+            **({"id": samples.example.id} if samples.example.id else {}),
+            "prompt": [dict(turn) for turn in samples.example.messages],
+            "chosen": [Message(role="assistant", content=samples.replies[best_index].text)],
+            "rejected": [Message(role="assistant", content=samples.replies[samples.worst].text)],
             "score_chosen": round(best, 6),
             "score_rejected": round(worst, 6),
         }
-    return Choice("kept", row, pair)
+    return Selection("kept", row, pair)
 
 
-def worth(task: Task, samples: Samples | None, example: Example) -> float:
+def mean_reward(task: Task, samples: SampleFile | None, example: Example) -> float:
     """Return the mean reward of a model's samples for a row; without samples, that of its gold reply (the maximum for a correct row).
 
     Raises:
@@ -136,7 +136,7 @@ def worth(task: Task, samples: Samples | None, example: Example) -> float:
     """
     if example.gold is None:
         raise DataError("the row has no gold reply to be scored", example.source)
-    replies = [Reply(example.gold)] if samples is None else samples.of(example.messages)
+    replies = [Reply(example.gold)] if samples is None else samples.replies_to(example.messages)
     if samples is not None and not replies:
         raise DataError(f"no sample of this prompt is in {samples.path}", example.source)
-    return sum(reward(task, judge(task, example, reply)) for reply in replies) / len(replies)
+    return sum(reward(task, score_reply(task, example, reply)) for reply in replies) / len(replies)

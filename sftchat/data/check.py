@@ -11,16 +11,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sftchat.data.columns import UnwantedReplyError
-from sftchat.data.duplicates import THRESHOLD, NearDuplicates, Repeats, whole_text
-from sftchat.data.formats import read_examples, shape_of, to_example
+from sftchat.data.duplicates import THRESHOLD, DuplicateFinder, NearDuplicateFinder, conversation_text
+from sftchat.data.formats import format_with_options, read_examples, to_example
 from sftchat.data.leakage import find_leaks
-from sftchat.data.notes import Notes
 from sftchat.data.read import Row, iter_rows, line_of
-from sftchat.data.row_options import AS_WRITTEN, RowOptions
-from sftchat.data.values import abbreviate
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, ReadingNotes, RowOptions, UnwantedReplyError
 from sftchat.errors import DataError, UsageError, unknown
 from sftchat.task import Task, row_problems
+from sftchat.text import abbreviate
 from sftchat.types import Example, is_learned
 
 Policy = Literal["fail", "drop", "keep"]
@@ -30,7 +28,7 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
 @dataclass(frozen=True)
-class Kind:
+class ProblemClass:
     """A class of problems.
 
     Attributes:
@@ -44,24 +42,24 @@ class Kind:
     keepable: bool = True
 
 
-KINDS: Mapping[str, Kind] = {
-    "malformed": Kind("no JSON object in UTF-8, or a file that breaks off", keepable=False),
-    "invalid": Kind("a shape that is not known, or turns that are empty, out of order or of unknown roles", keepable=False),
-    "unwanted": Kind("a reply that its author marks as one to avoid, such as label: false", keepable=False),
-    "no-reply": Kind("no assistant turn, so nothing to learn from"),
-    "unanswered": Kind("a last turn without a reply after earlier replies", policy="keep"),
-    "cut-off": Kind("a reply that hit the token limit of who generated it, so that its end is no end"),
-    "special-token": Kind("a template's marker as text in a turn: the row was rendered before, or the reply quotes one"),
-    "template-token": Kind("a template's token in a text row, which is learned as it stands", policy="keep"),
-    "control-character": Kind("a control character such as ESC or NUL", policy="keep"),
-    "duplicate-id": Kind("an id that stands twice"),
-    "duplicate": Kind("the same row again"),
-    "near-duplicate": Kind("nearly the same row again", policy="keep"),
-    "conflict": Kind("the same prompt again with another reply"),
-    "length": Kind("more tokens than the longest row may have"),
-    "template": Kind("turns that the model's chat template refuses, or cannot be trained on"),
-    "leak": Kind("a prompt that stands, or nearly, in a file to be checked against"),
-    "task": Kind("what the task finds wrong"),
+PROBLEM_CLASSES: Mapping[str, ProblemClass] = {
+    "malformed": ProblemClass("no JSON object in UTF-8, or a file that breaks off", keepable=False),
+    "invalid": ProblemClass("a shape that is not known, or turns that are empty, out of order or of unknown roles", keepable=False),
+    "unwanted": ProblemClass("a reply that its author marks as one to avoid, such as label: false", keepable=False),
+    "no-reply": ProblemClass("no assistant turn, so nothing to learn from"),
+    "unanswered": ProblemClass("a last turn without a reply after earlier replies", policy="keep"),
+    "cut-off": ProblemClass("a reply that hit the token limit of who generated it, so that its end is no end"),
+    "special-token": ProblemClass("a template's marker as text in a turn: the row was rendered before, or the reply quotes one"),
+    "template-token": ProblemClass("a template's token in a text row, which is learned as it stands", policy="keep"),
+    "control-character": ProblemClass("a control character such as ESC or NUL", policy="keep"),
+    "duplicate-id": ProblemClass("an id that stands twice"),
+    "duplicate": ProblemClass("the same row again"),
+    "near-duplicate": ProblemClass("nearly the same row again", policy="keep"),
+    "conflict": ProblemClass("the same prompt again with another reply"),
+    "length": ProblemClass("more tokens than the longest row may have"),
+    "template": ProblemClass("turns that the model's chat template refuses, or cannot be trained on"),
+    "leak": ProblemClass("a prompt that stands, or nearly, in a file to be checked against"),
+    "task": ProblemClass("what the task finds wrong"),
 }
 """All problem classes by name."""
 
@@ -71,7 +69,7 @@ class Problem:
     """A problem of a row or a file.
 
     Attributes:
-        kind: A key of ``KINDS``.
+        kind: A key of ``PROBLEM_CLASSES``.
         source: ``file:line``, or ``file`` for the whole file.
         message: Description, one line.
     """
@@ -91,27 +89,27 @@ def parse_policies(pairs: Iterable[str]) -> dict[str, Policy]:
     Raises:
         UsageError: When a pair has no ``=``, a class or policy is unknown, a class is given twice, or its rows cannot be kept.
     """
-    policies = {name: kind.policy for name, kind in KINDS.items()}
-    given: set[str] = set()
+    policies = {name: kind.policy for name, kind in PROBLEM_CLASSES.items()}
+    set_names: set[str] = set()
     for pair in pairs:
-        name, equals, word = (part.strip() for part in pair.partition("="))
+        name, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
             raise UsageError(f"policy '{pair}' must be CLASS=fail, CLASS=drop or CLASS=keep, such as near-duplicate=drop")
-        if name not in KINDS:
-            raise UsageError(unknown("class of problems", name, KINDS))
-        policy = next((policy for policy in POLICIES if policy == word), None)
+        if name not in PROBLEM_CLASSES:
+            raise UsageError(unknown("class of problems", name, PROBLEM_CLASSES))
+        policy = next((policy for policy in POLICIES if policy == value), None)
         if policy is None:
-            raise UsageError(unknown("policy", word, POLICIES))
-        if name in given:
+            raise UsageError(unknown("policy", value, POLICIES))
+        if name in set_names:
             raise UsageError(f"policy of {name} is given twice; give it once")
-        if policy == "keep" and not KINDS[name].keepable:
+        if policy == "keep" and not PROBLEM_CLASSES[name].keepable:
             raise UsageError(f"rows that are {name} cannot be read, so not kept; give {name}=fail or {name}=drop")
-        given.add(name)
+        set_names.add(name)
         policies[name] = policy
     return policies
 
 
-Measure = Callable[[Example], Iterable[tuple[str, str]]]
+TokenCheck = Callable[[Example], Iterable[tuple[str, str]]]
 """Returns problems of the tokenized row: pairs of class and message."""
 
 # `</s>` and `[INST]` are also HTML and plain text; these markers are unambiguous
@@ -119,9 +117,9 @@ MARKERS = re.compile(
     r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id|end_header_id|begin_of_text|assistant|user|system|end)\|>|<(?:start|end)_of_turn>"
 )
 
-TOKENS = re.compile(r"<\|\w{1,40}\|>|<(?:start|end)_of_turn>|</?s>|<[be]os>|\[/?INST\]|\[gMASK\]|<｜[^｜<>]{1,40}｜>")
+TEMPLATE_TOKENS = re.compile(r"<\|\w{1,40}\|>|<(?:start|end)_of_turn>|</?s>|<[be]os>|\[/?INST\]|\[gMASK\]|<｜[^｜<>]{1,40}｜>")
 """Chat template tokens in a text row, where `</s>` and `[INST]` are template tokens too."""
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 """Control characters except tab and line ends (including U+0085)."""
 
 
@@ -134,7 +132,7 @@ class Findings:
         rows: Number of rows, including malformed ones and a truncated end of an array.
         replies: Number of rows with a reply to train on or to score against.
         formats: Number of rows by format, without malformed ones.
-        shapes: Line of the first row of each format.
+        first_lines: Line of the first row of each format.
         problems: All problems, in file order.
         notes: Changes made while reading, and unused columns, one line each.
     """
@@ -143,7 +141,7 @@ class Findings:
     rows: int
     replies: int
     formats: Mapping[str, int] = field(default_factory=dict)
-    shapes: Mapping[str, str] = field(default_factory=dict)
+    first_lines: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -162,9 +160,9 @@ def check(
     task: Task | None = None,
     *,
     against: Sequence[str] = (),
-    options: RowOptions = AS_WRITTEN,
-    near: float = THRESHOLD,
-    measure: Measure | None = None,
+    options: RowOptions = DEFAULT_ROW_OPTIONS,
+    near_threshold: float = THRESHOLD,
+    check_tokens: TokenCheck | None = None,
 ) -> Findings:
     """Check all rows of a file and collect problems of every class; continues after malformed rows.
 
@@ -175,8 +173,8 @@ def check(
         task: Task whose own row check runs as well.
         against: Training files that must not contain a prompt of this file, nor a near duplicate of one.
         options: Options for reading rows.
-        near: Similarity, at most 1, from which a row is a near duplicate; 0 turns the check off.
-        measure: Returns problems of the tokenized row.
+        near_threshold: Similarity, at most 1, from which a row is a near duplicate; 0 turns the check off.
+        check_tokens: Returns problems of the tokenized row.
 
     Raises:
         DataError: When the file is missing or a folder, or a row of ``against`` is malformed.
@@ -184,56 +182,61 @@ def check(
     """
     rows = replies = 0
     formats: Counter[str] = Counter()
-    shapes: dict[str, str] = {}
+    first_lines: dict[str, str] = {}
     problems: list[Problem] = []
-    order: dict[str, int] = {}
+    row_numbers: dict[str, int] = {}
     compared: list[Example] = []
-    repeats, notes = Repeats(), Notes()
-    neighbours = NearDuplicates(near) if near else None
-    for item in _scan(path):
+    duplicates, notes = DuplicateFinder(), ReadingNotes()
+    near_duplicates = NearDuplicateFinder(near_threshold) if near_threshold else None
+    for item in _iter_rows_or_errors(path):
         rows += 1
         if isinstance(item, DataError):
-            order.setdefault(item.source, rows)
+            row_numbers.setdefault(item.source, rows)
             problems.append(Problem("malformed", item.source, item.message))
             continue
         source, row = item
-        order[source] = rows
+        row_numbers[source] = rows
         try:
             example = to_example(row, source, options, notes)
         except DataError as error:
             problems.append(Problem("unwanted" if isinstance(error, UnwantedReplyError) else "invalid", source, error.message))
             continue
-        shape = shape_of(row, options)
+        shape = format_with_options(row, options)
         formats[shape] += 1
-        shapes.setdefault(shape, line_of(source))
+        first_lines.setdefault(shape, line_of(source))
         replies += example.conversation[-1]["role"] == "assistant"
-        found = [Problem(kind, source, what) for kind, what in (*_row_problems(example), *repeats.problems(example))]
-        if neighbours is not None and not any(problem.kind in ("duplicate", "conflict") for problem in found):
-            problems += (_near(one.source, one.first, one.similarity) for one in neighbours.add(source, whole_text(example)))
-        more = chain(measure(example) if measure is not None else (), task_problems(task, example))
-        problems += [*found, *(Problem(kind, source, what) for kind, what in more)]
+        row_findings = [Problem(kind, source, message) for kind, message in (*_row_problems(example), *duplicates.find(example))]
+        if near_duplicates is not None and not any(problem.kind in ("duplicate", "conflict") for problem in row_findings):
+            problems += (
+                _near_duplicate_problem(duplicate.source, duplicate.first, duplicate.similarity)
+                for duplicate in near_duplicates.add(source, conversation_text(example))
+            )
+        further = chain(check_tokens(example) if check_tokens is not None else (), task_problems(task, example))
+        problems += [*row_findings, *(Problem(kind, source, message) for kind, message in further)]
         if against:
             compared.append(example)
-    if neighbours is not None:
-        problems += (_near(one.source, one.first, one.similarity) for one in neighbours.rest())
-    problems += _leaks(compared, against, options)
-    problems.sort(key=lambda problem: order[problem.source])  # stable sort: problems of one row stay in the order of detection
-    return Findings(os.fspath(path), rows, replies, dict(formats), shapes, tuple(problems), tuple(notes.lines()))
+    if near_duplicates is not None:
+        problems += (
+            _near_duplicate_problem(duplicate.source, duplicate.first, duplicate.similarity) for duplicate in near_duplicates.flush()
+        )
+    problems += _leak_problems(compared, against, options)
+    problems.sort(key=lambda problem: row_numbers[problem.source])  # stable sort: problems of one row stay in the order of detection
+    return Findings(os.fspath(path), rows, replies, dict(formats), first_lines, tuple(problems), tuple(notes.lines()))
 
 
-def clean(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dict[str, Any]]:
+def remaining_rows(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file unchanged, without malformed ones and those to drop.
 
     Args:
         path: As for ``check``, but not standard input: the file is read again.
         dropped: Sources of the rows to drop, from ``Findings.sources``.
     """
-    for item in _scan(path):
+    for item in _iter_rows_or_errors(path):
         if not isinstance(item, DataError) and item[0] not in dropped:
             yield item[1]
 
 
-def _scan(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
+def _iter_rows_or_errors(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
     """Yield every row or its error; errors of an existing file, such as being empty, are yielded too."""
     try:
         yield from iter_rows(path)
@@ -259,27 +262,27 @@ def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
         )
     for index, turn in enumerate(turns):
         where = f"messages[{index}]" if example.messages else "text"
-        if marker := MARKERS.search(turn["content"]) if example.messages else TOKENS.search(turn["content"]):
-            found = f"holds the marker {abbreviate(marker[0])} as text, at character {marker.start() + 1}"
+        if marker := MARKERS.search(turn["content"]) if example.messages else TEMPLATE_TOKENS.search(turn["content"]):
+            description = f"holds the marker {abbreviate(marker[0])} as text, at character {marker.start() + 1}"
             if example.messages:
-                yield "special-token", f"{where} {found}; give the turns, not their rendering"
+                yield "special-token", f"{where} {description}; give the turns, not their rendering"
             else:  # a text row is already rendered by its author
-                yield "template-token", f"{where} {found}; the text is learned as it stands, so no template is added"
-        if control := CONTROL.search(turn["content"]):
+                yield "template-token", f"{where} {description}; the text is learned as it stands, so no template is added"
+        if control := CONTROL_CHARACTERS.search(turn["content"]):
             yield "control-character", f"{where} holds the control character U+{ord(control[0]):04X} at character {control.start() + 1}"
 
 
-def _near(source: str, first: str, similarity: float) -> Problem:
+def _near_duplicate_problem(source: str, first: str, similarity: float) -> Problem:
     """Build the problem for a near duplicate."""
     return Problem("near-duplicate", source, f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")
 
 
-def _leaks(examples: Sequence[Example], against: Sequence[str], options: RowOptions) -> Iterator[Problem]:
+def _leak_problems(examples: Sequence[Example], against: Sequence[str], options: RowOptions) -> Iterator[Problem]:
     """Return the rows that also occur in the training files."""
     training = chain.from_iterable(read_examples(path, options) for path in against)
     for leak in find_leaks(examples, training):
-        same, how = ("the same", "") if leak.similarity == 1.0 else ("nearly the same", f" (similarity {leak.similarity:.2f})")
-        yield Problem("leak", leak.item, f"{same} prompt as {leak.row}{how}")
+        same, note = ("the same", "") if leak.similarity == 1.0 else ("nearly the same", f" (similarity {leak.similarity:.2f})")
+        yield Problem("leak", leak.item, f"{same} prompt as {leak.row}{note}")
 
 
 def task_problems(task: Task | None, example: Example) -> Iterator[tuple[str, str]]:

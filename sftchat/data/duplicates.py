@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from sftchat.data.read import line_of
-from sftchat.data.values import abbreviate
-from sftchat.text import normalise, words
+from sftchat.text import abbreviate, normalise, words
 from sftchat.types import Example
 
 SHINGLE_WORDS = 3
@@ -24,24 +23,24 @@ COMMON_SHARE = 0.3
 COMMON_TEXTS = 10
 """A shingle in more than this share of the texts, and in more than this many, belongs to the instruction."""
 
-Run = tuple[str, ...]
+Shingle = tuple[str, ...]
 
 
-def key(text: str) -> Run:
+def comparison_key(text: str) -> Shingle:
     """Return a key that ignores spaces, width, case and punctuation; for a text without other characters, the text itself."""
     return tuple(words(text)) or (normalise(text),)
 
 
-def shingles(text: Sequence[str]) -> set[Run]:
+def shingles(text: Sequence[str]) -> set[Shingle]:
     """Return all runs of ``SHINGLE_WORDS`` consecutive tokens."""
     return {tuple(text[at : at + SHINGLE_WORDS]) for at in range(len(text) - SHINGLE_WORDS + 1)}
 
 
-def common(texts: Iterable[set[Run]], number: int) -> frozenset[Run]:
+def common_shingles(texts: Iterable[set[Shingle]], number: int) -> frozenset[Shingle]:
     """Return the shingles that so many of ``number`` texts share that they belong to the instruction."""
     counts = Counter(run for text in texts for run in text)
-    most = max(COMMON_TEXTS, int(COMMON_SHARE * number))
-    return frozenset(run for run, count in counts.items() if count > most)
+    limit = max(COMMON_TEXTS, int(COMMON_SHARE * number))
+    return frozenset(run for run, count in counts.items() if count > limit)
 
 
 def prompt_text(example: Example) -> str:
@@ -49,7 +48,7 @@ def prompt_text(example: Example) -> str:
     return "\n".join(turn["content"] for turn in example.messages)
 
 
-def whole_text(example: Example) -> str:
+def conversation_text(example: Example) -> str:
     """Return the text of all turns, including the reply."""
     return "\n".join(turn["content"] for turn in example.conversation)
 
@@ -57,7 +56,7 @@ def whole_text(example: Example) -> str:
 K = TypeVar("K", str, bytes)
 
 
-class Repeats:
+class DuplicateFinder:
     """First occurrences of prompts, rows and ids; stored as hashes, so that a file may be larger than memory."""
 
     def __init__(self) -> None:
@@ -65,23 +64,23 @@ class Repeats:
         self.prompts: dict[bytes, str] = {}
         self.rows: dict[bytes, str] = {}
 
-    def problems(self, example: Example) -> Iterator[tuple[str, str]]:
+    def find(self, example: Example) -> Iterator[tuple[str, str]]:
         """Compare an example with all earlier ones; yields problem class and message."""
         line = line_of(example.source)
-        if example.id and (first := _before(self.ids, example.id, line)):
+        if example.id and (first := _first_occurrence(self.ids, example.id, line)):
             yield "duplicate-id", f"id {abbreviate(example.id)} is taken by line {first}; give every row its own"
         turns = example.conversation
-        first_row = _before(self.rows, digest(turns), line)
+        first_row = _first_occurrence(self.rows, digest(turns), line)
         # a text without a prompt, or a prompt without a reply, can be compared as a whole only
         replied = len(turns) > 1 and turns[-1]["role"] == "assistant"
-        first_prompt = _before(self.prompts, digest(turns[:-1]), line) if replied else ""
+        first_prompt = _first_occurrence(self.prompts, digest(turns[:-1]), line) if replied else ""
         if first_row:
             yield "duplicate", f"the same row as line {first_row}; remove one"
         elif first_prompt:
             yield "conflict", f"the same prompt as line {first_prompt} with another reply; keep one of them"
 
 
-def _before(table: dict[K, str], key: K, line: str) -> str:
+def _first_occurrence(table: dict[K, str], key: K, line: str) -> str:
     """Return the line of the first occurrence of a key; record it and return an empty string when this is the first."""
     if key in table:
         return table[key]
@@ -98,12 +97,12 @@ THRESHOLD = 0.8
 """Similarity from which rows are near duplicates: with one name replaced in a passage they are, with all names replaced they are not."""
 HASHES = 128
 BANDS = (16, 8)
-FIRST = 1000
+WARM_UP_ROWS = 1000
 """Number of rows to read before the first comparison, to determine the shingles of the instruction."""
 
 
 @dataclass(frozen=True)
-class Near:
+class NearDuplicate:
     """A row and the earlier row that it nearly duplicates.
 
     Attributes:
@@ -117,7 +116,7 @@ class Near:
     similarity: float
 
 
-class NearDuplicates:
+class NearDuplicateFinder:
     """Detects near duplicates of earlier kept rows (MinHash).
 
     A near duplicate is not compared with later rows: of a chain of slightly changed rows, the first is kept, and later ones that differ
@@ -130,8 +129,8 @@ class NearDuplicates:
     def __init__(self, threshold: float = THRESHOLD) -> None:
         self._threshold = threshold
         self._kept: list[tuple[str, Any]] = []
-        self._waiting: list[tuple[str, set[Run]]] = []
-        self._instruction: frozenset[Run] | None = None
+        self._waiting: list[tuple[str, set[Shingle]]] = []
+        self._instruction: frozenset[Shingle] | None = None
 
     @cached_property
     def _empty(self) -> Any:
@@ -147,40 +146,40 @@ class NearDuplicates:
 
         return MinHashLSH(num_perm=HASHES, params=BANDS)
 
-    def add(self, source: str, text: str) -> Iterator[Near]:
-        """Add a row; results may concern earlier rows, and there are none before ``FIRST`` rows were added.
+    def add(self, source: str, text: str) -> Iterator[NearDuplicate]:
+        """Add a row; results may concern earlier rows, and there are none before ``WARM_UP_ROWS`` rows were added.
 
         Args:
             source: Unique source of the row.
             text: Text of the row.
         """
-        found = shingles(words(text))
+        text_shingles = shingles(words(text))
         if self._instruction is not None:
-            yield from self._judge(source, found)
+            yield from self._compare(source, text_shingles)
             return
-        self._waiting.append((source, found))
-        if len(self._waiting) == FIRST:
-            yield from self.rest()
+        self._waiting.append((source, text_shingles))
+        if len(self._waiting) == WARM_UP_ROWS:
+            yield from self.flush()
 
-    def rest(self) -> Iterator[Near]:
+    def flush(self) -> Iterator[NearDuplicate]:
         """Process the buffered rows; call it after the last ``add``."""
         if self._instruction is None:
-            self._instruction = common((found for _, found in self._waiting), len(self._waiting))
-        waiting, self._waiting = self._waiting, []
-        for source, found in waiting:
-            yield from self._judge(source, found)
+            self._instruction = common_shingles((text_shingles for _, text_shingles in self._waiting), len(self._waiting))
+        buffered, self._waiting = self._waiting, []
+        for source, text_shingles in buffered:
+            yield from self._compare(source, text_shingles)
 
-    def _judge(self, source: str, found: set[Run]) -> Iterator[Near]:
+    def _compare(self, source: str, text_shingles: set[Shingle]) -> Iterator[NearDuplicate]:
         """Compare a row with the kept ones, and keep it when none is near."""
-        telling = found - (self._instruction or frozenset())
-        if len(telling) < MIN_SHINGLES:
+        distinctive = text_shingles - (self._instruction or frozenset())
+        if len(distinctive) < MIN_SHINGLES:
             return
         sketch = self._empty.copy()
-        sketch.update_batch([" ".join(run).encode() for run in telling])
-        alike = [(sketch.jaccard(self._kept[place][1]), -place) for place in self._index.query(sketch)]
-        similarity, place = max(alike, default=(0.0, 0))
+        sketch.update_batch([" ".join(run).encode() for run in distinctive])
+        similar = [(sketch.jaccard(self._kept[index][1]), -index) for index in self._index.query(sketch)]
+        similarity, index = max(similar, default=(0.0, 0))
         if similarity >= self._threshold:
-            yield Near(source, self._kept[-place][0], round(float(similarity), 2))
+            yield NearDuplicate(source, self._kept[-index][0], round(float(similarity), 2))
             return
         self._index.insert(len(self._kept), sketch, check_duplication=False)
         self._kept.append((source, sketch))

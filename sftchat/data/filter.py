@@ -9,7 +9,7 @@ from itertools import pairwise
 from random import Random
 from zlib import crc32
 
-from sftchat.data.duplicates import NearDuplicates, digest, whole_text
+from sftchat.data.duplicates import NearDuplicateFinder, conversation_text, digest
 from sftchat.data.read import line_of
 from sftchat.text import words
 from sftchat.types import Example
@@ -18,7 +18,7 @@ BUCKETS = 1 << 18
 """Dimension of the hashed vectors; n-grams with the same hash are counted together."""
 
 
-def most_different(texts: Iterable[str], number: int, seed: int) -> list[int]:
+def select_diverse(texts: Iterable[str], number: int, seed: int) -> list[int]:
     """Select rows so that the smallest distance between any two is large (Gonzalez 1985, greedy k-center: at most twice the optimum).
 
     A text is represented by the hashed, normalised frequencies of its words and word bigrams (each Chinese character is a word); the
@@ -35,30 +35,30 @@ def most_different(texts: Iterable[str], number: int, seed: int) -> list[int]:
     import numpy as np
     from scipy.sparse import csr_matrix
 
-    places: list[int] = []
+    buckets: list[int] = []
     counts: list[int] = []
     ends = [0]
     for text in texts:
-        said = words(text)
-        grams = Counter(crc32(" ".join(gram).encode()) % BUCKETS for gram in [*((word,) for word in said), *pairwise(said)])
-        places += grams.keys()
+        text_words = words(text)
+        grams = Counter(crc32(" ".join(gram).encode()) % BUCKETS for gram in [*((word,) for word in text_words), *pairwise(text_words)])
+        buckets += grams.keys()
         counts += grams.values()
-        ends.append(len(places))
+        ends.append(len(buckets))
     rows = len(ends) - 1
     if number >= rows:
         return list(range(rows))
-    vectors = csr_matrix((np.array(counts, dtype=np.float32), np.array(places, dtype=np.int32), np.array(ends)), shape=(rows, BUCKETS))
+    vectors = csr_matrix((np.array(counts, dtype=np.float32), np.array(buckets, dtype=np.int32), np.array(ends)), shape=(rows, BUCKETS))
     lengths = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
     vectors = vectors.multiply(1 / np.maximum(lengths, 1e-12)[:, None]).tocsr()
-    chosen = [Random(seed).randrange(rows)]
+    selected = [Random(seed).randrange(rows)]
     nearest = np.full(rows, np.inf)
     while True:
-        last = vectors[chosen[-1]]
-        nearest = np.minimum(nearest, 1 - np.asarray((vectors @ last.T).todense()).ravel())
-        nearest[chosen] = -np.inf  # duplicates of selected rows have distance 0 too and may still be selected
-        if len(chosen) == number:
-            return sorted(chosen)
-        chosen.append(int(np.argmax(nearest)))
+        newest = vectors[selected[-1]]
+        nearest = np.minimum(nearest, 1 - np.asarray((vectors @ newest.T).todense()).ravel())
+        nearest[selected] = -np.inf  # duplicates of selected rows have distance 0 too and may still be selected
+        if len(selected) == number:
+            return sorted(selected)
+        selected.append(int(np.argmax(nearest)))
 
 
 Rule = Callable[[Example], str]
@@ -66,7 +66,7 @@ Rule = Callable[[Example], str]
 
 
 @dataclass(frozen=True)
-class Selection:
+class FilterOptions:
     """Filter options.
 
     Attributes:
@@ -83,7 +83,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Removed:
+class RemovedRow:
     """A removed row.
 
     Attributes:
@@ -97,7 +97,7 @@ class Removed:
     message: str
 
 
-def removed(examples: Iterable[Example], selection: Selection) -> tuple[int, list[Removed]]:
+def find_removed(examples: Iterable[Example], selection: FilterOptions) -> tuple[int, list[RemovedRow]]:
     """Count the rows and return the removed ones.
 
     Rows are streamed, so a file may be larger than memory; only the selection for diversity needs all remaining rows.
@@ -111,39 +111,41 @@ def removed(examples: Iterable[Example], selection: Selection) -> tuple[int, lis
         PluginError: When a task's check or scorer raises.
     """
     rows = 0
-    gone: dict[str, Removed] = {}
+    removed: dict[str, RemovedRow] = {}
     first: dict[bytes, str] = {}
-    neighbours = NearDuplicates(selection.near) if selection.near else None
+    finder = NearDuplicateFinder(selection.near) if selection.near else None
     texts: dict[str, str] = {}
     for example in examples:
         rows += 1
         source = example.source
-        broken = next(((reason, words) for reason, rule in selection.rules.items() if (words := rule(example))), None)
-        if broken is not None:
-            gone[source] = Removed(source, *broken)
+        violation = next(((reason, reason_text) for reason, rule in selection.rules.items() if (reason_text := rule(example))), None)
+        if violation is not None:
+            removed[source] = RemovedRow(source, *violation)
             continue
         line = first.setdefault(digest(example.conversation), line_of(source))
         if line != line_of(source):
-            gone[source] = Removed(source, "duplicate", f"the same row as line {line}")
+            removed[source] = RemovedRow(source, "duplicate", f"the same row as line {line}")
             continue
-        text = whole_text(example)
+        text = conversation_text(example)
         if selection.keep is not None:
             texts[source] = text
-        if neighbours is not None:
-            for near in neighbours.add(source, text):
-                gone[near.source] = _near(near.source, near.first, near.similarity)
-    if neighbours is not None:
-        for near in neighbours.rest():
-            gone[near.source] = _near(near.source, near.first, near.similarity)
+        if finder is not None:
+            for duplicate in finder.add(source, text):
+                removed[duplicate.source] = _near_duplicate_row(duplicate.source, duplicate.first, duplicate.similarity)
+    if finder is not None:
+        for duplicate in finder.flush():
+            removed[duplicate.source] = _near_duplicate_row(duplicate.source, duplicate.first, duplicate.similarity)
     if selection.keep is not None:
-        left = {source: text for source, text in texts.items() if source not in gone}
-        chosen = set(most_different(left.values(), selection.keep, selection.seed))
-        for place, source in enumerate(left):
-            if place not in chosen:
-                gone[source] = Removed(source, "diversity", f"closer to one of the {len(chosen)} rows kept than those are to each other")
-    return rows, list(gone.values())
+        remaining = {source: text for source, text in texts.items() if source not in removed}
+        selected = set(select_diverse(remaining.values(), selection.keep, selection.seed))
+        for index, source in enumerate(remaining):
+            if index not in selected:
+                removed[source] = RemovedRow(
+                    source, "diversity", f"closer to one of the {len(selected)} rows kept than those are to each other"
+                )
+    return rows, list(removed.values())
 
 
-def _near(source: str, first: str, similarity: float) -> Removed:
+def _near_duplicate_row(source: str, first: str, similarity: float) -> RemovedRow:
     """Build the entry of a near duplicate."""
-    return Removed(source, "near-duplicate", f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")
+    return RemovedRow(source, "near-duplicate", f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")

@@ -21,23 +21,31 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sftchat.data.columns import LABELS, UnwantedReplyError, named_columns, suggestion
-from sftchat.data.notes import Notes
 from sftchat.data.read import read_rows
-from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions
-from sftchat.data.serialize import FORMATS, RESERVED, serialize
-from sftchat.data.tool_calls import normal_tools
-from sftchat.data.turns import check_order, read_turns, settled
-from sftchat.data.values import abbreviate, keys_of, text
+from sftchat.data.row_options import (
+    DEFAULT_ROW_OPTIONS,
+    LABEL_COLUMNS,
+    OnChange,
+    ReadingNotes,
+    RowOptions,
+    UnwantedReplyError,
+    map_columns,
+    suggest_map,
+)
+from sftchat.data.serialize import FORMATS, RESERVED_KEYS, serialize
+from sftchat.data.turns import check_order, normalize_tools, normalize_turns, read_turns, require_text
 from sftchat.errors import DataError
+from sftchat.text import abbreviate, keys_of
 from sftchat.types import Example, Message
 
-__all__ = ["FORMATS", "as_rows", "format_of", "read_examples", "serialize", "to_example", "with_ids"]
+__all__ = ["FORMATS", "assign_ids", "format_of", "read_examples", "serialize", "to_example", "to_rows"]
 
-SHAPES = "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text"
+EXPECTED_SHAPES = "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text"
 
 
-def read_examples(path: str | os.PathLike[str], options: RowOptions = AS_WRITTEN, notes: Notes | None = None) -> Iterator[Example]:
+def read_examples(
+    path: str | os.PathLike[str], options: RowOptions = DEFAULT_ROW_OPTIONS, notes: ReadingNotes | None = None
+) -> Iterator[Example]:
     """Read a file of rows of any format; stops at the first malformed row.
 
     Args:
@@ -61,28 +69,30 @@ def format_of(row: Mapping[str, Any]) -> str:
     keys = {
         key for key, value in row.items() if value is not None
     }  # in mixed files `datasets` adds every key to every row, with null values
-    found = []
+    formats = []
     if "messages" in keys:
-        found.append("evalset" if "gold" in row else "messages")
+        formats.append("evalset" if "gold" in row else "messages")
     if "conversations" in keys:
-        found.append("sharegpt")
+        formats.append("sharegpt")
     if keys >= {"prompt", "completion"}:
-        found.append("prompt-completion")
+        formats.append("prompt-completion")
     if keys >= {"chosen", "rejected"}:
-        found.append("preference")
+        formats.append("preference")
     if "instruction" in keys and keys & {"output", "response"}:
-        found.append("alpaca")
-    if len(found) > 1:
-        raise DataError(f"the row has the shapes {' and '.join(found)} at once; remove the keys of one")
-    if found:
-        return found[0]
+        formats.append("alpaca")
+    if len(formats) > 1:
+        raise DataError(f"the row has the shapes {' and '.join(formats)} at once; remove the keys of one")
+    if formats:
+        return formats[0]
     if "text" in keys:  # last: Alpaca and other files also have a rendered copy of the row under this key
         return "text"
-    hint = f"; read it with {remedy}" if (remedy := suggestion(row)) else ""
-    raise DataError(f"unknown shape of row, with the keys {keys_of(row)}; it needs one of: {SHAPES}{hint}")
+    hint = f"; read it with {remedy}" if (remedy := suggest_map(row)) else ""
+    raise DataError(f"unknown shape of row, with the keys {keys_of(row)}; it needs one of: {EXPECTED_SHAPES}{hint}")
 
 
-def to_example(row: Mapping[str, Any], source: str = "", options: RowOptions = AS_WRITTEN, notes: Notes | None = None) -> Example:
+def to_example(
+    row: Mapping[str, Any], source: str = "", options: RowOptions = DEFAULT_ROW_OPTIONS, notes: ReadingNotes | None = None
+) -> Example:
     """Convert a row of any format to an example.
 
     A final assistant turn becomes ``gold``, unless it contains more than text (tool calls): then it stays a turn.
@@ -108,59 +118,59 @@ def to_example(row: Mapping[str, Any], source: str = "", options: RowOptions = A
     return example
 
 
-def shape_of(row: Mapping[str, Any], options: RowOptions = AS_WRITTEN) -> str:
+def format_with_options(row: Mapping[str, Any], options: RowOptions = DEFAULT_ROW_OPTIONS) -> str:
     """Return the format name of a row after renaming its columns by ``options``.
 
     Raises:
         DataError: As for ``to_example``.
     """
-    return format_of(named_columns(row, options, lambda _: None))
+    return format_of(map_columns(row, options, lambda _: None))
 
 
-def _to_example(given: Mapping[str, Any], source: str, options: RowOptions, change: Change) -> tuple[Example, list[str]]:
+def _to_example(original_row: Mapping[str, Any], source: str, options: RowOptions, on_change: OnChange) -> tuple[Example, list[str]]:
     """Implement ``to_example``, with errors that lack the source; also return the unused columns."""
-    row = named_columns(given, options, change)
+    row = map_columns(original_row, options, on_change)
     shape = format_of(row)
     used = {"id", *_KEYS[shape]}
     gold: str | None = None
-    where = next(iter(_KEYS[shape]))
+    first_key = next(iter(_KEYS[shape]))
     if shape == "text":
         turns: tuple[Message, ...] = ()
-        gold = text(row["text"], "text")
+        gold = require_text(row["text"], "text")
     elif shape == "alpaca":
         turns, gold, used = _read_alpaca(row, used)
     elif shape == "prompt-completion":
-        turns = _read_pair(row, options, change)
+        turns = _read_pair(row, options, on_change)
     elif shape == "preference":  # without preference training, only the better reply of a pair is used
-        turns = _read_preferred(row, options, change)
-        change("of chosen and rejected only chosen is learned")
+        turns = _read_preferred(row, options, on_change)
+        on_change("of chosen and rejected only chosen is learned")
     else:
-        turns = read_turns(row[where], where, options, change)
+        turns = read_turns(row[first_key], first_key, options, on_change)
         if shape == "evalset":
-            gold = text(row["gold"], "gold")
+            gold = require_text(row["gold"], "gold")
     if shape != "text":
         if "system" in row:
-            turns, used = _with_system(row["system"], turns), used | {"system"}
-        turns = settled(turns, where, options, change)
-        check_order(turns, where, has_gold=gold is not None)
+            turns, used = _prepend_system(row["system"], turns), used | {"system"}
+        turns = normalize_turns(turns, first_key, options, on_change)
+        check_order(turns, first_key, has_gold=gold is not None)
     if gold is None and turns[-1]["role"] == "assistant" and set(turns[-1]) == {"role", "content"}:
         turns, gold = turns[:-1], turns[-1]["content"]
-    metadata = _metadata(row, {*used, "functions"})
-    unused = [key for key in metadata if key in row and row[key] is not None and key not in _MEANINGFUL]
-    if tools := _tools(row.get("functions"), metadata.pop("tools", None), change):
+    metadata = _read_metadata(row, {*used, "functions"})
+    unused = [key for key in metadata if key in row and row[key] is not None and key not in _USED_METADATA]
+    if tools := _read_tools(row.get("functions"), metadata.pop("tools", None), on_change):
         metadata["tools"] = tools
-    return Example(turns, gold, _id(row.get("id")), metadata, source), unused
+    return Example(turns, gold, _read_id(row.get("id")), metadata, source), unused
 
 
-_MEANINGFUL = {"tools", "rejected", "finish_reason", *LABELS}
+_USED_METADATA = {"tools", "rejected", "finish_reason", *LABEL_COLUMNS}
 """Metadata keys that are used here or when rows are checked."""
 
 
-def _tools(functions: Any, tools: Any, change: Change) -> list[dict[str, Any]]:
+def _read_tools(functions: Any, tools: Any, on_change: OnChange) -> list[dict[str, Any]]:
     """Return the tools of a row in normal form, from either key."""
     if functions and tools:
         raise DataError("the row has both tools and functions; remove one")
-    return normal_tools(functions, "functions", change) if functions else normal_tools(tools, "tools", change)
+    return normalize_tools(functions, "functions", on_change) if functions else normalize_tools(tools, "tools", on_change)
 
 
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -174,9 +184,9 @@ _KEYS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _with_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+def _prepend_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ...]:
     """Prepend the system prompt that a row has in a key of its own."""
-    if value is None or not text(value, "system", empty=True).strip():
+    if value is None or not require_text(value, "system", empty=True).strip():
         return turns
     if turns[0]["role"] == "system":
         raise DataError("the row has a system prompt under 'system' and another as its first turn; remove one")
@@ -185,22 +195,25 @@ def _with_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ...]:
 
 def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message, ...], str, set[str]]:
     """Join instruction and input with a blank line; reject rows with content that would be lost."""
-    for one, other in (("input", "context"), ("output", "response")):
-        if row.get(one) is not None and row.get(other) is not None:
-            raise DataError(f"the row has both {one} and {other}; remove one")
-    given = "input" if row.get("context") is None else "context"
-    reply = "output" if row.get("response") is None else "response"
-    parts = [text(row["instruction"], "instruction", empty=True), "" if row.get(given) is None else text(row[given], given, empty=True)]
+    for key, other in (("input", "context"), ("output", "response")):
+        if row.get(key) is not None and row.get(other) is not None:
+            raise DataError(f"the row has both {key} and {other}; remove one")
+    input_key = "input" if row.get("context") is None else "context"
+    reply_key = "output" if row.get("response") is None else "response"
+    parts = [
+        require_text(row["instruction"], "instruction", empty=True),
+        "" if row.get(input_key) is None else require_text(row[input_key], input_key, empty=True),
+    ]
     prompt = "\n\n".join(part for part in parts if part.strip())
     if not prompt:
-        raise DataError(f"instruction is empty and so is {given}; fill one or remove the row")
+        raise DataError(f"instruction is empty and so is {input_key}; fill one or remove the row")
     turn = Message(role="user", content=prompt)
     if all(part.strip() for part in parts):
         turn["context"] = parts[1]
-    return (*_history(row.get("history")), turn), text(row[reply], reply), used | {given, reply, "history"}
+    return (*_read_history(row.get("history")), turn), require_text(row[reply_key], reply_key), used | {input_key, reply_key, "history"}
 
 
-def _history(value: Any) -> Iterator[Message]:
+def _read_history(value: Any) -> Iterator[Message]:
     """Return the turns of earlier pairs of question and answer."""
     if value is None:
         return
@@ -208,42 +221,42 @@ def _history(value: Any) -> Iterator[Message]:
     for index, pair in enumerate(pairs):
         if not isinstance(pair, list) or len(pair) != 2:
             raise DataError(f"history[{index}] is {abbreviate(pair)}, must be a pair of what was asked and what was answered")
-        for role, said, place in zip(("user", "assistant"), pair, (0, 1), strict=True):
-            yield Message(role=role, content=text(said, f"history[{index}][{place}]"))
+        for role, content, position in zip(("user", "assistant"), pair, (0, 1), strict=True):
+            yield Message(role=role, content=require_text(content, f"history[{index}][{position}]"))
 
 
-def _read_pair(row: Mapping[str, Any], options: RowOptions, change: Change) -> tuple[Message, ...]:
+def _read_pair(row: Mapping[str, Any], options: RowOptions, on_change: OnChange) -> tuple[Message, ...]:
     """Read prompt and completion, both as text or both as turns."""
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
-        turns = read_turns(completion, "completion", options, change)
+        turns = read_turns(completion, "completion", options, on_change)
         if turns[-1]["role"] != "assistant":
             raise DataError(f"completion ends with the role {abbreviate(turns[-1]['role'])}, must end with an assistant turn")
-        return (*read_turns(prompt, "prompt", options, change), *turns)
+        return (*read_turns(prompt, "prompt", options, on_change), *turns)
     for key, other in (("prompt", completion), ("completion", prompt)):
         if isinstance(other, str) and isinstance(row[key], list):
             raise DataError(f"{key} is a list of turns and the other half is text; write both as text or both as turns")
     return (
-        Message(role="user", content=text(prompt, "prompt")),
-        Message(role="assistant", content=text(completion, "completion")),
+        Message(role="user", content=require_text(prompt, "prompt")),
+        Message(role="assistant", content=require_text(completion, "completion")),
     )
 
 
-def _read_preferred(row: Mapping[str, Any], options: RowOptions, change: Change) -> tuple[Message, ...]:
+def _read_preferred(row: Mapping[str, Any], options: RowOptions, on_change: OnChange) -> tuple[Message, ...]:
     """Read the prompt and the chosen reply of a preference pair; turns under ``chosen`` may include the prompt."""
     prompt, chosen = row.get("prompt"), row["chosen"]
     if isinstance(chosen, list):
-        turns = read_turns(chosen, "chosen", options, change)
+        turns = read_turns(chosen, "chosen", options, on_change)
         if turns[0]["role"] != "assistant":
             return turns
         if isinstance(prompt, str):
-            return (Message(role="user", content=text(prompt, "prompt")), *turns)
+            return (Message(role="user", content=require_text(prompt, "prompt")), *turns)
     if prompt is None:
         raise DataError("the row has chosen and rejected and no prompt; name its column with --map prompt=COLUMN")
-    return _read_pair({"prompt": prompt, "completion": chosen}, options, change)
+    return _read_pair({"prompt": prompt, "completion": chosen}, options, on_change)
 
 
-def _id(value: Any) -> str:
+def _read_id(value: Any) -> str:
     """Return the id of a row as text; empty when it has none."""
     if value is None:
         return ""
@@ -252,31 +265,31 @@ def _id(value: Any) -> str:
     raise DataError(f"id is {abbreviate(value)}, must be text or a whole number")
 
 
-def _metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
+def _read_metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
     """Return the keys that the format does not use, with an object under ``metadata`` merged."""
-    rest = {key: value for key, value in row.items() if key not in used and not (value is None and key in RESERVED)}
-    if not isinstance(rest.get("metadata"), dict):
-        return rest
-    inner = rest.pop("metadata")
-    both = sorted(inner.keys() & rest.keys())
-    if both:
-        raise DataError(f"key {abbreviate(both[0])} stands both in the row and in its metadata; remove one")
-    return {**rest, **inner}
+    metadata = {key: value for key, value in row.items() if key not in used and not (value is None and key in RESERVED_KEYS)}
+    if not isinstance(metadata.get("metadata"), dict):
+        return metadata
+    nested = metadata.pop("metadata")
+    duplicate_keys = sorted(nested.keys() & metadata.keys())
+    if duplicate_keys:
+        raise DataError(f"key {abbreviate(duplicate_keys[0])} stands both in the row and in its metadata; remove one")
+    return {**metadata, **nested}
 
 
-def with_ids(examples: Iterable[Example]) -> Iterator[Example]:
+def assign_ids(examples: Iterable[Example]) -> Iterator[Example]:
     """Give ids to examples without one, from ``row-000001``, and reject duplicate ids.
 
     Raises:
         DataError: When an id is duplicate; names both lines.
     """
-    seen: dict[str, str] = {}
+    first_sources: dict[str, str] = {}
     for number, example in enumerate(examples, 1):
         identified = example if example.id else replace(example, id=f"row-{number:06d}")
         source = example.source or f"row {number}"
-        if identified.id in seen:
-            raise DataError(f"id {abbreviate(identified.id)} is taken by {seen[identified.id]}; give every row its own", source)
-        seen[identified.id] = source
+        if identified.id in first_sources:
+            raise DataError(f"id {abbreviate(identified.id)} is taken by {first_sources[identified.id]}; give every row its own", source)
+        first_sources[identified.id] = source
         yield identified
 
 
@@ -288,11 +301,11 @@ def examples_hash(examples: Iterable[Example]) -> str:
     return digest.hexdigest()
 
 
-def as_rows(examples: Iterable[Example], shape: str) -> Iterator[dict[str, Any]]:
+def to_rows(examples: Iterable[Example], shape: str) -> Iterator[dict[str, Any]]:
     """Convert examples to rows of a format; rows of an evalset get ids, because baselines refer to items by id.
 
     Raises:
         DataError: When the format cannot represent an example, or ids are duplicate.
     """
-    for example in with_ids(examples) if shape == "evalset" else examples:
+    for example in assign_ids(examples) if shape == "evalset" else examples:
         yield serialize(example, shape)

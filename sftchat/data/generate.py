@@ -6,8 +6,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sftchat._util.returned import copied, plain_example
-from sftchat._util.third_party import Malformed, call_plugin, iterate_plugin
+from sftchat._util.plugin_calls import Malformed, call_plugin, copy_json, iterate_plugin, plain_example
 from sftchat.errors import PluginError, UsageError, message_of, unknown
 from sftchat.task import Task
 from sftchat.types import Example
@@ -32,19 +31,19 @@ def parse_options(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
     Raises:
         UsageError: When a pair has no ``=``, a name is unknown or given twice, or a value has the wrong type.
     """
-    known = generator_options(task)
+    defaults = generator_options(task)
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = (part.strip() for part in pair.partition("="))
         name = name.replace("-", "_")
         if not equals:
             raise UsageError(f"option '{pair}' has no '='; write it as NAME=VALUE")
-        if name not in known:
-            raise UsageError(unknown(f"option of task {task.name}", name, known))
+        if name not in defaults:
+            raise UsageError(unknown(f"option of task {task.name}", name, defaults))
         if name in options:
             raise UsageError(f"option '{name}' is given twice; give it once")
-        options[name] = _convert(name, value, known[name])
-    missing = [name for name, default in known.items() if default is REQUIRED and name not in options]
+        options[name] = _convert(name, value, defaults[name])
+    missing = [name for name, default in defaults.items() if default is REQUIRED and name not in options]
     if missing:
         raise UsageError(f"task '{task.name}' needs the option '{missing[0]}'; give --option {missing[0]}=VALUE")
     return options
@@ -56,12 +55,12 @@ def _convert(name: str, value: str, default: Any) -> Any:
         if value.lower() in TRUE + FALSE:
             return value.lower() in TRUE
         raise UsageError(f"option '{name}' is '{value}', must be true or false")
-    for kind, words in ((int, "a whole number"), (float, "a number")):
+    for kind, expected in ((int, "a whole number"), (float, "a number")):
         if isinstance(default, kind):
             try:
                 return kind(value)
             except ValueError:
-                raise UsageError(f"option '{name}' is '{value}', must be {words}, such as {default}") from None
+                raise UsageError(f"option '{name}' is '{value}', must be {expected}, such as {default}") from None
     if isinstance(default, (tuple, list)):
         return type(default)(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -80,25 +79,27 @@ def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] 
         UsageError: When the generator rejects an option value.
         PluginError: When the generator raises, or yields another number of examples.
     """
-    what = f"the generator of task '{task.name}'"
+    generator = f"the generator of task '{task.name}'"
     count = 0
-    rows: dict[str, int] = {}
+    rows_by_id: dict[str, int] = {}
 
-    def begun() -> Iterable[Example]:
-        return task.generate(n, seed, **copied(dict(options or {})))
+    def start() -> Iterable[Example]:
+        return task.generate(n, seed, **copy_json(dict(options or {})))
 
     def occasion() -> str:
         return f"after {count} rows"
 
     try:
-        for given in iterate_plugin(what, call_plugin(what, begun, doing=occasion, may_refuse=True), doing=occasion, may_refuse=True):
-            example = call_plugin(what, plain_example, given, doing=occasion)
+        for item in iterate_plugin(
+            generator, call_plugin(generator, start, doing=occasion, may_refuse=True), doing=occasion, may_refuse=True
+        ):
+            example = call_plugin(generator, plain_example, item, doing=occasion)
             if count == n:
-                raise PluginError(f"{what} gave more than the {n} rows it was asked for")
+                raise PluginError(f"{generator} gave more than the {n} rows it was asked for")
             count += 1
-            if example.id and rows.setdefault(example.id, count) != count:
+            if example.id and rows_by_id.setdefault(example.id, count) != count:
                 raise PluginError(
-                    f"{what} gave the id '{example.id}' to row {rows[example.id]} and to row {count}; "
+                    f"{generator} gave the id '{example.id}' to row {rows_by_id[example.id]} and to row {count}; "
                     "give every row its own, such as f'{seed}-{index}'"
                 )
             yield example
@@ -109,4 +110,4 @@ def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] 
             raise UsageError(f"task '{task.name}': {message_of(refusal)}") from refusal
         raise
     if count < n:
-        raise PluginError(f"{what} gave {count} rows, {n} were asked for")
+        raise PluginError(f"{generator} gave {count} rows, {n} were asked for")

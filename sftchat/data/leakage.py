@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sftchat.data.duplicates import MIN_SHINGLES, Run, common, key, prompt_text, shingles
+from sftchat.data.duplicates import MIN_SHINGLES, Shingle, common_shingles, comparison_key, prompt_text, shingles
 from sftchat.text import words
 from sftchat.types import Example
 
@@ -49,26 +49,26 @@ def find_leaks(items: Sequence[Example], training: Iterable[Example], *, thresho
         One leak, the most similar row, for each leaking item, in item order.
     """
     texts = [prompt_text(item) for item in items]
-    same: dict[Run, list[int]] = defaultdict(list)
+    items_by_key: dict[Shingle, list[int]] = defaultdict(list)
     for item, text in enumerate(texts):
-        same[key(text)].append(item)
-    found = [shingles(words(text)) for text in texts]
-    instruction = common(found, len(texts))
-    index: dict[Run, list[int]] = defaultdict(list)
-    for item, of_item in enumerate(found):
-        for run in of_item - instruction:
+        items_by_key[comparison_key(text)].append(item)
+    item_shingles = [shingles(words(text)) for text in texts]
+    instruction = common_shingles(item_shingles, len(texts))
+    index: dict[Shingle, list[int]] = defaultdict(list)
+    for item, own_shingles in enumerate(item_shingles):
+        for run in own_shingles - instruction:
             index[run].append(item)
-    sizes = [len(of_item - instruction) for of_item in found]
+    sizes = [len(own_shingles - instruction) for own_shingles in item_shingles]
     best: dict[int, tuple[float, str]] = {}
     for row in training:
         text = prompt_text(row)
-        for item in same.get(key(text), ()):
-            _keep(best, item, 1.0, row.source)
-        of_row = shingles(words(text)) - instruction
-        shared = Counter(item for run in of_row for item in index.get(run, ()))
+        for item in items_by_key.get(comparison_key(text), ()):
+            _update_best(best, item, 1.0, row.source)
+        row_shingles = shingles(words(text)) - instruction
+        shared = Counter(item for run in row_shingles for item in index.get(run, ()))
         for item, count in shared.items():
             if sizes[item] >= MIN_SHINGLES:
-                _keep(best, item, count / (sizes[item] + len(of_row) - count), row.source)
+                _update_best(best, item, count / (sizes[item] + len(row_shingles) - count), row.source)
     return tuple(
         Leak(items[item].id, items[item].source, source, round(similarity, 3))
         for item, (similarity, source) in sorted(best.items())
@@ -76,7 +76,7 @@ def find_leaks(items: Sequence[Example], training: Iterable[Example], *, thresho
     )
 
 
-def _keep(best: dict[int, tuple[float, str]], item: int, similarity: float, source: str) -> None:
+def _update_best(best: dict[int, tuple[float, str]], item: int, similarity: float, source: str) -> None:
     """Update the most similar row of an item; the first of equals wins."""
     if similarity > best.get(item, (0.0, ""))[0]:
         best[item] = (similarity, source)

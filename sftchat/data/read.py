@@ -9,35 +9,47 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from difflib import get_close_matches
 from io import BufferedReader
-from itertools import chain
 from json import JSONDecodeError, JSONDecoder, dumps
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sftchat._util.parsing import MAX_BYTES, MAX_DEPTH, UTF16_MARKS, bounded_lines, iconv, one_of_each, too_deep
-from sftchat.data.arrays import Refused, array_rows, reason
-from sftchat.data.delimited import delimited_rows, delimiter_of
-from sftchat.data.tables import HUB, PARQUET, hub_rows, parquet_rows
-from sftchat.errors import DataError
+from sftchat._util.parsing import MAX_BYTES, MAX_DEPTH, UTF16_MARKS, iconv_command, iter_bounded_lines, reject_duplicate_keys, too_deep
+from sftchat.data.tables import HUB, PARQUET, delimited_rows, delimiter_of, hub_rows, parquet_rows
+from sftchat.errors import DataError, os_reason
 
 Row = tuple[str, dict[str, Any]]
 """Source and row: ``file:line``, with ``:column`` when an array element starts on the same line as the previous one."""
 
-PIECE = 1 << 20
-"""Bytes to read at once from an array."""
-READ = "one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
-PEEKED = 4096
+MAX_ARRAY_BYTES = 1 << 30
+"""Maximum size in bytes of a JSON array, which is held in memory; JSONL has no such limit."""
+UNREAD = "the rest of the array was not read"
+EXPECTED_INPUT = "one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
+PEEK_BYTES = 4096
 """Number of first bytes that are checked for being text."""
 BLANKS = b" \t\r\n"
+_BLANKS = re.compile(r"[ \t\n\r]*")
 BOM = b"\xef\xbb\xbf"
 BINARY_FORMATS = {
     b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"ARROW1": "Arrow", b"%PDF": "PDF", b"\x89PNG": "PNG", b"GGUF": "GGUF", b"\x28\xb5\x2f\xfd": "zstd",
     b"\xfd7zXZ": "xz", b"SQLite format 3": "SQLite",
 }  # fmt: skip
+
+
+class RowError(Exception):
+    """Invalid content; converted to a DataError where the file name is known.
+
+    Args:
+        message: The error.
+        line: Its line, if it is not the current one.
+    """
+
+    def __init__(self, message: str, line: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
 
 
 def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
@@ -75,17 +87,17 @@ def iter_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
     except ValueError as error:  # a NUL byte in the path
         raise DataError(f"cannot be opened: {error}", repr(name)) from None
     except FileNotFoundError:
-        raise DataError(_missing(Path(path)), name) from None
+        raise DataError(_missing_file_message(Path(path)), name) from None
     except IsADirectoryError:
-        raise DataError(_folder(Path(path)), name) from None
+        raise DataError(_folder_message(Path(path)), name) from None
     except OSError as error:
-        raise DataError(f"cannot be opened: {_reason(error)}", name) from None
+        raise DataError(f"cannot be opened: {os_reason(error)}", name) from None
     try:
         with stream as lines:
             delimiter = delimiter_of(name)
-            yield from delimited_rows(lines, name, delimiter) if delimiter else _scan(lines, name)
+            yield from delimited_rows(lines, name, delimiter) if delimiter else _read_stream(lines, name)
     except OSError as error:
-        raise DataError(f"cannot be read: {_reason(error)}", name) from None
+        raise DataError(f"cannot be read: {os_reason(error)}", name) from None
 
 
 def parse_row(line: bytes, source: str, start: int, number: int) -> dict[str, Any]:
@@ -101,53 +113,56 @@ def parse_row(line: bytes, source: str, start: int, number: int) -> dict[str, An
         DataError: When it is malformed.
     """
     try:
-        return _as_row(_parse(_decode(line.rstrip(b"\r\n"), start, number)), line)
-    except Refused as error:
+        return _check_row(_parse_json(_decode(line.rstrip(b"\r\n"), start, number)), line)
+    except RowError as error:
         raise DataError(str(error), source) from None
 
 
 def line_of(source: str) -> str:
     """Return the line, or line and column, of a source; empty when it has none."""
-    found = re.search(r":(\d+(?::\d+)?)$", source)
-    return found[1] if found else ""
+    match = re.search(r":(\d+(?::\d+)?)$", source)
+    return match[1] if match else ""
 
 
-def _scan(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
+def _read_stream(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
     """Distinguish array and lines by the first non-blank byte, and read the rest; never seeks, so pipes work."""
     offset = 0
-    found = False
-    marked = 0
-    for number, line, cut_off in bounded_lines(stream):
+    has_rows = False
+    bom_length = 0
+    for number, line, cut_off in iter_bounded_lines(stream):
         start = offset
         offset += len(line)
         if number == 1:
             if line.startswith(PARQUET):
                 yield from _parquet(name)
                 return
-            _refuse_other_formats(line, stream, name)
+            _reject_other_formats(line, stream, name)
             if line.startswith(BOM):
-                line, start, marked = line[len(BOM) :], len(BOM), len(BOM)
+                line, start, bom_length = line[len(BOM) :], len(BOM), len(BOM)
         if not line.strip(BLANKS):
             continue
-        if not found and line.lstrip(BLANKS).startswith(b"["):
-            yield from _array(chain([line], iter(lambda: stream.read(PIECE), b"")), name, number, start)
+        if not has_rows and line.lstrip(BLANKS).startswith(b"["):
+            raw = line + stream.read(MAX_ARRAY_BYTES - len(line) + 1)
+            if len(raw) > MAX_ARRAY_BYTES:
+                raise DataError(f"the array is longer than {MAX_ARRAY_BYTES >> 20} MiB; give one JSON object a line (JSONL)", name)
+            yield from _read_array(raw, name, number, start)
             return
-        found = True
+        has_rows = True
         source = f"{name}:{number}"
         if cut_off:
-            what = (
+            problem = (
                 "holds NUL bytes; the file is damaged or not text"
                 if b"\0" in line
-                else f"is longer than {MAX_BYTES >> 20} MiB; give {READ}"
+                else f"is longer than {MAX_BYTES >> 20} MiB; give {EXPECTED_INPUT}"
             )
-            raise DataError(f"the line {what}", source)
+            raise DataError(f"the line {problem}", source)
         try:
             yield source, parse_row(line, source, start, number)
         except DataError as error:
             yield error
-    if not found:
-        what = "the file holds only blank lines" if offset > marked else "the file is empty"
-        raise DataError(f"{what}; give {READ}", name)
+    if not has_rows:
+        problem = "the file holds only blank lines" if offset > bom_length else "the file is empty"
+        raise DataError(f"{problem}; give {EXPECTED_INPUT}", name)
 
 
 def _parquet(name: str) -> Iterator[Row]:
@@ -157,37 +172,63 @@ def _parquet(name: str) -> Iterator[Row]:
     yield from parquet_rows(name)
 
 
-def _array(raw: Iterable[bytes], name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
+def _read_array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
     """Read the rows of a JSON array, each with its start line."""
-    line = first_line
+    line = previous = 0
     try:
-        empty = True
-        before = 0
-        for line, column, value, part in array_rows(_pieces(raw, start, first_line), _DECODER, first_line):
-            empty = False
-            source = f"{name}:{line}:{column}" if line == before else f"{name}:{line}"
-            before = line
+        for line, column, value, text in _elements(_decode(raw, start, first_line), first_line):
+            source = f"{name}:{line}:{column}" if line == previous else f"{name}:{line}"
+            previous = line
             try:
-                yield source, _as_row(value, part.encode())
-            except Refused as error:
+                yield source, _check_row(value, text.encode())
+            except RowError as error:
                 yield DataError(str(error), source)
-        if empty:
-            raise DataError(f"the array is empty; give {READ}", name)
-    except Refused as error:
+        if not line:
+            raise DataError(f"the array is empty; give {EXPECTED_INPUT}", name)
+    except RowError as error:
         yield DataError(str(error), f"{name}:{error.line or line}")
 
 
-def _pieces(raw: Iterable[bytes], start: int, line: int) -> Iterator[str]:
-    """Decode UTF-8 in pieces; bytes of a split character are kept for the next piece."""
-    held = b""
-    for piece in raw:
-        held += piece
-        # a character has at most four bytes, so one of the last three may start an incomplete one
-        end = next((len(held) - back for back in range(1, min(3, len(held)) + 1) if held[-back] >= 0xC0), len(held))
-        whole, held = held[:end], held[end:]
-        yield _decode(whole, start, line)
-        start, line = start + len(whole), line + whole.count(b"\n")
-    yield _decode(held, start, line)
+def _elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
+    """Yield line, column, value and source text of each element of a JSON array whose first line has the given number."""
+    counted, newline = 0, -1
+
+    def locate(position: int) -> tuple[int, int]:
+        """Return line and column of a position; positions must not decrease between calls."""
+        nonlocal line, counted, newline
+        line += text.count("\n", counted, position)
+        newline = max(newline, text.rfind("\n", counted, position))
+        counted = position
+        return line, position - newline
+
+    def skip_blanks(position: int) -> int:
+        return _BLANKS.match(text, position).end()  # type: ignore[union-attr]  # matches the empty text too
+
+    at = skip_blanks(skip_blanks(0) + 1)
+    expects_element = text[at : at + 1] != "]"
+    while expects_element and at < len(text):
+        start, (line, column) = at, locate(at)
+        try:
+            value, at = _DECODER.raw_decode(text, at)
+        except JSONDecodeError as error:
+            line, column = locate(error.pos)
+            raise RowError(f"malformed JSON at column {column}: {_json_error(error)}; {UNREAD}", line) from None
+        except RecursionError:
+            raise RowError(f"lists and objects lie too deep in one another; {UNREAD}", line) from None
+        except RowError as error:  # from a hook of the decoder
+            raise RowError(str(error), line) from None
+        yield line, column, value, text[start:at]
+        at = skip_blanks(at)
+        if expects_element := text[at : at + 1] == ",":
+            at = skip_blanks(at + 1)
+    line, column = locate(at)
+    if at >= len(text):
+        raise RowError("the array does not end; is the file cut off?", line)
+    if text[at] != "]":
+        raise RowError(f"malformed JSON at column {column}: expecting ',' or ']'; {UNREAD}", line)
+    if (after := skip_blanks(at + 1)) < len(text):
+        line, column = locate(after)
+        raise RowError(f"text after the end of the array at column {column}; give one array, or one object a line", line)
 
 
 def _decode(raw: bytes, start: int, line: int) -> str:
@@ -196,107 +237,107 @@ def _decode(raw: bytes, start: int, line: int) -> str:
         text = raw.decode()
     except UnicodeDecodeError as error:
         line += raw.count(b"\n", 0, error.start)
-        raise Refused(f"not UTF-8 at byte {start + error.start}; convert it, such as with: {iconv('GB18030')}", line) from None
+        raise RowError(f"not UTF-8 at byte {start + error.start}; convert it, such as with: {iconv_command('GB18030')}", line) from None
     if "\0" in text:
         at = text.index("\0")
         line += text.count("\n", 0, at)
-        raise Refused(f"NUL byte at column {at - text.rfind(chr(10), 0, at)}; the file is damaged or not text", line)
+        raise RowError(f"NUL byte at column {at - text.rfind(chr(10), 0, at)}; the file is damaged or not text", line)
     return text
 
 
-def _parse(text: str) -> Any:
+def _json_error(error: JSONDecodeError) -> str:
+    """Return the parser's message in lower case."""
+    return error.msg[:1].lower() + error.msg[1:]
+
+
+def _parse_json(text: str) -> Any:
     try:
         return _DECODER.decode(text)
     except JSONDecodeError as error:
-        raise Refused(f"malformed JSON at column {error.colno}: {reason(error)}; give {READ}") from None
+        raise RowError(f"malformed JSON at column {error.colno}: {_json_error(error)}; give {EXPECTED_INPUT}") from None
     except RecursionError:
-        raise Refused(TOO_DEEP) from None
+        raise RowError(TOO_DEEP) from None
 
 
-def _as_row(value: Any, raw: bytes) -> dict[str, Any]:
+def _check_row(value: Any, raw: bytes) -> dict[str, Any]:
     """Reject values that are not rows or cannot be written again; ``raw`` allows a quick check first."""
     if not isinstance(value, dict):
         kind = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
-        raise Refused(f'the row is {kind}, must be an object such as {{"messages": [...]}}')
+        raise RowError(f'the row is {kind}, must be an object such as {{"messages": [...]}}')
     if too_deep(value, raw):
-        raise Refused(TOO_DEEP)
+        raise RowError(TOO_DEEP)
     if b"\\u" in raw:
         try:
             dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             half = f"\\u{ord(error.object[error.start]):04x}"
-            raise Refused(f"lone surrogate {half}, half of a character; remove it or write both halves") from None
+            raise RowError(f"lone surrogate {half}, half of a character; remove it or write both halves") from None
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Reject duplicate keys."""
     try:
-        return one_of_each(pairs)
+        return reject_duplicate_keys(pairs)
     except ValueError as error:
-        raise Refused(str(error)) from None
+        raise RowError(str(error)) from None
 
 
-def _integer(text: str) -> int:
+def _parse_integer(text: str) -> int:
     """Reject integers that Python cannot convert."""
     try:
         return int(text)
     except ValueError:
-        raise Refused(f"number {text[:12]}… has {len(text.lstrip('-'))} digits, too large to read; write it as text") from None
+        raise RowError(f"number {text[:12]}… has {len(text.lstrip('-'))} digits, too large to read; write it as text") from None
 
 
-def _real(text: str) -> float:
+def _parse_float(text: str) -> float:
     """Reject floats that would become infinite."""
     value = float(text)
     if math.isinf(value):
-        raise Refused(f"number {text[:24]} is too large to read; the largest is about 1.8e308")
+        raise RowError(f"number {text[:24]} is too large to read; the largest is about 1.8e308")
     return value
 
 
-def _constant(text: str) -> Any:
+def _reject_constant(text: str) -> Any:
     """Reject ``NaN``, ``Infinity`` and ``-Infinity``, which Python parses and JSON does not have."""
-    raise Refused(f"{text} is not JSON; write null or a number")
+    raise RowError(f"{text} is not JSON; write null or a number")
 
 
-_DECODER = JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_real, parse_constant=_constant)
+_DECODER = JSONDecoder(object_pairs_hook=_build_object, parse_int=_parse_integer, parse_float=_parse_float, parse_constant=_reject_constant)
 TOO_DEEP = f"lists and objects lie more than {MAX_DEPTH} deep in one another; flatten the row"
 
 
-def _refuse_other_formats(line: bytes, stream: BinaryIO, name: str) -> None:
+def _reject_other_formats(line: bytes, stream: BinaryIO, name: str) -> None:
     """Name common other formats by their first bytes, and reject binary data."""
     for mark, kind in BINARY_FORMATS.items():
         if line.startswith(mark):
-            raise DataError(f"the file is {kind}, which is not read; give {READ}", name)
+            raise DataError(f"the file is {kind}, which is not read; give {EXPECTED_INPUT}", name)
     if line.startswith(UTF16_MARKS):
-        raise DataError(f"the file is UTF-16, not UTF-8; convert it, such as with: {iconv('UTF-16')}", name)
-    head = (line[:PEEKED] + (stream.peek(PEEKED) if isinstance(stream, BufferedReader) else b""))[:PEEKED]
+        raise DataError(f"the file is UTF-16, not UTF-8; convert it, such as with: {iconv_command('UTF-16')}", name)
+    head = (line[:PEEK_BYTES] + (stream.peek(PEEK_BYTES) if isinstance(stream, BufferedReader) else b""))[:PEEK_BYTES]
     if b"\0" in head and not head.removeprefix(BOM).lstrip(BLANKS).startswith((b"{", b"[")):
-        raise DataError(f"the file is binary or damaged: it holds NUL bytes; give {READ}", name)
+        raise DataError(f"the file is binary or damaged: it holds NUL bytes; give {EXPECTED_INPUT}", name)
 
 
-def _missing(path: Path) -> str:
+def _missing_file_message(path: Path) -> str:
     """Return the error for a missing file, with the most similar existing name."""
     folder = path.parent
     if not folder.is_dir():
         return f"no such file: there is no folder '{folder}'"
-    near = get_close_matches(path.name, _names(folder), n=1)
-    return f"no such file; did you mean '{folder / near[0]}'?" if near else f"no such file in folder '{folder}'"
+    similar = get_close_matches(path.name, _list_folder(folder), n=1)
+    return f"no such file; did you mean '{folder / similar[0]}'?" if similar else f"no such file in folder '{folder}'"
 
 
-def _folder(path: Path) -> str:
+def _folder_message(path: Path) -> str:
     """Return the error for a folder, with a data file in it as a suggestion."""
-    names = [name for name in _names(path) if name.endswith((".jsonl", ".json", ".csv", ".tsv", ".parquet"))]
+    names = [name for name in _list_folder(path) if name.endswith((".jsonl", ".json", ".csv", ".tsv", ".parquet"))]
     return f"is a folder; give a file, such as '{path / names[0]}'" if names else "is a folder without a file of rows in it; give a file"
 
 
-def _names(folder: Path) -> list[str]:
+def _list_folder(folder: Path) -> list[str]:
     """Return the names in a folder; empty when it is not readable."""
     try:
         return sorted(entry.name for entry in folder.iterdir())
     except OSError:
         return []
-
-
-def _reason(error: OSError) -> str:
-    """Return the operating system's message."""
-    return (error.strerror or str(error)).lower()

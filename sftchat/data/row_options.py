@@ -1,25 +1,32 @@
-"""Options for reading rows, shared by all commands."""
+"""Options for reading rows, shared by all commands, their effect on the columns of a row, and notes of what was changed.
+
+Columns are renamed to the names by which formats are detected; columns that change the meaning of a row are handled or rejected.
+"""
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftchat._util.parsing import from_json
+from sftchat._util.parsing import from_json, load_json
 from sftchat.errors import DataError, UsageError, unknown
+from sftchat.text import abbreviate, keys_of, pluralize
 
-NAMES = (
+COLUMN_NAMES = (
     "messages", "conversations", "prompt", "completion", "chosen", "rejected", "instruction", "input", "output", "system", "history", "text", "gold",
     "tools", "id", "label",
 )  # fmt: skip
 """Column names by which formats are detected; valid names of ``--map NAME=COLUMN``."""
 
-Change = Callable[[str], None]
+OnChange = Callable[[str], None]
 """Called with one line that describes a change made while reading a row."""
 
 
-def unreported(_: str) -> None:
+def ignore_change(_: str) -> None:
     """Report no change."""
 
 
@@ -29,7 +36,7 @@ class RowOptions:
 
     Attributes:
         roles: Additional role names, such as ``{"narrator": "user"}``.
-        columns: The column to read for a name of ``NAMES``, such as ``{"prompt": "question"}``.
+        columns: The column to read for a name of ``COLUMN_NAMES``, such as ``{"prompt": "question"}``.
         label_column: Column whose value becomes the reply, for rows of text and label; empty for none.
         label_instruction: Instruction before the text of such rows; empty for none.
         merge_turns: Join consecutive turns of the same role.
@@ -53,16 +60,16 @@ class RowOptions:
             raise UsageError("--label-instruction stands in front of the text of labelled rows; give --label-column as well")
 
     @property
-    def given(self) -> dict[str, Any]:
-        """Return the non-default options for a manifest; ``RowOptions(**given)`` restores them."""
+    def non_default(self) -> dict[str, Any]:
+        """Return the non-default options for a manifest; ``RowOptions(**non_default)`` restores them."""
         return {
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in vars(self).items()
-            if value != getattr(AS_WRITTEN, name)
+            if value != getattr(DEFAULT_ROW_OPTIONS, name)
         }
 
 
-AS_WRITTEN = RowOptions()
+DEFAULT_ROW_OPTIONS = RowOptions()
 """Default options: read rows unchanged."""
 
 
@@ -81,7 +88,7 @@ def recorded_options(source: Mapping[str, Any]) -> RowOptions:
         raise DataError(f"the manifest says nothing usable about how its rows were read: {error}", str(source.get("file", ""))) from error
 
 
-def column_map(pairs: Iterable[str]) -> dict[str, str]:
+def parse_column_map(pairs: Iterable[str]) -> dict[str, str]:
     """Parse ``--map NAME=COLUMN``.
 
     Raises:
@@ -92,9 +99,163 @@ def column_map(pairs: Iterable[str]) -> dict[str, str]:
         name, equals, column = pair.partition("=")
         if not equals or not name or not column:
             raise UsageError(f"map '{pair}' must be NAME=COLUMN, such as prompt=question")
-        if name not in NAMES:
-            raise UsageError(unknown("name of a column", name, NAMES))
+        if name not in COLUMN_NAMES:
+            raise UsageError(unknown("name of a column", name, COLUMN_NAMES))
         if name in columns or column in columns.values():
             raise UsageError(f"map '{pair}' gives {'a name' if name in columns else 'a column'} twice; give each once")
         columns[name] = column
     return columns
+
+
+@dataclass
+class ReadingNotes:
+    """Changes and unused columns of one file.
+
+    Attributes:
+        changes: Number of rows by change.
+        columns: Number of rows by unknown column; such columns are kept as metadata.
+    """
+
+    changes: Counter[str] = field(default_factory=Counter)
+    columns: Counter[str] = field(default_factory=Counter)
+
+    def add(self, changes: Iterable[str], columns: Iterable[str]) -> None:
+        """Count the changes and unused columns of one row.
+
+        Args:
+            changes: Without duplicates.
+            columns: Without duplicates.
+        """
+        self.changes.update(changes)
+        self.columns.update(columns)
+
+    def change_lines(self) -> list[str]:
+        """Return one line for each change."""
+        return [f"{pluralize(count, 'row')}: {what}" for what, count in self.changes.items()]
+
+    def lines(self) -> list[str]:
+        """Return one line for each change, and one for all unused columns."""
+        lines = self.change_lines()
+        if self.columns:
+            listed = ", ".join(f"{abbreviate(name)} ({count:,})" for name, count in self.columns.most_common())
+            lines.append(f"columns kept as metadata and not used: {listed}")
+        return lines
+
+
+LABEL_COLUMNS = ("label", "labels", "kto_tag")
+"""Column names of a text's class, or of whether a reply is desirable."""
+
+_REPLY_COLUMNS = frozenset({"messages", "conversations", "completion", "chosen", "instruction"})
+"""Rows with replies have at least one of these keys."""
+
+SIMILAR_NAMES = {
+    "prompt": ("question", "query", "user", "human", "problem", "input", "request", "source"),
+    "completion": ("answer", "response", "reply", "output", "assistant", "solution", "target"),
+    "messages": ("chat", "conversation", "dialog", "dialogue", "turns"),
+    "text": ("content", "document", "body", "sentence"),
+}
+"""Other common names of the keys by which formats are detected, most common first."""
+
+
+class UnwantedReplyError(DataError):
+    """The row's label marks its reply as undesirable."""
+
+
+def map_columns(row: Mapping[str, Any], options: RowOptions, on_change: OnChange) -> dict[str, Any]:
+    """Rename the columns of a row by ``--map`` and ``--label-column``, and parse turns stored as JSON text.
+
+    Args:
+        row: The row as in the file.
+        options: Options for reading rows.
+        on_change: Called with a description of each change.
+
+    Raises:
+        DataError: When a column is missing or exists under both names, or a label cannot be a reply.
+        UnwantedReplyError: When the label of a reply is false.
+    """
+    mapped = dict(row)
+    for name, column in options.columns.items():
+        if column not in row:
+            raise DataError(
+                f"there is no column {abbreviate(column)}, which --map {name}={column} names; the row has the keys {keys_of(row)}"
+            )
+        if name not in options.columns.values() and mapped.get(name) is not None:
+            raise DataError(f"the row has a column {abbreviate(name)} of its own; leave --map {name}={column} out, or remove one")
+    for column in options.columns.values():
+        mapped.pop(column)
+    mapped |= {name: row[column] for name, column in options.columns.items()}
+    if options.label_column:
+        mapped = _label_to_reply(mapped, options)
+    else:
+        _check_label(mapped)
+    for name in ("messages", "conversations"):
+        if isinstance(mapped.get(name), str):
+            mapped[name] = _parse_turns(mapped[name], name, on_change)
+    return mapped
+
+
+def _label_to_reply(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
+    """Convert a row of text and label to prompt and completion."""
+    column = options.label_column
+    if row.keys() & _REPLY_COLUMNS:
+        raise DataError(f"the row has a reply already, so --label-column {column} cannot give it one; it has the keys {keys_of(row)}")
+    if row.get(column) is None:
+        raise DataError(f"there is no column {abbreviate(column)}, which --label-column names; the row has the keys {keys_of(row)}")
+    if isinstance(row[column], (dict, list)):
+        raise DataError(f"{column} is {abbreviate(row[column])}, must be text or a number to become a reply")
+    for name in ("text", "prompt"):
+        if isinstance(row.get(name), str):
+            break
+    else:
+        raise DataError(
+            f"there is no column 'text' to be labelled; the row has the keys {keys_of(row)}; say which it is with --map text=COLUMN"
+        )
+    label = row[column] if isinstance(row[column], str) else json.dumps(row[column])
+    prompt = "\n\n".join(part for part in (options.label_instruction, row[name]) if part)
+    return {**{key: value for key, value in row.items() if key not in (name, column)}, "prompt": prompt, "completion": label}
+
+
+def _check_label(row: Mapping[str, Any]) -> None:
+    """Reject labels that training would ignore."""
+    for name in LABEL_COLUMNS:
+        label = row.get(name)
+        if label is None or label == "" or row.get("gold") is not None:
+            continue
+        if row.keys() & _REPLY_COLUMNS:
+            if label is False or (isinstance(label, str) and label.strip().lower() == "false"):
+                raise UnwantedReplyError(
+                    f"{name} is false: the reply is one to avoid, and training would learn it; leave such rows out with "
+                    "'sftchat data check FILE --policy unwanted=drop -o OUT'"
+                )
+        elif "text" in row and name != "kto_tag":
+            raise DataError(
+                f"the row has a text and a column {abbreviate(name)}; --label-column {name} makes the label the reply; to learn the text, remove the column"
+            )
+
+
+def _parse_turns(text: str, name: str, on_change: OnChange) -> Any:
+    """Parse turns in a JSON text; any other text is returned unchanged and rejected later."""
+    try:
+        turns = load_json(text)
+    except ValueError:
+        return text
+    if isinstance(turns, list):
+        on_change(f"{name} is JSON text and is read as JSON")
+        return turns
+    return text
+
+
+def suggest_map(row: Mapping[str, Any]) -> str:
+    """Return a ``--map`` option that would give the row a known format; empty when no column name is similar."""
+    columns = {key.strip().lower(): key for key, value in row.items() if value is not None}
+
+    def similar_column(name: str) -> str | None:
+        """Return the column with a similar name."""
+        return next((columns[other] for other in (name, *SIMILAR_NAMES[name]) if other in columns), None)
+
+    prompt, completion = similar_column("prompt"), similar_column("completion")
+    if prompt is not None and completion is not None:
+        pairs = {"prompt": prompt, "completion": completion}
+    else:
+        pairs = next(({name: column} for name in ("messages", "text") if (column := similar_column(name)) is not None), {})
+    return " ".join(f"--map {name}={shlex.quote(column)}" for name, column in pairs.items() if name != column)

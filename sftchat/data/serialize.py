@@ -12,10 +12,10 @@ from sftchat.types import Example, Message
 _OF_ROWS = ("id", "metadata", "messages", "gold", "conversations", "prompt", "completion", "text", "system")
 _OF_ALPACA = ("instruction", "input", "context", "output", "response", "history")
 _OF_OTHERS = ("functions", "label", "labels", "kto_tag", "chosen")
-RESERVED = frozenset({*_OF_ROWS, *_OF_ALPACA, *_OF_OTHERS})
+RESERVED_KEYS = frozenset({*_OF_ROWS, *_OF_ALPACA, *_OF_OTHERS})
 """Keys that have a meaning in one of the formats; metadata with these names is written under ``metadata`` to avoid confusion."""
 
-FROM = {"user": "human", "assistant": "gpt", "tool": "observation"}
+SHAREGPT_NAMES = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
 
 def serialize(example: Example, format: str) -> dict[str, Any]:
@@ -43,62 +43,62 @@ def serialize(example: Example, format: str) -> dict[str, Any]:
     extra = dict(example.metadata)
     if not extra:
         return row
-    return {**row, "metadata": extra} if format == "evalset" or RESERVED & extra.keys() else {**row, **extra}
+    return {**row, "metadata": extra} if format == "evalset" or RESERVED_KEYS & extra.keys() else {**row, **extra}
 
 
-def _messages(example: Example) -> dict[str, Any]:
+def _to_messages(example: Example) -> dict[str, Any]:
     """Return all turns, the gold reply last."""
-    return {"messages": _turns(example.conversation)}
+    return {"messages": _copy_turns(example.conversation)}
 
 
-def _evalset(example: Example) -> dict[str, Any]:
+def _to_evalset(example: Example) -> dict[str, Any]:
     """Return the prompt's turns and the gold reply separately."""
     if example.gold is None:
         raise DataError("the row has no gold reply, which evalset needs; choose the format messages")
-    return {"messages": _turns(example.messages), "gold": example.gold}
+    return {"messages": _copy_turns(example.messages), "gold": example.gold}
 
 
-def _prompt_completion(example: Example) -> dict[str, Any]:
+def _to_prompt_completion(example: Example) -> dict[str, Any]:
     """Return both sides as turns, so that every conversation fits without a template."""
-    _need_reply(example, "prompt-completion")
-    return {"prompt": _turns(example.conversation[:-1]), "completion": _turns(example.conversation[-1:])}
+    _require_reply(example, "prompt-completion")
+    return {"prompt": _copy_turns(example.conversation[:-1]), "completion": _copy_turns(example.conversation[-1:])}
 
 
-def _alpaca(example: Example) -> dict[str, Any]:
+def _to_alpaca(example: Example) -> dict[str, Any]:
     """Return instruction, input, output, history and system prompt; the input is separate only when the example kept it as context."""
-    _need_reply(example, "alpaca")
-    need_plain_turns(example, "alpaca")
+    _require_reply(example, "alpaca")
+    require_plain_turns(example, "alpaca")
     turns = example.conversation
     system = turns[:1] if turns[0]["role"] == "system" else ()
-    rest = turns[len(system) :]
-    question, given = rest[-2]["content"], rest[-2].get("context", "")
+    turns_left = turns[len(system) :]
+    question, context = turns_left[-2]["content"], turns_left[-2].get("context", "")
     row: dict[str, Any] = {
-        "instruction": question.removesuffix(f"\n\n{given}" if given else ""),
-        "input": given,
-        "output": rest[-1]["content"],
+        "instruction": question.removesuffix(f"\n\n{context}" if context else ""),
+        "input": context,
+        "output": turns_left[-1]["content"],
     }
-    if len(rest) > 2:
-        said = [turn["content"] for turn in rest[:-2]]
-        row["history"] = [said[at : at + 2] for at in range(0, len(said), 2)]
+    if len(turns_left) > 2:
+        history = [turn["content"] for turn in turns_left[:-2]]
+        row["history"] = [history[at : at + 2] for at in range(0, len(history), 2)]
     return {"system": system[0]["content"], **row} if system else row
 
 
-def _sharegpt(example: Example) -> dict[str, Any]:
+def _to_sharegpt(example: Example) -> dict[str, Any]:
     """Return all turns with ShareGPT's names; a tool call is a turn of its own, as LLaMA-Factory reads it."""
-    return {"conversations": [_sharegpt_turn(turn, index) for index, turn in enumerate(example.conversation)]}
+    return {"conversations": [_to_sharegpt_turn(turn, index) for index, turn in enumerate(example.conversation)]}
 
 
-def _sharegpt_turn(turn: Message, index: int) -> dict[str, Any]:
+def _to_sharegpt_turn(turn: Message, index: int) -> dict[str, Any]:
     """Return one turn; calls with more than a name and arguments stay next to the text."""
-    more = {key: value for key, value in turn.items() if key not in ("role", "content")}
-    taken = sorted(more.keys() & {"from", "value"})
-    if taken:
-        raise DataError(f"messages[{index}] also holds {taken[0]}, which sharegpt needs itself; choose the format messages")
+    extra = {key: value for key, value in turn.items() if key not in ("role", "content")}
+    reserved = sorted(extra.keys() & {"from", "value"})
+    if reserved:
+        raise DataError(f"messages[{index}] also holds {reserved[0]}, which sharegpt needs itself; choose the format messages")
     calls = _plain_calls(turn)
     if calls is not None:
-        del more["tool_calls"]
-        return {"from": "function_call", "value": json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False), **more}
-    return {"from": FROM.get(turn["role"], turn["role"]), "value": turn["content"], **more}
+        del extra["tool_calls"]
+        return {"from": "function_call", "value": json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False), **extra}
+    return {"from": SHAREGPT_NAMES.get(turn["role"], turn["role"]), "value": turn["content"], **extra}
 
 
 def _plain_calls(turn: Message) -> list[dict[str, Any]] | None:
@@ -106,19 +106,19 @@ def _plain_calls(turn: Message) -> list[dict[str, Any]] | None:
     calls = turn.get("tool_calls")
     if not calls or turn["content"]:
         return None
-    plain = []
+    plain_calls = []
     for call in calls:
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str) or function.keys() - {"name", "arguments"}:
             return None
-        rest = {key: value for key, value in call.items() if key not in ("type", "function")}
-        if call.get("type") != "function" or rest.keys() & function.keys():
+        extra = {key: value for key, value in call.items() if key not in ("type", "function")}
+        if call.get("type") != "function" or extra.keys() & function.keys():
             return None
-        plain.append({**rest, **function})
-    return plain
+        plain_calls.append({**extra, **function})
+    return plain_calls
 
 
-def _text(example: Example) -> dict[str, Any]:
+def _to_text(example: Example) -> dict[str, Any]:
     """Return the text of a text row; a conversation is rejected, because its rendering is unspecified."""
     if example.messages or example.gold is None:
         raise DataError("a conversation becomes text only by a template; say which with --template, or choose the format messages")
@@ -126,33 +126,33 @@ def _text(example: Example) -> dict[str, Any]:
 
 
 _WRITERS: dict[str, Callable[[Example], dict[str, Any]]] = {
-    "messages": _messages,
-    "prompt-completion": _prompt_completion,
-    "alpaca": _alpaca,
-    "sharegpt": _sharegpt,
-    "text": _text,
-    "evalset": _evalset,
+    "messages": _to_messages,
+    "prompt-completion": _to_prompt_completion,
+    "alpaca": _to_alpaca,
+    "sharegpt": _to_sharegpt,
+    "text": _to_text,
+    "evalset": _to_evalset,
 }
 
 FORMATS = tuple(_WRITERS)
 """All format names, as in ``--format`` and ``--to``."""
 
 
-def _turns(turns: tuple[Message, ...]) -> list[dict[str, Any]]:
+def _copy_turns(turns: tuple[Message, ...]) -> list[dict[str, Any]]:
     """Return copies, so that a row can be modified."""
     return [dict(turn) for turn in turns]
 
 
-def _need_reply(example: Example, format: str) -> None:
+def _require_reply(example: Example, format: str) -> None:
     """Reject a prompt without a reply."""
     if example.conversation[-1]["role"] != "assistant":
         raise DataError(f"the row has no reply, which {format} needs; choose the format messages")
 
 
-def need_plain_turns(example: Example, format: str) -> None:
+def require_plain_turns(example: Example, format: str) -> None:
     """Reject turns with more than role and text, and tool turns; the split of a text into instruction and input may be lost."""
     for index, turn in enumerate(example.conversation):
-        more = [key for key in turn if key not in ("role", "content", "context")]
-        if more or turn["role"] == "tool":
-            what = f"also holds {', '.join(more)}" if more else "is a tool's"
-            raise DataError(f"messages[{index}] {what}, for which {format} has no place; choose the format messages")
+        extra = [key for key in turn if key not in ("role", "content", "context")]
+        if extra or turn["role"] == "tool":
+            content = f"also holds {', '.join(extra)}" if extra else "is a tool's"
+            raise DataError(f"messages[{index}] {content}, for which {format} has no place; choose the format messages")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
-from sftchat.data.duplicates import key, prompt_text
+from sftchat.data.duplicates import comparison_key, prompt_text
 from sftchat.data.leakage import find_leaks
-from sftchat.data.values import abbreviate, keys_of
 from sftchat.errors import DataError
+from sftchat.text import abbreviate, keys_of
 from sftchat.types import Example, Message
 
 
@@ -59,26 +59,26 @@ def split(examples: Sequence[Example], test: float, seed: int, *, groups: Sequen
     Raises:
         DataError: When no row, or every row, would be for testing.
     """
-    asked = [prompt_text(example) or example.gold or "" for example in examples]
-    members = _groups([key(text) for text in asked], groups)
+    prompts = [prompt_text(example) or example.gold or "" for example in examples]
+    members = _group_rows([comparison_key(text) for text in prompts], groups)
     share = test if test < 1 else test / len(examples)
     if share >= 1:
         raise DataError(f"--test is {test:g} of {len(examples)} rows, so none would be for training; give less")
-    chosen = _chosen(members, strata, share, seed)
-    if not chosen:
+    selected = _select_groups(members, strata, share, seed)
+    if not selected:
         smallest = min(map(len, members))
         raise DataError(f"--test {test:g} of {len(examples)} rows is less than the smallest group, which has {smallest}; give more")
-    if len(chosen) == len(members):
+    if len(selected) == len(members):
         raise DataError(f"--test {test:g} of {len(examples)} rows leaves none for training; give less")
-    questions = [replace(example, messages=(Message(role="user", content=text),)) for example, text in zip(examples, asked, strict=True)]
-    kept = _without_leaks(members, chosen, questions)
-    if not kept:
+    questions = [replace(example, messages=(Message(role="user", content=text),)) for example, text in zip(examples, prompts, strict=True)]
+    test_groups = _remove_leaking(members, selected, questions)
+    if not test_groups:
         raise DataError("no row is left for testing: the prompts of all that were chosen stand, or nearly, in the others")
-    rows, before = ({place for group in some for place in members[group]} for some in (kept, chosen))
-    return Split(frozenset(rows), len(members), len(before) - len(rows))
+    rows, rows_before = ({place for group in some for place in members[group]} for some in (test_groups, selected))
+    return Split(frozenset(rows), len(members), len(rows_before) - len(rows))
 
 
-def _groups(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]]:
+def _group_rows(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]]:
     """Return the groups as lists of row indices, in file order."""
     leader = list(range(len(prompts)))
 
@@ -88,42 +88,42 @@ def _groups(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]]:
             leader[place] = place = leader[leader[place]]
         return place
 
-    for names in (prompts, groups):
+    for keys in (prompts, groups):
         first: dict[Any, int] = {}
-        for place, name in enumerate(names):
-            one, other = sorted((find(first.setdefault(name, place)), find(place)))
-            leader[other] = one
-    found: dict[int, list[int]] = defaultdict(list)
+        for place, name in enumerate(keys):
+            first_leader, later_leader = sorted((find(first.setdefault(name, place)), find(place)))
+            leader[later_leader] = first_leader
+    members: dict[int, list[int]] = defaultdict(list)
     for place in range(len(prompts)):
-        found[find(place)].append(place)
-    return list(found.values())
+        members[find(place)].append(place)
+    return list(members.values())
 
 
-def _chosen(members: Sequence[Sequence[int]], strata: Sequence[str], share: float, seed: int) -> set[int]:
+def _select_groups(members: Sequence[Sequence[int]], strata: Sequence[str], share: float, seed: int) -> set[int]:
     """Select the test groups: in each stratum, its share of the rows."""
     of_stratum: dict[str, list[int]] = defaultdict(list)
     for group, places in enumerate(members):
         stratum = Counter(strata[place] for place in places).most_common(1)[0][0] if strata else ""
         of_stratum[stratum].append(group)
-    chosen: set[int] = set()
+    selected: set[int] = set()
     for groups in of_stratum.values():
-        room = round(share * sum(len(members[group]) for group in groups))
+        rows_left = round(share * sum(len(members[group]) for group in groups))
         for group in sorted(groups, key=lambda group: blake2b(f"{seed}-{members[group][0]}".encode(), digest_size=16).digest()):
-            if len(members[group]) <= room:
-                room -= len(members[group])
-                chosen.add(group)
-    return chosen
+            if len(members[group]) <= rows_left:
+                rows_left -= len(members[group])
+                selected.add(group)
+    return selected
 
 
-def _without_leaks(members: Sequence[Sequence[int]], chosen: set[int], questions: Sequence[Example]) -> set[int]:
+def _remove_leaking(members: Sequence[Sequence[int]], chosen: set[int], questions: Sequence[Example]) -> set[int]:
     """Remove test groups that nearly duplicate another row; repeated, because removed groups may nearly duplicate others."""
     group_of = {place: group for group, places in enumerate(members) for place in places}
-    kept = set(chosen)
-    while kept:
-        items = [replace(questions[place], id=str(place)) for group in sorted(kept) for place in members[group]]
-        training = (questions[place] for group, places in enumerate(members) if group not in kept for place in places)
+    test_groups = set(chosen)
+    while test_groups:
+        items = [replace(questions[place], id=str(place)) for group in sorted(test_groups) for place in members[group]]
+        training = (questions[place] for group, places in enumerate(members) if group not in test_groups for place in places)
         leaking = {group_of[int(leak.id)] for leak in find_leaks(items, training)}
         if not leaking:
             break
-        kept -= leaking  # with fewer items the shared instruction may change, so all rows are compared again
-    return kept
+        test_groups -= leaking  # with fewer items the shared instruction may change, so all rows are compared again
+    return test_groups

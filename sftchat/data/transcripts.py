@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from sftchat.data.serialize import need_plain_turns
+from sftchat.data.serialize import require_plain_turns
 from sftchat.data.turns import check_order
 from sftchat.errors import DataError
 from sftchat.types import Example, Message
@@ -44,16 +44,16 @@ def _write_plain(turns: Sequence[Message]) -> str:
 
 _WRITERS: dict[str, Callable[[Sequence[Message]], str]] = {"chatml": _write_chatml, "alpaca": _write_alpaca, "plain": _write_plain}
 
-TRANSCRIPTS = tuple(_WRITERS)
+TRANSCRIPT_STYLES = tuple(_WRITERS)
 """Names of the transcript styles."""
 
 
-def written_out(example: Example, name: str) -> Example:
+def to_transcript(example: Example, name: str) -> Example:
     """Return an example whose conversation is rendered as one text; a text row is returned unchanged.
 
     Args:
         example: A conversation.
-        name: One of ``TRANSCRIPTS``.
+        name: One of ``TRANSCRIPT_STYLES``.
 
     Raises:
         DataError: When it has tool calls, or a text looks like the start of a turn, so that it could not be parsed back.
@@ -62,11 +62,11 @@ def written_out(example: Example, name: str) -> Example:
         return example
     turns = example.conversation
     try:
-        need_plain_turns(example, "text")
+        require_plain_turns(example, "text")
     except DataError as error:
         raise DataError(error.message, example.source) from None
     text = _WRITERS[name](turns)
-    if turns_of(text) != tuple(turns):
+    if parse_transcript(text) != tuple(turns):
         raise DataError(
             f"a turn holds the marks of {name}, or begins or ends with blanks, so it could not be read back; choose another --template",
             example.source,
@@ -74,9 +74,9 @@ def written_out(example: Example, name: str) -> Example:
     return replace(example, messages=(), gold=text)
 
 
-def read_back(example: Example) -> Example:
+def from_transcript(example: Example) -> Example:
     """Parse a text row into a conversation; return the example unchanged when it is not one."""
-    turns = None if example.messages or example.gold is None else turns_of(example.gold)
+    turns = None if example.messages or example.gold is None else parse_transcript(example.gold)
     if turns is None:
         return example
     if turns[-1]["role"] == "assistant":
@@ -84,10 +84,10 @@ def read_back(example: Example) -> Example:
     return replace(example, messages=turns, gold=None)
 
 
-def turns_of(text: str) -> tuple[Message, ...] | None:
-    """Parse a text in one of the styles of ``TRANSCRIPTS``; None when it is not a conversation."""
-    for read in (_read_chatml, _read_headings, _read_speakers):
-        turns = read(text)
+def parse_transcript(text: str) -> tuple[Message, ...] | None:
+    """Parse a text in one of the styles of ``TRANSCRIPT_STYLES``; None when it is not a conversation."""
+    for parse in (_read_chatml, _read_headings, _read_speakers):
+        turns = parse(text)
         if turns and all(turn["content"].strip() for turn in turns):
             try:
                 check_order(turns, "text")
@@ -99,16 +99,16 @@ def turns_of(text: str) -> tuple[Message, ...] | None:
 
 def _read_chatml(text: str) -> tuple[Message, ...]:
     """Parse a text that consists of ChatML turns only."""
-    found = list(_CHATML.finditer(text))
-    if "".join(match[0] for match in found) != text:
+    matches = list(_CHATML.finditer(text))
+    if "".join(match[0] for match in matches) != text:
         return ()
-    return tuple(Message(role=match[1], content=match[2]) for match in found)
+    return tuple(Message(role=match[1], content=match[2]) for match in matches)
 
 
 def _read_headings(text: str) -> tuple[Message, ...]:
     """Parse turns under ``###`` headings; text before the first is the system prompt, and an input belongs to its instruction."""
-    before, *parts = _HEADING.split(text)
-    turns = [Message(role="system", content=before.strip())] if before.strip() else []
+    preamble, *parts = _HEADING.split(text)
+    turns = [Message(role="system", content=preamble.strip())] if preamble.strip() else []
     for heading, content in zip(parts[::2], parts[1::2], strict=True):
         if heading == "Input" and turns and turns[-1]["role"] == "user":
             turns[-1] = Message(role="user", content="\n\n".join(part for part in (turns[-1]["content"], content.strip()) if part))
@@ -119,7 +119,7 @@ def _read_headings(text: str) -> tuple[Message, ...]:
 
 def _read_speakers(text: str) -> tuple[Message, ...]:
     """Parse turns after ``User:`` and ``Assistant:``, if the text starts with one of them."""
-    before, *parts = _SPEAKER.split(text)
-    if before.strip() or not parts:
+    preamble, *parts = _SPEAKER.split(text)
+    if preamble.strip() or not parts:
         return ()
     return tuple(Message(role=_ROLES[name], content=content.strip()) for name, content in zip(parts[::2], parts[1::2], strict=True))

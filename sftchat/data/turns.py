@@ -1,4 +1,7 @@
-"""Turns of a conversation: parsed from either key style, and rejected when no chat template could render them."""
+"""Turns of a conversation, with their tool calls, in normal form: that of OpenAI's chat completions, with call arguments as objects.
+
+They are parsed from either key style, and rejected when no chat template could render them.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,10 @@ from json import dumps
 from typing import Any, cast
 
 from sftchat._util.parsing import load_json
-from sftchat.data.row_options import AS_WRITTEN, Change, RowOptions, unreported
-from sftchat.data.tool_calls import NULLS, normal_calls
-from sftchat.data.values import abbreviate, keys_of, text
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, OnChange, RowOptions, ignore_change
 from sftchat.errors import DataError, unknown
-from sftchat.types import Message
+from sftchat.text import abbreviate, keys_of
+from sftchat.types import Example, Message
 
 ROLES = ("system", "user", "assistant", "tool")
 """Valid roles."""
@@ -23,46 +25,66 @@ SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "f
 """ShareGPT's role names; others are the same. The value of a ``function_call`` is the JSON of the call."""
 
 _OPENAI = {**{role: role for role in ROLES}, **ALIASES}
-_KNOWN = (_OPENAI, {**_OPENAI, **SHAREGPT_ROLES})
+_ROLES_BY_NAME = (_OPENAI, {**_OPENAI, **SHAREGPT_ROLES})
 """Role by name: without ShareGPT's names, and with them."""
 
 
-def read_turns(value: Any, where: str, options: RowOptions = AS_WRITTEN, change: Change = unreported) -> tuple[Message, ...]:
+def require_text(value: Any, location: str, *, empty: bool = False) -> str:
+    """Return the value if it is text.
+
+    Args:
+        value: Value in the row.
+        location: Its key, for messages.
+        empty: Allow empty text.
+
+    Raises:
+        DataError: When it is not text, or empty.
+    """
+    if not isinstance(value, str):
+        raise DataError(f"{location} is {abbreviate(value)}, must be text")
+    if not value.strip() and not empty:
+        raise DataError(f"{location} is empty; fill it or remove the row")
+    return value
+
+
+def read_turns(
+    value: Any, location: str, options: RowOptions = DEFAULT_ROW_OPTIONS, on_change: OnChange = ignore_change
+) -> tuple[Message, ...]:
     """Read a list of turns, ``{"role", "content"}`` or ShareGPT's ``{"from", "value"}``; other keys of a turn are kept unless null or [].
 
     Tool calls are converted to normal form, a ShareGPT call is merged with the assistant text before it, and text parts are joined.
 
     Args:
         value: Value in the row.
-        where: Key in the row, for messages.
+        location: Key in the row, for messages.
         options: Additional role names, and how to handle turns in an invalid order.
-        change: Called with a description of each change.
+        on_change: Called with a description of each change.
 
     Raises:
         DataError: When it is not a list of turns; the message has no source, which the caller adds.
     """
     if not isinstance(value, list):
-        raise DataError(f"{where} is {abbreviate(value)}, must be a list of turns")
+        raise DataError(f"{location} is {abbreviate(value)}, must be a list of turns")
     if not value:
-        raise DataError(f"{where} has no turns; a row needs at least a user turn")
+        raise DataError(f"{location} has no turns; a row needs at least a user turn")
     turns: list[Message] = []
-    for index, given in enumerate(value):
-        turn = _turn(given, f"{where}[{index}]", options.roles, change)
-        if turns and turns[-1]["role"] == "assistant" and _is_bare_call(given, options.roles):
-            turns[-1] = _joined(turns[-1], turn, f"{where}[{index}]")
+    for index, raw_turn in enumerate(value):
+        turn = _read_turn(raw_turn, f"{location}[{index}]", options.roles, on_change)
+        if turns and turns[-1]["role"] == "assistant" and _is_bare_call(raw_turn, options.roles):
+            turns[-1] = _merge_turns(turns[-1], turn, f"{location}[{index}]")
         else:
             turns.append(turn)
     return tuple(turns)
 
 
-def settled(turns: tuple[Message, ...], where: str, options: RowOptions, change: Change) -> tuple[Message, ...]:
+def normalize_turns(turns: tuple[Message, ...], location: str, options: RowOptions, on_change: OnChange) -> tuple[Message, ...]:
     """Apply the options about the order of turns.
 
     Args:
         turns: All turns of the row.
-        where: Key in the row, for messages.
+        location: Key in the row, for messages.
         options: Options for reading rows.
-        change: Called with a description of each change.
+        on_change: Called with a description of each change.
 
     Raises:
         DataError: When turns of one role cannot be joined.
@@ -71,25 +93,25 @@ def settled(turns: tuple[Message, ...], where: str, options: RowOptions, change:
         start = int(turns[0]["role"] == "system")
         end = next((index for index in range(start, len(turns)) if turns[index]["role"] != "assistant"), len(turns))
         if end > start:
-            change("assistant turns before the first user turn are left out (--leading-assistant drop)")
+            on_change("assistant turns before the first user turn are left out (--leading-assistant drop)")
             turns = turns[:start] + turns[end:]
     if not options.merge_turns:
         return turns
     merged: list[Message] = []
     for index, turn in enumerate(turns):
         if merged and turn["role"] == merged[-1]["role"] != "tool":
-            merged[-1] = _joined(merged[-1], turn, f"{where}[{index}]")
-            change("consecutive turns of one role are joined (--merge-turns)")
+            merged[-1] = _merge_turns(merged[-1], turn, f"{location}[{index}]")
+            on_change("consecutive turns of one role are joined (--merge-turns)")
         else:
             merged.append(turn)
     return tuple(merged)
 
 
-def _joined(first: Message, second: Message, where: str) -> Message:
+def _merge_turns(first: Message, second: Message, location: str) -> Message:
     """Merge two turns of one role: texts separated by a blank line, calls concatenated."""
     clash = next((key for key in first.keys() & second.keys() - {"role", "content", "tool_calls"} if first.get(key) != second.get(key)), "")
     if first.get("weight", 1) != second.get("weight", 1) or clash:
-        raise DataError(f"{where} and the turn before it differ in {clash or 'weight'}, so they cannot be joined; make them alike")
+        raise DataError(f"{location} and the turn before it differ in {clash or 'weight'}, so they cannot be joined; make them alike")
     joined = {**first, **second, "content": "\n\n".join(filter(None, (first["content"], second["content"])))}
     if calls := [*first.get("tool_calls", ()), *second.get("tool_calls", ())]:
         joined["tool_calls"] = calls
@@ -101,56 +123,56 @@ def _is_bare_call(turn: Mapping[str, Any], roles: Mapping[str, str]) -> bool:
     return "role" not in turn and turn.get("from") == "function_call" and "function_call" not in roles
 
 
-def _turn(turn: Any, where: str, roles: Mapping[str, str], change: Change) -> Message:
+def _read_turn(turn: Any, location: str, roles: Mapping[str, str], on_change: OnChange) -> Message:
     if not isinstance(turn, dict):
-        raise DataError(f'{where} is {abbreviate(turn)}, must be an object such as {{"role": "user", "content": "..."}}')
-    names = ("role", "content") if "role" in turn else ("from", "value")
+        raise DataError(f'{location} is {abbreviate(turn)}, must be an object such as {{"role": "user", "content": "..."}}')
+    keys = ("role", "content") if "role" in turn else ("from", "value")
     calls = [key for key in ("tool_calls", "function_call") if turn.get(key)]
-    if names[0] not in turn or (names[1] not in turn and not calls):
-        raise DataError(f"{where} has the keys {keys_of(turn)}; a turn needs role and content, or from and value")
-    role = turn[names[0]]
-    known = {**_KNOWN[names[0] == "from"], **roles}
-    if text(role, f"{where}.{names[0]}") not in known:
+    if keys[0] not in turn or (keys[1] not in turn and not calls):
+        raise DataError(f"{location} has the keys {keys_of(turn)}; a turn needs role and content, or from and value")
+    role = turn[keys[0]]
+    roles_by_name = {**_ROLES_BY_NAME[keys[0] == "from"], **roles}
+    if require_text(role, f"{location}.{keys[0]}") not in roles_by_name:
         name = abbreviate(role)[1:-1]
-        raise DataError(f"{where}.{names[0]}: {unknown('role', name, known)}; say what it is with --role-map {name}=ROLE")
+        raise DataError(f"{location}.{keys[0]}: {unknown('role', name, roles_by_name)}; say what it is with --role-map {name}=ROLE")
     # `datasets` adds keys of other rows with null values, and templates that test for the key tool_calls would treat it as present
-    rest = {key: value for key, value in turn.items() if key not in (*names, "function_call") and value is not None and value != []}
-    if any(value is None for key, value in turn.items() if key not in names):
-        change(NULLS)
-    content = turn.get(names[1])
+    extra = {key: value for key, value in turn.items() if key not in (*keys, "function_call") and value is not None and value != []}
+    if any(value is None for key, value in turn.items() if key not in keys):
+        on_change(NULLS_REMOVED)
+    content = turn.get(keys[1])
     if _is_bare_call(turn, roles):
-        calls, content, rest["tool_calls"] = ["value"], "", _calls(content, f"{where}.value", change)
+        calls, content, extra["tool_calls"] = ["value"], "", _parse_sharegpt_calls(content, f"{location}.value", on_change)
     elif len(calls) > 1:
-        raise DataError(f"{where} has both tool_calls and function_call; remove one")
+        raise DataError(f"{location} has both tool_calls and function_call; remove one")
     elif calls:
-        rest["tool_calls"] = normal_calls(turn[calls[0]], f"{where}.{calls[0]}", change)
-    content = _parts(content, f"{where}.{names[1]}") if isinstance(content, list) else content
+        extra["tool_calls"] = normalize_calls(turn[calls[0]], f"{location}.{calls[0]}", on_change)
+    content = _join_parts(content, f"{location}.{keys[1]}") if isinstance(content, list) else content
     # in OpenAI's files a turn with tool calls only has null or no content, and a tool result may be empty
-    may_be_empty = bool(known[role] == "assistant" and calls) or known[role] == "tool"
-    checked = text(content or "" if may_be_empty else content, f"{where}.{names[1]}", empty=may_be_empty)
-    return cast(Message, {"role": known[role], "content": checked, **_with_weight(rest, known[role], where)})
+    may_be_empty = bool(roles_by_name[role] == "assistant" and calls) or roles_by_name[role] == "tool"
+    checked = require_text(content or "" if may_be_empty else content, f"{location}.{keys[1]}", empty=may_be_empty)
+    return cast(Message, {"role": roles_by_name[role], "content": checked, **_normalize_weight(extra, roles_by_name[role], location)})
 
 
-def _with_weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:
+def _normalize_weight(extra: dict[str, Any], role: str, location: str) -> dict[str, Any]:
     """Return the other keys of a turn, with its training flag as ``weight``: 0 when it is not trained on, absent when it is."""
-    said: dict[str, Any] = {key: rest.pop(key) for key in ("weight", "train", "loss") if key in rest}
-    for key, value in said.items():
+    flags: dict[str, Any] = {key: extra.pop(key) for key in ("weight", "train", "loss") if key in extra}
+    for key, value in flags.items():
         if isinstance(value, str) or value not in (0, 1):
             raise DataError(
-                f"{where}.{key} is {abbreviate(value)}, must be 1 or true for a reply to learn, 0 or false for one that is only read"
+                f"{location}.{key} is {abbreviate(value)}, must be 1 or true for a reply to learn, 0 or false for one that is only read"
             )
     if role != "assistant":
-        if learned := next((key for key in ("train", "loss") if said.get(key)), None):
-            raise DataError(f"{where}.{learned} is {abbreviate(said[learned])}, but only assistant turns are learned; remove it")
-        return {**rest, "weight": said["weight"]} if "weight" in said else rest
-    if len(set(map(bool, said.values()))) > 1:
+        if learned := next((key for key in ("train", "loss") if flags.get(key)), None):
+            raise DataError(f"{location}.{learned} is {abbreviate(flags[learned])}, but only assistant turns are learned; remove it")
+        return {**extra, "weight": flags["weight"]} if "weight" in flags else extra
+    if len(set(map(bool, flags.values()))) > 1:
         raise DataError(
-            f"{where} is to be learned and not to be learned: {', '.join(f'{key} is {abbreviate(one)}' for key, one in said.items())}"
+            f"{location} is to be learned and not to be learned: {', '.join(f'{key} is {abbreviate(flag)}' for key, flag in flags.items())}"
         )
-    return {**rest, "weight": 0} if said and not any(said.values()) else rest
+    return {**extra, "weight": 0} if flags and not any(flags.values()) else extra
 
 
-def _parts(parts: list[Any], where: str) -> str:
+def _join_parts(parts: list[Any], location: str) -> str:
     """Return the text of content parts in OpenAI's format.
 
     Raises:
@@ -164,53 +186,53 @@ def _parts(parts: list[Any], where: str) -> str:
         elif kind in ("text", "input_text", "output_text") and isinstance(part.get("text"), str):
             texts.append(part["text"])
         else:
-            raise DataError(f'{where}[{index}] is a part of type {abbreviate(kind)}; only parts of type "text" can be read')
+            raise DataError(f'{location}[{index}] is a part of type {abbreviate(kind)}; only parts of type "text" can be read')
     return "".join(texts)
 
 
-def _calls(value: Any, where: str, change: Change) -> list[dict[str, Any]]:
+def _parse_sharegpt_calls(value: Any, location: str, on_change: OnChange) -> list[dict[str, Any]]:
     """Parse ShareGPT's tool calls: JSON of ``{"name", "arguments"}`` or of a list of those."""
     try:
-        found = load_json(text(value, where)) if not isinstance(value, (dict, list)) else value
+        parsed = load_json(require_text(value, location)) if not isinstance(value, (dict, list)) else value
     except ValueError:
-        found = None
-    calls: list[Any] = found if isinstance(found, list) else [found]
+        parsed = None
+    calls: list[Any] = parsed if isinstance(parsed, list) else [parsed]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
         raise DataError(
-            f'{where} is {abbreviate(value)}, must be the JSON of a call such as {{"name": "weather", "arguments": {{"city": "..."}}}}'
+            f'{location} is {abbreviate(value)}, must be the JSON of a call such as {{"name": "weather", "arguments": {{"city": "..."}}}}'
         )
     if isinstance(value, str):  # parsed here, so that nulls that the author wrote are kept
         calls = [
             {**call, "arguments": dumps(call["arguments"], ensure_ascii=False)} if isinstance(call.get("arguments"), dict) else call
             for call in calls
         ]
-    return normal_calls(calls, where, change)
+    return normalize_calls(calls, location, on_change)
 
 
-def check_order(turns: Sequence[Message], where: str, *, has_gold: bool = False) -> None:
+def check_order(turns: Sequence[Message], location: str, *, has_gold: bool = False) -> None:
     """Reject an order of turns that chat templates reject or render wrongly.
 
     Args:
         turns: The turns.
-        where: Key in the row, for messages.
+        location: Key in the row, for messages.
         has_gold: True when a gold reply follows, so that the last turn must not be the assistant's.
 
     Raises:
         DataError: When a system turn is not first, a role occurs twice in a row, a tool turn follows no call, or there is no user turn.
     """
-    before = "nothing"
+    previous = "nothing"
     for index, turn in enumerate(turns):
         role = turn["role"]
-        if before not in _MAY_FOLLOW[role]:
-            after = "as the first turn" if before == "nothing" else f"after {_a(before)} turn"
-            remedy = _remedy(before, role, any(turn["role"] == "user" for turn in turns[index:]))
+        if previous not in _MAY_FOLLOW[role]:
+            position = "as the first turn" if previous == "nothing" else f"after {_with_article(previous)} turn"
+            remedy = _remedy(previous, role, any(turn["role"] == "user" for turn in turns[index:]))
             order = "the order is system (at most once, first), then user and assistant by turns"
-            raise DataError(f"{where}[{index}] is {_a(role)} turn {after}; {order}" + (f"; {remedy}" if remedy else ""))
-        before = role
-    if before in ("system", "nothing"):
-        raise DataError(f"{where} has no user turn; a row needs at least one")
-    if has_gold and before == "assistant":
-        raise DataError(f"{where} ends with an assistant turn and gold holds a second reply; remove one of them")
+            raise DataError(f"{location}[{index}] is {_with_article(role)} turn {position}; {order}" + (f"; {remedy}" if remedy else ""))
+        previous = role
+    if previous in ("system", "nothing"):
+        raise DataError(f"{location} has no user turn; a row needs at least one")
+    if has_gold and previous == "assistant":
+        raise DataError(f"{location} ends with an assistant turn and gold holds a second reply; remove one of them")
 
 
 _MAY_FOLLOW = {
@@ -221,15 +243,128 @@ _MAY_FOLLOW = {
 }
 
 
-def _remedy(before: str, role: str, asked: bool) -> str:
+def _remedy(previous: str, role: str, has_user_turn: bool) -> str:
     """Return the option that accepts turns in such an order; empty when there is none."""
-    if before == role:
+    if previous == role:
         return "--merge-turns joins consecutive turns of one role"
-    if role == "assistant" and asked and before in ("nothing", "system"):
+    if role == "assistant" and has_user_turn and previous in ("nothing", "system"):
         return "--leading-assistant drop leaves out those before the first user turn"
     return ""
 
 
-def _a(role: str) -> str:
+def _with_article(role: str) -> str:
     """Return a role with its indefinite article."""
     return f"an {role}" if role == "assistant" else f"a {role}"
+
+
+NULLS_REMOVED = "members that are null in turns, tools or calls of tools are left out; Arrow adds them where other rows have a value"
+
+
+def normalize_tools(value: Any, location: str = "tools", on_change: OnChange = ignore_change) -> list[dict[str, Any]]:
+    """Convert tools to ``{"type": "function", "function": {"name", …}}``.
+
+    Args:
+        value: A list of tools, or its JSON text; a tool may be the function alone. None and empty text are no tools.
+        location: Key in the row, for messages.
+        on_change: Called with a description of each change.
+
+    Raises:
+        DataError: When it is anything else, or a tool has no name; the message has no source.
+    """
+    try:
+        tools = (load_json(value) if value.strip() else []) if isinstance(value, str) else value or []
+    except ValueError as error:
+        raise DataError(f"{location} is {abbreviate(value)}, which is no JSON: {error}") from error
+    if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise DataError(f"{location} is {abbreviate(value)}, must be a list of JSON schemas")
+    return [_normalize_tool(tool, f"{location}[{index}]", on_change) for index, tool in enumerate(tools)]
+
+
+def _normalize_tool(tool: Mapping[str, Any], location: str, on_change: OnChange) -> dict[str, Any]:
+    """Convert one tool."""
+    full = remove_nulls(tool, on_change)
+    function = full.get("function", full)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise DataError(f"{location} is {abbreviate(tool)}, which names no function")
+    if "function" in full:
+        return {"type": "function", **full}
+    return {"type": "function", "function": {key: value for key, value in full.items() if (key, value) != ("type", "function")}}
+
+
+def normalize_calls(value: Any, location: str, on_change: OnChange = ignore_change) -> list[dict[str, Any]]:
+    """Convert tool calls to ``{"type": "function", "function": {"name", "arguments"}}``, with arguments parsed from JSON text.
+
+    Args:
+        value: A call or a list of calls; a call may be the function alone: ``{"name", "arguments"}``.
+        location: Key in the row, for messages.
+        on_change: Called with a description of each change.
+
+    Raises:
+        DataError: When it is anything else, or a call has no name; the message has no source.
+    """
+    calls = value if isinstance(value, list) else [value]
+    return [
+        _normalize_call(call, location if calls is not value else f"{location}[{index}]", on_change) for index, call in enumerate(calls)
+    ]
+
+
+def _normalize_call(call: Any, location: str, on_change: OnChange) -> dict[str, Any]:
+    """Convert one call."""
+    full = remove_nulls(call, on_change) if isinstance(call, dict) else {}
+    function = full.get("function", full)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise DataError(
+            f'{location} is {abbreviate(call)}, must be a call such as {{"type": "function", "function": {{"name": "weather", "arguments": {{}}}}}}'
+        )
+    if "function" in full:
+        extra = {key: value for key, value in full.items() if key != "function"}
+    else:
+        extra = {key: value for key, value in full.items() if key not in ("name", "arguments")}
+        function = {key: full[key] for key in ("name", "arguments") if key in full}
+    if isinstance(function.get("arguments"), str):
+        function = {**function, "arguments": _parse_arguments(function["arguments"])}
+    return {"type": "function", **extra, "function": function}
+
+
+def _parse_arguments(text: str) -> Any:
+    """Parse JSON text; return other text unchanged, and also objects with null members, which the author wrote (not Arrow)."""
+    try:
+        value = load_json(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, dict) and value == remove_nulls(value, ignore_change) else text
+
+
+def remove_nulls(value: Mapping[str, Any], on_change: OnChange) -> dict[str, Any]:
+    """Return an object without null members, at any depth; list elements stay.
+
+    Args:
+        value: Nested at most ``MAX_DEPTH`` levels.
+        on_change: Called when a member was removed.
+    """
+    removed = False
+
+    def copy_without_nulls(inner: Any) -> Any:
+        """Return a copy without null members."""
+        nonlocal removed
+        if isinstance(inner, Mapping):
+            removed |= None in inner.values()
+            return {key: copy_without_nulls(member) for key, member in inner.items() if member is not None}
+        return [copy_without_nulls(member) for member in inner] if isinstance(inner, list) else inner
+
+    result: dict[str, Any] = copy_without_nulls(value)
+    if removed:
+        on_change(NULLS_REMOVED)
+    return result
+
+
+def tools_of(example: Example) -> tuple[Mapping[str, Any], ...]:
+    """Return the tools of an example (key ``tools``) in normal form; empty when it has none.
+
+    Raises:
+        DataError: When they are anything else, or one has no name.
+    """
+    try:
+        return tuple(normalize_tools(example.metadata.get("tools")))
+    except DataError as error:
+        raise DataError(error.message, example.source) from error

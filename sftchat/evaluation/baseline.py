@@ -19,7 +19,7 @@ from sftchat.evaluation.evalset import Evalset, EvalsetIdentity
 from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply
 from sftchat.evaluation.scored import Item
 from sftchat.task import Task
-from sftchat.text import counted
+from sftchat.text import pluralize
 from sftchat.types import Example, Reply, SamplingParams
 
 SCHEMA_VERSION = 2
@@ -173,7 +173,7 @@ def check_size(path: Path, header: Header, count: int) -> None:
     """
     if count != header.size:
         raise DataError(
-            f"the header counts {counted(header.size, 'item')} and the file has {count}; restore it, or write it again with --update-baseline",
+            f"the header counts {pluralize(header.size, 'item')} and the file has {count}; restore it, or write it again with --update-baseline",
             str(path),
         )
 
@@ -249,7 +249,7 @@ def check_whole(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:
             )
         if sizes[evalset.sha256] != evalset.size:
             raise NotComparableError(
-                f"baseline {baseline.path} counts {counted(sizes[evalset.sha256], 'item')} of {evalset.name}, which has {evalset.size} and "
+                f"baseline {baseline.path} counts {pluralize(sizes[evalset.sha256], 'item')} of {evalset.name}, which has {evalset.size} and "
                 "has not changed since; restore it, or write it again with --update-baseline"
             )
 

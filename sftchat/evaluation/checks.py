@@ -29,7 +29,7 @@ from sftchat.models.fingerprint import Hashed, file_hash, files_digest
 from sftchat.models.manifest import Manifest
 from sftchat.models.reference import step_of
 from sftchat.task import Task
-from sftchat.text import counted
+from sftchat.text import pluralize
 from sftchat.types import Example, SamplingParams
 
 MAX_TRAINING_ROWS = 1_000_000
@@ -77,7 +77,7 @@ def check_leaks(
     leaks = _cached_leaks(cache, key, examples) if cache is not None and key is not None else None
     if leaks is None:
         if manifest.rows >= SLOW_ROWS:
-            say(f"comparing {counted(len(examples), 'item')} with {manifest.rows:,} training rows, once for these rows")
+            say(f"comparing {pluralize(len(examples), 'item')} with {manifest.rows:,} training rows, once for these rows")
         failed: list[str] = []
         leaks = find_leaks(examples, _rows(available, tasks, failed))
         unchecked += failed

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftchat._util.parsing import read_text
-from sftchat.data.formats import read_examples, with_ids
+from sftchat.data.formats import assign_ids, read_examples
 from sftchat.errors import DataError, UsageError
 from sftchat.types import Example
 
@@ -64,7 +64,7 @@ def read_evalset(path: Path, limit: int | None = None) -> Evalset:
     """
     if not path.is_file():
         raise DataError("is a folder; give the evalset's file" if path.is_dir() else "no such evalset", str(path))
-    examples = tuple(with_ids(read_examples(path)))
+    examples = tuple(assign_ids(read_examples(path)))
     if not examples:
         raise DataError("the evalset has no rows", str(path))
     check_examples(examples)

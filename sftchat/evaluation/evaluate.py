@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 
-from sftchat.data.formats import with_ids
-from sftchat.data.tool_calls import tools_of
+from sftchat._util.versions import installed_version
+from sftchat.data.formats import assign_ids
+from sftchat.data.turns import tools_of
 from sftchat.engine import Engine, Request, collect
 from sftchat.errors import EngineError, NotComparableError, PluginError
 from sftchat.evaluation import statistics
@@ -18,7 +18,7 @@ from sftchat.evaluation.comparison import item_changes, pair_items, paired_diffe
 from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
 from sftchat.evaluation.results import Comparison, MetricResult, ModelResult, SliceResult
 from sftchat.evaluation.scored import Failure, Item, Outcome, ScoredItems, Totals, rare_collections, scored_items
-from sftchat.task import Metric, Task, judge, metric_value
+from sftchat.task import Metric, Task, metric_value, score_reply
 from sftchat.types import Example, Reply, SamplingParams
 
 Progress = Callable[[Outcome], None]
@@ -67,11 +67,6 @@ def run(
             while position < len(examples) and examples[position].id in ready:
                 yield ready.pop(examples[position].id)
                 position += 1
-    for example in examples[position:]:
-        missing = ready.get(example.id) or Failure(example, "the engine stopped without answering")
-        if on_progress is not None and example.id not in ready:
-            on_progress(missing)
-        yield missing
 
 
 def requests_of(examples: Iterable[Example], sampling: SamplingParams) -> list[Request]:
@@ -127,7 +122,7 @@ def score(task: Task, example: Example, reply: Reply) -> Item:
     Raises:
         PluginError: When the scorer raises; its contract is to accept any reply.
     """
-    return Item(example, reply, judge(task, example, reply))
+    return Item(example, reply, score_reply(task, example, reply))
 
 
 def score_each(scorer: Scorer, example: Example, replies: Iterable[Reply | str | None]) -> list[Outcome | None]:
@@ -183,7 +178,7 @@ def evaluate(
         PluginError: When the task's scorer or a metric breaks its contract.
     """
     start = time.perf_counter()
-    outcomes = list(run(engine, task, tuple(with_ids(examples)), on_progress, sampling=sampling))
+    outcomes = list(run(engine, task, tuple(assign_ids(examples)), on_progress, sampling=sampling))
     seconds = time.perf_counter() - start
     identity = evalset or EvalsetIdentity("examples", size=len(examples))
     return summarise(engine.name, task, scored_items(outcomes), identity, seed=seed, seconds=seconds)
@@ -293,13 +288,7 @@ def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that affect the numbers of a report."""
-    installed = {}
-    for name in VERSIONED:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            installed[name] = "unknown"
-    return installed
+    return {name: installed_version(name) or "unknown" for name in VERSIONED}
 
 
 def _slices(task: Task, totals: Totals) -> tuple[SliceResult, ...]:

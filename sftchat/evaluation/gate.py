@@ -18,7 +18,7 @@ from sftchat.evaluation.evalset import parse_ids
 from sftchat.evaluation.report.view import Report, Unsettled, error_classes, gate_line, other_items_line, part_line, trust_lines, unsettled
 from sftchat.evaluation.results import Comparison, GateOutcome, GateResult, MetricDifference, ModelResult
 from sftchat.task import Metric, Task
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 PASSED, GATE_FAILED, COULD_NOT, NOT_COMPARABLE = 0, 1, 3, 4
 """Exit codes."""
@@ -385,7 +385,7 @@ def _requirements(result: ModelResult, config: GateConfig) -> Iterator[tuple[boo
         ids = listed([item.example.id for item in wrong])
         yield False, f"{where}: {len(wrong)} of {len(must_pass)} must-pass items wrong: {ids} ({', '.join(error_classes(wrong[0]))})"
     elif must_pass:
-        yield True, f"{where}: {'all ' if len(must_pass) > 1 else ''}{counted(len(must_pass), 'must-pass item')} right"
+        yield True, f"{where}: {'all ' if len(must_pass) > 1 else ''}{pluralize(len(must_pass), 'must-pass item')} right"
 
 
 def _losers(report: Report, missed: Collection[str]) -> tuple[str, ...]:

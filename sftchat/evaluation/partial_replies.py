@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from sftchat._util.files import open_locked
+from sftchat._util.files import open_locked, write_error
 from sftchat.engine import Chunk, Request, cancelling, reply_of
-from sftchat.errors import DataError, SftchatError, UsageError
+from sftchat.errors import DataError, UsageError
 from sftchat.evaluation.replies import UNPAIRED, kept_apart, numbered_lines, parse_reply
 from sftchat.evaluation.reply_cache import CachedEngine
-from sftchat.text import counted
+from sftchat.text import pluralize
 from sftchat.types import Reply
 
 PARTIAL_FILES = "replies*.partial*.jsonl"
@@ -74,7 +74,7 @@ class PartialReplies:
             try:
                 self._begin(self.path)
             except OSError as error:
-                raise _unwritable(self.path, error) from error
+                raise write_error(self.path, error) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -143,7 +143,7 @@ class PartialReplies:
         if others:
             aside = self._move_aside(path, MOVED_ASIDE if fresh else ".")
             what = "" if fresh else " to other requests"
-            say(f"{counted(len(others), 'reply', 'replies')}{what} in {path} moved to {aside}")
+            say(f"{pluralize(len(others), 'reply', 'replies')}{what} in {path} moved to {aside}")
             rows = {}
         if fresh:
             return
@@ -156,7 +156,7 @@ class PartialReplies:
                 self._write(key, reply)
         if self._replies:
             say(
-                f"{counted(len(self._replies), 'reply', 'replies')} kept in {path} and not asked again; '{self.name}' may have changed since, "
+                f"{pluralize(len(self._replies), 'reply', 'replies')} kept in {path} and not asked again; '{self.name}' may have changed since, "
                 "--fresh asks everything again"
             )
 
@@ -190,7 +190,7 @@ class PartialReplies:
                 self._file = _locked(self.path)
             self._write(key, reply_of(parts, last.finish_reason))
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise write_error(self.path, error) from error
 
     def _write(self, key: RequestKey, reply: Reply) -> None:
         """Append a line and hand it to the operating system, so that it survives a killed process."""
@@ -240,8 +240,3 @@ def _locked(path: Path) -> BinaryIO:
     file.seek(0)
     file.truncate(file.read().rfind(b"\n") + 1)  # a killed process may have left an incomplete line
     return file
-
-
-def _unwritable(path: Path, error: OSError) -> SftchatError:
-    """Build the error for a reply that cannot be stored."""
-    return SftchatError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}")

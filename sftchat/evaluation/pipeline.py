@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.files import made_folder
+from sftchat._util.files import create_folder, write_atomically
 from sftchat._util.parsing import load_json, read_text
 from sftchat.engine import Engine
 from sftchat.errors import PluginError, UsageError
@@ -20,7 +20,7 @@ from sftchat.evaluation.evaluate import Progress, Scorer, compare, requests_of, 
 from sftchat.evaluation.gate import decide, gate
 from sftchat.evaluation.partial_replies import PartialReplies, partial_of
 from sftchat.evaluation.plan import REPORT, Plan, Source
-from sftchat.evaluation.replies import reply_line, write_atomically
+from sftchat.evaluation.replies import reply_line
 from sftchat.evaluation.reply_cache import CachedEngine, CacheOptions, ReplyCache, default_path
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult, Ranked, SelfCheck
@@ -29,7 +29,7 @@ from sftchat.inference.distributed import ProcessInfo, process_info, take_accele
 from sftchat.inference.identity import OPTIONS_WITHOUT_EFFECT
 from sftchat.models.manifest import find_manifest
 from sftchat.task import Task
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 OpenEngine = Callable[[str], CachedEngine]
 """Opens a model by the name the user typed."""
@@ -131,9 +131,9 @@ class Evaluation:
         mended = ", once the plugin is mended" if isinstance(error, PluginError) else ""
         for path, count in {self.cache.path: sum(options.kept for options in self._cache_options), **self.partial_files}.items():
             if count:
-                yield f"{counted(count, 'reply', 'replies')} kept in {path}; the same command {again} from there{mended}"
+                yield f"{pluralize(count, 'reply', 'replies')} kept in {path}; the same command {again} from there{mended}"
         if lost := sum(options.lost for options in self._cache_options):
-            yield f"{counted(lost, 'reply', 'replies')} lost: what a model answers that cannot be remembered is kept with -o only"
+            yield f"{pluralize(lost, 'reply', 'replies')} lost: what a model answers that cannot be remembered is kept with -o only"
 
 
 def answer_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, process: ProcessInfo) -> None:
@@ -197,7 +197,7 @@ def run_plans(
     with ExitStack() as stack:
         if output is not None:
             try:
-                stack.enter_context(made_folder(output))
+                stack.enter_context(create_folder(output))
             except OSError as error:
                 raise UsageError(f"cannot make output folder '{output}': {error.strerror}") from error
         parts = [_TaskRun(plan, opener(plan.task), watch, cache, say, stack).run() for plan in plans]

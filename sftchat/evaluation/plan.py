@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from sftchat._util.files import check_output_folder
 from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import DataError, NotComparableError, UsageError, listed
 from sftchat.evaluation.baseline import Baseline, check_comparable, check_whole, is_baseline, is_missing, nearest_file, read_baseline
@@ -284,8 +285,7 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
     Raises:
         UsageError: When it holds a report and ``overwrite`` is False, or when it is not a folder.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"output '{folder}' is a file; give a folder")
+    check_output_folder(folder)
     if (folder / REPORT).exists() and not overwrite:
         raise UsageError(f"'{folder}' already holds a report; add --overwrite to replace it, or give another folder with -o")
 

@@ -23,7 +23,7 @@ from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.results import LEVEL
 from sftchat.evaluation.statistics import Counts, apply, grouped, value
 from sftchat.task import Metric
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 RESAMPLED_SHARES = (0.1, 0.2, 0.4)
 """Tabulated shares of resampled items: a small change, the usual one, a new training recipe."""
@@ -127,7 +127,7 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
 
 def lines(found: MinimumDetectableEffect) -> tuple[str, ...]:
     """Return the lines for the user."""
-    head = f"{found.evalset}, {counted(found.n, 'item')}: {found.metric} {found.value:.3f}"
+    head = f"{found.evalset}, {pluralize(found.n, 'item')}: {found.metric} {found.value:.3f}"
     if found.n < MIN_DIFFERING_ITEMS:
         return (f"{head}; fewer than {MIN_DIFFERING_ITEMS} items can show no drop at all",)
     if not found.drops:

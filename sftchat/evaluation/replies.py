@@ -7,16 +7,15 @@ on row order.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import MAX_BYTES, bounded_lines, load_json, not_utf_8
-from sftchat.data.values import abbreviate
-from sftchat.data.write import replacing
+from sftchat._util.parsing import MAX_BYTES, iter_bounded_lines, load_json, not_utf8_message
 from sftchat.errors import DataError, listed
 from sftchat.evaluation.scored import Failure, Item, Outcome
 from sftchat.protocol import content_of, error_message, finish_reason, unfinished
+from sftchat.text import abbreviate
 from sftchat.types import Reply
 
 Row = Mapping[str, Any]
@@ -156,12 +155,12 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
     """
     try:
         with path.open("rb") as file:
-            for number, line, cut_off in bounded_lines(file):
+            for number, line, cut_off in iter_bounded_lines(file):
                 if cut_off:
                     raise DataError(f"the line is longer than {MAX_BYTES >> 20} MiB, so these are no {what}", f"{path}:{number}")
                 yield number, line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {what}: {not_utf_8(error)}", str(path)) from error
+        raise DataError(f"cannot read {what}: {not_utf8_message(error)}", str(path)) from error
     except OSError as error:
         raise DataError(f"cannot read {what}: {error.strerror or error}", str(path)) from error
 
@@ -188,17 +187,6 @@ def match(
     problems += [f"{listed(unknown)} not in the evalset"] if unknown else []
     if problems:
         raise DataError("; ".join(problems), source)
-
-
-def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """Write a text file atomically: readers never see an incomplete file, and a full disk leaves none.
-
-    Args:
-        path: The file.
-        text: Its content, as one string or in pieces.
-    """
-    with replacing(path) as file:  # bytes, for the same file on every platform
-        file.writelines(piece.encode("utf-8", UNPAIRED) for piece in ((text,) if isinstance(text, str) else text))
 
 
 def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any]]:

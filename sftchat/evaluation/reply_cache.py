@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import from_json, path_of
+from sftchat._util.parsing import expand_user, from_json
 from sftchat._util.sqlite import open_database
 from sftchat.engine import Chunk, Engine, Request, cancelling, reply_of
 from sftchat.errors import EngineError, SftchatError, first_line
@@ -77,7 +77,7 @@ class Stored:
 def default_path() -> Path:
     """Return the path of the cache: in ``$SFTCHAT_CACHE_DIR``, else in the user's cache folder."""
     if folder := os.environ.get(VARIABLE):
-        return path_of(folder) / FILE
+        return expand_user(folder) / FILE
     from platformdirs import user_cache_path
 
     return user_cache_path("sftchat", appauthor=False) / FILE

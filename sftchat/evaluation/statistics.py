@@ -17,8 +17,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from sftchat._util.returned import shown
-from sftchat._util.third_party import Malformed, call_plugin
+from sftchat._util.plugin_calls import Malformed, call_plugin, short_repr
 from sftchat.errors import PluginError
 from sftchat.task import Metric
 from sftchat.types import Score
@@ -138,7 +137,7 @@ def apply(metric: Metric, table: Counts, sums: Array) -> Array:
     def computed() -> Array:
         result = np.asarray(metric.function(given))
         if result.dtype.kind not in "biufO" or result.shape not in ((), shape):
-            raise Malformed(f"gives {shown(result)}, must give a number, or an array of the shape {shape}")
+            raise Malformed(f"gives {short_repr(result)}, must give a number, or an array of the shape {shape}")
         return np.broadcast_to(result.astype(np.float64), shape)  # a copy that the plugin cannot change
 
     values = call_plugin(f"metric '{metric.name}'", computed, doing=f"for sums of {', '.join(given)}")

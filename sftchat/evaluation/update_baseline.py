@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from sftchat._util.files import write_atomically
 from sftchat.errors import DataError, NotComparableError, SftchatError, UsageError
 from sftchat.evaluation.baseline import (
     SCHEMA_VERSION,
@@ -20,13 +21,13 @@ from sftchat.evaluation.baseline import (
     version_of,
 )
 from sftchat.evaluation.plan import Plan
-from sftchat.evaluation.replies import HEADER, reply_rows, write_atomically
+from sftchat.evaluation.replies import HEADER, reply_rows
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.scored import Item, ScoredItems, scored_items
 from sftchat.models.fingerprint import identity
 from sftchat.models.manifest import read_manifest
 from sftchat.models.reference import ModelReference
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 Files = Mapping[str, str | None]
 """The file to write by name of the task; None for a task without one."""
@@ -118,14 +119,14 @@ def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str,
     Returns:
         Lines for the user that describe what changed.
     """
-    changes = [f"written, {counted(len(items), 'item')} of {header.model}"]
+    changes = [f"written, {pluralize(len(items), 'item')} of {header.model}"]
     try:
         old = read_baseline(path) if is_baseline(path) else None
     except (DataError, NotComparableError) as error:  # an unreadable baseline may be the reason for the update
         old = None
         changes.append(f"in place of one that could not be read ({error})")
     if old is not None:
-        changes = [counted(len(items), "item"), *(list(_changed(old, items)) or ["nothing changed"])]
+        changes = [pluralize(len(items), "item"), *(list(_changed(old, items)) or ["nothing changed"])]
     write_atomically(path, _lines(header, items))
     return (f"baseline {path}: {', '.join(changes)}",)
 

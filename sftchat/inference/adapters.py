@@ -172,7 +172,6 @@ class Adapters:
                 self._hooked.add(id(module))
 
     def _base_profile(self) -> AdapterProfile:
-        """Return the profile of the base model without adapters."""
         reference = self._loaded.reference
         if reference is None or reference.base is None:
             return replace(self._own, key=BASE)

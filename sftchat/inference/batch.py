@@ -95,7 +95,6 @@ class Batch:
         self._window = min((layer.sliding_window for layer in empty.layers if getattr(layer, "is_sliding", False)), default=sys.maxsize)
 
     def _empty(self) -> DynamicCache:
-        """Return an empty cache for a prefill."""
         cache = DynamicCache(config=self._model.config)
         if self._prompt_cache is not None and self._merges and BatchCache.can_merge(cache):
             without_windows(cache)

@@ -217,7 +217,6 @@ def fused_linears(model: Any) -> Iterator[FusedLinear]:
 
 
 def _fusible(module: nn.Module) -> Iterator[list[nn.Linear]]:
-    """Yield the groups of layers of a module that can be fused."""
     for names in FUSED_LAYERS:
         layers = [layer for name in names if type(layer := getattr(module, name, None)) is nn.Linear]
         kinds = {(layer.in_features, layer.weight.dtype, layer.bias is None) for layer in layers}

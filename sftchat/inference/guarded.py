@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
-from sftchat._util.returned import copied, plain_text, shown
-from sftchat._util.third_party import Malformed, call_plugin, iterate_plugin
+from sftchat._util.plugin_calls import Malformed, call_plugin, copy_json, iterate_plugin, plain_text, short_repr
 from sftchat.engine import Chunk, Engine, EngineType, Request, Revision
 from sftchat.types import Choice, FinishReason, Token
 
-FINISH = (None, *get_args(FinishReason))
-VALUES = ("context_length", "template_hash", "template_arguments", "template_variables", "adapters")
-METHODS = ("render", "count_tokens", "prompt_tokens", "trained_tokens", "decode", "choices", "add_adapter", "mix_adapters")
+FINISH_REASONS = (None, *get_args(FinishReason))
+OPTIONAL_PROPERTIES = ("context_length", "template_hash", "template_arguments", "template_variables", "adapters")
+OPTIONAL_METHODS = ("render", "count_tokens", "prompt_tokens", "trained_tokens", "decode", "choices", "add_adapter", "mix_adapters")
 """Optional members of an engine: those of the protocols in ``sftchat.engine``."""
 
 
@@ -38,7 +37,7 @@ class Guarded:
             PluginError: When the engine fails, or yields an invalid chunk.
             SftchatError: Raised by the engine on purpose.
         """
-        copies = (replace(request, messages=copied(request.messages), tools=copied(request.tools)) for request in requests)
+        copies = (replace(request, messages=copy_json(request.messages), tools=copy_json(request.tools)) for request in requests)
         chunks = call_plugin(self._what, self._engine.generate, copies, may_refuse=True)
         for chunk in iterate_plugin(self._what, chunks, may_refuse=True):
             yield call_plugin(self._what, plain_chunk, chunk)
@@ -71,15 +70,15 @@ def open_guarded(kind: EngineType, source: str, options: Mapping[str, Any]) -> E
     what = f"engine '{kind.scheme}'"
 
     def validated() -> Engine:
-        engine: Any = kind.open(source, copied(dict(options)))
+        engine: Any = kind.open(source, copy_json(dict(options)))
         if not isinstance(engine, Engine):
             raise Malformed(f"opened a {type(engine).__name__}, which has not all of name, generate and close")
         name: object = engine.name
         if not isinstance(name, str):
-            raise Malformed(f"opened a model of the name {shown(name)}, must be text")
+            raise Malformed(f"opened a model of the name {short_repr(name)}, must be text")
         # runtime protocols look at the class, so the class gets the members that this engine has and no others
-        more: dict[str, Any] = {name: _value(name) for name in VALUES if hasattr(engine, name)}
-        more |= {name: _method(name) for name in METHODS if callable(getattr(engine, name, None))}
+        more: dict[str, Any] = {name: _value(name) for name in OPTIONAL_PROPERTIES if hasattr(engine, name)}
+        more |= {name: _method(name) for name in OPTIONAL_METHODS if callable(getattr(engine, name, None))}
         guarded: Engine = type("Guarded", (Guarded,), more)(what, plain_text(name), engine)
         return guarded
 
@@ -103,9 +102,9 @@ def identity_of(kind: EngineType, source: str, options: Mapping[str, Any]) -> st
         return ""
 
     def validated() -> str:
-        identity: object = identify(source, copied(dict(options)))
+        identity: object = identify(source, copy_json(dict(options)))
         if not isinstance(identity, str):
-            raise Malformed(f"gives the identity {shown(identity)}, must be text")
+            raise Malformed(f"gives the identity {short_repr(identity)}, must be text")
         return plain_text(identity)
 
     return call_plugin(f"engine '{kind.scheme}'", validated, may_refuse=True)
@@ -121,16 +120,16 @@ def plain_chunk(chunk: object) -> Chunk:
         Malformed: When it is not a ``Chunk``, or a field has the wrong type.
     """
     if not isinstance(chunk, Chunk):
-        raise Malformed(f"yields {shown(chunk)}, must yield sftchat.Chunk")
+        raise Malformed(f"yields {short_repr(chunk)}, must yield sftchat.Chunk")
     for name in ("request_id", "text", "error", "thoughts", "revises"):
         if not isinstance(getattr(chunk, name), str):
-            raise Malformed(f"yields a chunk whose {name} is {shown(getattr(chunk, name))}, must be text")
-    if not any(chunk.finish_reason is reason or chunk.finish_reason == reason for reason in FINISH):
+            raise Malformed(f"yields a chunk whose {name} is {short_repr(getattr(chunk, name))}, must be text")
+    if not any(chunk.finish_reason is reason or chunk.finish_reason == reason for reason in FINISH_REASONS):
         raise Malformed(
-            f"yields a chunk whose finish_reason is {shown(chunk.finish_reason)}, must be one of {', '.join(FINISH[1:])}, or None"
+            f"yields a chunk whose finish_reason is {short_repr(chunk.finish_reason)}, must be one of {', '.join(FINISH_REASONS[1:])}, or None"
         )
     if chunk.revises not in get_args(Revision):
-        raise Malformed(f"yields a chunk whose revises is {shown(chunk.revises)}, must be one of thought, again, or empty")
+        raise Malformed(f"yields a chunk whose revises is {short_repr(chunk.revises)}, must be one of thought, again, or empty")
     logprobs = chunk.logprobs
     return Chunk(
         plain_text(chunk.request_id),
@@ -151,25 +150,17 @@ def plain_chunk(chunk: object) -> Chunk:
 
 
 def _choice(choice: object) -> Choice:
-    """Validate a ``Choice`` and convert its fields to built-in types.
-
-    Raises:
-        Malformed: When it is not a ``Choice``.
-    """
+    """Validate a ``Choice`` and convert its fields to built-in types; raises ``Malformed``."""
     if not isinstance(choice, Choice):
-        raise Malformed(f"yields a chunk with {shown(choice)} among its choices, must be sftchat.Choice")
+        raise Malformed(f"yields a chunk with {short_repr(choice)} among its choices, must be sftchat.Choice")
     others = tuple((_token(token), float(value)) for token, value in choice.alternatives)
     return Choice(_token(choice.token), float(choice.logprob), _whole(choice.rank, "choices"), others)
 
 
 def _token(token: object) -> Token:
-    """Validate a ``Token`` and convert its fields to built-in types.
-
-    Raises:
-        Malformed: When it is not a ``Token``.
-    """
+    """Validate a ``Token`` and convert its fields to built-in types; raises ``Malformed``."""
     if not isinstance(token, Token) or not isinstance(token.text, str):
-        raise Malformed(f"yields a chunk with {shown(token)} among its choices, must be sftchat.Token with a text")
+        raise Malformed(f"yields a chunk with {short_repr(token)} among its choices, must be sftchat.Token with a text")
     data = tuple(_whole(byte, "choices") for byte in token.data)
     return Token(int(token.id), plain_text(token.text), bool(token.special), bool(token.trained), data)
 
@@ -181,13 +172,11 @@ def _whole(value: Any, name: str) -> int:
     except (AttributeError, TypeError):
         number = -1
     if number < 0:
-        raise Malformed(f"yields a chunk whose {name} is {shown(value)}, must be a whole number from 0")
+        raise Malformed(f"yields a chunk whose {name} is {short_repr(value)}, must be a whole number from 0")
     return number
 
 
 def _value(name: str) -> property:
-    """Return a property that forwards to the engine's."""
-
     def read(self: Guarded) -> Any:
         return call_plugin(self._what, getattr, self._engine, name, may_refuse=True)
 
@@ -195,8 +184,6 @@ def _value(name: str) -> property:
 
 
 def _method(name: str) -> Callable[..., Any]:
-    """Return a method that forwards to the engine's."""
-
     def call(self: Guarded, *args: Any, **kwargs: Any) -> Any:
         return call_plugin(self._what, lambda: getattr(self._engine, name)(*args, **kwargs), may_refuse=True)
 

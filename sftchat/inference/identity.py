@@ -8,10 +8,10 @@ import os
 import platform
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sftchat._util.versions import installed_version
 from sftchat.engine import EngineType
 from sftchat.errors import ModelError
 from sftchat.inference.guarded import identity_of
@@ -22,10 +22,10 @@ from sftchat.templates.named import template_file
 
 OPTIONS_WITHOUT_EFFECT = ("concurrency", "request_timeout", "timeout")
 """Options that do not affect replies."""
-VERSIONED = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
+VERSIONED_PACKAGES = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
 SOURCES = ("inference/*.py", "models/*.py", "templates/*.py", "templates/chat_templates/*.jinja")
 """The source files of sftchat that render prompts and sample tokens."""
-DEVICES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
+DEVICE_FILES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
 """Device files of accelerators on Linux."""
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 """Environment variables that hide accelerators."""
@@ -55,13 +55,7 @@ def identify(
         model: MODEL argument, see ``sftchat.models.reference.resolve``.
         engine_types: Engine types of plugins, by scheme.
         hashed: Hashes a file; a caching function avoids rereading large weights.
-        base: Base model of an adapter.
-        allow_pickle: Whether pickled weights may be loaded.
-        template: Chat template name or file, instead of the model's own.
-        template_name: Name of the model's own template to use for every conversation.
-        template_arguments: Arguments of the template, overriding those of the manifest.
-        extra_body: Additional fields of requests to a server, whose identity is unknown.
-        options: See ``sftchat.inference.open.load_engine``.
+        options: See ``sftchat.inference.open.load_engine``; likewise the other arguments.
 
     Returns:
         Empty string if unknown: a branch on the Hub may move, remote code may read anything, and an engine of a plugin may report no identity.
@@ -92,18 +86,13 @@ def identify(
         "template_arguments": used["arguments"],
         "device": device_facts(str(options.get("device", "auto"))),
         "source": source_hash(),
-        "versions": {name: _version(name) for name in VERSIONED},
+        "versions": {name: installed_version(name) for name in VERSIONED_PACKAGES},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _template(template: str) -> str:
-    """Return what identifies a template: its name if it is one, otherwise the bytes of the file.
-
-    Raises:
-        UsageError: When it is neither a name nor a file.
-        ModelError: When the file cannot be read.
-    """
+    """Return what identifies a template: its name if it is one, otherwise the bytes of the file; raises ``UsageError`` or ``ModelError``."""
     path = template_file(template)
     try:
         return template if path is None else f"file:{file_hash(path)}"
@@ -115,7 +104,7 @@ def device_facts(device: str) -> str:
     """Return what determines the device type: the given type, or for ``auto`` what torch's choice depends on, without importing torch."""
     if device != "auto":
         return device.partition(":")[0]
-    present = [str(path) for pattern in DEVICES for path in sorted(Path("/dev").glob(pattern))]
+    present = [str(path) for pattern in DEVICE_FILES for path in sorted(Path("/dev").glob(pattern))]
     hidden = [f"{name}={os.environ[name]}" for name in DEVICE_VARIABLES if name in os.environ]
     return " ".join(["auto", platform.system(), platform.machine(), *present, *hidden])
 
@@ -125,14 +114,6 @@ def source_hash() -> str:
     """Hash sftchat's own code that renders prompts and samples tokens; replaces an engine version that must be increased by hand."""
     digest = hashlib.sha256()
     package = Path(__file__).parent.parent
-    for path in (package / "engine.py", *(path for pattern in SOURCES for path in sorted(package.glob(pattern)))):
+    for path in (package / "engine.py", package / "thinking.py", *(path for pattern in SOURCES for path in sorted(package.glob(pattern)))):
         digest.update(f"{path.name}\0{file_hash(path)}\0".encode())
     return digest.hexdigest()
-
-
-def _version(name: str) -> str:
-    """Return the installed version of a package; empty if it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

@@ -13,9 +13,9 @@ Compute = Callable[[Tensor], Tensor]
 
 MAX_INT8_ROWS = 4
 """Maximum number of rows computed from int8 weights; more use the same weights in bfloat16 if the CPU has units for that."""
-HIGH = 127
+MAX_INT8 = 127
 """Largest absolute value of an int8."""
-LOW = 254
+LOW_SCALE = 254
 """Scale of the low eight bits: maps the rounding error of the high ones, at most 1/2, to at most 127."""
 
 
@@ -29,8 +29,8 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
         The weights in int8, of the same shape, and their scales in bfloat16, shape ``(outputs,)``.
     """
     weight = weight.float()
-    scales = (weight.abs().amax(1).clamp(min=1e-8) / HIGH).bfloat16()
-    return (weight / scales.float()[:, None]).round().clamp(-HIGH, HIGH).to(torch.int8), scales
+    scales = (weight.abs().amax(1).clamp(min=1e-8) / MAX_INT8).bfloat16()
+    return (weight / scales.float()[:, None]).round().clamp(-MAX_INT8, MAX_INT8).to(torch.int8), scales
 
 
 def int8_linear(weight: Tensor, scales: Tensor, bias: Tensor | None, other: Compute) -> Compute:
@@ -80,9 +80,9 @@ def _w8a16_int(weight: Tensor, scales: Tensor) -> Compute:
     """
     # fbgemm derives its step from the smallest and the largest value: with -128 and 127 among them the step is 1, and integers stay exact
     bounds = torch.zeros(1, weight.shape[1])
-    bounds[0, :2] = torch.tensor([-HIGH - 1, HIGH])
+    bounds[0, :2] = torch.tensor([-MAX_INT8 - 1, MAX_INT8])
     sums, zeros = weight.sum(1, dtype=torch.int32), torch.zeros(len(weight))
-    factors = scales.float() / HIGH
+    factors = scales.float() / MAX_INT8
 
     def integers(rows: Tensor) -> Tensor:
         products: Tensor = torch.fbgemm_linear_int8_weight_fp32_activation(rows, weight, packed, sums, 1.0, 0, zeros)
@@ -96,9 +96,9 @@ def _w8a16_int(weight: Tensor, scales: Tensor) -> Compute:
     def outputs_of(rows: Tensor) -> Tensor:
         states = rows.float()
         largest = torch.linalg.vector_norm(states, float("inf"), 1, keepdim=True).clamp_(min=1e-30)
-        states.div_(largest).mul_(HIGH)
+        states.div_(largest).mul_(MAX_INT8)
         high = states.round()
-        products = integers(torch.cat([high, states.sub_(high).mul_(LOW), bounds]))
-        return torch.add(products[: len(rows)], products[len(rows) : -1], alpha=1 / LOW).mul_(largest).mul_(factors).to(rows.dtype)
+        products = integers(torch.cat([high, states.sub_(high).mul_(LOW_SCALE), bounds]))
+        return torch.add(products[: len(rows)], products[len(rows) : -1], alpha=1 / LOW_SCALE).mul_(largest).mul_(factors).to(rows.dtype)
 
     return outputs_of

@@ -212,7 +212,6 @@ class TransformersEngine:
 
 
 def _with_arguments(renderer: Renderer, request: Request) -> Renderer:
-    """Return the renderer with the template arguments of a request."""
     return replace(renderer, arguments={**renderer.arguments, **request.template_arguments}) if request.template_arguments else renderer
 
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from sftchat._util.fallback import report_fallback
 from sftchat.engine import OFF, Adapts, Chunk, Engine, EngineType, Renders, Request
-from sftchat.errors import MissingExtraError, UsageError, in_one_line
+from sftchat.errors import EngineError, MissingExtraError, UsageError, in_one_line
 from sftchat.inference.guarded import open_guarded
-from sftchat.models.reference import resolve
+from sftchat.models.reference import ModelReference, resolve
 from sftchat.types import Message
 
 
@@ -115,12 +115,7 @@ def _is_missing_import(error: BaseException | None) -> bool:
 
 
 def _check_quantization(quantize: str, options: Mapping[str, Any]) -> None:
-    """Validate ``quantize`` against device and dtype before weights are loaded.
-
-    Raises:
-        UsageError: When the device or the dtype does not support the quantization.
-        MissingExtraError: When bitsandbytes is needed and not installed.
-    """
+    """Validate ``quantize`` against device and dtype before weights are loaded; raises ``UsageError`` or ``MissingExtraError``."""
     from sftchat.models.loading import choose_device
 
     device, dtype = choose_device(str(options.get("device", "auto"))), options.get("dtype", "auto")
@@ -176,6 +171,31 @@ class AdapterEngine:
         """Do nothing; the shared engine is closed by its owner."""
 
 
+def load_with_adapters(load: Load, base: ModelReference, adapters: Sequence[ModelReference], options: Mapping[str, Any]) -> Engine:
+    """Open a base model and add adapters to it, each under its MODEL argument.
+
+    Args:
+        load: Opens one model, such as ``Session.load_engine``.
+        base: The base model.
+        adapters: The adapters; without any, the base model is returned as loaded.
+        options: Further arguments of ``load``.
+
+    Raises:
+        ModelError: When a model cannot be loaded.
+        EngineError: When the engine does not support adapters.
+    """
+    engine = load(base.argument, **{**options, "base": None})
+    try:
+        if adapters and not isinstance(engine, Adapts):
+            raise EngineError(f"the engine of '{base.argument}' takes no adapters")
+        for adapter in adapters:
+            cast(Any, engine).add_adapter(adapter.text, adapter)  # the reference, so that --base is respected
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
 class EnginePool:
     """Opens models; loads the base model of several adapters only once.
 
@@ -202,8 +222,8 @@ class EnginePool:
         if reference.scheme:
             return self._load(model, base=base, **options)
         base_model = reference.base or reference
-        given = sorted((name, repr(value)) for name, value in options.items() if value is not None)
-        key = (base_model.source, base_model.revision, *given)
+        chosen = sorted((name, repr(value)) for name, value in options.items() if value is not None)
+        key = (base_model.source, base_model.revision, *chosen)
         if key not in self._open:
             while len(self._open) >= self._max_open:
                 self._open.pop(next(iter(self._open))).close()

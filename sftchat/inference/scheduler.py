@@ -16,11 +16,11 @@ from sftchat.inference.batch import Batch, Prefill, Route, swap_remove, unrouted
 from sftchat.inference.kv_cache import GROWTH_COLUMNS, Prefix, PromptCache, free_bytes, is_out_of_memory, shared_length
 from sftchat.inference.sequence import PromptLookupDecoder, RunningRequest, likeliest
 
-PREFILL_TOKENS = 2048
+MAX_PREFILL_TOKENS = 2048
 """Maximum number of tokens, padding included, prefilled in one forward pass; more is no faster and takes memory."""
-PREFILL_CHUNK = 256
+PREFILL_COLUMNS = 256
 """Number of columns of one prompt prefilled between two chances to cancel."""
-REFILL = 8
+REFILL_DIVISOR = 8
 """Free slots are filled once they are at least 1/8 of all: prefilling few prompts at a time costs more than idle slots."""
 CACHE_SHARE = 0.5
 """Share of free memory for keys and values; the rest is for activations and for moving buffers."""
@@ -114,10 +114,10 @@ class Scheduler:
     def _next_group(self) -> list[RunningRequest]:
         """Take the requests to prefill next from the queue; empty if it is better to continue without them."""
         free = self._slots - len(self._running)
-        if not self._waiting or (self._running and (not self._batch.mergeable or free * REFILL < self._slots)):
+        if not self._waiting or (self._running and (not self._batch.mergeable or free * REFILL_DIVISOR < self._slots)):
             return []
         longest = _length(self._waiting[-1])
-        count = min(free, max(1, PREFILL_TOKENS // longest) if self._batch.mergeable else free)
+        count = min(free, max(1, MAX_PREFILL_TOKENS // longest) if self._batch.mergeable else free)
         if self._budget is not None:
             count = min(count, self._budget // (max(self._batch.width, longest) + GROWTH_COLUMNS) - len(self._running))
         if count < 1:
@@ -139,7 +139,7 @@ class Scheduler:
         if prefill is None:
             return
         self._prefill = (group, prefill)
-        while not (complete := (yield from self._attempt(lambda: self._batch.prefill(prefill, PREFILL_CHUNK), group))):
+        while not (complete := (yield from self._attempt(lambda: self._batch.prefill(prefill, PREFILL_COLUMNS), group))):
             if complete is None:
                 return
             yield Chunk(group[0].request.id)  # empty chunk: gives the caller a chance to cancel
@@ -217,7 +217,6 @@ class Scheduler:
         self._remove(last_chunks.keys())
 
     def _remove(self, indices: Collection[int]) -> None:
-        """Remove requests from the batch."""
         if indices:
             self._batch.remove(indices)
             swap_remove(self._running, indices)
@@ -234,7 +233,6 @@ class Scheduler:
         self._remove(shortest)
 
     def _save_prompt(self, index: int) -> None:
-        """Add the state of a running request to the prompt cache."""
         if self._prompt_cache is not None and (prefix := self._batch.prefix_of(index, self._running[index].tokens)) is not None:
             self._prompt_cache.add(prefix)
 

@@ -14,20 +14,20 @@ from sftchat.models.reference import hub_access
 
 BASE = "__base__"
 """Name of a model without any adapter, in peft's style."""
-SHARED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
+SHARED_TENSORS = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
 """Parts of names of tensors that peft stores once for all layers, and reports as missing in each."""
 SHAPE_MISMATCH = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[([^]]*)\]\).*?torch\.Size\(\[([^]]*)\]\)", re.DOTALL)
 """torch's message about a tensor of another shape."""
 PROBE_TOKENS = 8
 """Number of tokens tested; an effective adapter changes the logits of any token."""
 
-PATTERNS = ("target_modules", "exclude_modules", "feedforward_modules")
+PATTERN_KEYS = ("target_modules", "exclude_modules", "feedforward_modules")
 """Keys of an adapter's config that may contain a regular expression."""
-NAME = re.compile(r"[\w.-]*")
+PLAIN_NAME = re.compile(r"[\w.-]*")
 """Matches an expression that is only a name, which is safe."""
 PATTERN_SECONDS = 5.0
 """Maximum seconds to match an adapter's expressions against all modules of its base model."""
-MATCHING = """
+MATCH_PROGRAM = """
 import json, re, sys
 patterns, names = json.load(sys.stdin)
 for pattern in patterns:
@@ -122,14 +122,13 @@ def _load_tensors(adapted: Any, folder: str, key: str, name: str) -> int:
     except RuntimeError as error:
         raise ModelError(_shape_error(name, error)) from error
     own = {parameter: value for parameter, value in adapted.named_parameters() if key in parameter.split(".")}
-    missing = [key for key in result.missing_keys if not any(part in key for part in SHARED)]
+    missing = [key for key in result.missing_keys if not any(part in key for part in SHARED_TENSORS)]
     check_adapter_keys(name, len(own), missing, result.unexpected_keys)
     check_finite(name, own)
     return len(own)
 
 
 def _remove_adapter(model: Any, adapted: Any, key: str) -> None:
-    """Undo the addition of an adapter."""
     if adapted is None:
         return
     if adapted is not model:
@@ -180,7 +179,7 @@ def _check_patterns(path: Path, patterns: list[str], modules: Sequence[str]) -> 
     """Match expressions in a subprocess with a time limit."""
     if not patterns:
         return
-    done = run_in_subprocess(MATCHING, [patterns, list(modules)], PATTERN_SECONDS)
+    done = run_in_subprocess(MATCH_PROGRAM, [patterns, list(modules)], PATTERN_SECONDS)
     if done is None:
         raise ModelError(
             f"'{path}' names its layers by a regular expression that takes more than {PATTERN_SECONDS:g} seconds: {patterns[0]!r:.80}"
@@ -191,14 +190,14 @@ def _check_patterns(path: Path, patterns: list[str], modules: Sequence[str]) -> 
 
 def _patterns(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield the expressions of an adapter's config that are more than names, as peft matches them."""
-    for name in PATTERNS:
-        if isinstance(value := config.get(name), str) and not NAME.fullmatch(value):
+    for name in PATTERN_KEYS:
+        if isinstance(value := config.get(name), str) and not PLAIN_NAME.fullmatch(value):
             yield value
     for name in ("rank_pattern", "alpha_pattern"):
         if isinstance(value := config.get(name), dict):
-            yield from (rf"(.*\.)?({key})" for key in value if not NAME.fullmatch(key))
+            yield from (rf"(.*\.)?({key})" for key in value if not PLAIN_NAME.fullmatch(key))
     for name in ("modules_to_save", "layers_pattern"):
         value = config.get(name)
         for entry in value if isinstance(value, list) else [value]:
-            if isinstance(entry, str) and not NAME.fullmatch(entry):
+            if isinstance(entry, str) and not PLAIN_NAME.fullmatch(entry):
                 yield rf"(^|.*\.){entry}($|\..*)"

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sftchat._util.files import whole_folder
+from sftchat._util.files import atomic_folder
 from sftchat.errors import ModelError, first_line
 from sftchat.models.gotemplate import evaluate, literal
 from sftchat.models.loading import load_tokenizer, stop_ids
@@ -28,25 +28,16 @@ CONVERSATIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "one turn": (("user", "你好，world"),),
     "a system turn": (("system", "Be brief.\nAlways."), ("user", "1 + 1?")),
     "several turns": (
-        ("user", "问\n题"),
-        ("assistant", "答"),
-        ("user", "again"),
-        ("assistant", "甲-乙:师徒\n无"),
-        ("user", "{{ .System }} 再"),
+        ("user", "问\n题"), ("assistant", "答"), ("user", "again"), ("assistant", "甲-乙:师徒\n无"), ("user", "{{ .System }} 再"),
     ),
     "a system turn and several turns": (
-        ("system", "简短"),
-        ("user", "a"),
-        ("assistant", "b"),
-        ("user", "c"),
-        ("assistant", "d"),
-        ("user", "e"),
+        ("system", "简短"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "e"),
     ),
     "white space around what is said": (("user", " a \n"), ("assistant", " b "), ("user", "c")),
     "a thought in the history": (("user", "a"), ("assistant", "<think>\nhm\n</think>\n\nb"), ("user", "c")),
-}
+}  # fmt: skip
 """Conversations on which the template is verified; for the last two, a difference is reported but is not an error."""
-REQUIRED = 4
+REQUIRED_CONVERSATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -55,35 +46,35 @@ class Modelfile:
 
     Attributes:
         text: Its content.
-        proved: Conversations for which Ollama's prompt is the same.
+        verified: Conversations for which Ollama's prompt is the same.
         notes: Known differences, in sentences.
     """
 
     text: str
-    proved: tuple[str, ...]
+    verified: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], made_from: str) -> Modelfile:
+def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], model_name: str) -> Modelfile:
     """Create and verify a Modelfile for a folder of weights.
 
     Args:
         renderer: Tokenizer and template.
         stop_ids: Token ids that stop generation.
-        made_from: Name of the model for the comment in the file.
+        model_name: Name of the model for the comment in the file.
 
     Raises:
         TemplateError: When the template cannot be expressed; names the conversation and the difference.
     """
     template, notes = go_template(renderer)
-    proved = []
+    verified = []
     for number, (name, turns) in enumerate(CONVERSATIONS.items()):
         problem = _difference(renderer, template, [Message(role=role, content=content) for role, content in turns])
         if problem is None:
             continue
         if not problem:
-            proved.append(name)
-        elif number < REQUIRED:
+            verified.append(name)
+        elif number < REQUIRED_CONVERSATIONS:
             raise TemplateError(f"chat template '{renderer.name}' cannot be written as a template for Ollama: with {name}, {problem}")
         else:
             notes.append(f"with {name}, {problem}")
@@ -91,12 +82,12 @@ def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], made_from: str)
         raise TemplateError(f"chat template '{renderer.name}' cannot be written into a Modelfile: it has three quotes in a row")
     stops = [str(renderer.tokenizer.convert_ids_to_tokens(identity)) for identity in sorted(set(stop_ids))]
     lines = [
-        f"# {' '.join(made_from.split())}: the template is that of the model, proved by sftchat",
+        f"# {' '.join(model_name.split())}: the template is that of the model, proved by sftchat",
         "FROM .",
         f'TEMPLATE """{template}"""',
         *(f'PARAMETER stop "{stop}"' for stop in stops),
     ]
-    return Modelfile("\n".join(lines) + "\n", tuple(proved), tuple(notes))
+    return Modelfile("\n".join(lines) + "\n", tuple(verified), tuple(notes))
 
 
 def go_template(renderer: Renderer) -> tuple[str, list[str]]:
@@ -109,23 +100,23 @@ def go_template(renderer: Renderer) -> tuple[str, list[str]]:
         TemplateError: When turns are not rendered one after the other in the same way.
     """
     notes: list[str] = []
-    opening, between, after, end = _cut(renderer, [("user", FIRST), ("assistant", REPLY), ("user", SECOND)])
-    alone, last = _cut(renderer, [("user", FIRST)])
+    opening, between, after, end = _split_prompt(renderer, [("user", FIRST), ("assistant", REPLY), ("user", SECOND)])
+    alone, last = _split_prompt(renderer, [("user", FIRST)])
     if alone != opening or last != end:
         raise TemplateError(
             f"chat template '{renderer.name}' cannot be written as a template for Ollama: it opens or ends a conversation differently by its length"
         )
     # before the comparison of ends, because the BOS token, which Ollama adds itself, may also end the text before a later turn
-    head = _plain(renderer, opening)
+    head = _without_bos(renderer, opening)
     user_opens = _common_end(head, after)
     user_closes = os.path.commonprefix([end, between])  # noqa: RUF071 - of texts, not of paths
     try:
-        before, inside, _ = _cut(renderer, [("system", SYSTEM), ("user", FIRST)])
+        before, inside, _ = _split_prompt(renderer, [("system", SYSTEM), ("user", FIRST)])
     except TemplateError:
         system = None
         notes.append("the template has no place for a system prompt; Ollama would leave one out without a word")
     else:
-        system = (_plain(renderer, before), inside)
+        system = (_without_bos(renderer, before), inside)
     simple = system is None or system[1].endswith(user_opens)
     cut = len(user_opens) if simple else 0
     start = literal(head[: len(head) - cut])
@@ -143,19 +134,18 @@ def go_template(renderer: Renderer) -> tuple[str, list[str]]:
     return start + loop + literal(end[len(user_closes) :]), notes
 
 
-def _cut(renderer: Renderer, turns: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the prompt, split at the texts of the turns."""
+def _split_prompt(renderer: Renderer, turns: Sequence[tuple[str, str]]) -> list[str]:
     text = renderer.prompt_text([Message(role=role, content=content) for role, content in turns])
     pieces = []
     for _, content in turns:
-        piece, found, text = text.partition(content)
-        if not found:
+        piece, separator, text = text.partition(content)
+        if not separator:
             raise TemplateError(f"chat template '{renderer.name}' cannot be written as a template for Ollama: it leaves a turn out")
         pieces.append(piece)
     return [*pieces, text]
 
 
-def _plain(renderer: Renderer, text: str) -> str:
+def _without_bos(renderer: Renderer, text: str) -> str:
     """Remove the BOS token from the start of a prompt: Ollama adds it."""
     tokenizer = renderer.tokenizer
     begins = tokenizer.bos_token_id is not None and tokenizer.encode("")[:1] == [tokenizer.bos_token_id]
@@ -163,14 +153,13 @@ def _plain(renderer: Renderer, text: str) -> str:
 
 
 def _common_end(first: str, second: str) -> str:
-    """Return the longest common suffix of two texts."""
     return os.path.commonprefix([first[::-1], second[::-1]])[::-1]  # noqa: RUF071 - of texts, not of paths
 
 
 def _difference(renderer: Renderer, template: str, messages: Sequence[Message]) -> str | None:
     """Describe the first difference of Ollama's prompt; empty if there is none, None if the chat template fails."""
     try:
-        ours = _plain(renderer, renderer.prompt_text(messages))
+        ours = _without_bos(renderer, renderer.prompt_text(messages))
     except TemplateError:
         return None
     theirs = evaluate(template, ollama_data(messages))
@@ -186,7 +175,7 @@ def ollama_data(messages: Sequence[Message]) -> dict[str, Any]:
     return {"System": system, "Messages": [{"Role": message["role"], "Content": message["content"]} for message in messages]}
 
 
-CONVERTED = frozenset(
+CONVERTIBLE = frozenset(
     f"{name}ForCausalLM"
     for name in "Llama Ministral3 Mixtral Gemma Gemma2 Gemma3 Phi3 Qwen2 Olmo3 Cohere GptOss DeepseekV3 Glm4MoeLite Lfm2".split()
 )
@@ -221,11 +210,11 @@ def export_ollama(
     from transformers import AutoConfig, GenerationConfig
 
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
-    manifest, given = find_manifest(reference.source), dict(template_arguments or {})
-    options = as_trained(manifest, template=template, template_name=template_name, template_arguments=given)
+    manifest = find_manifest(reference.source)
+    options = as_trained(manifest, template=template, template_name=template_name, template_arguments=template_arguments)
     renderer = choose_renderer(tokenizer, **options)
-    check_arguments(renderer, given)
-    folder = reference.folder or _fetched(reference)
+    check_arguments(renderer, template_arguments or ())
+    folder = reference.folder or _download(reference)
     try:
         with hub_access(local=True):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -235,14 +224,14 @@ def export_ollama(
         raise ModelError(f"config of '{reference.text}' could not be read: {first_line(error)}") from error
     stops = stop_ids(SimpleNamespace(generation_config=settings), renderer)
     modelfile = write_modelfile(renderer, stops, f"{reference.text}, template {renderer.name}")
-    with whole_folder(output) as partial:
+    with atomic_folder(output) as partial:
         for name in (*files_of(folder), *([MANIFEST] if (folder / MANIFEST).is_file() else [])):
             if not Path(name).is_absolute():
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(folder / name, partial / name)
         write_templates(partial, renderer.saved)
         (partial / "Modelfile").write_text(modelfile.text, encoding="utf-8")
-    return modelfile, _warning(config)
+    return modelfile, _conversion_warning(config)
 
 
 def write_templates(folder: Path, saved: str | Mapping[str, str]) -> None:
@@ -261,7 +250,7 @@ def write_templates(folder: Path, saved: str | Mapping[str, str]) -> None:
         path.write_text(source, encoding="utf-8")
 
 
-def _fetched(reference: ModelReference) -> Path:
+def _download(reference: ModelReference) -> Path:
     """Return the model's folder in the Hub cache, after download if needed."""
     from huggingface_hub import snapshot_download
 
@@ -269,10 +258,10 @@ def _fetched(reference: ModelReference) -> Path:
     return Path(snapshot_download(reference.source, revision=reference.revision or None, allow_patterns=patterns))
 
 
-def _warning(config: Any) -> str:
+def _conversion_warning(config: Any) -> str:
     """Return advice if Ollama may not convert weights of this architecture; otherwise empty."""
     name = (config.architectures or [""])[0]
-    if name in CONVERTED:
+    if name in CONVERTIBLE:
         return ""
     return (
         f"Ollama is not known to convert safetensors of {json.dumps(name)}: if it refuses, make a GGUF file with llama.cpp's "

@@ -57,12 +57,7 @@ def evaluate(source: str, data: Scope) -> str:
         return "".join(_run(nodes, data, {"$": data}))
     except GoTemplateError:
         raise
-    except (
-        TypeError,
-        ValueError,
-        LookupError,
-        RecursionError,
-    ) as error:  # operands that a function does not accept, or a string that is invalid in Go
+    except (TypeError, ValueError, LookupError, RecursionError) as error:  # wrong operands, or a string that is invalid in Go
         raise GoTemplateError(f"cannot be evaluated: {error}") from error
 
 
@@ -86,7 +81,6 @@ def _pieces(source: str) -> Iterator[tuple[str, Any]]:
 
 
 def _words(action: str) -> list[str]:
-    """Split an action into words."""
     words, at = [], 0
     while action[at:].strip():
         match = WORD.match(action, at)
@@ -133,7 +127,6 @@ def _block(pieces: Sequence[tuple[str, Any]], at: int, kind: str, words: list[st
 
 
 def _run(nodes: Sequence[Node], dot: Any, variables: Scope) -> Iterator[str]:
-    """Evaluate nodes."""
     for node in nodes:
         if node.kind == "text":
             yield node.value
@@ -154,7 +147,6 @@ def _run(nodes: Sequence[Node], dot: Any, variables: Scope) -> Iterator[str]:
 
 
 def _printed(value: Any) -> str:
-    """Format a value like Go."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -186,7 +178,6 @@ def _value(words: Sequence[str], dot: Any, variables: Scope) -> Any:
 
 
 def _operand(word: str, dot: Any, variables: Scope) -> Any:
-    """Evaluate one word."""
     if word[0] == '"':
         return json.loads(word)
     if word.lstrip("-").isdigit():
@@ -204,17 +195,8 @@ def _operand(word: str, dot: Any, variables: Scope) -> Any:
     return value
 
 
-def _any(*values: Any) -> Any:
-    """Return the first truthy value, else the last."""
-    return next((value for value in values if value), values[-1])
-
-
-def _all(*values: Any) -> Any:
-    """Return the first falsy value, else the last."""
-    return next((value for value in values if not value), values[-1])
-
-
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    "and": _all, "or": _any, "not": operator.not_, "eq": lambda first, *others: first in others, "ne": operator.ne, "lt": operator.lt,
+    "and": lambda *values: next((value for value in values if not value), values[-1]),
+    "or": lambda *values: next((value for value in values if value), values[-1]), "not": operator.not_, "eq": lambda first, *others: first in others, "ne": operator.ne, "lt": operator.lt,
     "le": operator.le, "gt": operator.gt, "ge": operator.ge, "len": len,
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 Most of the time between a command and its first token on a CPU is spent in ``import``; more than half of that on ``torch._dynamo``, which
 transformers 5.23 imports for compiler decorators, ``torch.distributed.tensor`` and accelerate, for models on several devices, sympy, for the shapes
-in these two, and ``scipy.optimize``, for losses of object detectors. transformers works without these libraries, so it is told that they are not
+in these two, and ``scipy.optimize``, for losses of object detectors. transformers works without these libraries, so its checks report that they are not
 installed; the compiler is replaced by a stand-in with no-op decorators, which loads the real module on any other access.
 
 Modules imported in this way cannot shard or dispatch a model in the same process: use this for short-lived commands, not for notebooks.
@@ -25,20 +25,20 @@ COMPILER = "torch._dynamo"
 INDEXING = f"{COMPILER}._trace_wrapped_higher_order_op"
 SHAPES = "torch.fx.experimental.symbolic_shapes"
 SHARDED = "torch.distributed.tensor"
-HIDDEN = ("is_torch_distributed_available", "is_torch_flex_attn_available", "is_accelerate_available", "is_scipy_available")
+HIDDEN_CHECKS = ("is_torch_distributed_available", "is_torch_flex_attn_available", "is_accelerate_available", "is_scipy_available")
 """Functions of transformers that check whether an optional library is installed."""
-SEVERAL_PROCESSES = ("WORLD_SIZE", "RANK", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 """Environment variables of launchers, whose processes may shard a model and therefore import everything."""
 
 
-_ANSWERS: Mapping[str, Callable[..., int]] = {
+_PLAIN_RESULTS: Mapping[str, Callable[..., int]] = {
     **dict.fromkeys(
         ("expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious", "guarding_hint_or_throw", "statically_known_true"),
         lambda value: value,
     ),
     "has_guarding_hint": lambda _: True,
     "is_nested_int": lambda _: False,
-    "sym_eq": lambda one, other: one == other,
+    "sym_eq": lambda first, second: first == second,
     "sym_and": lambda first, *rest: first and all(rest),
     "sym_or": lambda first, *rest: first or any(rest),
 }
@@ -51,7 +51,7 @@ def deferred_imports() -> Iterator[None]:
 
     Does nothing if the compiler is already loaded, or under a launcher of several processes.
     """
-    if COMPILER in sys.modules or any(name in os.environ for name in SEVERAL_PROCESSES):
+    if COMPILER in sys.modules or any(name in os.environ for name in LAUNCHER_VARIABLES):
         yield
         return
     import torch
@@ -61,17 +61,16 @@ def deferred_imports() -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(_on_demand, torch.distributed, SHARDED)
         for module in (utils, import_utils):
-            for name in HIDDEN:
-                stack.enter_context(_replaced(module, name, _unavailable))
-        stack.enter_context(_replaced(torch.compiler, "disable", _unchanged))
+            for name in HIDDEN_CHECKS:
+                stack.enter_context(_replaced(module, name, _is_unavailable))
+        stack.enter_context(_replaced(torch.compiler, "disable", _no_op_decorator))
         for stand_in in _stand_ins():
-            stack.enter_context(stand_in.standing())
+            stack.enter_context(stand_in.installed())
         yield
 
 
 @contextmanager
 def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute of a module temporarily."""
     if not hasattr(module, name):  # another version of the library
         yield
         return
@@ -94,13 +93,11 @@ def _on_demand(package: ModuleType, name: str) -> None:
     package.__dict__["__getattr__"] = attribute
 
 
-def _unavailable() -> bool:
-    """Replacement for transformers' checks of optional libraries."""
+def _is_unavailable() -> bool:
     return False
 
 
-def _unchanged(function: Any = None, *_: Any, **__: Any) -> Any:
-    """No-op decorator, with or without arguments."""
+def _no_op_decorator(function: Any = None, *_: Any, **__: Any) -> Any:
     return function if function is not None else lambda decorated: decorated
 
 
@@ -109,13 +106,13 @@ class _StandIn(ModuleType):
 
     Args:
         name: Name of the module.
-        given: Attributes available without loading it.
+        attributes: Available without loading it.
     """
 
-    def __init__(self, name: str, given: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, attributes: Mapping[str, Any]) -> None:
         super().__init__(name)
         self.__path__: list[str] = []  # makes the import system use finders for submodules
-        self.__dict__.update(given)
+        self.__dict__.update(attributes)
         self._finder = _Finder(self)
         self._package: ModuleType | None = None
 
@@ -125,7 +122,7 @@ class _StandIn(ModuleType):
         return getattr(self.real(), name)
 
     @contextmanager
-    def standing(self) -> Iterator[None]:
+    def installed(self) -> Iterator[None]:
         """Install the stand-in in place of the module."""
         sys.modules[self.__name__] = self
         sys.meta_path.insert(0, self._finder)
@@ -136,17 +133,16 @@ class _StandIn(ModuleType):
         try:
             yield
         finally:
-            self._leave()
+            self._remove()
 
     def real(self) -> ModuleType:
         """Load the real module; the stand-in gets its attributes too."""
-        self._leave()
+        self._remove()
         module = importlib.import_module(self.__name__)
         self.__dict__.update(vars(module))
         return module
 
-    def _leave(self) -> None:
-        """Remove the stand-in and its finder."""
+    def _remove(self) -> None:
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         name = self.__name__.rpartition(".")[2]
@@ -163,13 +159,13 @@ class _Shapes(_StandIn):
         if not name[0].islower():
             return super().__getattr__(name)
 
-        def ask(*values: Any) -> Any:
+        def evaluate(*values: Any) -> Any:
             numbers = (number for value in values for number in (value if isinstance(value, tuple | list) else (value,)))
-            if name in _ANSWERS and all(isinstance(number, int) for number in numbers):
-                return _ANSWERS[name](*values)
+            if name in _PLAIN_RESULTS and all(isinstance(number, int) for number in numbers):
+                return _PLAIN_RESULTS[name](*values)
             return getattr(self.real(), name)(*values)
 
-        return ask
+        return evaluate
 
 
 class _Finder(MetaPathFinder):
@@ -188,7 +184,7 @@ class _Finder(MetaPathFinder):
 
 def _stand_ins() -> tuple[_StandIn, ...]:
     """Return stand-ins for the compiler, index-function masks, symbolic shapes, sympy and sharded tensors."""
-    decorators = dict.fromkeys(("disable", "allow_in_graph", "assume_constant_result"), _unchanged)
+    decorators = dict.fromkeys(("disable", "allow_in_graph", "assume_constant_result"), _no_op_decorator)
 
     def indexing() -> Any:
         compiler.real()

@@ -13,14 +13,14 @@ from typing import Any
 
 from sftchat._util.parsing import keyed_texts
 from sftchat.errors import ModelError
-from sftchat.models.model_files import INDEX, read_object, weights_of
+from sftchat.models.model_files import INDEX_SUFFIX, read_object, weights_of
 from sftchat.templates.parity import Check
 
 MAX_LISTED_NAMES = 3
 """Maximum number of names of tensors or tokens in a message."""
-LAYER = re.compile(r"\.\d+\.")
+LAYER_NUMBER = re.compile(r"\.\d+\.")
 """The layer number in a tensor's name."""
-PARTS = re.compile(r"\.(bias|weight_scale\w*|scales|qweight|qzeros)$")
+LAYER_PARTS = re.compile(r"\.(bias|weight_scale\w*|scales|qweight|qzeros)$")
 """Suffixes of tensors without which their layer computes something else."""
 EXTRA_LAYERS = ("num_nextn_predict_layers", "num_mtp_layers")
 """Config keys for the number of layers in the files that only predict further tokens, and that no library loads."""
@@ -28,13 +28,13 @@ EXTRA_LAYERS = ("num_nextn_predict_layers", "num_mtp_layers")
 TOKENIZER = "tokenizer.json"
 TOKENIZER_SECONDS = 10.0
 """Maximum seconds for the tokenizer probes, of a few thousand characters each; normally they take milliseconds."""
-TOKENIZER_MEMORY = 2 << 30
+TOKENIZER_BYTES = 2 << 30
 """Maximum address space for the probes, in bytes."""
-GROWTH = 64
+MAX_TEXT_GROWTH = 64
 """Maximum ratio of a text's normalized, split or decoded length to its own; text in byte tokens reaches six."""
 QUANTIFIERS = frozenset("*+{")
 """Quantifier characters; a regular expression without them is matched in linear time."""
-TRYING = """
+PROBE_PROGRAM = """
 import json, sys
 most, growth = map(int, sys.argv[1:])
 try:
@@ -208,7 +208,7 @@ def check_saved(folder: Path, model: Any) -> None:
         expected = model.state_dict()
     saved: set[str] = set()
     for name in weights_of(folder):
-        if not name.endswith(INDEX):
+        if not name.endswith(INDEX_SUFFIX):
             with safe_open(folder / name, "pt") as file:
                 for key in file.keys():  # noqa: SIM118 - no mapping
                     saved.add(key)
@@ -238,14 +238,14 @@ def check_vocabulary(name: str, model: Any, tokenizer: Any) -> tuple[int, int]:
     """
     rows = int(model.get_input_embeddings().weight.shape[0])
     ids = {**tokenizer.get_vocab(), **tokenizer.added_tokens_encoder}
-    most = max(ids.values(), default=-1) + 1
-    if most > rows:
-        beyond = sorted((token for token, place in ids.items() if place >= rows), key=lambda token: (ids[token], token))
+    count = max(ids.values(), default=-1) + 1
+    if count > rows:
+        beyond = [token for row, token in sorted((row, token) for token, row in ids.items()) if row >= rows]
         raise ModelError(
-            f"the tokenizer of '{name}' has ids up to {most - 1} and the embedding {rows} rows: {len(beyond)} token{'s' * (len(beyond) != 1)} would have none "
+            f"the tokenizer of '{name}' has ids up to {count - 1} and the embedding {rows} rows: {len(beyond)} token{'s' * (len(beyond) != 1)} would have none "
             f"({first_names([repr(token) for token in beyond])}); take the tokenizer that belongs to the weights, or resize the embedding"
         )
-    return rows, most
+    return rows, count
 
 
 def _missing(model: Any, keys: Iterable[str]) -> Iterator[str]:
@@ -258,15 +258,15 @@ def _missing(model: Any, keys: Iterable[str]) -> Iterator[str]:
 def _lost(model: Any, unused: Iterable[str]) -> Iterator[str]:
     """Yield unused tensors that the model would need: parts of its layers, or of layers beyond its last."""
     keys = [key for key, _ in model.named_parameters(remove_duplicate=False)]
-    kinds = {LAYER.sub(".*.", key) for key in keys if LAYER.search(key)}
+    kinds = {LAYER_NUMBER.sub(".*.", key) for key in keys if LAYER_NUMBER.search(key)}
     modules = {key.rpartition(".")[0] for key in keys}
     config = model.config.get_text_config()
     extra = sum(value for key in EXTRA_LAYERS if isinstance(value := getattr(config, key, None), int))
-    last = max((int(match[0].strip(".")) for key in keys if (match := LAYER.search(key))), default=0)
+    last = max((int(match[0].strip(".")) for key in keys if (match := LAYER_NUMBER.search(key))), default=0)
     for key in unused:
-        match = LAYER.search(key)
-        of_a_layer = match is not None and LAYER.sub(".*.", key) in kinds and not last < int(match[0].strip(".")) <= last + extra
-        if of_a_layer or (PARTS.search(key) and key.rpartition(".")[0] in modules):
+        match = LAYER_NUMBER.search(key)
+        of_a_layer = match is not None and LAYER_NUMBER.sub(".*.", key) in kinds and not last < int(match[0].strip(".")) <= last + extra
+        if of_a_layer or (LAYER_PARTS.search(key) and key.rpartition(".")[0] in modules):
             yield key
 
 
@@ -304,12 +304,12 @@ def check_tokenizer(folder: Path) -> None:
     probes = sorted({(text * (2000 // len(text))) + end for text in {*texts, *"".join(texts), *"a 1.\n"} if text for end in ("", "!\0")})[
         :400
     ]
-    arguments = (str(TOKENIZER_MEMORY), str(GROWTH))
-    done = run_in_subprocess(TRYING, [parts, probes], TOKENIZER_SECONDS, *arguments)
+    arguments = (str(TOKENIZER_BYTES), str(MAX_TEXT_GROWTH))
+    done = run_in_subprocess(PROBE_PROGRAM, [parts, probes], TOKENIZER_SECONDS, *arguments)
     if done is None:
         raise ModelError(f"'{path}' takes more than {TOKENIZER_SECONDS:g} seconds for a text of 2,000 characters")
     if done.returncode < 0 or "MemoryError" in done.stderr:
-        raise ModelError(f"'{path}' takes more than {TOKENIZER_MEMORY >> 30} GiB for a text of 2,000 characters")
+        raise ModelError(f"'{path}' takes more than {TOKENIZER_BYTES >> 30} GiB for a text of 2,000 characters")
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2]
         raise ModelError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import from_json, load_json, path_of, read_text
+from sftchat._util.files import write_atomically
+from sftchat._util.parsing import expand_user, from_json, load_json, read_text
 from sftchat.errors import ModelError
 
 MANIFEST = "sftchat.json"
@@ -94,12 +95,7 @@ def as_trained(
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``sftchat.json`` into a folder atomically."""
-    temporary = folder / f".{MANIFEST}.partial"
-    try:
-        temporary.write_text(_text(manifest), encoding="utf-8")
-        temporary.replace(folder / MANIFEST)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(folder / MANIFEST, _text(manifest), "strict")
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -123,12 +119,10 @@ def as_read(manifest: Manifest) -> Manifest:
 
 
 def _text(manifest: Manifest) -> str:
-    """Serialize a manifest."""
     return json.dumps(asdict(manifest), ensure_ascii=False, indent=2) + "\n"
 
 
 def _manifest(text: str) -> Manifest:
-    """Parse a manifest; raises ``ValueError``."""
     value, names = load_json(text), {item.name for item in fields(Manifest)}
     manifest = from_json(Manifest, {name: value[name] for name in value if name in names} if isinstance(value, dict) else value)
     for source in manifest.data:
@@ -143,7 +137,7 @@ def find_manifest(model: str) -> Manifest | None:
     Raises:
         ModelError: When it cannot be read.
     """
-    folder = path_of(model)
+    folder = expand_user(model)
     manifest = read_manifest(folder)
     return read_manifest(folder.resolve().parent) if manifest is None and folder.name.startswith(CHECKPOINT) else manifest
 
@@ -158,3 +152,12 @@ def checkpoints_of(run: Path) -> list[Path]:
     """Return the folders ``checkpoint-N`` of a run, in order of steps."""
     steps = ((checkpoint_step(path), path) for path in run.glob(f"{CHECKPOINT}*") if path.is_dir())
     return [path for _, path in sorted((step, path) for step, path in steps if step is not None)]
+
+
+def trained_tasks(models: Iterable[str]) -> dict[str, str]:
+    """Return the task that each model was trained on, for those with a manifest that names one.
+
+    Raises:
+        ModelError: When a manifest cannot be read.
+    """
+    return {model: manifest.task for model in models if (manifest := find_manifest(model)) is not None and manifest.task}

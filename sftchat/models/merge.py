@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftchat._util.files import whole_folder
+from sftchat._util.files import atomic_folder, check_output_folder
 from sftchat.errors import ModelError, UsageError
 from sftchat.models.fingerprint import identity
 from sftchat.models.loading import load, load_model, saved_tokenizer
@@ -22,18 +21,18 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-MAX_LOSS = 0.5
+MAX_LOST_SHARE = 0.5
 """Maximum loss of logits, relative to the adapter's effect."""
 REPLY_TOKENS = 16
 """Maximum number of tokens of the compared greedy replies."""
 COMPARED_REPLIES = 4
 """Number of conversations whose last reply is generated for comparison."""
-POSITIONS = 48
+COMPARED_POSITIONS = 48
 """Number of positions at the end of each conversation whose logits are compared; limits the memory for a vocabulary of 150,000."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MergeComparison:
     """Difference of logits between a merged model and its adapter on the base model.
 
     Attributes:
@@ -66,21 +65,6 @@ Complete = Callable[[Path, Any, Renderer], None]
 """Adds to a folder of weights what a loader needs: tokenizer, template, stop tokens."""
 
 
-def check_absent(output: Path) -> None:
-    """Check that an output folder does not exist, before any slow step.
-
-    Raises:
-        UsageError: When the path exists, or its parent is not a folder.
-    """
-    if output.exists():
-        raise UsageError(f"output folder '{output}' exists already; give another -o")
-    parent = next(path for path in output.absolute().parents if path.exists())
-    if not parent.is_dir():
-        raise UsageError(f"output folder '{output}' cannot be made: '{parent}' is a file")
-    if not os.access(parent, os.W_OK):
-        raise UsageError(f"output folder '{output}' cannot be made: '{parent}' is not writable")
-
-
 def merge(
     adapter: ModelReference,
     output: Path,
@@ -90,7 +74,7 @@ def merge(
     dtype: str = "auto",
     force: bool = False,
     **options: Any,
-) -> Comparison:
+) -> MergeComparison:
     """Merge an adapter into its base model and write a full model; the output folder is created only if all checks pass.
 
     Args:
@@ -106,7 +90,7 @@ def merge(
         UsageError: When the model is not an adapter, or the output exists.
         ModelError: When it cannot be loaded, or the merged model differs too much from the adapter.
     """
-    check_absent(output)
+    check_output_folder(output, must_be_new=True)
     if adapter.base is None:
         raise UsageError(f"model '{adapter.text}' is no adapter: there is nothing to merge")
     import torch
@@ -118,13 +102,11 @@ def merge(
     prompts = [_prompt(loaded.renderer, *conversation) for conversation in conversations[:COMPARED_REPLIES]]
     adapted, plain = _logits(loaded.model, rows), _logits(loaded.model, rows, loaded.model.disable_adapter)
     replies = _replies(loaded.model, prompts, loaded.stop_ids)
-    with whole_folder(output) as partial:
+    with atomic_folder(output) as partial:
         merged = loaded.model.merge_and_unload(safe_merge=True)
-        rounding = (
-            _round(merged, chosen, lambda: _compare(adapted, plain, _logits(merged, rows)).share)
-            if chosen == stored != "float32"
-            else "nearest"
-        )
+        rounding = "nearest"
+        if chosen == stored != "float32":
+            rounding = _round(merged, chosen, lambda: _compare(adapted, plain, _logits(merged, rows)).share)
         merged.to(getattr(torch, chosen)).save_pretrained(partial)
         complete(partial, merged, loaded.renderer)
         # in float32 like the adapter, so that the comparison shows the rounding of weights and not of bfloat16 arithmetic
@@ -132,7 +114,7 @@ def merge(
         same = sum(a == b for a, b in zip(replies, _replies(again, prompts, loaded.stop_ids), strict=True))
         compared = replace(_compare(adapted, plain, _logits(again, rows)), rounding=rounding, replies=len(prompts), same_replies=same)
         if not force:
-            _refuse_other(compared, chosen)
+            _check_loss(compared, chosen)
         for check in check_parity(loaded.renderer, loaded.stop_ids, saved_tokenizer(partial)):
             if check.required and not check.passed:
                 raise ModelError(f"the merged model would not see the same tokens: {check.name}: {check.detail}")
@@ -156,22 +138,22 @@ def _round(model: Any, dtype: str, loss: Callable[[], float]) -> str:
     """
     import torch
 
-    kept = getattr(torch, dtype)
+    target = getattr(torch, dtype)
     exact = [weight.data for weight in model.parameters()]
 
     def use(rounding: str) -> None:
         generator = torch.Generator().manual_seed(0)  # the same adapter gives the same bytes
         for weight, numbers in zip(model.parameters(), exact, strict=True):
-            weight.data = round_at_random(numbers, kept, generator) if rounding == "random" else numbers.to(kept).float()
+            weight.data = round_at_random(numbers, target, generator) if rounding == "random" else numbers.to(target).float()
 
     losses = {}
     for rounding in ("nearest", "random"):
         use(rounding)
         losses[rounding] = loss()
-    if losses["nearest"] <= losses["random"]:
-        use("nearest")
-        return "nearest"
-    return "random"
+    if losses["nearest"] > losses["random"]:
+        return "random"
+    use("nearest")
+    return "nearest"
 
 
 def round_at_random(numbers: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
@@ -200,7 +182,6 @@ def round_at_random(numbers: Tensor, dtype: torch.dtype, generator: torch.Genera
 
 
 def _dtype(base: ModelReference) -> str:
-    """Return the stored dtype of a base model's weights."""
     from transformers import AutoConfig
 
     with hub_access(local=base.folder is not None):
@@ -214,21 +195,19 @@ def _logits(model: Any, rows: Sequence[Sequence[int]], around: Callable[[], Any]
 
     with torch.inference_mode(), around():
         ids = [torch.tensor([row], device=model.device) for row in rows]
-        return [model(input_ids=row, use_cache=False).logits[0, -POSITIONS:].float().cpu() for row in ids]
+        return [model(input_ids=row, use_cache=False).logits[0, -COMPARED_POSITIONS:].float().cpu() for row in ids]
 
 
-def _compare(adapted: Sequence[Any], plain: Sequence[Any], merged: Sequence[Any]) -> Comparison:
-    """Return the differences over all positions."""
+def _compare(adapted: Sequence[Any], plain: Sequence[Any], merged: Sequence[Any]) -> MergeComparison:
     import torch
 
     a, b, m = (torch.cat(list(logits)) for logits in (adapted, plain, merged))
     lost = (m - a).abs()
     agreed = (m.argmax(-1) == a.argmax(-1)).float().mean()
-    return Comparison(float((a - b).abs().mean()), float(lost.mean()), float(lost.max()), float(agreed), len(adapted))
+    return MergeComparison(float((a - b).abs().mean()), float(lost.mean()), float(lost.max()), float(agreed), len(adapted))
 
 
 def _prompt(renderer: Renderer, turns: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the prompt ids of a conversation's last reply."""
     last = max(index for index, turn in enumerate(turns) if turn["role"] == "assistant")
     return renderer.prompt_ids(turns[:last], tools=tools)
 
@@ -239,19 +218,19 @@ def _replies(model: Any, prompts: Sequence[Sequence[int]], stop_ids: Sequence[in
     from transformers import GenerationConfig
 
     stops = list(stop_ids)
-    how = GenerationConfig(max_new_tokens=REPLY_TOKENS, do_sample=False, eos_token_id=stops, pad_token_id=stops[0])
-    found = []
+    options = GenerationConfig(max_new_tokens=REPLY_TOKENS, do_sample=False, eos_token_id=stops, pad_token_id=stops[0])
+    replies = []
     with torch.inference_mode():
         for prompt in prompts:
             ids = torch.tensor([list(prompt)], device=model.device)
-            said = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=how)
-            found.append(said[0, len(prompt) :].tolist())
-    return found
+            output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=options)
+            replies.append(output[0, len(prompt) :].tolist())
+    return replies
 
 
-def _refuse_other(compared: Comparison, dtype: str) -> None:
+def _check_loss(compared: MergeComparison, dtype: str) -> None:
     """Raise ModelError if the merged model lost too much of the adapter's effect."""
-    if compared.share > MAX_LOSS:
+    if compared.share > MAX_LOST_SHARE:
         way = "keep more digits with --dtype float32" if dtype != "float32" else "the adapter cannot be merged; use it as it is"
         raise ModelError(
             f"the merged model would lose {compared.share:.0%} of what the adapter changes (mean difference of logits {compared.lost:.3g} of "
@@ -259,26 +238,17 @@ def _refuse_other(compared: Comparison, dtype: str) -> None:
         )
 
 
-def _manifest(adapter: ModelReference, made: Manifest | None, renderer: Renderer, dtype: str, compared: Comparison) -> Manifest:
+def _manifest(adapter: ModelReference, trained: Manifest | None, renderer: Renderer, dtype: str, compared: MergeComparison) -> Manifest:
     """Return the adapter's manifest extended by the merge; a minimal one for an adapter trained by other software."""
     assert adapter.base is not None
-    if made is None:
-        made = Manifest(
-            "",
-            adapter.base.text,
-            identity(adapter.base),
-            "lora",
-            {},
-            (),
-            0,
-            "",
-            renderer.name,
-            renderer.template_hash,
-            dict(renderer.arguments),
-        )
+    if trained is None:
+        trained = Manifest(
+            task="", base=adapter.base.text, base_identity=identity(adapter.base), method="lora", config={}, data=(), rows=0, tokens_hash="",
+            template=renderer.name, template_hash=renderer.template_hash,
+        )  # fmt: skip
     facts = {
         "adapter": str(Path(adapter.source).absolute()), "adapter_identity": identity(adapter), "dtype": dtype,
         "logits_changed": compared.changed, "logits_lost": compared.lost, "conversations": compared.conversations,
         "rounding": compared.rounding, "replies": compared.replies, "same_replies": compared.same_replies,
     }  # fmt: skip
-    return replace(made, merged=facts, template_arguments=dict(renderer.arguments), template_name=renderer.template_name)
+    return replace(trained, merged=facts, template_arguments=dict(renderer.arguments), template_name=renderer.template_name)

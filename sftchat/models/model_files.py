@@ -22,22 +22,22 @@ PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors",)
 PICKLED_ADAPTER_WEIGHTS = ("adapter_model.bin",)
-SAFE = ".safetensors"
-INDEX = ".index.json"
+SAFE_SUFFIX = ".safetensors"
+INDEX_SUFFIX = ".index.json"
 
 CONFIGS = (CONFIG, ADAPTER_CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 """Configs in which transformers and peft look up names of other files."""
 MORE_TEMPLATES = "additional_chat_templates"
 """Subfolder for additional chat templates in transformers' layout."""
-NO_PART = (
+OTHER_FILES = (
     "sftchat.json", "report.json", "trainer_state.json", "*_results.json", "training_args.bin", "optimizer.bin", "scheduler.bin",
     "events.out.tfevents.*", "Modelfile", "LICENSE*", "*.pt", "*.pth", "*.md", "*.html", "*.jsonl", "*.log", "*.csv", "*.tsv", "*.png",
-    "*.jpg", "*.svg", "*.pdf", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.lock", "*.partial",
+    "*.jpg", "*.svg", "*.pdf", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.lock", "*.partial", "*.part",
 )  # fmt: skip
 """Files that no loader opens and that do not affect the model. Every other file counts as a part of it."""
-ELSEWHERE = {"adapters": (None,), "shadow_model": (None, "mirror"), "prompt_tuning_init_state_dict_path": (None,)}
+MORE_WEIGHTS = {"adapters": (None,), "shadow_model": (None, "mirror"), "prompt_tuning_init_state_dict_path": (None,)}
 """Keys of adapter_config.json by which peft loads further weights (X-LoRA, Shadow, multitask prompt tuning), and values that load none."""
-LONGEST_NAME = 4096
+MAX_PATH_CHARACTERS = 4096
 """Maximum characters of a path; a longer string in a config is not a file name."""
 MAX_JSON_BYTES = 8 << 20
 """Maximum size in bytes of a JSON file that is parsed; Python objects take ten times as much."""
@@ -45,13 +45,13 @@ VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer.
 """Files that grow with the vocabulary: up to 35 MB in large models."""
 WHOLE_FILES = (".json", ".jinja", ".model", ".txt")
 """Suffixes of files that libraries read as a whole."""
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "num_hidden_groups")
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "num_hidden_groups")
 """Config keys for the number of layers."""
 MAX_LAYERS = 4096
 """More than any model has; creating a layer takes a millisecond, whatever its size."""
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 """Config keys for the number of experts per layer."""
-LABELS = ("num_labels", "n_labels")
+LABEL_KEYS = ("num_labels", "n_labels")
 """Config keys for the number of generated label names."""
 MAX_LABELS = 1_000_000
 MAX_CLAIM_RATIO = 4
@@ -63,7 +63,7 @@ WEIGHTS_PER_NUMBER = 8
 def files_of(folder: Path) -> tuple[str, ...]:
     """Return every file of a model folder that may affect a reply, as sorted names relative to the folder.
 
-    These are the files directly in the folder except hidden ones and those of ``NO_PART``; the weights, also in subfolders; additional chat
+    These are the files directly in the folder except hidden ones and those of ``OTHER_FILES``; the weights, also in subfolders; additional chat
     templates; and every file that a config refers to, by its absolute path if it is elsewhere.
 
     Args:
@@ -73,11 +73,9 @@ def files_of(folder: Path) -> tuple[str, ...]:
         ModelError: See ``weights_of``.
         OSError: When the folder cannot be listed.
     """
-    found = {path.name for path in folder.iterdir() if _has_part(path.name) and path.is_file()}
-    found.update(f"{MORE_TEMPLATES}/{path.name}" for path in (folder / MORE_TEMPLATES).glob("*.jinja") if path.is_file())
-    found.update(weights_of(folder, allow_pickle=True))
-    found.update(_named(folder))
-    return tuple(sorted(found))
+    own = (path.name for path in folder.iterdir() if _is_part(path.name) and path.is_file())
+    templates = (f"{MORE_TEMPLATES}/{path.name}" for path in (folder / MORE_TEMPLATES).glob("*.jinja") if path.is_file())
+    return tuple(sorted({*own, *templates, *weights_of(folder, allow_pickle=True), *_named_files(folder)}))
 
 
 def weights_of(folder: Path, *, allow_pickle: bool = False) -> tuple[str, ...]:
@@ -90,7 +88,7 @@ def weights_of(folder: Path, *, allow_pickle: bool = False) -> tuple[str, ...]:
     Raises:
         ModelError: When there are none, one is missing, pickled or outside the folder, or an index or config cannot be read.
     """
-    source, names = _checked(folder, allow_pickle)
+    source, names = _checked_weights(folder, allow_pickle)
     missing = [name for name in names if not (folder / name).is_file()]
     if not names:
         raise ModelError(_no_weights(folder))
@@ -110,17 +108,17 @@ def check_weights(folder: Path, *, allow_pickle: bool = False) -> None:
     Raises:
         ModelError: When one is pickled or outside the folder, or an index or config cannot be read.
     """
-    _checked(folder, allow_pickle)
+    _checked_weights(folder, allow_pickle)
 
 
-def _checked(folder: Path, allow_pickle: bool) -> tuple[Path, tuple[str, ...]]:
+def _checked_weights(folder: Path, allow_pickle: bool) -> tuple[Path, tuple[str, ...]]:
     """Return the file that lists the weights, and their checked names."""
     _check_adapter(folder)
-    source, names = _chosen(folder)
+    source, names = _listed_weights(folder)
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ModelError(f"'{source}' names weights outside its folder: '{name}'; copy them into '{folder}' and name them there")
-        if not allow_pickle and not name.endswith((SAFE, INDEX)):
+        if not allow_pickle and not name.endswith((SAFE_SUFFIX, INDEX_SUFFIX)):
             if name in PICKLED_WEIGHTS + PICKLED_ADAPTER_WEIGHTS and source.name == name:
                 raise ModelError(_no_weights(folder))
             raise ModelError(
@@ -129,33 +127,33 @@ def _checked(folder: Path, allow_pickle: bool) -> tuple[Path, tuple[str, ...]]:
     return source, names
 
 
-def _chosen(folder: Path) -> tuple[Path, tuple[str, ...]]:
+def _listed_weights(folder: Path) -> tuple[Path, tuple[str, ...]]:
     """Return the file that lists the weights that the libraries would load, and their names; no names if there are none."""
     if (folder / ADAPTER_CONFIG).is_file():
         first = _first(folder, ADAPTER_WEIGHTS + PICKLED_ADAPTER_WEIGHTS)
         return folder / first, (first,) if first else ()
-    source, first = _configured(folder)
+    source, first = _configured_weights(folder)
     if not first:
         first = _first(folder, WEIGHTS + PICKLED_WEIGHTS)
         source = folder / first
-    if not first.endswith(INDEX):
+    if not first.endswith(INDEX_SUFFIX):
         return source, (first,) if first else ()
     if not (folder / first).is_file() or Path(first).is_absolute():
         return source, (first,)  # then reported as missing or outside the folder
     return folder / first, (Path(first).as_posix(), *_shards(folder / first))
 
 
-def _configured(folder: Path) -> tuple[Path, str]:
+def _configured_weights(folder: Path) -> tuple[Path, str]:
     """Return the weight file named in config.json instead of the usual ones, and the config; an empty name if there is none.
 
     transformers reads another config instead if ``configuration_files`` has one for its version.
     """
     config = _read_leniently(folder / CONFIG)
-    others = [folder / name for name in _texts(config.get("configuration_files")) if len(name) <= LONGEST_NAME]
+    others = [folder / name for name in _texts(config.get("configuration_files")) if len(name) <= MAX_PATH_CHARACTERS]
     named = {folder / CONFIG: config.get("transformers_weights")}
     named |= {path: _read_leniently(path).get("transformers_weights") for path in others if path.is_file()}
     for path, name in named.items():
-        if name is not None and not (isinstance(name, str) and 0 < len(name) <= LONGEST_NAME):
+        if name is not None and not (isinstance(name, str) and 0 < len(name) <= MAX_PATH_CHARACTERS):
             raise ModelError(f"'{path}' has transformers_weights {name!r:.40}, must be the name of a file")
     if len(set(named.values())) > 1:
         raise ModelError(f"'{folder / CONFIG}' and the configs in its configuration_files name different weights; leave one of them")
@@ -163,43 +161,39 @@ def _configured(folder: Path) -> tuple[Path, str]:
 
 
 def _shards(index: Path) -> tuple[str, ...]:
-    """Return the weight files listed in an index, sorted.
-
-    Raises:
-        ModelError: When it lists none, or is not an index.
-    """
+    """Return the weight files listed in an index, sorted; raises ``ModelError``."""
     content = _read_leniently(index)
     names = content.get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ModelError(f"'{index}' names no weights: it must have a weight_map from tensors to files")
     if not isinstance(content.get("metadata"), dict):
         raise ModelError(f"'{index}' has no metadata, which transformers asks for; add \"metadata\": {{}}")
-    wrong = next((name for name in names.values() if not (isinstance(name, str) and 0 < len(name) <= LONGEST_NAME)), None)
+    wrong = next((name for name in names.values() if not (isinstance(name, str) and 0 < len(name) <= MAX_PATH_CHARACTERS)), None)
     if wrong is not None or None in names.values():
         raise ModelError(f"'{index}' names {wrong!r:.40} as weights, must be the name of a file")
     return tuple(sorted({Path(name).as_posix() for name in names.values()}))
 
 
 def _check_adapter(folder: Path) -> None:
-    """Check that an adapter loads no models other than its base model.
-
-    Raises:
-        ModelError: Names the key.
-    """
+    """Check that an adapter loads no models other than its base model; raises ``ModelError``."""
     if (folder / ADAPTER_CONFIG).is_file():
         config = _read_leniently(folder / ADAPTER_CONFIG)
-        for key, harmless in ELSEWHERE.items():
+        for key, harmless in MORE_WEIGHTS.items():
             if config.get(key) not in harmless:
                 raise ModelError(
                     f"'{folder / ADAPTER_CONFIG}' names further weights by '{key}'; only adapters of their base alone are loaded"
                 )
 
 
-def _named(folder: Path) -> Iterator[str]:
+def _named_files(folder: Path) -> Iterator[str]:
     """Yield every file that a config of the folder refers to: relative to the folder, or as given, made absolute."""
     configs = [folder / name for name in CONFIGS]
-    configs += [folder / name for name in _texts(_read_leniently(folder / CONFIG).get("configuration_files")) if len(name) <= LONGEST_NAME]
-    for text in {text for path in configs for text in _texts(_read_leniently(path)) if 0 < len(text) <= LONGEST_NAME and "\0" not in text}:
+    configs += [
+        folder / name for name in _texts(_read_leniently(folder / CONFIG).get("configuration_files")) if len(name) <= MAX_PATH_CHARACTERS
+    ]
+    for text in {
+        text for path in configs for text in _texts(_read_leniently(path)) if 0 < len(text) <= MAX_PATH_CHARACTERS and "\0" not in text
+    }:
         path = Path(text)
         if not path.is_absolute() and _is_file(folder / path):
             yield ((folder / path).absolute() if ".." in path.parts else path).as_posix()
@@ -208,16 +202,11 @@ def _named(folder: Path) -> Iterator[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield every string in a JSON value, except keys of objects."""
     return (text for _, text in keyed_texts(value))
 
 
 def _read_leniently(path: Path) -> dict[str, Any]:
-    """Parse the JSON object in a file as leniently as the libraries do; empty if the file does not exist.
-
-    Raises:
-        ModelError: When it is not a JSON object.
-    """
+    """Parse the JSON object in a file as leniently as the libraries do; empty if the file does not exist; raises ``ModelError``."""
     if not path.is_file():
         return {}
     try:
@@ -230,13 +219,12 @@ def _read_leniently(path: Path) -> dict[str, Any]:
 
 
 def _first(folder: Path, names: Iterable[str]) -> str:
-    """Return the first file that exists; empty if none does."""
     return next((name for name in names if (folder / name).is_file()), "")
 
 
-def _has_part(name: str) -> bool:
+def _is_part(name: str) -> bool:
     """Whether a file directly in the folder may affect replies; a hidden one only as a vocabulary, which transformers finds by suffix."""
-    return not any(fnmatch(name, pattern) for pattern in NO_PART) and (name[0] != "." or name.endswith(".model"))
+    return not any(fnmatch(name, pattern) for pattern in OTHER_FILES) and (name[0] != "." or name.endswith(".model"))
 
 
 def _is_file(path: Path) -> bool:
@@ -272,7 +260,7 @@ def check_sizes(folder: Path) -> None:
             status = path.stat()
         except OSError as error:
             raise ModelError(f"'{path}' cannot be read: {first_line(error)}") from error
-        is_large = path.name in VOCABULARIES or path.name.endswith(INDEX) or path.suffix != ".json"
+        is_large = path.name in VOCABULARIES or path.name.endswith(INDEX_SUFFIX) or path.suffix != ".json"
         limit = MAX_BYTES if is_large else MAX_JSON_BYTES
         if not S_ISREG(status.st_mode):
             raise ModelError(f"'{path}' is no file: it is a pipe or a device")
@@ -290,8 +278,8 @@ def check_config(folder: Path) -> None:
         ModelError: Reports the claim and the limit.
     """
     for part in _parts(read_object(folder / CONFIG)):
-        _check_limit(folder, part, LAYERS, MAX_LAYERS, f"at most {MAX_LAYERS} are allowed")
-        _check_limit(folder, part, LABELS, MAX_LABELS, f"at most {MAX_LABELS} are allowed")
+        _check_limit(folder, part, LAYER_KEYS, MAX_LAYERS, f"at most {MAX_LAYERS} are allowed")
+        _check_limit(folder, part, LABEL_KEYS, MAX_LABELS, f"at most {MAX_LABELS} are allowed")
 
 
 def check_claims(folder: Path) -> None:
@@ -306,18 +294,17 @@ def check_claims(folder: Path) -> None:
     config, shapes = read_object(folder / CONFIG), tensor_shapes(folder)
     if not shapes:
         return  # pickled weights, which the user trusts, or none, which loading reports
-    held = sum(map(prod, shapes))
+    stored = sum(map(prod, shapes))
     largest = max(max(shape, default=1) for shape in shapes)
     per_number = WEIGHTS_PER_NUMBER if "quantization_config" in config else 1
     for part in _parts(config):
-        _check_limit(folder, part, LAYERS, len(shapes), f"its files hold {len(shapes)} tensors")
-        _check_limit(folder, part, EXPERTS, max(len(shapes), largest), f"the largest tensor of its files has {largest} rows")
-        if (claimed := _numbers(part)) > held * MAX_CLAIM_RATIO * per_number:
-            raise ModelError(f"'{folder / CONFIG}' claims about {claimed:.2g} numbers, and the files of the model hold {held:.2g}")
+        _check_limit(folder, part, LAYER_KEYS, len(shapes), f"its files hold {len(shapes)} tensors")
+        _check_limit(folder, part, EXPERT_KEYS, max(len(shapes), largest), f"the largest tensor of its files has {largest} rows")
+        if (claimed := _numbers(part)) > stored * MAX_CLAIM_RATIO * per_number:
+            raise ModelError(f"'{folder / CONFIG}' claims about {claimed:.2g} numbers, and the files of the model hold {stored:.2g}")
 
 
 def _check_limit(folder: Path, part: Mapping[str, Any], names: Iterable[str], limit: int, reason: str) -> None:
-    """Raise ModelError if a number in a part of a config exceeds the limit."""
     for name in names:
         if isinstance(claimed := part.get(name), int) and claimed > limit:
             raise ModelError(f"'{folder / CONFIG}' claims {name} {claimed}, and {reason}")
@@ -342,7 +329,6 @@ def tensor_shapes(folder: Path) -> list[tuple[int, ...]]:
 
 
 def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a config and those of its sub-models."""
     yield config
     yield from (value for value in config.values() if isinstance(value, dict))
 
@@ -352,17 +338,10 @@ def _numbers(config: Mapping[str, Any]) -> int:
     layers, width, inner, vocabulary, heads, size, experts, expert, positions = (
         max((value for name in names if isinstance(value := config.get(name), int)), default=0)
         for names in (
-            LAYERS,
-            ("hidden_size", "n_embd", "d_model"),
-            ("intermediate_size", "n_inner", "ffn_dim", "d_ff"),
-            ("vocab_size",),
-            ("num_attention_heads", "n_head", "num_key_value_heads"),
-            ("head_dim",),
-            EXPERTS,
-            ("moe_intermediate_size",),
-            ("n_positions",),
+            LAYER_KEYS, ("hidden_size", "n_embd", "d_model"), ("intermediate_size", "n_inner", "ffn_dim", "d_ff"), ("vocab_size",),
+            ("num_attention_heads", "n_head", "num_key_value_heads"), ("head_dim",), EXPERT_KEYS, ("moe_intermediate_size",), ("n_positions",),
         )
-    )
+    )  # fmt: skip
     return layers * width * (max(width, heads * size) + inner + experts * expert) + (vocabulary + positions) * width
 
 

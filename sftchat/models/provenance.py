@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import path_of
+from sftchat._util.parsing import expand_user
 from sftchat.errors import SftchatError
 from sftchat.models.fingerprint import file_hash, identity
 from sftchat.models.manifest import Manifest, find_manifest
@@ -69,11 +69,10 @@ def _compare_with_files(name: str, expected: str) -> tuple[str, Manifest | None]
         return "is gone", None
     if not unchanged:
         return "has changed since", None
-    return "", find_manifest(name) if path_of(name).is_dir() else None
+    return "", find_manifest(name) if expand_user(name).is_dir() else None
 
 
 def _data_changes(manifest: Manifest | None) -> dict[str, str]:
-    """Return the changes of a model's training files."""
     notes = {}
     for source in manifest.data if manifest is not None else ():
         if "file" in source:
@@ -134,7 +133,6 @@ def format_value(value: Any) -> str:
 
 
 def _facts(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
-    """Yield every value of a manifest with its section and name."""
     yield ("task", "task"), manifest.task
     yield ("base", "model"), manifest.base
     yield ("base", "weights"), manifest.base_identity[:12]
@@ -162,7 +160,6 @@ def _facts(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
 
 
 def _source(number: int, source: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
-    """Yield the values of one data source."""
     place = f" {number}" if number else ""
     for name, value in source.items():
         short = str(value)[:12] if name == "sha256" else value

@@ -6,17 +6,17 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sftchat._util.parsing import load_json, path_of, read_text
+from sftchat._util.parsing import expand_user, load_json, read_text
 from sftchat.errors import ModelError, SftchatWarning, UsageError, unknown
 from sftchat.models.manifest import checkpoint_step, checkpoints_of, read_manifest
-from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, INDEX, check_sizes, weights_of
+from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, INDEX_SUFFIX, check_sizes, weights_of
 
 NANO = "sftchat:nano"
 """The embedded model."""
@@ -85,7 +85,7 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
         return ModelReference(text, str(embedded_folder()))
     if text.lower().startswith(tuple(f"{scheme}://" for scheme in SERVER_SCHEMES)):
         return _served(text)
-    path = path_of(text)
+    path = expand_user(text)
     if _test(path.is_dir):
         return _folder(text, path, base, schemes, allow_pickle)
     if _test(path.is_file):
@@ -128,7 +128,7 @@ def _folder(
     check_sizes(path)
     if (path / ADAPTER_CONFIG).is_file():
         if above is not None:
-            raise ModelError(_stacked(above, path))
+            raise ModelError(_stacked_adapters(above, path))
         weights_of(path, allow_pickle=allow_pickle)
         return ModelReference(text, str(path), base=_base(path, base, schemes, allow_pickle))
     if (path / CONFIG).is_file():
@@ -141,28 +141,28 @@ def _folder(
     return ModelReference(text, inner.source, base=inner.base)
 
 
-def _base(adapter: Path, given: str | None, schemes: Iterable[str], allow_pickle: bool) -> ModelReference:
+def _base(adapter: Path, chosen: str | None, schemes: Iterable[str], allow_pickle: bool) -> ModelReference:
     """Return the base model of an adapter: the given one, else the one in its config, which must be local.
 
     Raises:
         UsageError: When the given base is not a valid reference, or needs an engine.
         ModelError: When the base is itself an adapter, or the one in the config is not local.
     """
-    name = given or _base_of(adapter)
-    folder = path_of(name)
+    name = chosen or _base_of(adapter)
+    folder = expand_user(name)
     if name != NANO and _test(folder.is_dir):
         return _folder(name, folder, None, schemes, allow_pickle, adapter)
     try:
         reference = resolve(name, schemes=schemes, allow_pickle=allow_pickle)
     except UsageError as error:
-        if given:
+        if chosen:
             raise
         raise ModelError(f"adapter '{adapter}' needs its base '{name}', which is not on this machine; give it with --base MODEL") from error
     if reference.scheme:
         raise UsageError(
             f"adapter '{adapter}' needs the weights of its base, and '{name}' is behind an engine; let that engine load the adapter"
         )
-    if given or reference.folder is not None:
+    if chosen or reference.folder is not None:
         return reference
     cached = cached_folder(reference.source, reference.revision)
     if cached is None:
@@ -178,7 +178,7 @@ def _base(adapter: Path, given: str | None, schemes: Iterable[str], allow_pickle
         ) from error
 
 
-def _stacked(adapter: Path, base: Path) -> str:
+def _stacked_adapters(adapter: Path, base: Path) -> str:
     """Return an error message: the base of an adapter is an adapter, possibly the same."""
     if _test(lambda: adapter.samefile(base)):
         return f"adapter '{adapter}' names itself as its base; give its base with --base MODEL"
@@ -187,7 +187,7 @@ def _stacked(adapter: Path, base: Path) -> str:
 
 def step_of(text: str) -> int | None:
     """Return the optimizer step of a MODEL argument: from ``checkpoint-N``, or from the manifest of a finished run; None for others."""
-    path = path_of(text)
+    path = expand_user(text)
     if (step := checkpoint_step(path)) is not None:
         return step
     manifest = read_manifest(path) if path.is_dir() else None
@@ -206,11 +206,20 @@ def expand(texts: Iterable[str]) -> tuple[str, ...]:
         if not slash or not any(sign in last for sign in "*?[") or ":" in text.partition("/")[0]:
             models.append(text)
             continue
-        matches = [path for path in path_of(folder or "/").glob(last) if path.is_dir()]
+        matches = [path for path in expand_user(folder or "/").glob(last) if path.is_dir()]
         if not matches:
             raise UsageError(f"no folder matches '{text}'; checkpoints of a run are written RUN/checkpoint-*")
         models += [str(path) for path in sorted(matches, key=lambda path: (step_of(str(path)) or 0, path.name))]
     return tuple(models)
+
+
+def group_by_base(references: Sequence[ModelReference]) -> list[list[int]]:
+    """Return the indices of models in groups, one for each base model; a model without a base is its own base."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for index, reference in enumerate(references):
+        base = reference.base or reference
+        groups.setdefault((base.scheme, base.source, base.revision), []).append(index)
+    return list(groups.values())
 
 
 def _checkpoint_of_run(run: Path) -> Path | None:
@@ -248,7 +257,6 @@ def _test(predicate: Callable[[], bool]) -> bool:
 
 
 def _nearest(path: Path) -> str:
-    """Suggest a sibling folder with a similar name."""
     parent = path.parent
     if not _test(parent.is_dir):
         return ""
@@ -329,7 +337,7 @@ def fetch_configs(name: str, revision: str) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, ADAPTER_CONFIG, f"*{INDEX}"]))
+    return Path(snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, ADAPTER_CONFIG, f"*{INDEX_SUFFIX}"]))
 
 
 def is_offline() -> bool:
@@ -369,19 +377,19 @@ def context_length(reference: ModelReference) -> int | None:
     return next((length for length in lengths if type(length) is int and length > 0), None)
 
 
-def within_context(length: int, context: int | None, given: int | None) -> int:
+def within_context(length: int, context: int | None, requested: int | None) -> int:
     """Limit the maximum length of a training row to the model's context length.
 
     Args:
         length: Maximum length from the settings.
         context: Context length of the model; None for no limit.
-        given: Length given by the user; a warning is issued if it exceeds the context length. None if not given.
+        requested: Length given by the user, with a warning if it exceeds the context length; None if not given.
     """
     if not context or length <= context:
         return length
-    if given is not None:
+    if requested is not None:
         warnings.warn(
-            f"--max-length {given} is more than the {context} tokens of the model's context; rows of up to {context} tokens are used",
+            f"--max-length {requested} is more than the {context} tokens of the model's context; rows of up to {context} tokens are used",
             SftchatWarning,
             stacklevel=3,
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftchat._util.parsing import path_of
+from sftchat._util.parsing import expand_user
 from sftchat.errors import ModelError
 from sftchat.models.manifest import CHECKPOINT, MANIFEST, checkpoints_of, find_manifest, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG
@@ -18,7 +18,7 @@ MAX_DEPTH = 3
 
 
 @dataclass(frozen=True)
-class Run:
+class RunSummary:
     """A model trained with sftchat.
 
     Attributes:
@@ -32,7 +32,7 @@ class Run:
     about: str = ""
 
 
-def find_runs(folder: Path, most: int = 20) -> tuple[Run, ...]:
+def find_runs(folder: Path, most: int = 20) -> tuple[RunSummary, ...]:
     """Return the runs, adapters and checkpoints below a folder, newest first; folders within one are not listed separately.
 
     Args:
@@ -48,7 +48,7 @@ def checkpoints(model: str) -> tuple[str, ...]:
     Returns:
         Folders as MODEL arguments; empty if the model belongs to no run.
     """
-    folder = path_of(model)
+    folder = expand_user(model)
     run = folder.parent if folder.name.startswith(CHECKPOINT) else folder
     paths = checkpoints_of(run)
     finished = (run / CONFIG).is_file() or (run / ADAPTER_CONFIG).is_file()
@@ -74,8 +74,7 @@ def describe_checkpoint(model: str) -> str:
     return ", ".join([f"step {step}" if step is not None else model, *described])
 
 
-def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
-    """Yield the runs in a folder and its subfolders."""
+def _runs(root: Path, folder: Path, depth: int) -> Iterator[RunSummary]:
     try:
         inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
     except OSError:
@@ -84,13 +83,12 @@ def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
         marks = [path / name for name in (MANIFEST, ADAPTER_CONFIG, CONFIG) if (path / name).is_file()]
         steps = [file for name in (CONFIG, ADAPTER_CONFIG) for file in path.glob(f"{CHECKPOINT}*/{name}")]
         if (marks and _usable(path)) or steps:
-            yield Run(str(path.relative_to(root)), max(mark.stat().st_mtime for mark in marks + steps), _about(path))
+            yield RunSummary(str(path.relative_to(root)), max(mark.stat().st_mtime for mark in marks + steps), _about(path))
         elif depth > 1:
             yield from _runs(root, path, depth - 1)
 
 
 def _usable(path: Path) -> bool:
-    """Whether a folder is a model."""
     try:
         resolve(str(path))
     except Exception:  # for any error, the folder is not offered
@@ -99,7 +97,6 @@ def _usable(path: Path) -> bool:
 
 
 def _about(path: Path) -> str:
-    """Return task, base and method of a run."""
     try:
         manifest = read_manifest(path)
     except ModelError:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pluggy
 
-from sftchat._util.third_party import call_plugin
+from sftchat._util.plugin_calls import call_plugin
 from sftchat.chat.context import ChatCommand
 from sftchat.engine import EngineType
 from sftchat.errors import NameTakenError, PluginError, SftchatWarning, UsageError, class_and_message, in_one_line, unknown
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-LONG = 5.0
+SLOW_IMPORT_SECONDS = 5.0
 """Time in seconds after which a slow import is reported."""
 
 
@@ -104,8 +104,8 @@ class Registry:
             if name in self.contested:
                 warnings.warn(self.contested[name], SftchatWarning, stacklevel=2)
             return self.tasks[name]
-        broken = [plugin.name for plugin in self.plugins if plugin.problem]
-        hint = f"; not loaded: {', '.join(broken)}, see 'sftchat plugins'" if broken else ""
+        not_loaded = [plugin.name for plugin in self.plugins if plugin.problem]
+        hint = f"; not loaded: {', '.join(not_loaded)}, see 'sftchat plugins'" if not_loaded else ""
         raise UsageError(unknown("task", name, self.tasks) + hint)
 
     def trainer_callbacks(self, task: Task, config: TrainingConfig) -> list[tuple[str, Any]]:
@@ -116,14 +116,14 @@ class Registry:
             SftchatError: When a hook raises it intentionally, for example for a setting that its callback does not support.
         """
 
-        def given_by(hook: Callable[..., Any]) -> list[Any]:
-            return [callback for given in hook(task=replace(task), config=replace(config)) for callback in given]
+        def callbacks_of(hook: Callable[..., Any]) -> list[Any]:
+            return [callback for result in hook(task=replace(task), config=replace(config)) for callback in result]
 
         hooks = _hooks(self.manager, "sftchat_trainer_callbacks")
         return [
             (name, callback)
             for name, hook in hooks
-            for callback in call_plugin(f"hook sftchat_trainer_callbacks of plugin '{name}'", given_by, hook, may_refuse=True)
+            for callback in call_plugin(f"hook sftchat_trainer_callbacks of plugin '{name}'", callbacks_of, hook, may_refuse=True)
         ]
 
     def eval_finished(self, report: Report, output_dir: Path | None) -> list[PluginError]:
@@ -138,9 +138,9 @@ class Registry:
         """
         failed = []
         for name, hook in _hooks(self.manager, "sftchat_eval_finished"):
-            tell = partial(hook, report=copy.deepcopy(report), output_dir=output_dir)
+            notify = partial(hook, report=copy.deepcopy(report), output_dir=output_dir)
             try:
-                call_plugin(f"hook sftchat_eval_finished of plugin '{name}'", tell)
+                call_plugin(f"hook sftchat_eval_finished of plugin '{name}'", notify)
             except PluginError as error:
                 failed.append(error)
         return failed
@@ -154,16 +154,16 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
     """
     manager = pluggy.PluginManager("sftchat")
     manager.add_hookspecs(hookspecs)
-    found = _installed() if entry_points is None else list(entry_points)
+    points = _installed_entry_points() if entry_points is None else list(entry_points)
     tasks: dict[str, Task] = {}
     engines: dict[str, EngineType] = {}
     commands: dict[str, ChatCommand] = {}
     owner: dict[tuple[str, str], str] = {}
     infos: list[PluginInfo] = []
     contested: dict[str, str] = {}
-    for entry_point in sorted(found, key=lambda point: (not _own(point), point.name, _distribution(point))):
+    for entry_point in sorted(points, key=lambda point: (not _is_built_in(point), point.name, _distribution(point))):
         try:
-            with _nothing_on_stdout(), _announced(entry_point):
+            with _stdout_to_stderr(), _report_slow_import(entry_point):
                 added = _load(manager, entry_point, owner)
         except KeyboardInterrupt:
             raise
@@ -183,26 +183,26 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
 
 
 @contextlib.contextmanager
-def _nothing_on_stdout() -> Iterator[None]:
+def _stdout_to_stderr() -> Iterator[None]:
     """Redirect standard output of the block to standard error, at file descriptor level: standard output is for results."""
-    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as after:
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as cleanup:
         with contextlib.suppress(OSError):  # a process without standard streams
-            kept = os.dup(1)
-            after.callback(os.close, kept)
+            original_stdout = os.dup(1)
+            cleanup.callback(os.close, original_stdout)
             os.dup2(2, 1)
-            after.callback(os.dup2, kept, 1)
+            cleanup.callback(os.dup2, original_stdout, 1)
         yield
 
 
 @contextlib.contextmanager
-def _announced(entry_point: EntryPoint) -> Iterator[None]:
+def _report_slow_import(entry_point: EntryPoint) -> Iterator[None]:
     """Report which plugin is being imported when the import is slow, because a hanging import cannot be interrupted."""
 
     def tell() -> None:
         sys.stderr.write(f"sftchat: still importing plugin '{printable(entry_point.name)}' ({printable(_distribution(entry_point))}) …\n")
         sys.stderr.flush()
 
-    timer = threading.Timer(LONG, tell)
+    timer = threading.Timer(SLOW_IMPORT_SECONDS, tell)
     timer.daemon = True
     timer.start()
     try:
@@ -230,12 +230,12 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[tu
     try:
         manager.check_pending()  # detects misspelt hook names
         added = _Added(
-            _named(manager, plugin, "sftchat_register_tasks", Task, "name"),
-            _named(manager, plugin, "sftchat_register_engines", EngineType, "scheme"),
-            _named(manager, plugin, "sftchat_register_chat_commands", ChatCommand, "name"),
+            _collect(manager, plugin, "sftchat_register_tasks", Task, "name"),
+            _collect(manager, plugin, "sftchat_register_engines", EngineType, "scheme"),
+            _collect(manager, plugin, "sftchat_register_chat_commands", ChatCommand, "name"),
         )
         kinds: dict[str, Mapping[str, object]] = {"task": added.tasks, "engine": added.engines, "command": added.commands}
-        keys = [(kind, name) for kind, found in kinds.items() for name in found]
+        keys = [(kind, name) for kind, objects in kinds.items() for name in objects]
         for kind, name in keys:
             if (kind, name) in owner:
                 raise NameTakenError(
@@ -254,53 +254,53 @@ def _check_version(plugin: Any, distribution: str) -> None:
     Raises:
         PluginError: With the pip command that installs a compatible version.
     """
-    wanted, have = getattr(plugin, "sftchat_plugin_api", hookspecs.PLUGIN_API), hookspecs.PLUGIN_API
-    if wanted == have:
+    needed, current = getattr(plugin, "sftchat_plugin_api", hookspecs.PLUGIN_API), hookspecs.PLUGIN_API
+    if needed == current:
         return
-    if not isinstance(wanted, int) or wanted < 1:
-        raise PluginError(f"sftchat_plugin_api is {wanted!r}, must be a whole number such as {have}")
-    if wanted > have:
-        raise PluginError(f"it needs plugin interface {wanted} and this sftchat has {have}: pip install --upgrade sftchat")
-    older = hookspecs.RELEASES[wanted]
+    if not isinstance(needed, int) or needed < 1:
+        raise PluginError(f"sftchat_plugin_api is {needed!r}, must be a whole number such as {current}")
+    if needed > current:
+        raise PluginError(f"it needs plugin interface {needed} and this sftchat has {current}: pip install --upgrade sftchat")
+    older = hookspecs.RELEASES[needed]
     raise PluginError(
-        f"it is for plugin interface {wanted} and this sftchat has {have}: "
+        f"it is for plugin interface {needed} and this sftchat has {current}: "
         f"pip install --upgrade {distribution.rpartition(' ')[0]}, or keep it and pip install 'sftchat{older}'"
     )
 
 
-def _named(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:
+def _collect(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:
     """Call a registering hook of one plugin and index the result."""
-    found: dict[str, T] = {}
-    for given in _alone(manager, plugin, hook)():
-        for item in given:
+    by_name: dict[str, T] = {}
+    for result in _hook_of(manager, plugin, hook)():
+        for item in result:
             if not isinstance(item, kind):
                 raise PluginError(f"{hook} must return {kind.__name__} objects, got {type(item).__name__}")
             name = getattr(item, key)
-            if name in found:
+            if name in by_name:
                 raise PluginError(f"{hook} returned '{name}' twice")
-            found[name] = item
-    return found
+            by_name[name] = item
+    return by_name
 
 
-def _alone(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[..., Any]:
+def _hook_of(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[..., Any]:
     """Return a hook caller for one plugin only."""
     return manager.subset_hook_caller(hook, remove_plugins=[other for other in manager.get_plugins() if other is not plugin])
 
 
 def _hooks(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Any]]]:
     """Return the hook implementations by plugin name, so that each can be called separately."""
-    implementing = [one.plugin for one in getattr(manager.hook, hook).get_hookimpls()]
-    return [(manager.get_name(plugin) or "", _alone(manager, plugin, hook)) for plugin in implementing]
+    implementing = [implementation.plugin for implementation in getattr(manager.hook, hook).get_hookimpls()]
+    return [(manager.get_name(plugin) or "", _hook_of(manager, plugin, hook)) for plugin in implementing]
 
 
-def _installed() -> list[EntryPoint]:
+def _installed_entry_points() -> list[EntryPoint]:
     """Return the entry points of all installed distributions."""
     from importlib.metadata import entry_points  # imported here because it takes 30 ms that `--help` does not need
 
     return list(entry_points(group=hookspecs.ENTRY_POINT_GROUP))
 
 
-def _own(entry_point: EntryPoint) -> bool:
+def _is_built_in(entry_point: EntryPoint) -> bool:
     """Whether the entry point is built in; built-in ones are loaded first, so that third-party plugins cannot take their names."""
     return entry_point.dist is not None and entry_point.dist.name == "sftchat"
 

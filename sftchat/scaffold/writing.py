@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftchat._util.files import whole_folder
+from sftchat._util.files import atomic_folder, check_output_folder
 from sftchat.errors import UsageError
 
 NAME = re.compile(r"[a-z]([a-z0-9_-]*[a-z0-9])?")
-LONGEST = 50
+MAX_NAME_LENGTH = 50
 SOURCES = Path(__file__).parent / "project"
 
 FILES = {
@@ -43,9 +43,9 @@ class Names:
 
     def __post_init__(self) -> None:
         """Refuse what could not be the name of a task, of a distribution and of a package at once."""
-        if not NAME.fullmatch(self.task) or "--" in self.task or len(self.task) > LONGEST:
+        if not NAME.fullmatch(self.task) or "--" in self.task or len(self.task) > MAX_NAME_LENGTH:
             raise UsageError(
-                f"plugin name '{self.task[: LONGEST + 1]}' must be at most {LONGEST} lower-case letters, digits, '-' and '_', "
+                f"plugin name '{self.task[: MAX_NAME_LENGTH + 1]}' must be at most {MAX_NAME_LENGTH} lower-case letters, digits, '-' and '_', "
                 "starting with a letter and ending with a letter or digit, such as sentiment"
             )
 
@@ -81,11 +81,10 @@ def write_project(names: Names, folder: Path) -> list[str]:
     Raises:
         UsageError: When the folder exists or cannot be written.
     """
-    if folder.exists() or folder.is_symlink():
-        raise UsageError(f"'{folder}' already exists; give another folder with -o")
-    texts = {path.format(package=names.package, module=names.module): _rendered(source, names) for path, source in FILES.items()}
+    check_output_folder(folder, must_be_new=True)
+    texts = {path.format(package=names.package, module=names.module): _render(source, names) for path, source in FILES.items()}
     try:
-        with whole_folder(folder) as draft:
+        with atomic_folder(folder) as draft:
             for path, text in texts.items():
                 (draft / path).parent.mkdir(parents=True, exist_ok=True)
                 (draft / path).write_text(text, encoding="utf-8")
@@ -94,7 +93,7 @@ def write_project(names: Names, folder: Path) -> list[str]:
     return list(texts)
 
 
-def _rendered(source: str, names: Names) -> str:
+def _render(source: str, names: Names) -> str:
     """One file with the names filled in, written ``<< like this >>`` because Python, TOML and workflows use braces."""
     from jinja2 import Environment, StrictUndefined
 

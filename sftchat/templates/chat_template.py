@@ -34,7 +34,6 @@ from sftchat.types import Message
 Tools = Sequence[Mapping[str, Any]]
 Turn = dict[str, Any]
 
-
 CALL: Mapping[str, Any] = {"type": "function", "id": "call00001", "function": {"name": "look", "arguments": {"at": MARK}}}
 ASKED: Message = {"role": "user", "content": "?"}
 CALLED: list[Any] = [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
@@ -119,11 +118,7 @@ class TextTemplate:
 
     @cached_property
     def _after_reply(self) -> str:
-        """Text after the content of a final assistant turn.
-
-        Raises:
-            TemplateError: When the template does not render the content.
-        """
+        """Text after the content of a final assistant turn; raises ``TemplateError``."""
         _, mark, after = self._shaped([ASKED, {"role": "assistant", "content": MARK}], ()).rpartition(MARK)
         if not mark:
             raise TemplateError(f"chat template '{self.name}' does not write what the assistant says")
@@ -209,12 +204,10 @@ class TextTemplate:
 
     @cached_property
     def _patterns(self) -> SpecialTokenPatterns:
-        """Patterns of text that is marked in messages."""
         return special_token_patterns(self.tokenizer)
 
     @cached_property
     def _longest_first(self) -> list[str]:
-        """Added tokens of the tokenizer, longest first."""
         return sorted(self.tokenizer.added_tokens_encoder, key=len, reverse=True)
 
     def turns(self, messages: Sequence[Message], tools: Tools, prompt: bool = False) -> tuple[list[Turn], str]:
@@ -288,11 +281,7 @@ class TextTemplate:
         return with_thought(plain, thought, self.thought_end) if empty else in_content + plain
 
     def _own_text(self, turns: Sequence[Turn], index: int, tools: Tools, before: str, finished: str) -> str:
-        """Return the reply's text after its prompt when the finished text does not start with that prompt.
-
-        Raises:
-            TemplateError: When it cannot be determined or is not what inference needs.
-        """
+        """Return the reply's text after its prompt when the finished text does not start with that prompt; raises ``TemplateError``."""
         reply = PrefixedReply(
             write=self.text, past=turns[:index], turn=turns[index], tools=tools, prompt=before, thought_end=self.thought_end,
             tokens=self._longest_first,
@@ -329,7 +318,6 @@ class TextTemplate:
         return list(self._run(turns, tools, True, tokenize=True, return_dict=False, sanitize_control_tokens=True))
 
     def _shaped(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False) -> str:
-        """Render marked turns in the format that the template requires."""
         turns = _as_parts(turns) if self.in_parts else turns
         text: str = self._run(turns, marked_tools(self._patterns, tools), add_generation_prompt, tokenize=False)
         return text
@@ -364,7 +352,7 @@ class TextTemplate:
                 **self.arguments,
             )
 
-        failed: Exception | None = None
+        failed = Exception()
         for form, offer in product(forms, offers):
             try:
                 return bounded(self.source, partial(run, form, offer))
@@ -372,7 +360,6 @@ class TextTemplate:
                 raise TemplateError(f"chat template '{self.name}' asks for too much: {error}; give another with --template") from error
             except Exception as error:  # a template is untrusted code: it may divide by zero, recurse without end, fill the memory
                 failed = error
-        assert failed is not None
         roles = ", ".join(str(turn["role"]) for turn in turns)
         raise TemplateError(f"chat template '{self.name}' refuses the turns ({roles}): {first_line(failed)}") from failed
 
@@ -402,5 +389,4 @@ class TextTemplate:
 
 
 def _as_parts(turns: Sequence[Mapping[str, Any]]) -> list[Turn]:
-    """Return the turns with their content as a list of one text part."""
     return [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]

@@ -28,9 +28,9 @@ MAX_MEMORY_GROWTH = 256 << 20
 """Maximum growth of the process in bytes during one long rendering."""
 SECONDS_BEFORE_WATCHING = 0.25
 """Processor time in seconds after which the memory of a rendering is checked too."""
-POLL = 0.05
+POLL_SECONDS = 0.05
 """Polling interval of the watchdog thread in seconds."""
-IDLE = 5.0
+IDLE_SECONDS = 5.0
 """Seconds without a rendering after which the watchdog thread sleeps until the next one."""
 MAX_CHARACTERS = 16 << 20
 """Maximum characters of a value's text form."""
@@ -38,10 +38,10 @@ MAX_WIDTH = 100_000
 """Maximum width or count in an operation."""
 MAX_BITS = 100_000
 """Maximum bits of an integer product or power."""
-WIDTHS = frozenset({"center", "indent", "batch", "slice", "wordwrap", "truncate", "round", "tojson"})
+WIDTH_FILTERS = frozenset({"center", "indent", "batch", "slice", "wordwrap", "truncate", "round", "tojson"})
 """Filters whose arguments are widths or counts."""
 STATM = Path("/proc/self/statm")
-PAGE = 4096
+PAGE_BYTES = 4096
 
 
 class StoppedError(BaseException):
@@ -104,12 +104,11 @@ class _Watch:
                 _interrupt(rendering.thread, None)
 
     def _poll(self) -> None:
-        """Poll the running renderings."""
         while True:
-            if time.monotonic() - self.last > IDLE:
+            if time.monotonic() - self.last > IDLE_SECONDS:
                 self.active.clear()
                 self.active.wait()
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
             with self.lock:
                 for rendering in self.running.values():
                     self.last = time.monotonic()
@@ -175,7 +174,7 @@ def _thread_clock() -> Callable[[], float]:
 def _memory() -> int:
     """Return the resident memory of the process in bytes, or its peak if only that is known."""
     if STATM.exists():
-        return int(STATM.read_text(encoding="ascii").split()[1]) * PAGE
+        return int(STATM.read_text(encoding="ascii").split()[1]) * PAGE_BYTES
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -295,7 +294,6 @@ def _weight(value: Any, weights: dict[int, int]) -> int:
 
 
 def _concatenated(parts: Iterable[str]) -> str:
-    """Concatenate the output of a template."""
     pieces, size = [], 0
     for part in parts:
         pieces.append(part)
@@ -347,7 +345,7 @@ def check_filter(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     Raises:
         TooMuchError: When the result is too large.
     """
-    if name in WIDTHS:
+    if name in WIDTH_FILTERS:
         _check_numbers((*args[1:], *kwargs.values()), f"filter '{name}'")
     elif name == "format" and args:
         _check_widths(str(args[0]), r"%[^%a-zA-Z]*(\d{6,}|\*)")
@@ -385,7 +383,6 @@ def check_method(owner: Any, name: str, args: tuple[Any, ...]) -> None:
 
 
 def _check_numbers(values: tuple[Any, ...], where: str) -> None:
-    """Check widths and counts."""
     for value in values:
         if isinstance(value, int) and abs(value) > MAX_WIDTH:
             raise TooMuchError(f"{where} is given {value:.3e}, more than {MAX_WIDTH}")
@@ -398,6 +395,5 @@ def _check_widths(text: str, pattern: str) -> None:
 
 
 def _within(size: int, where: str) -> None:
-    """Raise TooMuchError for a size above the limit."""
     if size > MAX_CHARACTERS:
         raise TooMuchError(f"{where} would make {size} characters, more than {MAX_CHARACTERS}")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import path_of
+from sftchat._util.parsing import expand_user
 from sftchat.errors import UsageError, unknown
 from sftchat.templates.chat_template import TemplateError
 
-FOLDER = Path(__file__).parent / "chat_templates"
-NAME = re.compile(r"[\w.-]{1,64}")
+TEMPLATE_FOLDER = Path(__file__).parent / "chat_templates"
+TEMPLATE_NAME = re.compile(r"[\w.-]{1,64}")
 """Valid names of a model's own templates; each is also a file name."""
 _TRAINING_MARKER = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
 
@@ -47,8 +47,7 @@ class Template:
 
 
 def _read(name: str, about: str, *tokens: str) -> Template:
-    """Load a template from the package."""
-    return Template(name, about, tokens, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"))
+    return Template(name, about, tokens, (TEMPLATE_FOLDER / f"{name}.jinja").read_text(encoding="utf-8"))
 
 
 TEMPLATES: Mapping[str, Template] = {
@@ -79,7 +78,7 @@ def template_file(template: str) -> Path | None:
     """
     if not template or template in TEMPLATES:
         return None
-    path = path_of(template)
+    path = expand_user(template)
     with suppress(OSError):  # an invalid file name, for which Python before 3.14 raises
         if path.is_file():
             return path
@@ -114,7 +113,7 @@ def own_templates(tokenizer: Any) -> dict[str, str]:
     for name, source in (own if isinstance(own, Mapping) else {DEFAULT: own}).items():
         if not source:
             continue
-        if not (isinstance(name, str) and NAME.fullmatch(name)):
+        if not (isinstance(name, str) and TEMPLATE_NAME.fullmatch(name)):
             raise TemplateError(f"the model has a chat template named {name!r:.40}; a name has letters, digits, '_', '-' and '.' alone")
         if not isinstance(source, str):
             which = "" if name == DEFAULT else f" '{name}'"

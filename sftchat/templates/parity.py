@@ -1,17 +1,25 @@
-"""Checks that training and inference use the same tokens, reported as a readable list."""
+"""The parity check: training and inference use the same tokens; and changes that help where a template cannot render a conversation.
+
+Every change is tested before it is suggested.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from sftchat.templates.remedies import thinking_argument, with_remedy
-from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, choose_renderer
-from sftchat.types import Message
+from sftchat.templates.chat_template import TemplateError, Tools
+from sftchat.templates.named import TEMPLATES
+from sftchat.templates.renderer import IGNORED, Renderer, argument_names, choose_renderer
+from sftchat.templates.turn_parts import THOUGHTS, thought_and_answer
+from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
+from sftchat.types import Message, is_learned
+
+T = TypeVar("T")
 
 TOOL = {
     "type": "function",
@@ -55,10 +63,7 @@ SAMPLES = (
             {"role": "assistant", "content": "甲-乙:师徒\n无"},
         ),
     ),
-    Sample(
-        "thoughts",
-        ({"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>\nOne and one.\n</think>\n\n2"}),
-    ),
+    Sample("thoughts", ({"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>\nOne and one.\n</think>\n\n2"})),
     Sample(
         "calls of tools",
         (
@@ -158,21 +163,19 @@ def _is_trainable(renderer: Renderer, sample: Sample) -> Check:
 
 
 def _check_all(name: str, samples: Sequence[Sample], passes: Callable[[Sample], bool], required: bool = True) -> Check:
-    """Run one check over all samples."""
     failed = [sample.name for sample in samples if not _safely(passes, sample)]
     return Check(name, not failed, f"fails for: {', '.join(failed)}" if failed else f"{len(samples)} conversations", required)
 
 
-def _safely(passes: Callable[[Sample], bool], sample: Sample) -> bool:
-    """Whether a check holds; False if the template fails to render the sample."""
+def _safely(passes: Callable[[T], bool], value: T) -> bool:
+    """Whether a check passes; False if the template fails."""
     try:
-        return passes(sample)
+        return passes(value)
     except TemplateError:
         return False
 
 
 def _replies(sample: Sample) -> list[int]:
-    """Return the indices of the assistant turns."""
     return [index for index, message in enumerate(sample.messages) if message["role"] == "assistant"]
 
 
@@ -196,7 +199,11 @@ def _stop_is_trained(renderer: Renderer, sample: Sample) -> bool:
 
 def _stops(renderer: Renderer, stop_ids: Sequence[int]) -> Check:
     """Whether generation stops at the trained stop token, under every template for the conversation."""
-    trained = {variant.name: variant.stop_token for variant in renderer.variants if variant is renderer or _has_stop(variant)}
+    trained = {
+        variant.name: variant.stop_token
+        for variant in renderer.variants
+        if variant is renderer or _safely(lambda variant: variant.stop_token >= 0, variant)
+    }
     described = [
         f"stop token {renderer.tokenizer.convert_ids_to_tokens(stop)!r}" + (f" of '{name}'" if len(trained) > 1 else "") + f" is {stop}"
         for name, stop in trained.items()
@@ -205,16 +212,7 @@ def _stops(renderer: Renderer, stop_ids: Sequence[int]) -> Check:
     return Check("generation stops on the stop token", set(trained.values()) <= set(stop_ids), detail)
 
 
-def _has_stop(renderer: Renderer) -> bool:
-    """Whether the template's stop token can be determined."""
-    try:
-        return renderer.stop_token >= 0
-    except TemplateError:
-        return False
-
-
 def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
-    """Check whether the trained text is exactly the assistant's content and the stop token."""
     content, learned = sample.messages[-1]["content"], _learned(renderer, sample)
     exact = _learns_exactly(renderer, sample)
     argument = "" if exact else thinking_argument(renderer, lambda changed: _safely(partial(_learns_exactly, changed), sample))
@@ -227,7 +225,6 @@ def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
 
 
 def _learned(renderer: Renderer, sample: Sample) -> str:
-    """Return the trained text of the last row."""
     row = renderer.training_rows(sample.messages, sample.tools)[-1]
     return str(renderer.tokenizer.decode([label for label in row.labels if label != IGNORED]))
 
@@ -241,3 +238,151 @@ def _library_agrees(renderer: Renderer, sample: Sample) -> bool:
     """Whether a server that calls ``apply_chat_template`` computes the same prompt ids."""
     prompt, tools = sample.messages[:-1], sample.tools
     return renderer.for_tools(tools).template.library_ids(prompt, tools) == renderer.prompt_ids(prompt, tools=tools)
+
+
+NONE_WRITES_IT = "no template of sftchat can write it either; give a Jinja file that does with --template FILE"
+"""Advice when no tested change works, the built-in templates included."""
+
+SYSTEM = "the system turn"
+
+
+@dataclass(frozen=True)
+class RefusedConversation:
+    """A conversation that a template cannot render.
+
+    Attributes:
+        renderer: Tokenizer and template.
+        messages: The conversation.
+        tools: Available tools.
+    """
+
+    renderer: Renderer
+    messages: Sequence[Message]
+    tools: Tools
+
+    def trains(self) -> bool:
+        """Whether each reply of the conversation can be trained on completely."""
+        return _safely(lambda renderer: bool(renderer.training_texts(self.messages, self.tools)), self.renderer)
+
+
+def with_remedy(error: TemplateError, renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -> str:
+    """Return an error message followed by a remedy.
+
+    Args:
+        error: Why the template cannot render the conversation.
+        renderer: Tokenizer and template.
+        messages: The conversation.
+        tools: Available tools.
+    """
+    if not any(map(is_learned, messages)):
+        return str(error)
+    return f"{error}; {remedy(renderer, messages, tools) or NONE_WRITES_IT}"
+
+
+def remedy(renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -> str:
+    """Find the first change with which every reply of a conversation can be trained on.
+
+    Order of the changes: an argument that switches thinking, another of the model's own templates, no system turn, another template, a reduced
+    conversation (no thoughts, no tools, or both), and another argument or template with a reduced conversation.
+
+    Args:
+        renderer: Tokenizer and template that fail.
+        messages: The conversation.
+        tools: Available tools.
+
+    Returns:
+        The advice; empty if no tested change works.
+    """
+    refused = RefusedConversation(renderer, messages, tools)
+    return next((words for words, changed in _changes(refused) if changed.trains()), "")
+
+
+def thinking_argument(renderer: Renderer, passes: Callable[[Renderer], bool]) -> str:
+    """Return the first argument that switches thinking with which a condition holds, as typed by the user; empty if none.
+
+    Args:
+        renderer: Tokenizer and template.
+        passes: Condition, called with the changed renderer.
+    """
+    return next((name for name, switched in _arguments(renderer) if passes(switched)), "")
+
+
+def _changes(refused: RefusedConversation) -> Iterator[tuple[str, RefusedConversation]]:
+    """Yield the description of each change and the changed renderer and conversation."""
+    smaller = {name: less for name, leave_out in _REDUCTIONS.items() if (less := leave_out(refused)) is not None}
+    for pair in itertools.combinations(smaller, 2):
+        if (less := _REDUCTIONS[pair[1]](smaller[pair[0]])) is not None:
+            smaller[" and ".join(pair)] = less
+    switched = [*_arguments(refused.renderer), *_own_templates(refused.renderer)]
+    for name, other in switched:
+        yield f"try {name}", replace(refused, renderer=other)
+    if SYSTEM in smaller:
+        yield f"it can be trained on without {SYSTEM}", smaller[SYSTEM]
+    others = list(_other_templates(refused.renderer))
+    for name, other in others:
+        yield f"try {name}", replace(refused, renderer=other)
+    for left_out, less in smaller.items():
+        yield f"it can be trained on without {left_out}", less
+    for left_out, less in smaller.items():
+        for name, other in (*switched, *others):
+            yield f"try {name}, without {left_out}", replace(less, renderer=other)
+
+
+def _arguments(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
+    """Yield the renderer with each argument that switches thinking and is not set, by name."""
+    try:
+        names = argument_names(renderer)
+    except TemplateError:
+        return
+    for name in names:
+        if "think" in name and name not in renderer.arguments:
+            for value in (False, True):
+                switched = replace(renderer, arguments={**renderer.arguments, name: value})
+                yield f"--template-argument {name}={str(value).lower()}", switched
+
+
+def _own_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
+    for name, source in renderer.named.items():
+        if name != renderer.template_name:
+            yield f"--template-name {name}", replace(renderer, name=name, source=source, template_name=name)
+
+
+def _other_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
+    for name, template in TEMPLATES.items():
+        if name != renderer.name and template.fits(renderer.tokenizer):
+            yield f"--template {name}", Renderer(renderer.tokenizer, name, template.source_for(renderer.tokenizer))
+
+
+def _without_system(refused: RefusedConversation) -> RefusedConversation | None:
+    left = [message for message in refused.messages if message["role"] != "system"]
+    return replace(refused, messages=left) if len(left) < len(refused.messages) else None
+
+
+def _without_thoughts(refused: RefusedConversation) -> RefusedConversation | None:
+    left = [_reply_alone(message) if message["role"] == "assistant" else message for message in refused.messages]
+    return replace(refused, messages=left) if left != list(refused.messages) else None
+
+
+def _reply_alone(message: Message) -> Message:
+    """Return an assistant turn without its thoughts, whether under a key or within the content."""
+    reply: Message = {**message}
+    for key in THOUGHTS:
+        reply.pop(key, None)  # type: ignore[misc]
+    content = message["content"]
+    if content.lstrip().startswith(THOUGHTS_BEGIN) and THOUGHTS_END in content:
+        reply["content"] = thought_and_answer(content)[1]
+    return reply
+
+
+def _without_tools(refused: RefusedConversation) -> RefusedConversation | None:
+    """Return the conversation without its available tools; None if it has none, or calls one."""
+    called = any(message.get("tool_calls") or message["role"] == "tool" for message in refused.messages)
+    return replace(refused, tools=()) if refused.tools and not called else None
+
+
+_REDUCTIONS: dict[str, Callable[[RefusedConversation], RefusedConversation | None]] = {
+    SYSTEM: _without_system,
+    "the thoughts": _without_thoughts,
+    "the tools": _without_tools,
+}
+"""Ways to reduce a conversation, by description."""

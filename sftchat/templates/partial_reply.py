@@ -136,7 +136,6 @@ class PrefixedReply:
 
 
 def _without_calls(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a turn with ``MARK`` as content and without tool calls."""
     return {**{key: value for key, value in turn.items() if key != "tool_calls"}, "content": MARK}
 
 

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 from sftchat._util.parsing import read_text
 from sftchat.errors import UsageError, first_line, unknown
-from sftchat.templates.chat_template import RewrittenHistoryError, TemplateError, TextTemplate, Tools
+from sftchat.templates.chat_template import RewrittenHistoryError, TemplateError, TextTemplate, Tools, Turn
 from sftchat.templates.limits import TooMuchError, bounded
 from sftchat.templates.named import DEFAULT, TEMPLATES, TOOL_USE, check_name, own_templates, template_file, without_training_markers
 from sftchat.templates.special_tokens import encode, unmarked
@@ -213,23 +213,30 @@ class Renderer:
             ids = [*ids, self.tokenizer.eos_token_id]
         return Rendered(tuple(ids), tuple(ids))
 
-    def _whole_text(self, messages: Sequence[Message], tools: Tools) -> RowText:
-        """Return the row that trains every reply of a conversation; raises what ``training_ids`` raises."""
-        template = self.for_tools(tools).template
-        turns, whole = template.turns(messages, tools)
-        pieces, learned, at = [], [], 0
-        for index, message in enumerate(turns):
-            if message["role"] != "assistant":
+    def _reply_spans(self, turns: Sequence[Turn], whole: str, tools: Tools, *, is_prompt: bool = False) -> Iterator[tuple[Turn, int, int]]:
+        """Yield each assistant turn with start and end of its text in that of the conversation; raises ``TemplateError``."""
+        template, at = self.for_tools(tools).template, 0
+        for index, turn in enumerate(turns):
+            if turn["role"] != "assistant":
                 continue
-            before, written = template.reply(turns, index, tools, finished=whole if index == len(turns) - 1 else "")
+            longer, finished = (whole, "") if is_prompt else ("", whole if index == len(turns) - 1 else "")
+            before, written = template.reply(turns, index, tools, longer, finished)
             if len(before) < at or not whole.startswith(before + written):
                 raise RewrittenHistoryError(
                     f"chat template '{template.name}' writes turn {index} differently when it is history than when it is the reply; "
                     "it cannot be trained on as one row"
                 )
-            pieces += [whole[at : len(before)], written]
-            learned += [len(pieces) - 1] if is_learned(message) else []
             at = len(before) + len(written)
+            yield turn, len(before), at
+
+    def _whole_text(self, messages: Sequence[Message], tools: Tools) -> RowText:
+        """Return the row that trains every reply of a conversation; raises what ``training_ids`` raises."""
+        turns, whole = self.for_tools(tools).template.turns(messages, tools)
+        pieces, learned, at = [], [], 0
+        for turn, start, end in self._reply_spans(turns, whole, tools):
+            pieces += [whole[at:start], whole[start:end]]
+            learned += [len(pieces) - 1] if is_learned(turn) else []
+            at = end
         if not learned:
             raise TemplateError("the conversation has no assistant turn to learn from")
         return RowText((*pieces, whole[at:]), frozenset(learned))
@@ -244,28 +251,16 @@ class Renderer:
 
     def _prompt(self, messages: Sequence[Message], tools: Tools) -> list[str]:
         """Return a prompt in pieces, split where generated text begins and ends; one piece if the template rewrites history."""
-        template = self.for_tools(tools).template
-        turns, whole = template.turns(messages, tools, prompt=True)
-        pieces, at = [], 0
-        for index, message in enumerate(turns):
-            if message["role"] != "assistant":
-                continue
-            try:
-                before, written = template.reply(turns, index, tools, whole)
-            except TemplateError:
-                return [whole]
-            if len(before) < at or not whole.startswith(before + written):
-                return [whole]
-            pieces += [whole[at : len(before)], written]
-            at = len(before) + len(written)
-        return [*pieces, whole[at:]]
+        turns, whole = self.for_tools(tools).template.turns(messages, tools, prompt=True)
+        try:
+            spans = list(self._reply_spans(turns, whole, tools, is_prompt=True))
+        except TemplateError:
+            return [whole]
+        borders = [0, *(border for _, *span in spans for border in span), len(whole)]
+        return [whole[start:end] for start, end in pairwise(borders)]
 
     def _encode(self, rows: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
-        """Tokenize every piece of every row separately, marked tokens as text.
-
-        Raises:
-            TemplateError: When the tokenizer encodes marked text as a special token.
-        """
+        """Tokenize every piece of every row separately, marked tokens as text; raises ``TemplateError``."""
         try:
             yield from encode(self.tokenizer, rows)
         except ValueError as error:
@@ -322,7 +317,6 @@ def argument_names(renderer: Renderer) -> tuple[str, ...]:
 
 
 def _variables(renderer: Renderer) -> set[str]:
-    """Return the arguments of one template."""
     from jinja2 import meta
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -355,11 +349,7 @@ def check_arguments(renderer: Renderer, arguments: Iterable[str]) -> None:
 
 
 def _read(path: Path) -> str:
-    """Return the text of a Jinja file.
-
-    Raises:
-        UsageError: When it cannot be read as text.
-    """
+    """Return the text of a Jinja file; raises ``UsageError``."""
     try:
         return read_text(path)
     except (OSError, UnicodeDecodeError) as error:

@@ -22,11 +22,11 @@ class SpecialTokenPatterns:
     """Patterns of text that looks like a special token.
 
     Attributes:
-        anybody: All added tokens.
+        any_role: All added tokens.
         model: Only the special ones. A model generates the others, such as ``<think>``, as tokens, and its replies are encoded in the same way.
     """
 
-    anybody: re.Pattern[str]
+    any_role: re.Pattern[str]
     model: re.Pattern[str]
 
 
@@ -36,20 +36,20 @@ def special_token_patterns(tokenizer: Any) -> SpecialTokenPatterns:
     return SpecialTokenPatterns(_pattern(token.content for token in added), _pattern(token.content for token in added if token.special))
 
 
-def marked(found: SpecialTokenPatterns, messages: Sequence[Message]) -> list[dict[str, Any]]:
+def marked(patterns: SpecialTokenPatterns, messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Mark text in messages that looks like a special token.
 
     Args:
-        found: Patterns of the tokenizer.
+        patterns: Patterns of the tokenizer.
         messages: The turns; JSON text in arguments of tool calls (OpenAI's format) becomes objects, as most templates expect.
     """
     turns = _with_arguments(messages, _as_object)
-    return [_mark(turn, found.model if turn["role"] == "assistant" else found.anybody) for turn in turns]
+    return [_mark(turn, patterns.model if turn["role"] == "assistant" else patterns.any_role) for turn in turns]
 
 
-def marked_tools(found: SpecialTokenPatterns, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
+def marked_tools(patterns: SpecialTokenPatterns, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Mark text in tool descriptions that looks like a special token."""
-    return [_mark(dict(tool), found.anybody) for tool in tools]
+    return [_mark(dict(tool), patterns.any_role) for tool in tools]
 
 
 def unmarked(text: str) -> str:
@@ -98,13 +98,13 @@ def encode(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[
     cut = [_parts(markers, pieces) for pieces in rows]
     plain = {part for parts in cut for part in parts if not part.is_marked}
     newline: list[int] = tokenizer.encode("\n", add_special_tokens=False)
-    known = _encoded(tokenizer, {part.encoded_as for part in plain})
-    merged = {part.text for part in plain if not part.is_first and known[part.encoded_as][: len(newline)] != newline}
-    known |= _encoded(tokenizer, merged)
+    ids_by_text = _encoded(tokenizer, {part.encoded_as for part in plain})
+    merged = {part.text for part in plain if not part.is_first and ids_by_text[part.encoded_as][: len(newline)] != newline}
+    ids_by_text |= _encoded(tokenizer, merged)
 
     def ids_of(part: _Part) -> list[int]:
         if not part.is_marked:
-            return known[part.text] if part.is_first or part.text in merged else known[part.encoded_as][len(newline) :]
+            return ids_by_text[part.text] if part.is_first or part.text in merged else ids_by_text[part.encoded_as][len(newline) :]
         ids = _encoded_as_text(tokenizer, f"\n{part.text}")
         ids = ids[len(newline) :] if ids[: len(newline)] == newline else _encoded_as_text(tokenizer, part.text)
         if tokenizer.convert_tokens_to_ids(part.text) in ids:
@@ -120,12 +120,11 @@ def encode(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[
 
 def _parts(markers: Any, pieces: Sequence[str]) -> list[_Part]:
     """Split a row at its markers; a single marker is removed, but keeps the text on its two sides separate."""
-    split = ((piece, at, text) for piece, given in enumerate(pieces) for at, text in enumerate(markers.split(given)))
+    split = ((piece, at, text) for piece, whole in enumerate(pieces) for at, text in enumerate(markers.split(whole)))
     return [_Part(piece, text, at % 2 == 1, piece == at == 0) for piece, at, text in split if text]
 
 
 def _encoded(tokenizer: Any, texts: Iterable[str]) -> dict[str, list[int]]:
-    """Return the ids of each text, with special tokens."""
     listed = list(texts)
     return dict(zip(listed, tokenizer(listed, add_special_tokens=False)["input_ids"], strict=True)) if listed else {}
 
@@ -159,11 +158,10 @@ def _mark(value: Any, pattern: re.Pattern[str]) -> Any:
 
 def with_text_arguments(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the turns with arguments of tool calls as JSON text, for templates that concatenate them."""
-    return _with_arguments(turns, lambda given: given if isinstance(given, str) else json.dumps(given, ensure_ascii=False))
+    return _with_arguments(turns, lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _with_arguments(turns: Sequence[Mapping[str, Any]], change: Callable[[Any], Any]) -> list[dict[str, Any]]:
-    """Apply a function to the arguments of all tool calls."""
     changed: list[dict[str, Any]] = []
     for turn in turns:
         calls = []
@@ -175,9 +173,9 @@ def _with_arguments(turns: Sequence[Mapping[str, Any]], change: Callable[[Any], 
     return changed
 
 
-def _as_object(given: Any) -> Any:
+def _as_object(value: Any) -> Any:
     """Parse arguments as an object; invalid JSON is returned unchanged."""
     try:
-        return load_json(given) if isinstance(given, str) else given
+        return load_json(value) if isinstance(value, str) else value
     except ValueError:
-        return given
+        return value

@@ -69,7 +69,6 @@ def _calls_left_out(turns: Iterable[Mapping[str, Any]], text: str) -> str:
 
 
 def _calls(turns: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, Any]]:
-    """Yield name and arguments of every tool call."""
     for turn in turns:
         for call in turn.get("tool_calls") or ():
             function = call.get("function", call)

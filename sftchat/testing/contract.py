@@ -9,12 +9,12 @@ from typing import Any
 
 from sftchat.task import Task
 from sftchat.testing.rendering import rendering_faults
-from sftchat.testing.rows import evalset_faults, generated, row_faults
-from sftchat.testing.scores import Scored, garbage_faults, gold_faults, metric_faults, speed_faults
+from sftchat.testing.rows import evalset_faults, generate_rows, row_faults
+from sftchat.testing.scores import ScoredReply, garbage_faults, gold_faults, metric_faults, speed_faults
 from sftchat.types import Example
 
-ROWS = 100
-MILLISECONDS = 20.0
+DEFAULT_ROWS = 100
+MAX_SCORING_MILLISECONDS = 20.0
 
 
 class BrokenContract(AssertionError):
@@ -32,10 +32,10 @@ class BrokenContract(AssertionError):
 def check_task(
     task: Task,
     *,
-    rows: int = ROWS,
+    rows: int = DEFAULT_ROWS,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
-    milliseconds: float = MILLISECONDS,
+    milliseconds: float = MAX_SCORING_MILLISECONDS,
     model: str = "sftchat:nano",
 ) -> None:
     """Check a task against the contract that sftchat relies on.
@@ -67,24 +67,24 @@ def check_task(
 def contract_faults(
     task: Task,
     *,
-    rows: int = ROWS,
+    rows: int = DEFAULT_ROWS,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
-    milliseconds: float = MILLISECONDS,
+    milliseconds: float = MAX_SCORING_MILLISECONDS,
     model: str = "sftchat:nano",
 ) -> Iterator[str]:
     """Yield the violations that ``check_task`` would raise, one line each; same arguments."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         faults = list(_faults(task, rows, seed, dict(options or {}), milliseconds, model))
     yield from faults
-    if said.getvalue():
-        yield f"prints to standard output, where results of commands go: {said.getvalue()[:60]!r}"
+    if output.getvalue():
+        yield f"prints to standard output, where results of commands go: {output.getvalue()[:60]!r}"
 
 
 def _faults(task: Task, rows: int, seed: int, options: dict[str, Any], milliseconds: float, model: str) -> Iterator[str]:
     """Check each clause; those that need valid rows are skipped when there are none."""
-    examples, faults = generated(task, rows, seed, options)
+    examples, faults = generate_rows(task, rows, seed, options)
     yield from faults
     yield from row_faults(task, examples)
     gold: list[Example] = [example for example in examples if example.gold is not None and example.messages]
@@ -92,11 +92,11 @@ def _faults(task: Task, rows: int, seed: int, options: dict[str, Any], milliseco
     yield from faults
     if not gold:
         return
-    right = [Scored.of(task, example, example.gold or "") for example in (*gold, *held_out)]
-    yield from gold_faults(task, right)
-    wrong, faults = garbage_faults(task, gold, seed)
+    gold_scores = [ScoredReply.of(task, example, example.gold or "") for example in (*gold, *held_out)]
+    yield from gold_faults(task, gold_scores)
+    garbage_scores, faults = garbage_faults(task, gold, seed)
     yield from faults
-    if all(scored.score is not None for scored in right) and wrong:
-        yield from metric_faults(task, right[: len(gold)], wrong)
+    if all(scored.score is not None for scored in gold_scores) and garbage_scores:
+        yield from metric_faults(task, gold_scores[: len(gold)], garbage_scores)
         yield from speed_faults(task, gold, milliseconds)
     yield from rendering_faults(task, gold, model)

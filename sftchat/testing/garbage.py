@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from sftchat.types import Reply
 
-FIXED = (
+FIXED_REPLIES = (
     "",
     " ",
     "\n\n\n",
@@ -51,7 +51,7 @@ _ALPHABETS = (
 )
 
 
-def garbage(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]:
+def garbage_replies(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]:
     """Yield fixed replies, random ones, and gold replies that were cut, repeated, reordered or modified.
 
     Args:
@@ -59,7 +59,7 @@ def garbage(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]:
         golds: Correct replies to modify; may be empty.
         n: Number of random replies of each kind.
     """
-    for text in FIXED:
+    for text in FIXED_REPLIES:
         yield Reply(text)
     for reason in ("length", "cancelled", "error"):
         yield Reply(golds[0][: len(golds[0]) // 2] if golds else "", finish_reason=reason)
@@ -68,10 +68,10 @@ def garbage(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]:
         letters = "".join(rng.sample(_ALPHABETS, rng.randint(1, 3)))
         yield Reply("".join(rng.choices(letters, k=rng.choice((1, 3, 12, 80)))))
     for _ in range(n if golds else 0):
-        yield Reply(_spoiled(rng.choice(golds), rng))
+        yield Reply(_modify(rng.choice(golds), rng))
 
 
-def _spoiled(text: str, rng: random.Random) -> str:
+def _modify(text: str, rng: random.Random) -> str:
     """Return a modified copy of a correct reply."""
     lines, at = text.split("\n"), rng.randint(0, len(text))
     return rng.choice(
@@ -81,7 +81,7 @@ def _spoiled(text: str, rng: random.Random) -> str:
             text + text,
             f"{text}\n{text}",
             "\n".join(rng.sample(lines, len(lines))),
-            text[:at] + rng.choice(FIXED)[:40] + text[at:],
+            text[:at] + rng.choice(FIXED_REPLIES)[:40] + text[at:],
             text[::-1],
             text.swapcase(),
             f"Sure! Here is the answer:\n{text}\nIs there anything else?",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
-from sftchat.data.tool_calls import tools_of
+from sftchat.data.turns import tools_of
 from sftchat.errors import SftchatError, unknown
 from sftchat.task import Task, training_defaults
 from sftchat.templates.named import TEMPLATES
@@ -64,8 +64,8 @@ def _fault(renderer: Renderer, example: Example) -> tuple[str, int]:
         return "has a prompt that is not where its training row begins", len(row.ids)
     if trained[-1:] != [renderer.for_tools(tools).stop_token]:
         return "does not train the token that stops a reply", len(row.ids)
-    said = renderer.tokenizer.decode(row.ids[len(prompt) :][:-1]).strip()
-    wanted = renderer.tokenizer.decode(renderer.tokenizer.encode(example.gold or "", add_special_tokens=False)).strip()
-    if not said.startswith(wanted):
-        return f"trains {said[:40]!r} where the gold reply is {wanted[:40]!r}", len(row.ids)
+    reply = renderer.tokenizer.decode(row.ids[len(prompt) :][:-1]).strip()
+    gold = renderer.tokenizer.decode(renderer.tokenizer.encode(example.gold or "", add_special_tokens=False)).strip()
+    if not reply.startswith(gold):
+        return f"trains {reply[:40]!r} where the gold reply is {gold[:40]!r}", len(row.ids)
     return "", len(row.ids)

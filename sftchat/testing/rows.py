@@ -13,33 +13,33 @@ from sftchat.task import Task, row_problems
 from sftchat.types import Example
 
 
-def generated(task: Task, n: int, seed: int, options: Mapping[str, Any]) -> tuple[list[Example], list[str]]:
+def generate_rows(task: Task, n: int, seed: int, options: Mapping[str, Any]) -> tuple[list[Example], list[str]]:
     """Return rows of the generator, and violations of its contract."""
     try:
-        first = _drawn(task, n, seed, options, state=1)
-        again = _drawn(task, n, seed, options, state=2)
-        other = _drawn(task, n, seed + 1, options, state=1)
+        rows = _generate_with_random_state(task, n, seed, options, state=1)
+        repeated = _generate_with_random_state(task, n, seed, options, state=2)
+        other = _generate_with_random_state(task, n, seed + 1, options, state=1)
     except SftchatError as error:
         return [], [f"does not generate: {error}"]
     faults = []
-    if first != again:
-        at = next(index for index, pair in enumerate(zip(first, again, strict=True)) if pair[0] != pair[1])
+    if rows != repeated:
+        at = next(index for index, pair in enumerate(zip(rows, repeated, strict=True)) if pair[0] != pair[1])
         faults.append(
             f"the same seed gives other rows (row {at} differs); draw from random.Random(f'{{seed}}-{{index}}') and from nothing else"
         )
-    if [_content(example) for example in first] == [_content(example) for example in other]:
+    if [_content(example) for example in rows] == [_content(example) for example in other]:
         faults.append(f"seeds {seed} and {seed + 1} give the same rows; make them depend on the seed")
-    return first, faults
+    return rows, faults
 
 
 def row_faults(task: Task, examples: Iterable[Example]) -> Iterator[str]:
     """Yield violations in single rows; each once, with the first row that has it."""
     rows = list(examples)
-    seen: set[str] = set()
+    reported: set[str] = set()
     for index, example in enumerate(rows):
         for fault in _faults_of(task, example):
-            if fault not in seen:
-                seen.add(fault)
+            if fault not in reported:
+                reported.add(fault)
                 yield f"row {index}: {fault}"
 
 
@@ -55,14 +55,14 @@ def evalset_faults(task: Task) -> tuple[list[Example], list[str]]:
     return examples, faults
 
 
-def _drawn(task: Task, n: int, seed: int, options: Mapping[str, Any], state: int) -> list[Example]:
+def _generate_with_random_state(task: Task, n: int, seed: int, options: Mapping[str, Any], state: int) -> list[Example]:
     """Generate rows with the global ``random`` state set to ``state``, which must not matter."""
-    before = random.getstate()
+    previous_state = random.getstate()
     random.seed(state)
     try:
         return list(generate_examples(task, n, seed, options))
     finally:
-        random.setstate(before)
+        random.setstate(previous_state)
 
 
 def _content(example: Example) -> tuple[Any, ...]:

@@ -9,20 +9,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sftchat._util.third_party import Malformed
+from sftchat._util.plugin_calls import Malformed
 from sftchat.errors import PluginError, class_and_message, message_of
 from sftchat.evaluation.statistics import Array, Counts, apply, counts, value
-from sftchat.task import Metric, Task, judge
-from sftchat.testing.garbage import garbage
+from sftchat.task import Metric, Task, score_reply
+from sftchat.testing.garbage import garbage_replies
 from sftchat.types import Example, Reply, Score
 
 TOLERANCE = 1e-9
-SLOWEST_SECONDS = 1.0
+MAX_GARBAGE_SECONDS = 1.0
 """Maximum CPU time for the longest garbage reply; above it a scorer is slower than linear."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredReply:
     """A reply and its score.
 
     Attributes:
@@ -38,19 +38,19 @@ class Scored:
     fault: str = ""
 
     @classmethod
-    def of(cls, task: Task, example: Example, reply: Reply | str) -> Scored:
+    def of(cls, task: Task, example: Example, reply: Reply | str) -> ScoredReply:
         """Score a reply and catch any exception."""
-        given = Reply(reply) if isinstance(reply, str) else reply
+        as_reply = Reply(reply) if isinstance(reply, str) else reply
         try:
-            score = judge(task, example, given)
+            score = score_reply(task, example, as_reply)
         except PluginError as error:
             cause = error.__cause__
             if isinstance(cause, RecursionError):
-                return cls(example, given, None, "recurses without end")
-            said = message_of(cause) if isinstance(cause, Malformed) else f"raises {class_and_message(cause or error)}"
-            return cls(example, given, None, said)
+                return cls(example, as_reply, None, "recurses without end")
+            problem = message_of(cause) if isinstance(cause, Malformed) else f"raises {class_and_message(cause or error)}"
+            return cls(example, as_reply, None, problem)
         fault = _fault(score)
-        return cls(example, given, None if fault else score, fault)
+        return cls(example, as_reply, None if fault else score, fault)
 
     @property
     def shown(self) -> str:
@@ -59,9 +59,9 @@ class Scored:
         return ascii(text) if len(text) <= 40 else f"{text[:40]!a}… ({len(text)} characters)"
 
 
-def gold_faults(task: Task, right: Sequence[Scored]) -> Iterator[str]:
+def gold_faults(task: Task, gold_scores: Sequence[ScoredReply]) -> Iterator[str]:
     """Yield gold replies that do not get the top score."""
-    for scored in right:
+    for scored in gold_scores:
         name = scored.example.id or "without an id"
         if scored.score is None:
             yield f"the scorer {scored.fault} (on the gold reply of row {name})"
@@ -71,46 +71,47 @@ def gold_faults(task: Task, right: Sequence[Scored]) -> Iterator[str]:
             return
 
 
-def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[list[Scored], list[str]]:
+def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[list[ScoredReply], list[str]]:
     """Score garbage replies; return the scores and the violations."""
     golds = [example.gold or "" for example in examples[:50]]
     keys = None
-    scored, faults = [], dict[str, str]()
-    for index, reply in enumerate(garbage(seed, golds)):
+    outcomes, faults = [], dict[str, str]()
+    for index, reply in enumerate(garbage_replies(seed, golds)):
         example = examples[index % len(examples)]
         started = time.thread_time()
-        one = Scored.of(task, example, reply)
+        outcome = ScoredReply.of(task, example, reply)
         took = time.thread_time() - started
-        scored.append(one)
-        if one.score is None:
-            faults.setdefault(one.fault.split(":")[0], f"the scorer {one.fault} (on the reply {one.shown})")
+        outcomes.append(outcome)
+        if outcome.score is None:
+            faults.setdefault(outcome.fault.split(":")[0], f"the scorer {outcome.fault} (on the reply {outcome.shown})")
             continue
-        keys = keys or sorted(one.score.stats)
-        if sorted(one.score.stats) != keys:
+        keys = keys or sorted(outcome.score.stats)
+        if sorted(outcome.score.stats) != keys:
             faults.setdefault(
-                "keys", f"the scorer counts {', '.join(sorted(one.score.stats))} for the reply {one.shown} and {', '.join(keys)} for others"
+                "keys",
+                f"the scorer counts {', '.join(sorted(outcome.score.stats))} for the reply {outcome.shown} and {', '.join(keys)} for others",
             )
-        if Scored.of(task, example, reply).score != one.score:
-            faults.setdefault("again", f"the scorer judges the reply {one.shown} otherwise when it is asked again")
-        if took > SLOWEST_SECONDS:
-            faults.setdefault("slow", f"the scorer takes {took:.1f} s for the reply {one.shown}")
-    return scored, list(faults.values())
+        if ScoredReply.of(task, example, reply).score != outcome.score:
+            faults.setdefault("again", f"the scorer judges the reply {outcome.shown} otherwise when it is asked again")
+        if took > MAX_GARBAGE_SECONDS:
+            faults.setdefault("slow", f"the scorer takes {took:.1f} s for the reply {outcome.shown}")
+    return outcomes, list(faults.values())
 
 
-def metric_faults(task: Task, right: Sequence[Scored], wrong: Sequence[Scored]) -> Iterator[str]:
+def metric_faults(task: Task, gold_scores: Sequence[ScoredReply], garbage_scores: Sequence[ScoredReply]) -> Iterator[str]:
     """Yield metrics that are not functions of sums, that improve when replies get worse, or that do not separate right from wrong."""
     try:
-        table = counts(scored.score for scored in right if scored.score is not None)
-        bad = counts(scored.score for scored in wrong if scored.score is not None)
+        table = counts(scored.score for scored in gold_scores if scored.score is not None)
+        garbage_table = counts(scored.score for scored in garbage_scores if scored.score is not None)
     except PluginError as error:
         yield str(error)
         return
-    if bad.keys != table.keys:
-        yield f"the scorer counts {', '.join(table.keys)} for gold replies and {', '.join(bad.keys)} for others"
+    if garbage_table.keys != table.keys:
+        yield f"the scorer counts {', '.join(table.keys)} for gold replies and {', '.join(garbage_table.keys)} for others"
         return
     for metric in task.metrics:
         try:
-            yield from _metric_faults(task, metric, table, bad, right)
+            yield from _metric_faults(task, metric, table, garbage_table, gold_scores)
         except PluginError as error:
             yield str(error)
 
@@ -123,7 +124,7 @@ def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -
         best = math.inf
         for _ in range(3):
             started = time.thread_time()
-            judge(task, example, reply)
+            score_reply(task, example, reply)
             best = min(best, time.thread_time() - started)
         times.append(1000 * best)
     middle = statistics.median(times)
@@ -131,7 +132,7 @@ def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -
         yield f"scoring a gold reply takes {middle:.0f} ms of CPU time; {milliseconds:g} ms is the most for a mark that appears while somebody chats"
 
 
-def _metric_faults(task: Task, metric: Metric, table: Counts, bad: Counts, right: Sequence[Scored]) -> Iterator[str]:
+def _metric_faults(task: Task, metric: Metric, table: Counts, garbage_table: Counts, gold_scores: Sequence[ScoredReply]) -> Iterator[str]:
     """Yield the violations of one metric."""
     import numpy as np
 
@@ -145,24 +146,24 @@ def _metric_faults(task: Task, metric: Metric, table: Counts, bad: Counts, right
         yield f"{name} gives other values for arrays than for numbers; use sftchat.ratio and numpy's functions"
     if metric.per_item_rate and not (np.isin(columns[:, 0], (0, 1)).all() and (columns[:, 1] == 1).all()):
         yield f"{name} says that every item counts 0 or 1 of 1, but '{metric.stats[0]}' or '{metric.stats[1]}' do not"
-    empty = counts(score for scored in right if (score := Scored.of(task, scored.example, "").score) is not None)
+    empty = counts(score for scored in gold_scores if (score := ScoredReply.of(task, scored.example, "").score) is not None)
     if len(empty.rows) == len(table.rows):
         values = [sign * float(apply(metric, table, sums)) for sums in _worse_and_worse(columns, empty.columns(metric))]
-        if metric is task.metric and any(after > before + TOLERANCE for before, after in itertools.pairwise(values)):
+        if metric is task.metric and any(worse > better + TOLERANCE for better, worse in itertools.pairwise(values)):
             yield f"{name} gets better when a right reply is replaced by an empty one"
         if values[-1] > values[0] + TOLERANCE:
             yield f"{name} is better for empty replies ({sign * values[-1]:.3g}) than for gold replies ({top:.3g}); is higher_is_better right?"
-    worst = value(metric, bad)
+    worst = value(metric, garbage_table)
     if sign * worst > sign * top + TOLERANCE:
         yield f"{name} is better for garbage ({worst:.3g}) than for gold replies ({top:.3g})"
     elif metric is task.metric and sign * worst > sign * top - TOLERANCE:
         yield f"{name}, the primary one, is {top:.3g} for gold replies and for garbage alike: it tells nothing apart"
 
 
-def _worse_and_worse(right: Array, wrong: Array) -> Iterator[Array]:
+def _worse_and_worse(gold_rows: Array, empty_rows: Array) -> Iterator[Array]:
     """Yield the sums with 0, 1, 2, … of the right rows replaced by wrong ones."""
-    for replaced in range(len(right) + 1):
-        yield wrong[:replaced].sum(axis=0) + right[replaced:].sum(axis=0)
+    for replaced in range(len(gold_rows) + 1):
+        yield empty_rows[:replaced].sum(axis=0) + gold_rows[replaced:].sum(axis=0)
 
 
 def _fault(score: Score) -> str:

@@ -93,22 +93,22 @@ class ScriptedEngine:
         """Return the characters of the prompt; those of role names and line ends are special."""
         if request.prompt is not None:
             return tuple(_token(character) for character in self._prompt(request))
-        said: list[Token] = []
+        tokens: list[Token] = []
         for message in request.messages:
-            said += (_token(character, special=True) for character in f"{message['role']}: ")
-            said += (*map(_token, message["content"]), _token("\n", special=True))
-        said += (_token(character, special=True) for character in "assistant: ")
-        return (*said, *map(_token, request.reply_prefix), *(_token(chr(token)) for token in request.reply_ids))
+            tokens += (_token(character, special=True) for character in f"{message['role']}: ")
+            tokens += (*map(_token, message["content"]), _token("\n", special=True))
+        tokens += (_token(character, special=True) for character in "assistant: ")
+        return (*tokens, *map(_token, request.reply_prefix), *(_token(chr(token)) for token in request.reply_ids))
 
     def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
         """Return the characters of the conversation; those of assistant turns are trained."""
-        said: list[Token] = []
+        tokens: list[Token] = []
         for message in messages:
             trained = message["role"] == "assistant"
-            said += (_token(character, special=True) for character in f"{message['role']}: ")
-            said += (_token(character, trained=trained) for character in message["content"])
-            said.append(_token("\n", special=True, trained=trained))
-        return tuple(said)
+            tokens += (_token(character, special=True) for character in f"{message['role']}: ")
+            tokens += (_token(character, trained=trained) for character in message["content"])
+            tokens.append(_token("\n", special=True, trained=trained))
+        return tuple(tokens)
 
     def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
         """Return the characters of the token ids."""
@@ -117,13 +117,13 @@ class ScriptedEngine:
     def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
         """Return each character of a reply with its probability from ``likeliest``; a newline ends the reply."""
         text = (reply if isinstance(reply, str) else self.decode(reply)) + ("\n" if ended else "")
-        found = []
-        for place, character in enumerate(text):
-            likely = dict(self._likeliest[place]) if place < len(self._likeliest) else {}
+        tokens = []
+        for index, character in enumerate(text):
+            likely = dict(self._likeliest[index]) if index < len(self._likeliest) else {}
             probability = likely.get(character, 0.001)
             best = sorted(likely.items(), key=lambda item: -item[1])[:alternatives]
-            special = ended and place == len(text) - 1
-            found.append(
+            special = ended and index == len(text) - 1
+            tokens.append(
                 Choice(
                     _token(character, special=special),
                     log(probability),
@@ -131,7 +131,7 @@ class ScriptedEngine:
                     tuple((_token(other), log(value)) for other, value in best),
                 )
             )
-        return tuple(found)
+        return tuple(tokens)
 
     def _prompt(self, request: Request) -> str:
         """Return the text to continue."""
@@ -167,17 +167,17 @@ class ScriptedEngine:
         finish_reason = script.finish_reason if isinstance(script, Reply) else "stop"
         if isinstance(script, Reply) and script.thoughts:
             yield Chunk(request.id, thoughts=script.thoughts)
-        room, said = request.sampling.max_new_tokens, ""
+        tokens_left, generated = request.sampling.max_new_tokens, ""
         opened = opens_thoughts(self._prompt(request))
         for piece in self._pieces(script.text if isinstance(script, Reply) else script):
             if isinstance(piece, Exception):
                 raise piece
-            end = _stop_position(said + piece, request.sampling.stop)
-            kept = piece if end is None else piece[: max(0, end - len(said))]
-            if len(kept) > room:
-                kept, finish_reason, end = kept[:room], "length", len(said) + room
-            room, said = room - len(kept), said + kept
-            yield Chunk(request.id, kept, tuple(map(ord, kept)), thoughts_opened=opened)
+            end = _stop_position(generated + piece, request.sampling.stop)
+            shown_piece = piece if end is None else piece[: max(0, end - len(generated))]
+            if len(shown_piece) > tokens_left:
+                shown_piece, finish_reason, end = shown_piece[:tokens_left], "length", len(generated) + tokens_left
+            tokens_left, generated = tokens_left - len(shown_piece), generated + shown_piece
+            yield Chunk(request.id, shown_piece, tuple(map(ord, shown_piece)), thoughts_opened=opened)
             if end is not None:
                 break
             self._wait()
@@ -193,8 +193,8 @@ class ScriptedEngine:
         if callable(self._replies):
             return self._replies(request)
         if isinstance(self._replies, Mapping):
-            said = [message["content"] for message in request.messages if message["role"] == "user"]
-            key = request.prompt if request.prompt is not None else said[-1] if said else ""
+            user_messages = [message["content"] for message in request.messages if message["role"] == "user"]
+            key = request.prompt if request.prompt is not None else user_messages[-1] if user_messages else ""
             if key not in self._replies:
                 raise LookupError(unknown("scripted message", key, self._replies))
             return self._replies[key]
@@ -225,5 +225,5 @@ def _token(character: str, special: bool = False, trained: bool = False) -> Toke
 
 def _stop_position(text: str, stops: Iterable[str]) -> int | None:
     """Return the position of the first stop string; None when there is none."""
-    found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
-    return min(found) if found else None
+    positions = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+    return min(positions) if positions else None

@@ -14,9 +14,9 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
+from sftchat.chat.context import Settings
 from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
-from sftchat.chat.settings import Settings
 from sftchat.chat.ui.app import Terminal
 from sftchat.engine import Engine
 from sftchat.errors import MissingExtraError
@@ -24,7 +24,7 @@ from sftchat.testing.chat import commands_of, opening_of
 
 __all__ = ["ChatOnScreen", "Screen", "chat_on_screen"]
 
-SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 """Timeout of waits; long, because the machine may be busy."""
 SCROLLBACK = 100_000
 
@@ -67,7 +67,7 @@ class Screen:
             self.changed.notify_all()
 
     def end(self) -> None:
-        """Mark the output as ended."""
+        """ReplyScore the output as ended."""
         with self.changed:
             self.ended = True
             self.changed.notify_all()
@@ -76,8 +76,8 @@ class Screen:
         """Return scrollback and screen, without padding blanks."""
         with self.changed:
             rows = [*self.emulator.history.top, *(self.emulator.buffer[y] for y in range(self.lines))]
-            shown = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
-        return "\n".join(shown).rstrip("\n")
+            lines = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
+        return "\n".join(lines).rstrip("\n")
 
     def wait(self, expected: str | Callable[[str], bool]) -> str:
         """Wait until the text contains ``expected``, or the function returns True, and return the text.
@@ -87,7 +87,7 @@ class Screen:
         """
         holds = (lambda text: expected in text) if isinstance(expected, str) else expected
         with self.changed:
-            if not self.changed.wait_for(lambda: holds(self.text()) or self.ended, SECONDS) or not holds(self.text()):
+            if not self.changed.wait_for(lambda: holds(self.text()) or self.ended, TIMEOUT_SECONDS) or not holds(self.text()):
                 raise AssertionError(f"never saw {expected!r}; the screen:\n{self.text()}")
         return self.text()
 
@@ -117,7 +117,7 @@ class ChatOnScreen:
         openings: Its models.
         keys: Source of keys.
         screen: Its screen.
-        talk: Arguments of ``ChatController``.
+        chat: Arguments of ``ChatController``.
         view: Arguments of ``Terminal``.
 
     Attributes:
@@ -125,11 +125,11 @@ class ChatOnScreen:
     """
 
     def __init__(
-        self, openings: Sequence[Opening], keys: PipeInput, screen: Screen, talk: Mapping[str, Any], view: Mapping[str, Any]
+        self, openings: Sequence[Opening], keys: PipeInput, screen: Screen, chat: Mapping[str, Any], view: Mapping[str, Any]
     ) -> None:
         output = Vt100_Output(screen, lambda: Size(rows=screen.lines, columns=screen.columns), term="xterm")  # type: ignore[arg-type]
-        self.terminal = Terminal(lambda shows: ChatController(openings, shows, **talk), input=keys, output=output, **view)
-        self.talk = self.terminal.talk
+        self.terminal = Terminal(lambda shows: ChatController(openings, shows, **chat), input=keys, output=output, **view)
+        self.chat = self.terminal.chat
         self.screen = screen
         self.problem: BaseException | None = None
         self._keys = keys
@@ -153,10 +153,10 @@ class ChatOnScreen:
 
     def say(self, message: str) -> None:
         """Type a message, press enter, and wait until the reply is complete."""
-        self.until(lambda: self.talk.state == "ready")
-        before = len(self.talk.conversation.turns)
+        self.until(lambda: self.chat.state == "ready")
+        turns_before = len(self.chat.conversation.turns)
         self.type(message + "\r")
-        self.until(lambda: len(self.talk.conversation.turns) > before and not self.talk.conversation.waiting)
+        self.until(lambda: len(self.chat.conversation.turns) > turns_before and not self.chat.conversation.waiting)
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait until a condition holds that no drawing signals.
@@ -164,7 +164,7 @@ class ChatOnScreen:
         Raises:
             AssertionError: On timeout; the message shows the screen.
         """
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + TIMEOUT_SECONDS
         while not holds():
             if time.monotonic() > end or self.screen.ended:
                 raise AssertionError(f"waited in vain; the screen:\n{self.screen.text()}")
@@ -177,7 +177,7 @@ class ChatOnScreen:
 
     def left(self) -> str:
         """Wait until the chat has ended and return the remaining screen text."""
-        self._thread.join(SECONDS)
+        self._thread.join(TIMEOUT_SECONDS)
         if self._thread.is_alive():
             raise AssertionError(f"the chat did not end; the screen:\n{self.screen.text()}")
         return self.screen.text()
@@ -202,9 +202,9 @@ def chat_on_screen(engine: Engine, *plugins: Any, columns: int = 80, lines: int 
         PluginError: When a plugin is invalid.
         MissingExtraError: When the emulator (pyte) is not installed.
     """
-    talk = {"commands": commands_of(*plugins), "settings": Settings()}
+    arguments: dict[str, Any] = {"commands": commands_of(*plugins), "settings": Settings()}
     with create_pipe_input() as keys:
-        chat = ChatOnScreen([opening_of(engine)], keys, Screen(columns, lines), talk, {"environment": {}})
+        chat = ChatOnScreen([opening_of(engine)], keys, Screen(columns, lines), arguments, {"environment": {}})
         try:
             yield chat
         finally:

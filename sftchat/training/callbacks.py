@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl
 
-from sftchat._util.third_party import Malformed, call_plugin
+from sftchat._util.plugin_calls import Malformed, call_plugin
 from sftchat.errors import PluginError
 
 

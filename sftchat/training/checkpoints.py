@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
-from sftchat._util.files import made_folder, take_lock
+from sftchat._util.files import atomic_file, check_output_folder, create_folder, try_lock
 from sftchat._util.parsing import MAX_BYTES, load_json, read_text
-from sftchat.errors import SftchatError, UsageError, first_line
+from sftchat.errors import SftchatError, UsageError, first_line, os_reason
 from sftchat.models.manifest import MANIFEST, Manifest, as_read, checkpoints_of, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, MORE_TEMPLATES, WEIGHTS
 from sftchat.models.reference import hub_access
@@ -36,7 +36,7 @@ def check_not_in_use(run: Path) -> None:
     with suppress(OSError):
         folder = os.open(run, os.O_RDONLY)
         try:
-            if not take_lock(folder):
+            if not try_lock(folder):
                 raise _in_use_error(run, folder)
         finally:
             os.close(folder)
@@ -56,13 +56,13 @@ def lock_run(run: Path) -> Iterator[None]:
     real = Path(os.path.realpath(run))
     with ExitStack() as stack:
         try:
-            stack.enter_context(made_folder(real))
+            stack.enter_context(create_folder(real))
             folder = _open_folder(real)
         except OSError as error:
-            raise SftchatError(f"output folder '{run}' cannot be written: {(error.strerror or str(error)).lower()}") from error
+            raise SftchatError(f"output folder '{run}' cannot be written: {os_reason(error)}") from error
         if folder is not None:
             stack.callback(os.close, folder)
-            if not take_lock(folder):
+            if not try_lock(folder):
                 raise _in_use_error(run, folder)
         yield
 
@@ -74,7 +74,7 @@ def _open_folder(folder: Path) -> int | None:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
-        if not take_lock(descriptor):
+        if not try_lock(descriptor):
             return descriptor  # locked by another process
         with suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), folder.stat()):
@@ -200,12 +200,8 @@ def publish(source: Path, run: Path, only_move: bool = False) -> None:
         if only_move:
             path.replace(target)
             continue
-        temporary = target.with_name(f".{path.name}.partial")
-        try:
-            shutil.copyfile(path, temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with path.open("rb") as content, atomic_file(target) as stream:
+            shutil.copyfileobj(content, stream, 1 << 20)
 
 
 @contextmanager
@@ -256,10 +252,7 @@ def check_output(run: Path, resume: bool) -> None:
     Raises:
         UsageError: When it holds a run although none is resumed, holds other files, has nothing to resume, or cannot be a folder.
     """
-    if run.is_symlink() and not run.exists():
-        raise UsageError(f"output '{run}' is a link that leads nowhere; make the folder that it names, or give another -o")
-    if run.exists() and not run.is_dir():
-        raise UsageError(f"output '{run}' is a file; give a folder")
+    check_output_folder(run)
     holds_run = (run / MANIFEST).is_file() or any(run.glob("checkpoint-*"))
     if resume:
         manifest = read_manifest(run)
@@ -274,11 +267,6 @@ def check_output(run: Path, resume: bool) -> None:
         raise UsageError(f"output folder '{run}' already holds a run; {remedy}")
     if run.is_dir() and any(run.iterdir()):
         raise UsageError(f"output folder '{run}' is not empty; give another -o")
-    parent = next(p for p in (run, *run.absolute().parents) if p.exists())
-    if not parent.is_dir():
-        raise UsageError(f"output folder '{run}' cannot be made: '{parent}' is a file")
-    if not os.access(parent, os.W_OK):
-        raise UsageError(f"output folder '{run}' cannot be made: '{parent}' is not writable")
 
 
 def complete_checkpoint(folder: Path, model: Any, renderer: Renderer) -> None:

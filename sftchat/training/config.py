@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal
 
-from sftchat.data.row_options import AS_WRITTEN, RowOptions
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions
 from sftchat.data.tables import HUB
 from sftchat.errors import UsageError
 from sftchat.models.reference import ModelReference, resolve
@@ -160,7 +160,7 @@ def check_options(
     hyperparameters: Mapping[str, Any],
     validation: str | None,
     *,
-    rows_read: RowOptions = AS_WRITTEN,
+    row_options: RowOptions = DEFAULT_ROW_OPTIONS,
     engine_types: Collection[str] = (),
 ) -> ModelReference:
     """Refuse a model that cannot be trained, hyper-parameters out of range, and a missing validation file.
@@ -170,7 +170,7 @@ def check_options(
         model: The base model as MODEL.
         hyperparameters: Hyper-parameters set by the user.
         validation: As in ``TrainingJob``.
-        rows_read: Options for reading its rows.
+        row_options: Options for reading its rows.
         engine_types: Schemes of the installed engines, whose models cannot be trained here.
 
     Returns:
@@ -190,5 +190,5 @@ def check_options(
         if not config.eval_steps:
             raise UsageError("--validation is scored every --eval-steps steps; give --eval-steps N")
         if validation != "-" and not validation.startswith(HUB):
-            validation_from_file(validation, config.validation_items, rows_read)
+            validation_from_file(validation, config.validation_items, row_options)
     return reference

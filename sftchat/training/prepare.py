@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sftchat.data.row_options import AS_WRITTEN, RowOptions
+from sftchat._util.versions import installed_versions
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions
 from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, UsageError
 from sftchat.inference.distributed import is_main_process, process_info
 from sftchat.models.fingerprint import file_hash, identity
@@ -170,7 +171,7 @@ class TrainingJob:
         template: Chat template name or file that replaces the model's own.
         template_name: Which of the model's own templates renders every conversation, stored in the manifest; empty to choose by the use of tools.
         template_arguments: Arguments of the template, stored in the manifest so that inference uses the same.
-        rows_read: Options for reading the rows of ``validation``, and used for those of ``data``.
+        row_options: Options for reading the rows of ``validation``, and used for those of ``data``.
         force: Whether to train even when the parity proof fails.
         resume: Whether to continue from the last checkpoint of ``output``.
         trust_remote_code: Whether code in the model repository may run.
@@ -187,7 +188,7 @@ class TrainingJob:
     template: str = ""
     template_name: str = ""
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
-    rows_read: RowOptions = AS_WRITTEN
+    row_options: RowOptions = DEFAULT_ROW_OPTIONS
     force: bool = False
     resume: bool = False
     trust_remote_code: bool = False
@@ -244,7 +245,9 @@ def prepare(job: TrainingJob, engine_types: Collection[str] = ()) -> TrainingSet
     if is_main_process():
         check_output(job.output, job.resume)
     earlier = read_run_manifest(job.output) if job.resume else None
-    reference = check_options(job.task, job.model, job.hyperparameters, job.validation, rows_read=job.rows_read, engine_types=engine_types)
+    reference = check_options(
+        job.task, job.model, job.hyperparameters, job.validation, row_options=job.row_options, engine_types=engine_types
+    )
     require_local("training")
     device = _resolve_device(job.hyperparameters.get("device") or "auto")
     method = job.hyperparameters.get("method") or "full"
@@ -321,7 +324,7 @@ def _split_validation(job: TrainingJob, config: TrainingConfig) -> tuple[list[Ex
     if not config.eval_steps:
         return examples, None
     if job.validation is not None:
-        return examples, validation_from_file(job.validation, config.validation_items, job.rows_read)
+        return examples, validation_from_file(job.validation, config.validation_items, job.row_options)
     generated = next((entry for entry in job.data if "generator" in entry), None)
     if generated is not None and examples:
         return validation_from_generator(
@@ -353,14 +356,7 @@ def _manifest(
     validation: Validation | None,
 ) -> Manifest:
     """Build the manifest of what is known before training."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    versions = {"python": platform.python_version(), **installed_versions(PACKAGES)}
     base = str(reference.folder.absolute()) if reference.folder and job.model == str(reference.folder) else job.model
     validation_facts = {}
     if validation is not None:

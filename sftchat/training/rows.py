@@ -15,13 +15,12 @@ from typing import Any
 
 from sftchat.data.formats import examples_hash, read_examples
 from sftchat.data.generate import generate_examples, parse_options
-from sftchat.data.notes import Notes
-from sftchat.data.row_options import AS_WRITTEN, RowOptions
-from sftchat.data.tool_calls import tools_of
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, ReadingNotes, RowOptions
+from sftchat.data.turns import tools_of
 from sftchat.errors import DataError, UsageError
 from sftchat.models.fingerprint import file_hash
 from sftchat.task import Task, training_defaults
-from sftchat.templates.remedies import with_remedy
+from sftchat.templates.parity import with_remedy
 from sftchat.templates.renderer import Rendered, Renderer, RowText, TemplateError
 from sftchat.types import Example, is_learned
 
@@ -36,8 +35,8 @@ def collect_rows(
     rows: int | None = None,
     options: Sequence[str] = (),
     seed: int = 0,
-    rows_read: RowOptions = AS_WRITTEN,
-    notes: Notes | None = None,
+    row_options: RowOptions = DEFAULT_ROW_OPTIONS,
+    notes: ReadingNotes | None = None,
 ) -> tuple[list[Example], tuple[dict[str, Any], ...]]:
     """Read the examples to train on, or generate them when no file is given.
 
@@ -47,7 +46,7 @@ def collect_rows(
         rows: Number of rows to generate; the task's default by default.
         options: Options of the generator as ``NAME=VALUE``.
         seed: Seed of the generator.
-        rows_read: Options for reading the rows.
+        row_options: Options for reading the rows.
         notes: Records changes to the rows that the user should know of.
 
     Returns:
@@ -57,7 +56,7 @@ def collect_rows(
         UsageError: When options of the generator are given together with files, or are unknown.
         DataError: When a file cannot be used.
     """
-    if rows_read.given and not files:
+    if row_options.non_default and not files:
         raise UsageError(
             "--map, --label-column, --role-map, --merge-turns and --leading-assistant say how rows are read; give rows with --data"
         )
@@ -67,14 +66,14 @@ def collect_rows(
         examples: list[Example] = []
         sources = []
         for name in files:
-            from_file = list(read_examples(name, rows_read, notes))
+            from_file = list(read_examples(name, row_options, notes))
             examples += from_file
             if notes is not None:
                 unanswered = (row for row in from_file if row.messages and row.conversation[-1]["role"] != "assistant")
                 notes.changes.update("the last turn has no reply; the row is learned up to the reply before it" for _ in unanswered)
             file = Path(name)
             entry = {"file": "stdin" if name == "-" else name, "sha256": file_hash(file) if file.is_file() else examples_hash(from_file)}
-            sources.append({**entry, "rows_read": rows_read.given} if rows_read.given else entry)
+            sources.append({**entry, "rows_read": row_options.non_default} if row_options.non_default else entry)
         return examples, tuple(sources)
     generator_options = parse_options(task, options)
     count = rows or training_defaults(task, "full", 0).rows or 2000

@@ -13,9 +13,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from sftchat.data.formats import examples_hash, read_examples, with_ids
+from sftchat.data.formats import assign_ids, examples_hash, read_examples
 from sftchat.data.generate import generate_examples
-from sftchat.data.row_options import AS_WRITTEN, RowOptions
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions
 from sftchat.data.serialize import serialize
 from sftchat.data.write import write_rows
 from sftchat.errors import DataError, EngineError, first_line
@@ -107,13 +107,13 @@ class Validation:
         return path
 
 
-def validation_from_file(name: str, items: int, rows_read: RowOptions = AS_WRITTEN) -> Validation:
+def validation_from_file(name: str, items: int, row_options: RowOptions = DEFAULT_ROW_OPTIONS) -> Validation:
     """Read the first rows of a file or of a data set on the Hub, like ``sftchat eval --limit``.
 
     Raises:
         DataError: When it cannot be used, or a row has no gold reply.
     """
-    examples = tuple(islice(with_ids(read_examples(name, rows_read)), items))
+    examples = tuple(islice(assign_ids(read_examples(name, row_options)), items))
     if not examples:
         raise DataError("the validation file has no rows", name)
     check_examples(examples)
@@ -155,7 +155,7 @@ def validation_from_generator(
     """
     held_out = next(iter(task.demonstration.held_out.items()), None) if task.demonstration else None
     title, held_out_options = held_out if held_out else ("another seed", {})
-    generated = tuple(with_ids(generate_examples(task, items, seed + 1_000_003, {**options, **held_out_options})))
+    generated = tuple(assign_ids(generate_examples(task, items, seed + 1_000_003, {**options, **held_out_options})))
     check_examples(generated)
     remaining = _without(examples, {example.messages[-1]["content"] for example in generated})
     if not remaining:

@@ -22,19 +22,18 @@ from typing import Any
 import pytest
 from prompt_toolkit.input import create_pipe_input
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
+from sftchat.chat.context import Settings
 from sftchat.chat.pane import Opening
-from sftchat.chat.settings import Settings
 from sftchat.testing import terminal as terminal_kit
-from sftchat.testing.terminal import SECONDS, ChatOnScreen, close
+from sftchat.testing.terminal import TIMEOUT_SECONDS, ChatOnScreen, close
 from sftchat.types import SamplingParams
 from tests.chat.emulator import Emulator
 from tests.chat.logged import Log
 
 
 class Screen(terminal_kit.Screen):
-    """A screen that can be resized, as people's terminals do it."""
+    """Screen that can be resized and rewraps rows."""
 
     def __init__(self, columns: int = 60, lines: int = 20) -> None:
         super().__init__(columns, lines, Emulator)
@@ -44,7 +43,7 @@ class Screen(terminal_kit.Screen):
             return self.emulator.cursor.y, self.emulator.cursor.x
 
     def written(self) -> list[str]:
-        """The lines that were written, whatever rows the terminal made of them."""
+        """Return the written lines, joined from the terminal's rows."""
         with self.changed:
             return ["".join(character for character, _ in line) for line in self.emulator.written()]
 
@@ -55,7 +54,7 @@ class Screen(terminal_kit.Screen):
 
 
 class Chat(ChatOnScreen):
-    """A chat under test, whose screen can be resized."""
+    """Chat under test, with a screen that can be resized."""
 
     screen: Screen
 
@@ -69,13 +68,13 @@ class Chat(ChatOnScreen):
 
 
 def _loader(engine: Any) -> Callable[[], Any]:
-    """A function that loads an engine, which may be given in its place."""
+    """Return a function that loads the engine."""
     return engine if callable(engine) else lambda: engine
 
 
 @pytest.fixture
 def chat() -> Iterator[Callable[..., Chat]]:
-    """Open chats in this process; the argument is an engine, or a function that loads one."""
+    """Return a function that opens chats in this process; its argument is an engine or a loader."""
     with contextlib.ExitStack() as stack:
         opened: list[Chat] = []
 
@@ -90,7 +89,7 @@ def chat() -> Iterator[Callable[..., Chat]]:
 
 
 class Pty:
-    """The driver script in a real terminal of its own."""
+    """The driver script in a real terminal."""
 
     def __init__(self, arguments: list[str], columns: int, lines: int, keep: tuple[int, ...], environment: dict[str, str]) -> None:
         self.screen = Screen(columns, lines)
@@ -114,7 +113,7 @@ class Pty:
         self._reader.start()
 
     def resize(self, columns: int, lines: int) -> None:
-        """Change the size between two drawings, as when the terminal has shown all that there was to show."""
+        """Change the size between two drawings."""
         for _ in range(1000):
             self.process.send_signal(signal.SIGSTOP)
             with self._reading:
@@ -126,17 +125,17 @@ class Pty:
             if done:
                 self.process.send_signal(signal.SIGWINCH)
                 return
-            time.sleep(0.002)  # in the midst of a drawing
+            time.sleep(0.002)  # during a drawing
         raise AssertionError("the chat never stopped drawing")
 
     def _drained(self) -> bool:
-        """Show what there is to show; whether it ended with the end of a drawing."""
+        """Process the output; returns whether it ended with a complete drawing."""
         while select.select([self._master], [], [], 0.003)[0]:
             self._feed(os.read(self._master, 65536))
         return self.screen.raw.endswith(("\x1b[?25h", "\x1b[?2026l"))
 
     def _read(self) -> None:
-        """Feed the screen until the program is over."""
+        """Process the output until the program ends."""
         while True:
             select.select([self._master], [], [], 0.2)
             with self._reading:
@@ -144,7 +143,7 @@ class Pty:
                     if not select.select([self._master], [], [], 0)[0]:
                         continue
                     data = os.read(self._master, 65536)
-                except OSError:  # how Linux says that the other side is gone
+                except OSError:  # Linux: the other side has closed the terminal
                     data = b""
                 if not data:
                     break
@@ -152,7 +151,7 @@ class Pty:
         self.screen.end()
 
     def _feed(self, data: bytes) -> None:
-        """Draw; answer a question for the cursor only when all that came before it is drawn."""
+        """Draw output, and answer a cursor position request after all earlier output is drawn."""
         for at, part in enumerate(self._decoder.decode(data).split("\x1b[6n")):
             if at:
                 row, column = self.screen.cursor()
@@ -163,16 +162,16 @@ class Pty:
         os.write(self._master, keys.encode())
 
     def left(self) -> str:
-        """Wait until the program is over; what is left on the screen."""
-        self.process.wait(SECONDS)
-        self._reader.join(SECONDS)
+        """Wait until the program ends; returns the screen."""
+        self.process.wait(TIMEOUT_SECONDS)
+        self._reader.join(TIMEOUT_SECONDS)
         return self.screen.text()
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(SECONDS)
-        self._reader.join(SECONDS)
+            self.process.wait(TIMEOUT_SECONDS)
+        self._reader.join(TIMEOUT_SECONDS)
         os.close(self._master)
 
 
@@ -184,7 +183,7 @@ def terminal() -> Iterator[Callable[..., Pty]]:
     def start(*arguments: str, columns: int = 60, lines: int = 20, keep: tuple[int, ...] = (), **environment: str) -> Pty:
         script = str(Path(__file__).with_name("driver.py"))
         opened.append(Pty([script, *arguments], columns, lines, keep, environment))
-        opened[-1].screen.wait("\n>")  # before that, the terminal is not the chat's and enter is a line feed
+        opened[-1].screen.wait("\n>")  # before that, the terminal is in cooked mode and enter is a line feed
         return opened[-1]
 
     yield start
@@ -194,7 +193,7 @@ def terminal() -> Iterator[Callable[..., Pty]]:
 
 @pytest.fixture
 def view() -> Iterator[Callable[..., Log]]:
-    """Start conversations without a terminal; the argument is an engine, or a function that loads one."""
+    """Return a function that starts chats without a terminal; its argument is an engine or a loader."""
     opened: list[Log] = []
 
     def start(engine: Any = None, **options: Any) -> Log:
@@ -203,4 +202,4 @@ def view() -> Iterator[Callable[..., Log]]:
 
     yield start
     for one in opened:
-        one.talk.close()
+        one.chat.close()

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import tokenizers
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
+from sftchat.chat.context import Settings
 from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
-from sftchat.chat.settings import Settings
 from sftchat.chat.ui import app as view
 from sftchat.chat.ui import replies
 from sftchat.chat.ui.app import Terminal
@@ -46,7 +45,7 @@ ALPHABET = [*"的一是不了人我在有他，。！？「」：、 ab cde,.  \
 
 
 def random_text(case):
-    """What is said to ``case N``: lines of any length, of characters of any width."""
+    """Return the reply to ``case N``: lines of any length, characters of any width."""
     chance = random.Random(case)
     length = chance.choice([0, 1, 5, 30, 120, 400])
     text = "".join(chance.choice(ALPHABET) for _ in range(length))
@@ -54,7 +53,7 @@ def random_text(case):
 
 
 class Bytes:
-    """A tokenizer of which every byte is a token."""
+    """Tokenizer with one token per byte."""
 
     def __init__(self):
         self.backend_tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({letter: at for at, letter in enumerate(self.letters())}, []))
@@ -73,13 +72,13 @@ class Bytes:
 
 
 def pauses(text):
-    """After which tokens a reply pauses, so that the terminal can be resized."""
+    """Return the tokens after which a reply pauses, so that the terminal can be resized."""
     chance = random.Random(text)
-    return sorted(chance.sample(range(len(text) // 4), min(len(text) // 20, chance.randint(0, 3))))  # four bytes are a token at least
+    return sorted(chance.sample(range(len(text) // 4), min(len(text) // 20, chance.randint(0, 3))))  # a token has at least four bytes
 
 
 def random_tokens(text):
-    """A text as it leaves an engine: through the detokenizer, in tokens that end anywhere, in the middle of characters too."""
+    """Yield a text as an engine does: through the detokenizer, in tokens that may end within characters."""
     from sftchat.inference.sequence import Detokenizer  # imports torch, which most runs do not need
 
     chance, tokenizer = random.Random(text), Bytes()
@@ -128,7 +127,7 @@ def main():
 
     if given.tokens:
         replies.FRAME_SECONDS = 0.0
-        view.TICK_SECONDS = 3600.0  # nothing is drawn but what streams
+        view.TICK_SECONDS = 3600.0  # only streamed text is drawn
     if given.go_on_when:
         threading.Thread(target=watch, daemon=True).start()
     settings = Settings(SamplingParams(max_new_tokens=10_000))

@@ -11,7 +11,7 @@ from wcwidth import wcwidth
 
 
 class Emulator(pyte.HistoryScreen):
-    """A screen with a scrollback that knows which rows belong to one line, as VTE, kitty, tmux and others do.
+    """Screen with a scrollback that tracks which rows belong to one line, as VTE, kitty, tmux and others do.
 
     Wide characters that do not fit at the end of a row move down whole; characters without width join the one before.
     """
@@ -28,7 +28,7 @@ class Emulator(pyte.HistoryScreen):
                 self._join(character)
                 continue
             if size == 2 and self.cursor.x == self.columns - 1 and pyte.modes.DECAWM in self.mode:
-                self.buffer[self.cursor.y].pop(self.cursor.x, None)  # the cell stays empty and is no blank
+                self.buffer[self.cursor.y].pop(self.cursor.x, None)  # the cell stays empty, which is not a blank
                 self.cursor.x = self.columns
             self._drawing = True
             super().draw(character)
@@ -49,7 +49,7 @@ class Emulator(pyte.HistoryScreen):
             self._goes_on.discard(id(self._row(y)))
 
     def written(self) -> Iterator[list[tuple[str, int]]]:
-        """The lines that were written, whatever rows they take: characters with their widths."""
+        """Return the written lines, joined from rows, as characters with their widths."""
         line: list[tuple[str, int]] = []
         for row in self._rows():
             line += self._characters(row)
@@ -108,17 +108,17 @@ class Emulator(pyte.HistoryScreen):
         self.dirty.update(range(lines))
 
     def _row(self, y: int) -> Any:
-        """A row of the screen, which is then known by its identity."""
+        """Return a row of the screen, identified by its object."""
         return self.buffer[y]
 
     def _rows(self) -> list[Any]:
-        """Scrollback and screen, down to the cursor or the last row with anything on it."""
+        """Return the rows of scrollback and screen, down to the cursor or the last row that is not empty."""
         rows = [*self.history.top, *(self.buffer[y] for y in range(self.lines))]
         last = len(self.history.top) + self.cursor.y
         return rows[: max([last] + [at for at, row in enumerate(rows) if self._characters(row)]) + 1]
 
     def _characters(self, row: Any) -> list[tuple[str, int]]:
-        """What stands in a row; the blanks at its end only when the line goes on."""
+        """Return the characters of a row, with trailing blanks only when the line continues."""
         found = []
         x = 0
         for x in range(max(row, default=-1) + 1):
@@ -130,7 +130,7 @@ class Emulator(pyte.HistoryScreen):
         return found
 
     def _join(self, character: str) -> None:
-        """Add a character without width to the one before."""
+        """Append a character without width to the previous one."""
         row = self.buffer[self.cursor.y]
         x = self.cursor.x - 1
         while x > 0 and row[x].data == "":

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
 from sftchat.cli import chat
 
 PAGE = Path(__file__).parents[2] / "docs" / "chat.md"
 
 
 def tables() -> dict[str, list[str]]:
-    """The rows of the page's command tables by heading, from the registration that /help reads."""
+    """Return the rows of the page's command tables by heading, from the registered commands."""
     found: dict[str, list[str]] = {}
     for command in Commands(BUILTINS).values():
         call = f"/{command.name} {command.usage}".rstrip().replace("|", "\\|")
@@ -22,7 +21,7 @@ def tables() -> dict[str, list[str]]:
 
 
 def test_every_command_is_on_the_page_as_help_has_it() -> None:
-    """To mend the page after a command was added, paste what this test says is expected."""
+    """To update the page, paste the expected rows that this test prints."""
     written: dict[str, list[str]] = {}
     topic = ""
     for line in PAGE.read_text(encoding="utf-8").splitlines():

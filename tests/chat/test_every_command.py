@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
-from sftchat.chat.commands.general import help_text
+from sftchat.chat.commands import BUILTINS, Commands, help_text
 from tests.chat.conftest import Pty, Screen
 
 COLUMNS, LINES = 120, 40
@@ -26,7 +24,7 @@ PROBABILITIES = """答：hi
 
 
 def listed(text: str) -> str:
-    """Characters as /tokens lists them, each a token."""
+    """Return characters in the format of /tokens, one token each."""
     rows = [(number, ord(character), {"\n": "⏎", " ": "␣"}.get(character, character)) for number, character in enumerate(text, 1)]
     return "\n".join(f"{number:>2}  {code:>5}  {sign}" for number, code, sign in rows)
 
@@ -74,7 +72,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "markdown": (("/markdown off", "bold"), "**粗**体"),
     "thoughts": (("/thoughts on", "think"), "想一想\n好"),
 }
-"""By command, the lines that are typed and what stands below the last."""
+"""By command, the typed lines and the output below the last one."""
 DAY = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
 SEVERAL = ("focus",)
 """Commands that need two models."""
@@ -82,7 +80,7 @@ SEVERAL = ("focus",)
 
 @pytest.fixture(scope="module")
 def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pty]:
-    """A program that has one conversation after the other, so that Python is started once."""
+    """A program that runs one conversation after the other, so that Python starts once."""
     script = str(Path(__file__).with_name("everything.py"))
     program = Pty([script, str(tmp_path_factory.mktemp("talks"))], COLUMNS, LINES, (), {})
     yield program
@@ -90,7 +88,7 @@ def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pty]:
 
 
 def begin(talks: Pty, models: int = 1) -> None:
-    """Begin a conversation on an empty screen; the last one is left before."""
+    """End the last conversation and begin one on an empty screen."""
     while not talks.screen.wait(lambda text: ASKS.strip() in text or "ready" in text).endswith(ASKS.strip()):
         talks.type("\x15\x04")
         talks.screen.wait(ASKS.strip())
@@ -108,7 +106,7 @@ def test_a_command_typed_in_a_terminal_has_its_effect(talks: Pty, name: str) -> 
     for line in before:
         talks.type(f"{line}\r")
     talks.type("/seed\r")
-    talks.screen.wait("\n> /seed\nseed 0\n")  # its turn comes when all before it is done, and some commands wait for nothing
+    talks.screen.wait("\n> /seed\nseed 0\n")  # it runs when all earlier lines are done, and some commands do not wait
     talks.type(f"{last}\r")
 
     below = f"\n> {last}\n{expected}\n" + ("" if name == "exit" else "\n>\n")

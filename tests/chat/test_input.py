@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.settings import Settings
+from sftchat.chat.context import Settings
 from sftchat.chat.ui.input import Pasted
 from sftchat.chat.ui.keys import prefers_vi
 from sftchat.chat.ui.scrollback import breaks_rows, row_of_cursor
@@ -94,7 +94,7 @@ def test_vi_keys_are_enabled_by_option_or_f4(chat: Start) -> None:
     talk.screen.wait("ready")
     talk.type("\x1b[14~")
     talk.screen.wait(lambda text: "vi:" not in text.split("\n")[-1])
-    talk.type("\x1bOS")  # F4 as other terminals send it
+    talk.type("\x1bOS")  # F4 of other terminals
     talk.screen.wait("vi: insert")
 
 
@@ -136,8 +136,8 @@ def test_an_editor_gets_the_text_and_returns_it_while_the_reply_streams(
     talk.until((tmp_path / "open").exists)
     assert (tmp_path / "had").read_text() == f"look {FORTY}\n"
     go_on.set()
-    talk.until(lambda: talk.talk.state == "ready")
-    assert "three" not in talk.screen.text()  # the terminal is the editor's
+    talk.until(lambda: talk.chat.state == "ready")
+    assert "three" not in talk.screen.text()  # the editor has the terminal
     (tmp_path / "close").touch()
 
     seen = talk.screen.wait("> 第一\n  second")
@@ -265,7 +265,7 @@ def test_the_model_sees_its_reply_and_not_the_rendering(chat: Start) -> None:
 
 
 class Thinker(ScriptedEngine):
-    """A model whose template opens the thoughts."""
+    """Model whose template opens thoughts."""
 
     def render(self, messages: Any) -> str:
         return super().render(messages) + "<think>\n"

@@ -32,7 +32,7 @@ def test_a_conversation_from_hello_to_goodbye(terminal: Start) -> None:
     assert all(f"\n{number}. 第{number}条 item {number}\n" in seen for number in range(1, 41))
     assert "\n> clear\nbefore␛[2J␛[Hafter\\x9b31m␇␍end\n" in seen
     assert seen.endswith("> crash\nso f\nerror: out of memory; what was said is\nkept\nleft")
-    assert "\x1b[6n" not in talk.screen.raw  # no question, so no answer that could end up in the prompt
+    assert "\x1b[6n" not in talk.screen.raw  # no cursor position request, so no answer that could end up in the prompt
 
 
 def test_ctrl_c_during_a_reply_keeps_the_part_and_the_prompt_returns(terminal: Start, tmp_path: Path) -> None:
@@ -111,14 +111,14 @@ def test_typing_during_a_reply_changes_nothing(terminal: Start) -> None:
 
 
 def run_cases(talk: Pty, cases: range) -> None:
-    """Have replies streamed in random tokens; the scrollback must be the replies."""
+    """Stream replies in random tokens and compare the scrollback with them."""
     for case in cases:
         talk.type(f"case {case}\r")
     expect_cases(talk, cases)
 
 
 def run_cases_with_resizes(terminal: Start, cases: range) -> None:
-    """The same, while the terminal changes its size at random points of the replies."""
+    """The same with changes of the terminal's size at random points of the replies."""
     chance = random.Random(cases.start)
     (arrived, there), (here, go_on) = os.pipe(), os.pipe()
     options = ("--tokens", "--pauses", str(there), str(here))
@@ -127,7 +127,7 @@ def run_cases_with_resizes(terminal: Start, cases: range) -> None:
         talk.type(f"case {case}\r")
         for _ in pauses(random_text(f"case {case}")):
             os.read(arrived, 1)
-            talk.resize(chance.randint(30, 60), chance.randint(44, 60))  # room for the unfinished line however it is broken
+            talk.resize(chance.randint(30, 60), chance.randint(44, 60))  # space for the unfinished line with any wrapping
             os.write(go_on, b".")
     expect_cases(talk, cases)
     for end in (arrived, there, here, go_on):
@@ -144,7 +144,7 @@ def expect_cases(talk: Pty, cases: range) -> None:
 
 
 def shown(text: str) -> str:
-    """A reply as it stands in the scrollback, blanks at the ends of lines aside."""
+    """Return a reply as in the scrollback, ignoring blanks at line ends."""
     lines = escape_controls(text).split("\n")
     if lines[-1] == "":
         lines.pop()
@@ -152,11 +152,11 @@ def shown(text: str) -> str:
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(24, 10), (80, 24)])
-def test_the_scrollback_is_the_reply_whatever_the_tokens(terminal: Start, columns: int, lines: int) -> None:
+def test_the_scrollback_is_the_reply_for_any_tokens(terminal: Start, columns: int, lines: int) -> None:
     run_cases(terminal("--tokens", columns=columns, lines=lines), range(30))
 
 
-def test_the_scrollback_is_the_reply_whatever_the_resizes(terminal: Start) -> None:
+def test_the_scrollback_is_the_reply_for_any_resizes(terminal: Start) -> None:
     run_cases_with_resizes(terminal, range(1000, 1030))
 
 

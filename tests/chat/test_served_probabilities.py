@@ -10,10 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from sftchat.chat.context import Settings
+from sftchat.chat.controller import ChatServices as ChatDesk
 from sftchat.chat.rows import Rows
 from sftchat.chat.serialization import node_from_json, node_to_json
-from sftchat.chat.services import ChatServices as ChatDesk
-from sftchat.chat.settings import Settings
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
 from tests.chat.test_inside import talked
@@ -28,7 +28,7 @@ def served(answer: Callable[[dict[str, Any]], httpx2.Response]) -> Desk:
 
 
 def paris(body: dict[str, Any]) -> httpx2.Response:
-    """A server that gives log-probabilities where it is asked for them, and those of a prompt as vLLM does."""
+    """Server that returns log-probabilities on request, and those of a prompt as vLLM does."""
     if "prompt_logprobs" in body:
         given = body["messages"][-1]["content"] if body["messages"][-1]["role"] == "assistant" else ""
         return prompt(None, "hi", *given)
@@ -45,7 +45,7 @@ def paris(body: dict[str, Any]) -> httpx2.Response:
 
 
 def last(engine: Any, *lines: str, **options: Any) -> list[str]:
-    """What the last line brings to stderr."""
+    """Return what the last line adds to stderr."""
     before = talked(engine, *lines[:-1], **options)[1]
     return talked(engine, *lines, **options)[1].removeprefix(before).splitlines()
 
@@ -128,15 +128,15 @@ def test_a_continued_reply_keeps_the_tokens_of_its_beginning() -> None:
 
 
 def test_probabilities_are_saved_with_the_session_and_a_corrected_reply_has_none(view: Any, tmp_path: Path) -> None:
-    log = view(served(paris).engine, sampling=SamplingParams(max_new_tokens=20), desk=ChatDesk(rows=Rows(tmp_path)))
+    log = view(served(paris).engine, sampling=SamplingParams(max_new_tokens=20), services=ChatDesk(rows=Rows(tmp_path)))
     log.type("/probs on", "hi")
-    conversation = log.talk.conversation
+    conversation = log.chat.conversation
     node = conversation.node(conversation.head)
 
     assert [choice.token.text for choice in node.answers[0].choices] == ["Par", "is", "\ufffd", "\ufffd", "<end>"]
     assert node_from_json(node.id, node.parent, node_to_json(node)) == node
     assert log.type("/fix Lyon") != []
-    fixed = log.talk.conversation
+    fixed = log.chat.conversation
     assert fixed.node(fixed.head).answers[0].choices == ()
 
 

@@ -31,7 +31,7 @@ ROWS = [{"id": f"i{n}", "messages": [{"role": "user", "content": f"question {n}"
 
 @dataclass
 class Desk:
-    """A folder with an evalset, and a program that knows some scripted models; remembers what was opened and reported."""
+    """Folder with an evalset, and a program with scripted models; records opened models and reports."""
 
     folder: Path
     registry: Registry
@@ -56,7 +56,7 @@ class Desk:
 
 
 class Listener:
-    """A plugin that is told of finished evaluations."""
+    """Plugin that receives finished evaluations."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[Report, Path | None]] = []

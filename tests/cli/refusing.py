@@ -18,17 +18,17 @@ HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 
 class TooLateError(BaseException):
-    """A command imports a model library, so it refuses nothing cheaply any more; no handler of the program takes it for an error of its own."""
+    """Raised when a command imports a model library, which ends its cheap checks; a BaseException, so that no handler catches it."""
 
 
 def refuse_imports(event: str, arguments: Sequence[Any]) -> None:
-    """Stop at the import of a model library, so that the next command is not seen with it."""
+    """Stop at the import of a model library, so that the next command starts without it."""
     if event == "import" and str(arguments[0]).partition(".")[0] in HEAVY:
         raise TooLateError(arguments[0])
 
 
 def ended(words: list[str]) -> dict[str, object]:
-    """How one command ended."""
+    """Return the result of one command."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

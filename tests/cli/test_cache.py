@@ -35,7 +35,7 @@ def judge(example: Example, reply: Reply) -> Score:
 
 @dataclass
 class Desk:
-    """A program that knows some models by their weights; remembers which it opened and how many requests they got."""
+    """Program with models identified by their weights; records opened models and their numbers of requests."""
 
     registry: Registry
     capsys: pytest.CaptureFixture[str]
@@ -58,7 +58,7 @@ class Desk:
 
     @property
     def asked(self) -> list[tuple[str, int]]:
-        """Which models were opened since the last time, and how many requests each got."""
+        """Return the models opened since the last call with their numbers of requests."""
         found = [(engine.name, len(engine.requests)) for engine in self.opened]
         self.opened.clear()
         return found
@@ -291,7 +291,7 @@ def test_one_changed_bit_of_real_weights_generates_again_and_the_same_weights_do
 
 @pytest.mark.slow
 def test_a_baseline_identifies_a_checkpoint_and_an_evalset_by_their_bytes(desk: Desk, tmp_path: Path) -> None:
-    """Other harnesses write the name of a local folder, which stays while what is in it changes."""
+    """Other harnesses record the name of a local folder, which stays the same when its content changes."""
     model = make_checkpoint(tmp_path / "model")
 
     def header(baseline: str) -> dict[str, Any]:

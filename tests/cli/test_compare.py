@@ -37,7 +37,7 @@ REPLIES: dict[str, Callable[[Request], Any]] = {
 
 
 class Compared:
-    """A program that knows some scripted models; remembers what was opened."""
+    """Program with scripted models; records opened models."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.capsys = capsys

@@ -14,7 +14,7 @@ from tests.conftest import make_checkpoint
 
 
 def offered(folder: Path, *words: str) -> list[str]:
-    """What bash is offered for the last word: kinds and values, separated by commas."""
+    """Return bash's completions of the last word: kinds and values, separated by commas."""
     asked = {"_SFTCHAT_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(("sftchat", *words)), "COMP_CWORD": str(len(words))}
     done = subprocess.run(
         [sys.executable, "-m", "sftchat"], cwd=folder, env=os.environ | asked, capture_output=True, text=True, check=True, timeout=60

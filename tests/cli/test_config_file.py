@@ -38,7 +38,7 @@ FLAGS = "relation --model org/name --data a.jsonl --data b.jsonl -o run --learni
 
 
 def parsed(*words: str) -> dict[str, Any]:
-    """What the command would be called with."""
+    """Return the arguments of the command."""
     root = click.Context(program, info_name="sftchat", **program.context_settings)
     with command.make_context("train", list(words), parent=root) as context:
         return dict(context.params)

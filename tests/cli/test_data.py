@@ -20,7 +20,7 @@ from sftchat.plugins.manager import Registry
 def generate(
     n: int, seed: int, *, word: str = "甲", share: float = 0.5, loud: bool = False, times: int = 1, names: tuple[str, ...] = ()
 ) -> Iterator[Example]:
-    """Rows that show what they were asked for; some options make it misbehave."""
+    """Yield rows that show their options; some options make the generator misbehave."""
     if share > 1:
         raise ValueError(f"share is {share}, must be from 0 to 1")
     for index in range(n + (word == "more") - (word == "fewer")):
@@ -31,7 +31,7 @@ def generate(
 
 
 def required(n: int, seed: int, *, book: str) -> Iterator[Example]:
-    """A generator that cannot do without its option."""
+    """Generator with a required option."""
     yield from (Example((), f"{book} {index}") for index in range(n))
 
 
@@ -58,7 +58,7 @@ def run(*words: str) -> int:
 
 
 def error(capsys: pytest.CaptureFixture[str], code: int, *words: str) -> str:
-    """The one line that a command fails with."""
+    """Return the error line of a command."""
     assert run(*words) == code
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -100,7 +100,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     ),
     "what the task finds wrong": ('{"prompt": "a", "completion": "!"}', "gold shouts"),
 }
-"""Each stands on the second line of a file, behind a good row."""
+"""Each is the second line of a file, after a valid row."""
 
 FILES: dict[str, tuple[bytes, str]] = {
     "an empty file": (b"", f"f: the file is empty; {GIVE}"),

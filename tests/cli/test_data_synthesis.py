@@ -36,7 +36,7 @@ TASK = Task(
 
 @dataclass
 class Desk:
-    """A folder with prompts and a scripted model; remembers what it was asked."""
+    """Folder with prompts and a scripted model that records its requests."""
 
     says: Callable[[Request], Any]
     identity: str = "ab"
@@ -299,7 +299,7 @@ def test_a_killed_run_continues_where_it_was_killed(desk: Desk) -> None:
     assert len(rows("out")) == 200
     asked = Path("asked").read_text().split()
     assert set(asked) == set(map(str, range(200)))
-    assert len(asked) <= 201  # the one that was being answered is answered again
+    assert len(asked) <= 201  # the interrupted one is generated again
 
 
 def test_filter_reports_how_many_rows_were_removed_and_why(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

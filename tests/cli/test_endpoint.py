@@ -254,7 +254,7 @@ def test_eval_scores_a_served_model(session: Session, capsys: pytest.CaptureFixt
 
 
 def test_items_without_a_reply_of_the_server_are_not_low_scores(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 3, and a floor that the answered items meet is not called missed."""
+    """Exit code 3; a floor that the answered items meet is not reported as missed."""
     too_long = answer(400, json.dumps({"error": {"message": "the prompt is too long"}}))
     with loopback([too_long, *[stream(reply())] * 3]) as server:
         assert main(["eval", server.url, "--concurrency", "1", "--quiet", "--min", "accuracy=1"], obj=session) == 3
@@ -358,7 +358,7 @@ def test_inspect_refuses_an_endless_list_of_models(session: Session, capsys: pyt
 def test_a_key_that_the_server_repeats_is_neither_shown_nor_stored(
     session: Session, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Replies, an error, a list of models: through ask, inspect, eval with everything that it writes, and chat with its sessions."""
+    """Replies, an error and a list of models, in ask, inspect, eval with all its files, and chat with its sessions."""
     key = "sk-secret+1234"
     monkeypatch.setenv("SFTCHAT_API_KEY", key)
     monkeypatch.setattr(sys, "stdin", io.StringIO("one\n"))

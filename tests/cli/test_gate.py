@@ -30,7 +30,7 @@ def replies(path: str, n: int, wrong: range | tuple[int, ...] = (), start: int =
 
 @pytest.fixture
 def base(desk: Desk) -> Desk:
-    """A desk with an evalset of 200 items, and a baseline that has 20 of them wrong."""
+    """Folder with an evalset of 200 items, and a baseline with 20 wrong ones."""
     gold("gold.jsonl", 200)
     replies("old.jsonl", 200, range(20))
     assert desk.run("--replies", "old.jsonl", "--update-baseline", "base.jsonl")[0] == 0
@@ -38,7 +38,7 @@ def base(desk: Desk) -> Desk:
 
 
 def gate(desk: Desk, *words: str, wrong: range | tuple[int, ...] = range(20)) -> tuple[int, list[str]]:
-    """Exit code and the lines on standard error for replies that are wrong where told."""
+    """Return exit code and standard error lines for replies with the given items wrong."""
     replies("new.jsonl", 200, wrong)
     code, _, err = desk.run("--replies", "new.jsonl", "--baseline", "base.jsonl", *words)
     return code, err.splitlines()
@@ -65,7 +65,7 @@ def test_a_regression_exits_1(base: Desk) -> None:
 
 
 def test_one_changed_item_of_200_excludes_no_drop_of_two_points_but_one_of_three(base: Desk) -> None:
-    """One broken item of 200 is seen in one sample of 20 where 2.3 % truly break."""
+    """When 2.3 % of items truly break, one sample in 20 of 200 items shows at most one broken item."""
     figures = "accuracy -0.5 points [-2.8, +1.4], p = 1"
     open_ = "a drop of 2.3 points of accuracy cannot be excluded, the margin is 2; about 247 items would settle it, here are 200"
 
@@ -351,7 +351,7 @@ def test_the_self_check_needs_a_model(base: Desk) -> None:
 
 
 def test_holm_holds_the_level_over_metrics_and_evalsets(base: Desk) -> None:
-    """Six broken items are significant alone (p = .031), and not among three gates."""
+    """Six broken items are significant alone (p = .031), but not among three gates."""
     words = ("--gate", "accuracy=9")
     assert gate(base, *words, wrong=range(26))[0] == 1
     for name, start in (("b.jsonl", 500), ("c.jsonl", 700)):

@@ -19,27 +19,27 @@ from tests.cli.conftest import Desk
 
 N = 16
 BROKEN = (3, 8)
-"""Items that the model of the baseline has wrong."""
+"""Items that are wrong in the baseline."""
 Rows = list[Any]
 Text = list[str]
 MANY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def by_the_rules(example: Example, reply: Reply) -> Score:
-    """A scorer of all that it is given: an item is right when its own rules allow the reply."""
+    """Score by all data of the item: a reply is right when the item's rules allow it."""
     right = reply.text in (example.gold, *example.metadata.get("allowed", ()))
     return Score({"n": 1, "right": int(right), "length": len(str(example.gold))}, reply.text, () if right else ("wrong",))
 
 
 def answered(request: Request) -> str:
-    """What the model of the baseline answers; it knows no other prompts than those of the evalset."""
+    """Return the reply of the baseline's model; it replies only to prompts of the evalset."""
     found = re.fullmatch(r"question (\d+)", request.messages[-1]["content"])
     return f"answer {found[1]}" if found and int(found[1]) not in BROKEN else "?"
 
 
 @pytest.fixture
 def gated(desk: Desk) -> Desk:
-    """A desk with an evalset of items with rules, and the baseline of a model that breaks two of them."""
+    """Folder with an evalset of items with rules, and the baseline of a model with two wrong items."""
     rows = [
         {
             "id": f"i{k:02}",
@@ -62,13 +62,13 @@ def write(path: Path, rows: Rows) -> None:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path to every value within a value."""
+    """Yield the path to every value within a value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [found for key, one in inner for found in ((*path, key), *places(one, (*path, key)))]
 
 
 def nearby(value: Any) -> st.SearchStrategy[Any]:
-    """Values that could stand in the place of one: a little more or less of it, and other kinds."""
+    """Yield replacements of a value: slightly larger or smaller, and other types."""
     near: list[Any] = [None, "", "x", 0, 1, -1, 0.5, True, False, [], {}, ["x"], {"x": 1}, "i00", "answer 3", 10**400]
     if isinstance(value, (int, float)):
         near += [value + 1, value - 1, not value, str(value), float(value)]
@@ -83,7 +83,7 @@ def nearby(value: Any) -> st.SearchStrategy[Any]:
 
 @st.composite
 def changed(draw: st.DrawFn, rows: Rows) -> Text:
-    """The lines of rows with one thing changed: a value, a key, or lines."""
+    """Yield the lines of rows with one change: a value, a key, or lines."""
     rows = json.loads(json.dumps(rows))
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     some = st.integers(0, len(rows) - 1)
@@ -126,7 +126,7 @@ def changed(draw: st.DrawFn, rows: Rows) -> Text:
 
 @st.composite
 def loosened(draw: st.DrawFn, rows: Rows) -> Text:
-    """The lines of an evalset in which some items, or all, allow any reply, by their rules or by their gold reply."""
+    """Yield the lines of an evalset in which some or all items allow any reply, by their rules or gold reply."""
     rows = json.loads(json.dumps(rows))
     where = draw(st.sampled_from(["allowed", "gold"]))
     for place in draw(st.sets(st.integers(0, len(rows) - 1), min_size=1)):
@@ -138,7 +138,7 @@ def loosened(draw: st.DrawFn, rows: Rows) -> Text:
 
 
 def judge(desk: Desk, lines: Text, file: str) -> None:
-    """Hold the promise for a file in the place of the right one."""
+    """Check the guarantee for a changed file."""
     path = Path(file)
     before = path.read_bytes()
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
@@ -164,7 +164,7 @@ def rows_of(file: str) -> Rows:
 
 
 def mutations(file: str, how: Callable[[Rows], st.SearchStrategy[Text]]) -> Callable[[st.DataObject], Text]:
-    """Draws one change of a file."""
+    """Hypothesis strategy for one change of a file."""
     rows = rows_of(file)
     return lambda data: data.draw(how(rows))
 

@@ -64,7 +64,7 @@ def run(*words: object, task: Task = TASK, listeners: tuple[object, ...] = ()) -
 
 @dataclass(frozen=True)
 class Files:
-    """An evalset with two files of replies and the baseline that the good one made."""
+    """Write an evalset, two files of replies and the baseline of the good one."""
 
     gold: Path
     good: Path
@@ -78,7 +78,7 @@ class Files:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """Two of twenty wrong in the good file, sixteen in the worse one; the wrong ones are the last in both."""
+    """Write replies: two of twenty wrong in the good file, sixteen in the worse one, the last ones in both."""
     folder = tmp_path_factory.mktemp("gate")
     gold, good, worse = (folder / f"{name}.jsonl" for name in ("gold", "good", "worse"))
     rows = [
@@ -100,7 +100,7 @@ def with_scorer(scorer: Scorer) -> Task:
 
 
 def check(files: Files, scorer: Scorer, *words: object) -> tuple[int, int]:
-    """The exit codes for the worse and for the unchanged model: each the right verdict, or 3 with one line that names the plugin."""
+    """Check the exit codes of the worse and the unchanged model: the right verdict, or 3 with one line that names the plugin."""
     codes = []
     for replies, verdict in ((files.worse, 1), (files.good, 0)):
         found = files.gate(replies, with_scorer(scorer), *words)
@@ -115,7 +115,7 @@ def check(files: Files, scorer: Scorer, *words: object) -> tuple[int, int]:
     return codes[0], codes[1]
 
 
-# --- what a scorer may do
+# --- scorers
 
 
 class Sly(SftchatError):
@@ -178,7 +178,7 @@ def changed(**parts: Any) -> Scorer:
 
 
 def refilled() -> Scorer:
-    """One dictionary for the counts, one for the slices and one list for the faults, filled anew for every item."""
+    """Reuse one dictionary for counts, one for slices and one list for error classes for all items."""
     stats: dict[str, float] = {}
     groups: dict[str, dict[str, float]] = {}
     errors: list[str] = []
@@ -195,7 +195,7 @@ def refilled() -> Scorer:
 
 
 def vandal(example: Example, reply: Reply) -> Score:
-    """Judges well, then changes everything it was given."""
+    """Score correctly, then change all arguments."""
     given = honest(example, reply)
     for name, value in (("id", "i00"), ("gold", reply.text), ("source", "x")):
         object.__setattr__(example, name, value)
@@ -209,7 +209,7 @@ def vandal(example: Example, reply: Reply) -> Score:
 
 
 class Late(Score):
-    """A score whose counts are found out when they are read."""
+    """Score whose counts are computed when they are read."""
 
     @property  # type: ignore[override]
     def stats(self) -> Mapping[str, float]:
@@ -239,7 +239,7 @@ ODD: dict[str, Scorer] = {
 
 
 def from_item(first: int, scorer: Scorer) -> Scorer:
-    """Honest, and from some item on something else."""
+    """Correct at first, wrong from some item on."""
     return lambda example, reply: (honest if int(example.id[1:]) < first else scorer)(example, reply)
 
 
@@ -266,7 +266,7 @@ def test_any_faulty_scorer_gives_a_right_verdict_or_one_line_that_names_the_plug
     for replies, wrong in ((files.worse, 0), (files.good, 1)):
         found = files.gate(replies, with_scorer(scorer))
         assert found.code != wrong, found
-        assert found.code in (0, 1, 3, 4), found  # 4 where all items are counted otherwise than in the baseline
+        assert found.code in (0, 1, 3, 4), found  # 4 where all counts differ from the baseline
         assert len(found.complaints) == (found.code in (3, 4)), found
 
 
@@ -380,7 +380,7 @@ def test_a_metric_that_changes_its_sums_changes_nothing(files: Files) -> None:
     assert [files.gate(replies, task).code for replies in (files.worse, files.good)] == [1, 0]
 
 
-# --- what a listener may do
+# --- listeners
 
 
 class Leaves:

@@ -31,7 +31,7 @@ def two(desk: Desk) -> Desk:
 
 
 def gate(desk: Desk, *words: str, quiz: range, general: range) -> tuple[int, str, list[str]]:
-    """The gate over both tasks for replies that are wrong where told."""
+    """Run the gate over both tasks for replies with the given items wrong."""
     replies("quiz.jsonl", 100, quiz)
     replies("general.jsonl", 100, general, start=500)
     given = [
@@ -72,7 +72,7 @@ def test_each_task_has_its_own_margin_and_floor(two: Desk) -> None:
 
 
 def test_holm_counts_both_tasks(two: Desk) -> None:
-    """Six broken items are significant alone (p = .031) and not beside another gate."""
+    """Six broken items are significant alone (p = .031), but not together with another gate."""
     changed = {"quiz": range(30), "general": range(500, 516)}
 
     code, _, lines = gate(two, **changed)

@@ -151,10 +151,10 @@ def test_truncated_weights_could_not_be_loaded(capsys: pytest.CaptureFixture[str
     assert line.startswith(f"model of '{folder}' could not be loaded: ")
 
 
-def test_a_hub_model_that_cannot_be_reached_says_what_to_check(
+def test_an_unreachable_hub_model_is_reported_with_what_to_check(
     capsys: pytest.CaptureFixture[str], session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the Hub's client waits half a minute between its tries
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the Hub's client waits half a minute between attempts
 
     code, line = complaint(capsys, session, "ask", "nobody/nothing", "hi")
 
@@ -282,7 +282,7 @@ def test_threads_wait_as_the_user_configured_or_else_briefly(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str | None
 ) -> None:
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.setenv(name, "0")  # what the program sets is taken back afterwards
+        monkeypatch.setenv(name, "0")  # variables that the program sets are restored afterwards
         monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(name, value)

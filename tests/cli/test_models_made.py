@@ -41,7 +41,7 @@ def manifest_of(base: Path, **changes: Any) -> Manifest:
 
 
 def make_adapter(folder: Path, base: Path, scale: float = 0.5) -> Path:
-    """A random adapter with a manifest and a tokenizer, as training leaves one."""
+    """Write a random adapter with a manifest and a tokenizer, as training does."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -11,8 +11,8 @@ import pytest
 from sftchat.cli import main
 from sftchat.models.manifest import read_manifest
 from tests.conftest import make_checkpoint
-from tests.models.test_foreign_templates import CALLED, LOOK, chat
-from tests.models.test_named_templates import NAMED
+from tests.templates.test_foreign_templates import CALLED, LOOK, chat
+from tests.templates.test_named import NAMED
 
 ROWS: list[Any] = [
     {"messages": chat("q", "a")},
@@ -74,7 +74,7 @@ def test_commands_on_rows_select_the_template_by_tools_or_by_the_given_name(base
 @pytest.mark.slow
 def test_a_trained_a_merged_and_an_exported_model_keep_every_template_and_the_name(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def step(*words: str) -> str:
-        """What a command prints when it ends well."""
+        """Return the output of a command that must succeed."""
         assert main(list(words)) == 0, (words, capsys.readouterr().err)
         return capsys.readouterr().out
 

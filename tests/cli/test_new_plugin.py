@@ -73,8 +73,8 @@ def test_the_embedded_model_is_trained_on_its_task_and_scored(site: Path, tmp_pa
     [
         (["Bad"], "plugin name 'Bad' must be at most 50 lower-case letters, digits, '-' and '_', starting with a letter and ending with a letter or digit, such as sentiment"),
         (["general"], "'general' is taken by sftchat 0.1.0; choose another name"),
-        (["mine", "-o", "there"], "'there' already exists; give another folder with -o"),
-        (["mine", "-o", "file/x"], "the project cannot be written to 'file/x': File exists"),
+        (["mine", "-o", "there"], "output folder 'there' exists already; give another -o"),
+        (["mine", "-o", "file/x"], "output folder 'file/x' cannot be made: '{folder}/file' is a file"),
     ],
 )  # fmt: skip
 def test_an_unwritable_project_is_one_line_and_leaves_nothing(
@@ -86,7 +86,7 @@ def test_an_unwritable_project_is_one_line_and_leaves_nothing(
 
     assert main(["new-plugin", *words]) == 2
 
-    assert capsys.readouterr() == ("", f"sftchat: error: {line}\n")
+    assert capsys.readouterr() == ("", f"sftchat: error: {line.format(folder=tmp_path)}\n")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "there"]
 
 

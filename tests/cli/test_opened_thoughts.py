@@ -32,7 +32,7 @@ SAID = {"full": "hm\n</think>\n\nfine", "cut": CUT, "plain": "fine"}
 
 
 class Thinker(ScriptedEngine):
-    """A model whose template opens the thoughts."""
+    """Model whose template opens thoughts."""
 
     def __init__(self) -> None:
         super().__init__(SAID, chunks=3)
@@ -160,7 +160,7 @@ def test_a_local_model_reports_that_its_template_opens_thoughts(tiny_checkpoint:
 
 
 def late(show: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """What ``ask`` writes of thoughts that a server sends without an opening tag."""
+    """Return the output of ``ask`` for thoughts that a server sends without an opening tag."""
     with loopback([stream(delta("let me"), delta(" see</think>\n\n"), delta("Paris"), end(), DONE)]) as server, warnings.catch_warnings():
         assert main(["ask", server.url, "?", *show]) == 0
     out, err = capsys.readouterr()

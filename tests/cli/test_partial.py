@@ -21,7 +21,7 @@ IDS = [row["id"] for row in ROWS]
 
 
 class Server:
-    """A scripted model that ends the evaluation at chosen requests, and counts what it answered.
+    """Scripted model that ends the evaluation at chosen requests, and records answered ones.
 
     Attributes:
         answered: Ids, in the order of the answers.
@@ -137,7 +137,7 @@ def test_replies_to_other_requests_are_moved_aside_and_found_again_by_their_own(
         "replies.partial.2.jsonl",
         "report.html",
         "report.json",
-    ]  # what the other set was answered
+    ]  # replies to the other evalset
 
     assert desk.run("s:model", "--evalset", other, "-o", "out", "--quiet", "--overwrite")[0] == 0
     assert server.answered[10:] == ["i2", "i3", "i4", "i5", "i6", "i7"]
@@ -179,7 +179,7 @@ def test_a_damaged_partial_file_keeps_all_readable_replies(desk: Desk, tail: str
     assert desk.run("s:model", "-o", "out", "--quiet")[0] == 0
     assert server.answered == IDS
     aside = Path("out/replies.partial.1.jsonl")
-    assert aside.exists() == tail.endswith("\n")  # what is no whole line was never a reply
+    assert aside.exists() == tail.endswith("\n")  # an incomplete line is not a reply
     assert not aside.exists() or aside.read_text(encoding="utf-8").endswith(tail)
 
 
@@ -218,7 +218,7 @@ def test_a_reply_is_saved_before_it_is_scored(desk: Desk) -> None:
     assert kept() == server.answered != []
 
 
-# scoring what there is
+# --- scoring partial replies
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ RIGHT: dict[str, Words] = {
     "export": ("export", "sftchat:nano", "--ollama", "-o", "new"),
     "new-plugin": ("new-plugin", "other", "-o", "new"),
 }
-"""Words that a command takes; an option that is put behind them is what is refused."""
+"""Valid arguments of each command; an invalid option is appended to them."""
 
 TEXT: dict[str, tuple[str, ...]] = {
     "--task": ("nosuch", "relatoin"),
@@ -55,7 +55,7 @@ TEXT: dict[str, tuple[str, ...]] = {
     "--model": ("nosuch", "rows.jsonl", "nosuch:x", "http://"),
     "--option": ("nosuch", "nosuch=1"),
 }
-"""What options without a type of their own refuse, wherever they are."""
+"""Invalid values of options without a type, in all commands."""
 
 REFUSED: dict[str, tuple[Words, ...]] = {
     "demo": (("nosuch",), ("-o", "folder")),
@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[Words, ...]] = {
     "export": (("-o", "folder"), ("-o", "rows.jsonl")),
     "new-plugin": (("-o", "folder"),),
 }  # fmt: skip
-"""What else a command refuses, put behind the words that it takes."""
+"""Further invalid arguments of a command, appended to its valid ones."""
 
 WHOLE: tuple[Words, ...] = (
     ("nosuch",), ("ask", "nosuch", "hello"), ("ask", "folder", "hello"), ("ask", "rows.jsonl", "hello"), ("ask", "sftchat:nano", " "),
@@ -144,7 +144,7 @@ WHOLE: tuple[Words, ...] = (
 """Whole commands that are refused."""
 
 COULD_NOT: tuple[Words, ...] = (("ask", "folder", "hello"), ("diff", "sftchat:nano", "sftchat:nano"))
-"""Those whose words are right and whose folders lack what is needed: exit code 3."""
+"""Commands with valid arguments whose folders lack required files: exit code 3."""
 
 FREE: dict[str, str] = {
     "--system": "any text is a prompt",
@@ -156,7 +156,7 @@ FREE: dict[str, str] = {
     "--optimizer": "the names are those of the installed transformers, which knows them after importing torch",
     "--report-to": "the trackers are those of the installed transformers, which knows them after importing torch",
 }
-"""Options without a wrong value that could be refused from words and files alone, and why."""
+"""Options without a value that arguments and files alone could show to be wrong, with the reason."""
 
 
 def commands(command: click.Command, path: Words = ()) -> Iterator[tuple[str, click.Command]]:
@@ -172,7 +172,7 @@ def commands(command: click.Command, path: Words = ()) -> Iterator[tuple[str, cl
 
 
 def wrong(option: click.Parameter) -> tuple[str, ...]:
-    """Values that an option's type does not take."""
+    """Yield values that an option's type does not accept."""
     kind = option.type
     if isinstance(kind, click.Choice):
         return ("nosuch", "")
@@ -193,7 +193,7 @@ OPTIONS = [
 
 
 def cases() -> Iterator[Words]:
-    """Every command that must be refused."""
+    """Yield every command that must be refused."""
     for name, option in OPTIONS:
         flag = option.opts[-1]
         values = (*wrong(option), *SAMPLING.get(flag, ()), *(() if name == "cache prune" else TEXT.get(flag, ())))
@@ -206,7 +206,7 @@ def cases() -> Iterator[Words]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with rows, what is no rows, and an adapter as far as names go."""
+    """Folder with rows, invalid rows, and the file names of an adapter."""
     made = tmp_path_factory.mktemp("refusals")
     row = {"id": "a", "messages": [{"role": "user", "content": "x"}], "gold": "无"}
     (made / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")

@@ -35,7 +35,7 @@ def right_or_wrong(example: Example, reply: Reply) -> Score:
 
 
 def quiz() -> Registry:
-    """The task that this folder has an evalset of."""
+    """The task of the evalset in this folder."""
     manager = pluggy.PluginManager("sftchat")
     manager.add_hookspecs(hookspecs)
     task = Task(
@@ -122,7 +122,7 @@ def test_in_a_workflow_the_summary_is_appended_and_errors_are_annotated(run: Run
 
 
 def test_an_inconclusive_gate_is_yellow_everywhere_and_passes_unless_strict(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six of twelve broken and one fixed: p = .125, so a drop of more than half of the items is neither shown nor excluded."""
+    """Six of twelve items broken and one fixed: p = .125, so a drop of more than half of the items is neither shown nor excluded."""
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     for name, wrong in (("good", {11}), ("bad", set(range(6)))):

@@ -42,7 +42,7 @@ def test_every_command_that_reads_rows_has_the_same_options(command: click.Comma
 
 
 def trained(checkpoint: Path, *words: str) -> tuple[int, Manifest | None]:
-    """The exit code and the manifest of a training of one step."""
+    """Run a training of one step; returns exit code and manifest."""
     session = Session(given_registry=Registry(load_plugins([]).manager, {"general": replace(TASK, name="general")}))
     code = main(["train", "--model", str(checkpoint), "-o", "run", "--max-steps", "1", *words], obj=session)
     return code, read_manifest(Path("run")) if code == 0 else None

@@ -26,7 +26,7 @@ WRONG = ["data", "genrate"]
 
 
 def run(words: list[str], redirection: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the program as a shell does, with some of its streams taken away."""
+    """Run the program like a shell, without some of its streams."""
     (folder / "gold.jsonl").write_text(ROWS, encoding="utf-8")
     (folder / "replies.jsonl").write_text(REPLIES, encoding="utf-8")
     command = shlex.join([sys.executable, "-m", "sftchat", *words])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sftchat import DataError, Example, Message, PluginError, Reply, Score, Task, ratio
-from sftchat.data.best_of import Choice, Judged, check_prompts, choose, judged, worth
-from sftchat.data.sampling import Samples, prompt_key
+from sftchat.data.best_of import ScoredSamples, Selection, check_prompts, mean_reward, score_samples, select
+from sftchat.data.samples import SampleFile, prompt_key
 from sftchat.task import Metric
 
 EXAMPLE = Example((Message(role="user", content="a b?"),), "a b", "1", {"level": 2}, "f:1")
@@ -25,31 +25,33 @@ METRIC = F1.function.__code__.co_firstlineno
 TASK = Task("words", "", lambda n, seed: (), overlap, (F1,))
 
 
-def stored(path: Path, *texts: str) -> Samples:
+def stored(path: Path, *texts: str) -> SampleFile:
     """A file of samples of the example's prompt."""
-    with Samples(path, {}) as samples:
+    with SampleFile(path, {}) as samples:
         for number, text in enumerate(texts):
             samples.add((prompt_key(EXAMPLE.messages), number), Reply(text))
     return samples
 
 
-def of(*replies: str | Reply) -> Judged:
+def of(*replies: str | Reply) -> ScoredSamples:
     whole = tuple(reply if isinstance(reply, Reply) else Reply(reply) for reply in replies)
-    return Judged(EXAMPLE, whole, tuple(round(2 * len({*r.text.split()} & {"a", "b"}) / (len({*r.text.split()}) + 2), 6) for r in whole))
+    return ScoredSamples(
+        EXAMPLE, whole, tuple(round(2 * len({*r.text.split()} & {"a", "b"}) / (len({*r.text.split()}) + 2), 6) for r in whole)
+    )
 
 
 def test_samples_are_scored_by_the_primary_metric_of_each_alone(tmp_path: Path) -> None:
     samples = stored(tmp_path / "s", "a", "a b", "c", "b a")
     other = Example((Message(role="user", content="?"),), "x")
-    (found,) = judged(TASK, [EXAMPLE, other], samples, 3)
-    assert found == Judged(EXAMPLE, (Reply("a"), Reply("a b"), Reply("c")), (2 / 3, 1.0, 0.0))
+    (found,) = score_samples(TASK, [EXAMPLE, other], samples, 3)
+    assert found == ScoredSamples(EXAMPLE, (Reply("a"), Reply("a b"), Reply("c")), (2 / 3, 1.0, 0.0))
     assert found.mean == pytest.approx(5 / 9)
     lower = replace(TASK, metrics=(replace(F1, higher_is_better=False),))
-    assert next(judged(lower, [EXAMPLE], samples, 1)).rewards == (-2 / 3,)
+    assert next(score_samples(lower, [EXAMPLE], samples, 1)).rewards == (-2 / 3,)
 
 
 def test_the_best_becomes_a_row_and_best_and_worst_a_pair() -> None:
-    choice = choose(of("a", "b a", "c d", "a b"))
+    choice = select(of("a", "b a", "c d", "a b"))
     assert choice.row == replace(EXAMPLE, gold="b a", metadata={"level": 2, "best_of": {"reward": 1.0, "mean": 0.666667, "k": 4}})
     assert choice.pair == {
         "id": "1",
@@ -62,34 +64,34 @@ def test_the_best_becomes_a_row_and_best_and_worst_a_pair() -> None:
 
 
 def test_the_gold_is_never_selected() -> None:
-    assert choose(of("c", "d")) == Choice("nothing good")
-    (row,) = [choose(of("c", "a")).row]
+    assert select(of("c", "d")) == Selection("nothing good")
+    (row,) = [select(of("c", "a")).row]
     assert row is not None
     assert row.gold == "a"
 
 
 def test_a_reply_that_was_cut_off_is_never_the_best_but_may_be_the_worst() -> None:
-    choice = choose(of(Reply("a b", "length"), "a", Reply("c", "length")))
+    choice = select(of(Reply("a b", "length"), "a", Reply("c", "length")))
     assert choice.row is not None
     assert choice.row.gold == "a"
     assert choice.pair is not None
     assert choice.pair["rejected"] == [{"role": "assistant", "content": "c"}]
-    assert choose(of(Reply("a b", "length"))) == Choice("nothing good")
+    assert select(of(Reply("a b", "length"))) == Selection("nothing good")
 
 
 def test_replies_of_equal_score_are_no_pair() -> None:
-    assert choose(of("a b", "b a")).pair is None
+    assert select(of("a b", "b a")).pair is None
 
 
 def test_prompts_that_the_model_solves_are_left_out() -> None:
-    assert choose(of("a b", "a b", "a"), solved=0.8) == Choice("solved")
-    assert choose(of("a b", "a b", "a"), solved=0.9).fate == "kept"
+    assert select(of("a b", "a b", "a"), solved=0.8) == Selection("solved")
+    assert select(of("a b", "a b", "a"), solved=0.9).outcome == "kept"
 
 
 def test_the_minimum_score_is_reached_or_there_is_no_row() -> None:
-    assert choose(of("a", "c"), least=0.7) == Choice("nothing good")
-    assert choose(of("a", "c"), least=0.6).fate == "kept"
-    assert choose(of("c", "d"), least=0).fate == "kept"
+    assert select(of("a", "c"), min_reward=0.7) == Selection("nothing good")
+    assert select(of("a", "c"), min_reward=0.6).outcome == "kept"
+    assert select(of("c", "d"), min_reward=0).outcome == "kept"
 
 
 def test_prompts_that_cannot_be_generated_or_scored_are_refused() -> None:
@@ -125,14 +127,14 @@ def test_an_error_of_a_scorer_or_metric_names_the_plugin(tmp_path: Path) -> None
         ),
     ):
         with pytest.raises(PluginError) as caught:
-            list(judged(task, [EXAMPLE], samples, 1))  # type: ignore[arg-type]
+            list(score_samples(task, [EXAMPLE], samples, 1))  # type: ignore[arg-type]
         assert str(caught.value) == message
 
 
 def test_the_score_of_a_row_is_that_of_its_samples_or_else_of_its_own_reply(tmp_path: Path) -> None:
     samples = stored(tmp_path / "s", "a", "a b")
-    assert worth(TASK, samples, EXAMPLE) == pytest.approx(5 / 6)
-    assert worth(TASK, None, EXAMPLE) == 1.0
+    assert mean_reward(TASK, samples, EXAMPLE) == pytest.approx(5 / 6)
+    assert mean_reward(TASK, None, EXAMPLE) == 1.0
     with pytest.raises(DataError) as caught:
-        worth(TASK, samples, Example((Message(role="user", content="?"),), "x", source="f:9"))
+        mean_reward(TASK, samples, Example((Message(role="user", content="?"),), "x", source="f:9"))
     assert str(caught.value) == f"f:9: no sample of this prompt is in {tmp_path / 's'}"

@@ -12,10 +12,16 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Message, UsageError
 from sftchat.cli import main
-from sftchat.data.columns import LOOKS_LIKE, UnwantedReplyError
 from sftchat.data.formats import to_example
-from sftchat.data.notes import Notes
-from sftchat.data.row_options import NAMES, RowOptions, column_map, recorded_options
+from sftchat.data.row_options import (
+    COLUMN_NAMES,
+    SIMILAR_NAMES,
+    ReadingNotes,
+    RowOptions,
+    UnwantedReplyError,
+    parse_column_map,
+    recorded_options,
+)
 
 ASKED = Message(role="user", content="Which dog?")
 REPLY = "The brown one."
@@ -27,7 +33,7 @@ def refused(row: dict[str, Any], options: RowOptions = RowOptions()) -> str:  # 
     return caught.value.message
 
 
-@given(st.sampled_from(LOOKS_LIKE["prompt"]), st.sampled_from(LOOKS_LIKE["completion"]), st.booleans())
+@given(st.sampled_from(SIMILAR_NAMES["prompt"]), st.sampled_from(SIMILAR_NAMES["completion"]), st.booleans())
 def test_the_suggested_map_reads_a_pair_under_other_names(asked: str, answered: str, capital: bool) -> None:
     asked, answered = (name.capitalize() if capital else name for name in (asked, answered))
     row = {asked: "Which dog?", answered: REPLY}
@@ -79,14 +85,14 @@ def test_a_map_that_does_not_fit_the_row_is_refused(row: dict[str, Any], message
     ("words", "message"),
     [
         (["prompt"], "map 'prompt' must be NAME=COLUMN, such as prompt=question"),
-        (["promt=a"], f"unknown name of a column 'promt'; did you mean 'prompt'? (available: {', '.join(sorted(NAMES))})"),
+        (["promt=a"], f"unknown name of a column 'promt'; did you mean 'prompt'? (available: {', '.join(sorted(COLUMN_NAMES))})"),
         (["prompt=a", "prompt=b"], "map 'prompt=b' gives a name twice; give each once"),
         (["prompt=a", "completion=a"], "map 'completion=a' gives a column twice; give each once"),
     ],
 )
 def test_a_map_that_cannot_be_is_refused(words: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        column_map(words)
+        parse_column_map(words)
 
     assert str(caught.value) == message
 
@@ -155,7 +161,7 @@ def test_a_reply_that_is_marked_as_one_to_avoid_is_never_learned(name: str, labe
 
 @pytest.mark.parametrize("row", [{"chosen": [ASKED, {"role": "assistant", "content": REPLY}], "rejected": []}, {"prompt": "Which dog?", "chosen": REPLY, "rejected": "x"}])  # fmt: skip
 def test_of_a_pair_the_better_reply_is_learned_and_that_is_reported(row: dict[str, Any]) -> None:
-    notes = Notes()
+    notes = ReadingNotes()
 
     example = to_example(row, notes=notes)
 
@@ -188,10 +194,10 @@ def test_an_unused_column_is_reported_once_with_its_count(tmp_path: Path, capsys
 def test_non_default_options_survive_serialization() -> None:
     options = RowOptions({"bot": "assistant"}, {"prompt": "q"}, label_column="kind", merge_turns=True)
 
-    assert options.given == {"roles": {"bot": "assistant"}, "columns": {"prompt": "q"}, "label_column": "kind", "merge_turns": True}
-    assert recorded_options({"file": "f", "rows_read": json.loads(json.dumps(options.given))}) == options
+    assert options.non_default == {"roles": {"bot": "assistant"}, "columns": {"prompt": "q"}, "label_column": "kind", "merge_turns": True}
+    assert recorded_options({"file": "f", "rows_read": json.loads(json.dumps(options.non_default))}) == options
     assert recorded_options({"file": "f"}) == RowOptions()
-    assert RowOptions().given == {}
+    assert RowOptions().non_default == {}
 
 
 @pytest.mark.parametrize("damaged", [3, {"columns": 1}, {"roles": {"a": 1}}, {"merge_turns": "x"}, {"unheard": 1}])

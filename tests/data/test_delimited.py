@@ -25,7 +25,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(content: bytes, name: str = "f.csv") -> list[object]:
-    """What a file gives, an error as its message; one that ends the file is the last."""
+    """Return the rows of a file, with errors as messages; an error that ends the file is last."""
     Path(name).write_bytes(content)
     rows: list[object] = []
     try:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Message, UsageError
-from sftchat.data.formats import FORMATS, format_of, read_examples, serialize, to_example, with_ids
+from sftchat.data.formats import FORMATS, assign_ids, format_of, read_examples, serialize, to_example
 from sftchat.data.row_options import RowOptions
 
 SYSTEM = Message(role="system", content="Be brief.")
@@ -237,7 +237,7 @@ def test_a_file_is_read_row_by_row_and_refused_where_it_breaks(tmp_path: Path) -
 
 
 def test_missing_ids_are_the_numbers_of_the_rows() -> None:
-    assert [example.id for example in with_ids([Example((USER,)), Example((USER,), id="a"), Example((USER,))])] == [
+    assert [example.id for example in assign_ids([Example((USER,)), Example((USER,), id="a"), Example((USER,))])] == [
         "row-000001",
         "a",
         "row-000003",
@@ -246,7 +246,7 @@ def test_missing_ids_are_the_numbers_of_the_rows() -> None:
 
 def test_a_repeated_id_is_refused_with_both_lines() -> None:
     with pytest.raises(DataError) as caught:
-        list(with_ids([Example((USER,), id="a", source="f:1"), Example((USER,), id="a", source="f:2")]))
+        list(assign_ids([Example((USER,), id="a", source="f:1"), Example((USER,), id="a", source="f:2")]))
     assert str(caught.value) == 'f:2: id "a" is taken by f:1; give every row its own'
 
 
@@ -332,7 +332,7 @@ calls = st.fixed_dictionaries({"type": st.just("function"), "function": function
 
 @st.composite
 def exchanges(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """A question, what tools were called for it, and its answer."""
+    """Strategy for a question, its tool calls and its answer."""
     turns: list[dict[str, Any]] = [{"role": "user", "content": draw(words)}]
     if draw(st.booleans()):
         call = {"role": "assistant", "content": draw(st.just("") | words), "tool_calls": draw(st.lists(calls, min_size=1, max_size=2))}
@@ -342,7 +342,7 @@ def exchanges(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @st.composite
 def examples(draw: st.DrawFn) -> Example:
-    """Any conversation that a file can hold."""
+    """Strategy for conversations that a file can hold."""
     turns: list[Any] = [{"role": "system", "content": draw(words)}] if draw(st.booleans()) else []
     for exchange in draw(st.lists(exchanges(), max_size=2)):
         turns += exchange

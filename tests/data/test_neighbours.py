@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sftchat.data.duplicates import FIRST, Near, NearDuplicates
+from sftchat.data.duplicates import WARM_UP_ROWS, NearDuplicate, NearDuplicateFinder
 
 CHINESE = "雪下了一夜，周远山背着药箱翻过山梁，赶到村口时，徒弟何小满已经在老槐树底下等了半个时辰。"
 ENGLISH = (
@@ -17,10 +17,10 @@ RUSSIAN = (
 )
 
 
-def found(*texts: str, threshold: float = 0.8) -> list[Near]:
-    neighbours = NearDuplicates(threshold)
+def found(*texts: str, threshold: float = 0.8) -> list[NearDuplicate]:
+    neighbours = NearDuplicateFinder(threshold)
     early = [near for number, text in enumerate(texts, 1) for near in neighbours.add(f"f:{number}", text)]
-    return [*early, *neighbours.rest()]
+    return [*early, *neighbours.flush()]
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,15 @@ def test_of_a_chain_of_small_changes_the_first_row_stays() -> None:
 
 
 def test_rows_before_the_instruction_is_known_are_checked_in_order() -> None:
-    neighbours = NearDuplicates()
-    rows = [CHINESE, CHINESE, *("".join(chr(0x4E00 + (97 * n + 13 * i) % 20000) for i in range(15)) for n in range(FIRST - 3))]
+    neighbours = NearDuplicateFinder()
+    rows = [CHINESE, CHINESE, *("".join(chr(0x4E00 + (97 * n + 13 * i) % 20000) for i in range(15)) for n in range(WARM_UP_ROWS - 3))]
     assert [near for number, row in enumerate(rows, 1) for near in neighbours.add(f"f:{number}", row)] == []
-    assert list(neighbours.add(f"f:{FIRST}", CHINESE)) == [Near("f:2", "f:1", 1.0), Near(f"f:{FIRST}", "f:1", 1.0)]
-    assert list(neighbours.add(f"f:{FIRST + 1}", CHINESE)) == [Near(f"f:{FIRST + 1}", "f:1", 1.0)]
-    assert list(neighbours.rest()) == []
+    assert list(neighbours.add(f"f:{WARM_UP_ROWS}", CHINESE)) == [
+        NearDuplicate("f:2", "f:1", 1.0),
+        NearDuplicate(f"f:{WARM_UP_ROWS}", "f:1", 1.0),
+    ]
+    assert list(neighbours.add(f"f:{WARM_UP_ROWS + 1}", CHINESE)) == [NearDuplicate(f"f:{WARM_UP_ROWS + 1}", "f:1", 1.0)]
+    assert list(neighbours.flush()) == []
 
 
 def test_the_threshold_decides() -> None:

@@ -27,13 +27,13 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(content: bytes) -> list[object]:
-    """What is read from a file with that content, errors as their text."""
+    """Return the rows of a file with that content, with errors as text."""
     Path("f").write_bytes(content)
     return [str(row) if isinstance(row, DataError) else row for row in iter_rows("f")]
 
 
 def refusal(path: str = "f", content: bytes | None = None) -> str:
-    """The message that reading a file to the end stops with."""
+    """Return the error message of reading a file to the end."""
     if content is not None:
         Path(path).write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -164,6 +164,12 @@ def test_a_broken_array_gives_the_rows_before_the_break() -> None:
     assert rows(b"[" * 99999) == ["f:1: lists and objects lie too deep in one another; the rest of the array was not read"]
 
 
+def test_positions_in_an_array_on_one_line_and_after_multi_byte_characters() -> None:
+    content = '[{"a": "好𝄞é"},\n{"b": 1}, {"c": "乙"}\n]\n'.encode()
+    assert rows(content) == [("f:1", {"a": "好𝄞é"}), ("f:2", {"b": 1}), ("f:2:11", {"c": "乙"})]
+    assert rows(b'[{"a": 1},\n\n{"a": NaN}]') == [("f:1", {"a": 1}), "f:3: NaN is not JSON; write null or a number"]
+
+
 @pytest.mark.parametrize(
     ("row", "kind"), [("1", "a number"), ('"a"', "text"), ("null", "null"), ("true", "true or false"), ("[1]", "a list")]
 )
@@ -208,7 +214,7 @@ def test_any_bytes_are_rows_or_a_data_error(content: bytes) -> None:
 
 
 def assert_rows_or_a_data_error(content: bytes, name: str) -> None:
-    """Whatever a file of this name holds, it is rows, errors of rows, or one error."""
+    """Any content of a file of this name gives rows, errors of rows, or one error."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_bytes(content)

@@ -20,7 +20,7 @@ WORDS = "stone river cloud garden winter table engine paper candle mirror bridge
 
 
 def example(number: int, *, near: bool = False) -> Example:
-    """A row with a prompt of its own, or with one that differs from the last of the even number below in its last word."""
+    """Return a row; an odd number's prompt differs only in its last word from that of the even number below."""
     base = number - number % 2 if near else number
     said = [WORDS[(base * step) % 16] + str(base * step % 7919) for step in range(1, 40)] + ["last" + str(number)]
     return Example((Message(role="user", content=" ".join(said)),), f"reply {number}", str(number))

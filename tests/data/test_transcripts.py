@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Message
 from sftchat.cli import main
-from sftchat.data.transcripts import TRANSCRIPTS, read_back, turns_of, written_out
+from sftchat.data.transcripts import TRANSCRIPT_STYLES, from_transcript, parse_transcript, to_transcript
 
 SYSTEM = Message(role="system", content="Be brief.")
 USER = Message(role="user", content="谁？\n在哪？")
@@ -35,17 +35,17 @@ TALK = Example((SYSTEM, USER, ASSISTANT, USER), "乙", id="1", metadata={"level"
     ],
 )
 def test_a_conversation_is_written_out_and_read_back(name: str, text: str) -> None:
-    written = written_out(TALK, name)
+    written = to_transcript(TALK, name)
     assert written == Example((), text, id="1", metadata={"level": 2}, source="f:1")
-    assert read_back(written) == TALK
+    assert from_transcript(written) == TALK
 
 
 def test_the_spellings_of_well_known_data_sets_are_read() -> None:
-    assert turns_of("### Human: 你好### no heading\n### Assistant: Hi!") == (
+    assert parse_transcript("### Human: 你好### no heading\n### Assistant: Hi!") == (
         Message(role="user", content="你好### no heading"),
         Message(role="assistant", content="Hi!"),
     )
-    assert turns_of("Below is an instruction.\n\n### Instruction:\nSum up.\n\n### Input:\nA text.\n\n### Response:\nNo.") == (
+    assert parse_transcript("Below is an instruction.\n\n### Instruction:\nSum up.\n\n### Input:\nA text.\n\n### Response:\nNo.") == (
         Message(role="system", content="Below is an instruction."),
         Message(role="user", content="Sum up.\n\nA text."),
         Message(role="assistant", content="No."),
@@ -68,18 +68,18 @@ def test_the_spellings_of_well_known_data_sets_are_read() -> None:
 )
 def test_other_texts_stay_texts(text: str) -> None:
     example = Example((), text)
-    assert turns_of(text) is None
-    assert read_back(example) == example
+    assert parse_transcript(text) is None
+    assert from_transcript(example) == example
 
 
 def test_a_text_that_could_not_be_read_back_is_refused() -> None:
     with pytest.raises(DataError) as caught:
-        written_out(Example((Message(role="user", content="a\nAssistant: b"),), "c", source="f:2"), "plain")
+        to_transcript(Example((Message(role="user", content="a\nAssistant: b"),), "c", source="f:2"), "plain")
     assert str(caught.value) == (
         "f:2: a turn holds the marks of plain, or begins or ends with blanks, so it could not be read back; choose another --template"
     )
     with pytest.raises(DataError) as caught:
-        written_out(Example((USER, Message(role="assistant", content="", tool_calls=[{}])), source="f:3"), "chatml")
+        to_transcript(Example((USER, Message(role="assistant", content="", tool_calls=[{}])), source="f:3"), "chatml")
     assert str(caught.value) == "f:3: messages[1] also holds tool_calls, for which text has no place; choose the format messages"
 
 
@@ -89,17 +89,17 @@ words = st.text(st.sampled_from("a好 \n#:<|>") | st.characters(codec="utf-8")).
 
 
 @settings(database=None, deadline=None)
-@given(st.lists(words, min_size=2, max_size=6), st.booleans(), st.sampled_from(TRANSCRIPTS))
+@given(st.lists(words, min_size=2, max_size=6), st.booleans(), st.sampled_from(TRANSCRIPT_STYLES))
 def test_every_written_conversation_is_read_back_equal(said: list[str], system: bool, name: str) -> None:
     turns = [Message(role="user" if index % 2 == 0 else "assistant", content=content) for index, content in enumerate(said)]
     messages = (*([SYSTEM] if system else []), *turns)
     gold = messages[-1]["content"] if messages[-1]["role"] == "assistant" else None
     example = Example(messages[:-1] if gold is not None else messages, gold)
     try:
-        written = written_out(example, name)
+        written = to_transcript(example, name)
     except DataError:
         return
-    assert read_back(written) == example
+    assert from_transcript(written) == example
 
 
 def test_convert_goes_to_text_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example
 from sftchat.data.formats import serialize, to_example
-from sftchat.data.notes import Notes
-from sftchat.data.row_options import RowOptions
-from sftchat.data.tool_calls import normal_tools, tools_of
+from sftchat.data.row_options import ReadingNotes, RowOptions
+from sftchat.data.turns import normalize_tools, tools_of
 
 PARAMETERS = {"type": "object", "properties": {"lake": {"type": "string"}}}
 FUNCTION = {"name": "depth", "description": "How deep a lake is.", "parameters": PARAMETERS}
@@ -35,7 +34,7 @@ def refused(row: dict[str, Any], options: RowOptions = RowOptions()) -> str:  # 
 
 
 @pytest.mark.parametrize("row", [{"tools": [TOOL]}, {"tools": [FUNCTION]}, {"tools": json.dumps([FUNCTION])}, {"tools": json.dumps([TOOL])}, {"functions": [FUNCTION]}, {"tools": [{"type": "function", **FUNCTION}]}, {"metadata": {"tools": [FUNCTION]}}])  # fmt: skip
-def test_tools_have_one_form_whatever_the_file_has(row: dict[str, Any]) -> None:
+def test_tools_of_any_form_are_converted_to_one(row: dict[str, Any]) -> None:
     example = to_example({"messages": [ASK, LAST], **row})
 
     assert example.metadata == {"tools": [TOOL]}
@@ -73,7 +72,7 @@ CALLS = [
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}])
 @pytest.mark.parametrize("role", ["tool", "function"])
-def test_calls_have_one_form_whatever_the_file_has(call: dict[str, Any], content: dict[str, Any], role: str) -> None:
+def test_calls_of_any_form_are_converted_to_one(call: dict[str, Any], content: dict[str, Any], role: str) -> None:
     called = {"role": "assistant", **content, **call}
 
     assert turns(ASK, called, {**ANSWER, "role": role}, LAST) == [
@@ -109,7 +108,7 @@ def test_sharegpt_calls_join_the_text_before_them_and_one_another() -> None:
 
 
 def test_null_members_that_arrow_added_are_removed_and_reported() -> None:
-    notes = Notes()
+    notes = ReadingNotes()
     call = {"type": "function", "function": {"name": "depth", "arguments": {"lake": "Garda", "river": None}}}
     tool = {**FUNCTION, "strict": None, "parameters": {"type": "object", "properties": {**PARAMETERS["properties"], "river": None}}}  # type: ignore[dict-item]
     row = {"messages": [ASK, {"role": "assistant", "content": None, "tool_calls": [call]}, ANSWER, LAST], "tools": [tool]}
@@ -124,7 +123,7 @@ def test_null_members_that_arrow_added_are_removed_and_reported() -> None:
 
 
 def test_null_members_of_turns_are_reported_once_for_each_row_that_has_any() -> None:
-    notes = Notes()
+    notes = ReadingNotes()
     padded: list[Any] = [{**turn, "name": None, "tool_calls": None, "function_call": None} for turn in (ASK, LAST)]
     called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 
@@ -154,7 +153,7 @@ def test_content_in_parts_of_text_is_joined() -> None:
 
 @pytest.mark.parametrize("row", [{"messages": json.dumps([ASK, LAST])}, {"conversations": json.dumps([ASK, LAST])}])
 def test_turns_in_json_text_are_read_as_json_and_that_is_reported(row: dict[str, Any]) -> None:
-    notes = Notes()
+    notes = ReadingNotes()
 
     assert list(to_example(row, notes=notes).conversation) == [ASK, LAST]
     assert notes.lines() == [f"1 row: {next(iter(row))} is JSON text and is read as JSON"]
@@ -234,4 +233,4 @@ def test_any_row_is_refused_with_a_message_or_normalised_to_a_stable_form(given_
 
     assert again == example
     assert to_example(json.loads(json.dumps(serialize(example, "sharegpt")))) == example
-    assert list(tools_of(example)) == normal_tools(example.metadata.get("tools")) == example.metadata.get("tools", [])
+    assert list(tools_of(example)) == normalize_tools(example.metadata.get("tools")) == example.metadata.get("tools", [])

@@ -34,7 +34,7 @@ def test_a_dash_is_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) ->
     assert capfdbinary.readouterr().out == '{"a": "甲"}\n'.encode()
 
 
-def test_an_existing_file_is_replaced_only_when_told_to(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_only_on_request(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"old")
     with pytest.raises(UsageError) as caught:
@@ -60,8 +60,8 @@ def test_leftovers_of_a_killed_process_are_removed_by_the_next_write_and_those_o
     target = tmp_path / "f[1].jsonl"
     code = f"""
 from pathlib import Path
-from sftchat.data.write import replacing
-with replacing(Path({str(target)!r})):
+from sftchat._util.files import atomic_file
+with atomic_file(Path({str(target)!r})):
     print("writing", flush=True)
     input()
 """

@@ -37,7 +37,7 @@ def installed() -> str | None:
 
 
 class Page:
-    """One tab. Remembers whatever it complained of and every request it made."""
+    """A tab; records its console messages and network requests."""
 
     def __init__(self, send: int, receive: int) -> None:
         self._send, self._receive = send, receive
@@ -54,7 +54,7 @@ class Page:
             self.call(f"{room}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """One command and its answer; events that come meanwhile are kept."""
+        """Send a command and return its answer; keeps events that arrive meanwhile."""
         self._last += 1
         message = {"id": self._last, "method": method, "params": params} | ({"sessionId": self._session} if self._session else {})
         os.write(self._send, json.dumps(message).encode() + b"\0")
@@ -76,14 +76,14 @@ class Page:
         return found["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Until a JavaScript expression holds."""
+        """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + SECONDS
         while not self.evaluate(condition):
             assert time.monotonic() < deadline, f"never came true: {condition}"
             time.sleep(0.02)
 
     def press(self, key: str) -> None:
-        """A key of the keyboard, as a user would."""
+        """Press a key."""
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
         codes = {"Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowRight": 39}
         for kind in ("keyDown", "keyUp"):

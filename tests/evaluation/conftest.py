@@ -71,7 +71,7 @@ MakeReport = Callable[..., Report]
 
 @pytest.fixture(scope="session")
 def make_report(task: Task, example: Callable[..., Example]) -> MakeReport:
-    """A report from replies by id; an exception instead of a reply is an item that was not answered."""
+    """Build a report from replies by id; an exception instead of a reply is an unanswered item."""
 
     def summarised(name: str, gold: dict[str, str], replies: dict[str, str | Exception]) -> ModelResult:
         examples = [example(identity, text) for identity, text in gold.items()]

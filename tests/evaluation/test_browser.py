@@ -43,7 +43,7 @@ def many_items(make_report: Callable[..., Report], tmp_path_factory: pytest.Temp
 
 @pytest.fixture
 def many(page: Page, many_items: Path) -> Page:
-    """That page open in the browser, as at the first visit."""
+    """That page in the browser, as at the first visit."""
     page.complaints.clear()
     page.requests.clear()
     page.prefer("light")

@@ -73,7 +73,7 @@ def test_only_replies_that_are_not_cached_are_generated(options: CacheOptions) -
 
 def test_equal_requests_are_generated_once(options: CacheOptions) -> None:
     class AllAtOnce(ScriptedEngine):
-        """Takes every request before it answers the first, as an engine does that decodes in batches."""
+        """Consume all requests before the first reply, like an engine that decodes in batches."""
 
         def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
             yield from super().generate(list(requests))

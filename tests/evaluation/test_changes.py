@@ -22,7 +22,7 @@ SAID = (GOLD, "丙-丁:同门\n甲-乙:夫妻", "甲-乙:夫妻", "丙-丁:同�
 
 
 def compared(task: Task, before: Sequence[str], after: Sequence[str]) -> Comparison:
-    """Two models that said these things."""
+    """Compare two models with these replies."""
 
     def result(name: str, said: Sequence[str]) -> object:
         examples = [Example((Message(role="user", content="?"),), GOLD, f"i{n}") for n in range(len(said))]

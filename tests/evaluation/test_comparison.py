@@ -91,7 +91,7 @@ def test_mcnemar_needs_no_chi_square_for_thousands_of_items() -> None:
 def test_when_every_item_gets_worse_the_difference_is_significant_and_the_interval_has_width() -> None:
     found = paired_difference(marks("1" * 6), marks("0" * 6), F1)
 
-    bound = 1 - ((1 - 0.95) / 2) ** (1 / 6)  # of the share that may yet stay as it is, and of the share that may yet get better
+    bound = 1 - ((1 - 0.95) / 2) ** (1 / 6)  # bounds of the share that does not change, and of the share that gets better
     assert (found.low, found.high, found.p, found.judgement) == (-1.0, pytest.approx(-1 + bound * 2**0.5), 0.03125, "worse")
 
 
@@ -135,7 +135,7 @@ def test_intervals_of_one_sided_changes_are_widened_for_any_number(broken: int) 
     low, high = clopper_pearson(broken, 200, 0.9)
 
     assert (found.interval, found.judgement) == ("discordance", "worse")
-    assert found.low_90 == pytest.approx(-high)  # no item got better, so the drop is at most the share that may have got worse
+    assert found.low_90 == pytest.approx(-high)  # no item got better, so the drop is at most the share that may get worse
     assert found.high_90 is not None
     assert found.high_90 > -low
 
@@ -256,7 +256,7 @@ def test_six_broken_items_are_the_smallest_significant_number() -> None:
 
 
 def outcomes(drop: float, items: int, repetitions: int, resamples: int = 2000) -> dict[str, float]:
-    """How often the gate says what of a model that is truly ``drop`` worse, as ``scripts/bench_gate.py`` simulates it."""
+    """Return how often the gate gives each outcome for a model that is truly ``drop`` worse, simulated as in ``scripts/bench_gate.py``."""
     draw = np.random.default_rng(1)
     found = {"regressed": 0.0, "inconclusive": 0.0, "fine": 0.0}
     for _ in range(repetitions):

@@ -17,7 +17,7 @@ Make = Callable[..., Example]
 
 @dataclass
 class Chunks:
-    """An engine that says the given chunks, whatever it is asked."""
+    """Engine that yields the given chunks for any request."""
 
     chunks: Iterable[Chunk]
     name: str = "chunks"

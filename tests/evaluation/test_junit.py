@@ -16,7 +16,7 @@ from sftchat.evaluation.report.junit import to_junit
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import Comparison, ModelResult
 from sftchat.evaluation.scored import Item, scored_items
-from sftchat.text import printable_lines
+from sftchat.text import sanitize_lines
 
 ASKED_NOTHING = Verdict()
 GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无", "d": "戊-己:好友"}
@@ -39,7 +39,7 @@ REQUIRED = {"property": {"name", "value"}, "testsuite": {"name", "tests", "failu
 
 
 def outcomes(text: str) -> dict[str, tuple[str, str | None]]:
-    """What each case came to, by name: the element and its message."""
+    """Return the result of each case by name: the element and its message."""
     found = {}
     for case in ElementTree.fromstring(text.encode()).iter("testcase"):
         found[case.attrib["name"]] = next(((child.tag, child.get("message")) for child in case), ("passed", None))
@@ -156,7 +156,7 @@ def test_any_text_gives_xml_with_every_character_that_xml_allows(name: str, old:
     )
 
     def legal(text: str) -> str:
-        return printable_lines(text, kept="\t\r")
+        return sanitize_lines(text, allowed="\t\r")
 
     case = root.findall("testsuite")[1].find("testcase")
     assert case is not None

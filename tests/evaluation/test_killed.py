@@ -47,7 +47,7 @@ sys.exit(main(["eval", "s:model", "--quiet", "--overwrite", "-o", sys.argv[1]], 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """A folder with an evalset; the reply store is in ``cache``, and ``asked`` grows by a line for every request answered."""
+    """Folder with an evalset; the reply cache is in ``cache``, and ``asked`` gets a line for every answered request."""
     rows = [{"id": f"i{n}", "messages": [{"role": "user", "content": f"question {n}"}], "gold": "x"} for n in range(ITEMS)]
     (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (tmp_path / "asked").touch()
@@ -76,7 +76,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 def kill_somewhere(desk: Path, rng: random.Random, share: int) -> None:
-    """Start an evaluation and kill it: after a random number of answers, or after a random time, which may be before or after all of them."""
+    """Start an evaluation and kill it after a random number of answers or a random time, possibly before the first or after the last."""
     before, process = len(asked(desk)), start(desk, "killed")
     wanted, deadline = before + rng.randrange(share), time.monotonic() + 60
     if rng.random() < 0.6:
@@ -105,7 +105,7 @@ def test_an_evaluation_killed_at_random_moments_ends_with_the_same_bytes(desk: P
     assert not list(desk.glob("killed/.*"))
     assert written(desk / "killed") == written(desk / "whole")
     assert set(asked(desk)) == {f"i{n}" for n in range(ITEMS)}
-    assert len(asked(desk)) <= ITEMS + rounds  # this engine answers one at a time, so no more than one was in flight at each kill
+    assert len(asked(desk)) <= ITEMS + rounds  # this engine answers one at a time, so at most one request was running at each kill
 
 
 def test_two_concurrent_evaluations_share_a_cache_and_end_with_the_same_bytes(desk: Path) -> None:

@@ -16,14 +16,14 @@ from sftchat.evaluation.gate import Verdict
 from sftchat.evaluation.report.markdown import COMMENT_BYTES, SUMMARY_BYTES, code, to_markdown
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import MetricDifference
-from sftchat.text import printable_lines
+from sftchat.text import sanitize_lines
 
 ASKED_NOTHING = Verdict()
 GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无", "d": "戊-己:好友"}
 
 
 class Cells(HTMLParser):
-    """The text of every table cell, a line break where there is one, and every tag that occurred."""
+    """Parse the text of every table cell with its line breaks, and all tags."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_several_models_have_a_row_each(make_report: Callable[..., Report]) -> N
 def test_any_reply_is_rendered_as_text_only(reply: str) -> None:
     shown = rendered(f"| a | b |\n|---|---|\n| {code(reply)} | end |\n")
 
-    visible = printable_lines(reply.replace("\r\n", "\n").strip("\n"), kept="")
+    visible = sanitize_lines(reply.replace("\r\n", "\n").strip("\n"), allowed="")
     assert shown.cells[2:] == [visible if reply.strip() else "(empty)", "end"]
     assert shown.tags <= {"table", "thead", "tbody", "tr", "th", "td", "code", "br", "em"}
 

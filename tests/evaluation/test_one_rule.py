@@ -44,7 +44,7 @@ def table(kinds: list[str]) -> Counts:
 
 
 def differences(times: list[int]) -> tuple[MetricDifference, ...]:
-    """All metrics of two models that answered items of every pair of kinds so often."""
+    """Compare two models with the given number of items of each pair of kinds."""
     pairs = [pair for pair, count in zip(PAIRS, times, strict=True) for _ in range(count)]
     before, after = (table([pair[place] for pair in pairs]) for place in (0, 1))
     return tuple(paired_difference(before, after, metric, resamples=200) for metric in METRICS)
@@ -55,7 +55,7 @@ two_models = st.lists(few, min_size=len(PAIRS), max_size=len(PAIRS)).filter(any)
 
 
 def only(**found: int) -> list[int]:
-    """How often each pair of kinds occurs, from ``old_new=times``."""
+    """Return the number of items of each pair of kinds, from ``old_new=times``."""
     return [found.get(f"{old}_{new}", 0) for old, new in PAIRS]
 
 
@@ -74,7 +74,7 @@ def judged(report: Report, measured: tuple[tuple[MetricDifference, ...], ...], r
 
 
 def rows_of_the_terminal(report: Report) -> list[tuple[str, str, bool]]:
-    """Metric, judgement by colour, and whether ``~`` stands before the difference."""
+    """Return metric, judgement by colour, and whether ``~`` precedes the difference."""
     file = io.StringIO()
     show(report, Console(file=file, width=200, force_terminal=True, color_system="standard", no_color=False, highlight=False))
     colours = {"32": "better", "31": "worse", "2": "no significant difference"}

@@ -9,7 +9,7 @@ from scripts.bench_gate import FAIL, PASS, Rows, micro_f1, soup_against, soup_su
 
 
 def answered(right: int, items: int = 100) -> Rows:
-    """Counts (gold, pred, tp) of items with one triple each, of which so many are right: micro-F1 is their share."""
+    """Return counts (gold, pred, tp) of items with one triple each, the given number of them right; micro-F1 is their share."""
     return np.array([[1.0, 1.0, float(item < right)] for item in range(items)])
 
 

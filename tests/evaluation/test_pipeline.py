@@ -30,7 +30,7 @@ def plan(task: Task, tmp_path: Path) -> Plan:
 
 
 def remembering(store: ReplyCache, identity: str, opened: list[ScriptedEngine]) -> Callable[[Task], OpenEngine]:
-    """What opens a scripted model that says 无 to all but every third item."""
+    """Return an opener of a scripted model that replies 无 to all but every third item."""
 
     def open_model(name: str) -> ScriptedEngine:
         opened.append(ScriptedEngine(lambda request: "甲-乙:夫妻" if request.id in ("i0", "i3", "i6") else "无", name=name))

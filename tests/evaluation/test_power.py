@@ -41,7 +41,7 @@ def test_the_reported_drop_holds_for_a_metric_that_is_not_a_mean() -> None:
     drop = minimum_detectable_effect("gold", F1, before, GatedMetric("f1")).drops[0.2] / 100
     worse = sum(paired_difference(*two_models(draw, 300, drop), F1, resamples=500).judgement == "worse" for _ in range(100)) / 100
 
-    assert worse >= 0.7  # triples of one item are answered afresh one by one here, so a little more is seen than for whole items
+    assert worse >= 0.7  # triples of an item are resampled one by one here, so the power is a little higher than for whole items
 
 
 def test_the_simulation_has_the_stated_f1() -> None:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Reply, Score, Task
+from sftchat._util.files import write_atomically
 from sftchat.evaluation.evaluate import score, score_stored
-from sftchat.evaluation.replies import match, read_replies, reply_line, write_atomically
+from sftchat.evaluation.replies import match, read_replies, reply_line
 from sftchat.evaluation.scored import Failure, Item, Outcome
 from sftchat.types import FinishReason
 

@@ -167,7 +167,7 @@ def test_the_hash_of_a_recently_changed_file_is_not_cached(tmp_path: Path) -> No
 
 @pytest.fixture
 def two_models(store: ReplyCache) -> Path:
-    """Three replies of ONE, asked 10 days ago, and one of TWO, asked now."""
+    """Add three replies of ONE, used 10 days ago, and one of TWO, used now."""
     for number in range(3):
         store.put(b"%d" % number, ONE, REPLY)
     store.put(b"other", TWO, REPLY)

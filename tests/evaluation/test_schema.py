@@ -22,7 +22,7 @@ DOCUMENTATION = Path(__file__).parents[2] / "docs" / "report.md"
 
 
 def closed(schema: Any) -> Any:
-    """The schema with no key allowed that it does not describe; readers may meet keys of later versions, our own tests must not."""
+    """Return the schema without additional keys: readers must accept keys of later versions, but our tests must describe all."""
     if isinstance(schema, dict):
         inner = {key: closed(value) for key, value in schema.items()}
         return inner | {"additionalProperties": False} if "properties" in inner and "type" in inner else inner

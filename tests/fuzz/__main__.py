@@ -2,10 +2,10 @@
 
     scripts/fuzz MINUTES [TARGET…] [--coverage | --distil]
 
-Without ``--coverage`` Hypothesis generates and shrinks; what it found is kept in build/fuzz, which git ignores, and tried again first the next time.
-With it Atheris (libFuzzer) mutates bytes by the coverage of sftchat's own lines, beginning with tests/corpus/TARGET.jsonl, and keeps what reaches more in
-build/fuzz/coverage/TARGET. Atheris is in no group that others need: ``uv pip install --group fuzz``; it has wheels for Linux on x86-64 alone.
-``--distil`` copies from there into tests/corpus what reaches lines that no smaller input reaches.
+Without ``--coverage`` Hypothesis generates and shrinks; findings are kept in build/fuzz, which git ignores, and run first the next time.
+With it Atheris (libFuzzer) mutates bytes by the coverage of sftchat's lines, starting with tests/corpus/TARGET.jsonl, and keeps inputs with new coverage in
+build/fuzz/coverage/TARGET. Atheris is installed with ``uv pip install --group fuzz``; it has wheels only for Linux on x86-64.
+``--distil`` copies inputs from there into tests/corpus that reach lines which no smaller input reaches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BUILD = Path(__file__).parents[2] / "build" / "fuzz"
 
 
 def by_hypothesis(name: str, minutes: float) -> int:
-    """Run a target on generated input until its time is up; returns how many inputs it was given."""
+    """Run a target on generated input until its time is over; returns the number of inputs."""
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis.database import DirectoryBasedExampleDatabase
 
@@ -31,7 +31,7 @@ def by_hypothesis(name: str, minutes: float) -> int:
     from tests.fuzz.target import attempt
 
     target, tried, until = TARGETS[name], 0, time.monotonic() + 60 * minutes
-    attempt(target, b"", seconds=0)  # the first call of all imports libraries
+    attempt(target, b"", seconds=0)  # the first call imports libraries
     while time.monotonic() < until:
 
         @settings(
@@ -53,7 +53,7 @@ def by_hypothesis(name: str, minutes: float) -> int:
 
 
 def by_coverage(name: str, minutes: float) -> int:
-    """Run a target in libFuzzer, which ends the process: so in one of its own; returns its exit code."""
+    """Run a target in libFuzzer in a separate process, which libFuzzer ends; returns its exit code."""
     try:
         import atheris
     except ImportError:
@@ -63,7 +63,7 @@ def by_coverage(name: str, minutes: float) -> int:
         from tests.fuzz.target import attempt
 
         target, folder = TARGETS[name], BUILD / "coverage" / name
-        attempt(target, b"", seconds=0)  # what is imported late is instrumented too, and is no input's time
+        attempt(target, b"", seconds=0)  # late imports are instrumented too, and their time is not that of an input
     folder.mkdir(parents=True, exist_ok=True)
     words = BUILD / f"{name}.dict"
     words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.tokens or ("{",)), encoding="ascii")
@@ -82,12 +82,12 @@ def by_coverage(name: str, minutes: float) -> int:
 
 
 def _escaped(word: str) -> str:
-    """A word as libFuzzer's dictionaries have it."""
+    """Format a word for a libFuzzer dictionary."""
     return "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02x}" for byte in word.encode())
 
 
 def distil(name: str) -> int:
-    """Copy into the corpus what reaches lines that nothing smaller does; returns how many inputs there are then."""
+    """Copy inputs into the corpus that reach lines which no smaller input reaches; returns the size of the corpus."""
     from tests.fuzz.everything import TARGETS, add_to_corpus, corpus_of
     from tests.fuzz.target import attempt
 
@@ -101,7 +101,7 @@ def distil(name: str) -> int:
 
     known = corpus_of(name)
     found = sorted((path.read_bytes() for path in (BUILD / "coverage" / name).glob("*")), key=len)
-    attempt(TARGETS[name], b"")  # what is done once does not count
+    attempt(TARGETS[name], b"")  # one-time work does not count
     for content in [*known.values(), *found]:
         before = len(lines)
         sys.settrace(trace)
@@ -115,7 +115,7 @@ def distil(name: str) -> int:
 
 
 LARGEST = 1500
-"""Bytes of an input that the corpus takes up by itself."""
+"""Maximum bytes of an input that is added to the corpus automatically."""
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Fuzz targets: the SQLite files of conversations and of the reply cache; damaged files, and valid files with any rows.
 
-Bytes that begin as SQLite files do are the file. All others are rows, a line each: a table's name and its values as JSON, ``"0x…"`` for bytes.
+Bytes that begin like an SQLite file are the file. Others are rows, one per line: a table's name and its values as JSON, ``"0x…"`` for bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sftchat.chat.commands.sessions import listed as list_sessions
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.serialization import answer_to_json, node_to_json
 from sftchat.chat.sessions import TABLES, Sessions, restored
-from sftchat.cli.talking import chosen_models
+from sftchat.cli.chat import choose_models
 from sftchat.errors import UsageError
 from sftchat.evaluation import reply_cache as store
 from sftchat.evaluation.cache_contents import clear, prune, summary
@@ -58,7 +58,7 @@ def sessions(content: bytes, room: Room) -> None:
     with closing(Sessions(path, said.append)) as kept:
         for found in kept.all():
             with refused():
-                chosen_models(found.facts.models or ("m",), found)
+                choose_models(found.metadata.models or ("m",), found)
                 conversation, _ = restored(kept, found, 2)
                 _look(conversation)
         list_sessions(kept.all(), 1)
@@ -69,7 +69,7 @@ def sessions(content: bytes, room: Room) -> None:
 
 
 def _look(conversation: Conversation) -> None:
-    """Everything that a conversation is asked for when it goes on."""
+    """Read everything that resuming a conversation reads."""
     for id in range(len(conversation.nodes) + 1):
         conversation.turns_to(id)
     assert all(isinstance(message["content"], str) for message in conversation.messages)
@@ -78,11 +78,11 @@ def _look(conversation: Conversation) -> None:
     with suppress(UsageError):
         again.undo()
     for turn in conversation.turns:
-        assert turn.answer is None or (turn.answer.mark is None or turn.answer.mark.text is not None)
+        assert turn.answer is None or (turn.answer.score is None or turn.answer.score.text is not None)
 
 
 def replies(content: bytes, room: Room) -> None:
-    """Whatever a store holds, replies come out of it or the store is given up, with one line."""
+    """Any file of the reply cache gives replies or turns the cache off with one line."""
     path = database(content, room.scratch("replies.sqlite"), store.TABLES)
     hashed = room.file(b"weights", "model.safetensors")
     said: list[str] = []

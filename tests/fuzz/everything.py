@@ -10,7 +10,7 @@ from tests.fuzz import databases, models, results, rows, settings, texts
 from tests.fuzz.target import Target
 
 CORPUS = Path(__file__).parent.parent / "corpus"
-"""Inputs that found something or reach what others do not; ``tests/test_fuzz.py`` runs them all."""
+"""Inputs that found an error or have unique coverage; ``tests/test_fuzz.py`` runs all of them."""
 
 TARGETS: dict[str, Target] = {
     **rows.TARGETS,
@@ -23,7 +23,7 @@ TARGETS: dict[str, Target] = {
 
 
 def corpus_of(name: str) -> dict[str, bytes]:
-    """The inputs of a target's corpus by name, in the file's order: one row an input, as text where it is UTF-8 and else in base64."""
+    """Read the inputs of a target's corpus by name, in file order: one row per input, as text if it is UTF-8, else in base64."""
     path = CORPUS / f"{name}.jsonl"
     rows = map(json.loads, path.read_text("ascii").splitlines()) if path.is_file() else ()
     return {row["name"]: row["text"].encode() if "text" in row else base64.b64decode(row["base64"]) for row in rows}

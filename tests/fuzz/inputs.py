@@ -26,7 +26,7 @@ def written(value: Any) -> bytes:
 
 
 def like(example: Any) -> st.SearchStrategy[Any]:
-    """Values of the shape of an example, here and there something else."""
+    """Values with the shape of an example, with occasional other values."""
     if isinstance(example, dict):
         kept = {key: like(value) for key, value in example.items()}
         whole = st.fixed_dictionaries(kept)
@@ -38,23 +38,23 @@ def like(example: Any) -> st.SearchStrategy[Any]:
 
 
 def lines_like(*examples: Any) -> st.SearchStrategy[bytes]:
-    """Files of lines each like one of some examples, the first line mostly like the first."""
+    """Files of lines like the examples, the first line mostly like the first example."""
     any_line = st.one_of([like(example) for example in examples]).map(written) | st.binary(max_size=30)
     first = like(examples[0]).map(written)
     return st.tuples(st.lists(first, max_size=1), st.lists(any_line, max_size=4)).map(lambda parts: b"\n".join([*parts[0], *parts[1]]))
 
 
 def words_of(*words: str) -> st.SearchStrategy[bytes]:
-    """Texts of some words and a little else."""
+    """Texts of some words and occasional other characters."""
     return st.lists(st.sampled_from(words) | st.text(max_size=6), max_size=14).map(lambda parts: "".join(parts).encode("utf-8", "replace"))
 
 
 DEEP = st.sampled_from(
     [b"[" * 5000, b'{"a":' * 5000, b"[" * 5000 + b"]" * 5000, b"1" * 5000, b"1e999", b'"\\ud800"', b"\xef\xbb\xbf{}", b"NaN"]
 )
-"""What JSON readers stumble over."""
+"""Values that JSON readers often handle wrongly."""
 
 
 def json_like(*examples: Any) -> st.SearchStrategy[bytes]:
-    """One value like one of the examples, or what JSON readers stumble over."""
+    """A value like one of the examples, or one that JSON readers often handle wrongly."""
     return st.one_of([like(example).map(written) for example in examples] * 3 + [DEEP, st.binary(max_size=60)])

@@ -26,18 +26,18 @@ DATA = {"System": "s", "Messages": [{"Role": "user", "Content": "a"}, {"Role": "
 
 @cache
 def tokenizer() -> Any:
-    """The embedded model's."""
+    """The embedded model's tokenizer."""
     return load_tokenizer(resolve("sftchat:nano"))
 
 
 @cache
 def checkpoint() -> Path:
-    """A tiny whole one."""
+    """A tiny complete checkpoint."""
     return make_checkpoint(Path(mkdtemp(prefix="sftchat-fuzz-")) / "tiny")
 
 
 def damaged(room: Room, name: str, content: bytes) -> str:
-    """A checkpoint one of whose files has another content."""
+    """A checkpoint with one changed file."""
     for path in checkpoint().iterdir():
         room.file(content if path.name == name else path.read_bytes(), f"model/{path.name}")
     room.file(content, f"model/{name}")
@@ -53,7 +53,7 @@ FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_c
 
 
 def checkpoints(content: bytes, room: Room) -> None:
-    """Any bytes in any file of a checkpoint are a model that loads, or a named error; the first byte says which file."""
+    """Any bytes in any file of a checkpoint are a model that loads, or a named error; the first byte selects the file."""
     model = damaged(room, FILES[content[0] % len(FILES)] if content else FILES[0], content[1:])
     with refused():
         renderer, _ = load_renderer(resolve(model))
@@ -76,7 +76,7 @@ def jinja(content: bytes, room: Room) -> None:
 
 
 def go(content: bytes, room: Room) -> None:
-    """Any text is a template of Go's or is refused; written as a literal it is itself."""
+    """Any text is a Go template or is refused; as a literal it is unchanged."""
     text = text_of(content)
     assert evaluate(literal(text), DATA) == text or "{{" in text
     try:
@@ -92,7 +92,7 @@ def chatml() -> Renderer:
 
 
 def forged(content: bytes, room: Room) -> None:
-    """Whatever people and data say, a prompt is where its row begins and nobody but the template writes the stop token; a line a turn, ``\\x1e`` between."""
+    """For any texts, a prompt is a prefix of its row and only the template writes the stop token; turns are separated by ``\x1e``."""
     said = text_of(content).encode("utf-8", "replace").decode().split("\x1e")[:6]
     said = said if len(said) % 2 == 0 else [*said, "b"]
     messages: list[Any] = [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(said)]
@@ -110,7 +110,7 @@ def _safetensors(header: bytes, data: bytes = b"\0" * 8) -> bytes:
 
 
 def _of_checkpoint(name: str) -> st.SearchStrategy[bytes]:
-    """A file of the embedded model with something else here and there."""
+    """A file of the embedded model with occasional changes."""
     found = json.loads((embedded_folder() / name).read_text(encoding="utf-8"))
     return like(found).map(written) | DEEP
 

@@ -60,7 +60,7 @@ def evalset(content: bytes, room: Room) -> None:
 
 
 def earlier(content: bytes, room: Room) -> None:
-    """Any folder of an earlier evaluation names items, and leads to no file outside of it."""
+    """Any folder of an earlier evaluation gives items, and no file outside of it is read."""
     report, _, rest = content.partition(b"\n\n")
     room.file(b'{"id": "outside", "errors": ["x"]}', "outside.jsonl")
     room.file(report, "folder/report.json")
@@ -73,7 +73,7 @@ def earlier(content: bytes, room: Room) -> None:
 
 
 def ids(content: bytes, room: Room) -> None:
-    """Any bytes are ids, one a line."""
+    """Any bytes are ids, one per line."""
     assert parse_ids([str(room.file(content, "ids"))], ["1", "甲"], "--ids") <= {"1", "甲"}
 
 

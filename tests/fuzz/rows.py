@@ -6,13 +6,13 @@ from contextlib import suppress
 
 from hypothesis import strategies as st
 
-from sftchat.cli.questions import read_questions
 from sftchat.data.check import check
 from sftchat.data.formats import FORMATS, read_examples, serialize, to_example
-from sftchat.data.sampling import Samples
-from sftchat.data.tool_calls import tools_of
-from sftchat.data.transcripts import TRANSCRIPTS, read_back, turns_of, written_out
+from sftchat.data.samples import SampleFile
+from sftchat.data.transcripts import TRANSCRIPT_STYLES, from_transcript, parse_transcript, to_transcript
+from sftchat.data.turns import tools_of
 from sftchat.errors import SftchatError
+from sftchat.inference.ask import read_questions
 from sftchat.types import Example
 from tests.fuzz.inputs import DEEP, json_like, lines_like, values, words_of, written
 from tests.fuzz.target import Room, Target, refused, text_of
@@ -34,7 +34,7 @@ ROWS = lines_like(*SHAPES) | st.lists(st.sampled_from(SHAPES) | values, max_size
 
 
 def formats(content: bytes, room: Room) -> None:
-    """Any bytes are rows that can be checked and written in some shape, from which they come back as they were."""
+    """Any bytes are rows that can be checked, written in some shape and read back unchanged, or an error."""
     path = room.file(content)
     check(path)
     for example in read_examples(path):
@@ -50,13 +50,13 @@ def formats(content: bytes, room: Room) -> None:
 
 
 def transcripts(content: bytes, room: Room) -> None:
-    """Any text is a conversation or none; what is written out is read back."""
+    """Any text is a conversation or not; a written conversation is read back."""
     example = Example((), text_of(content))
-    turns = turns_of(text_of(content))
-    assert (turns is None) == (read_back(example) is example)
-    for name in TRANSCRIPTS if turns else ():
+    turns = parse_transcript(text_of(content))
+    assert (turns is None) == (from_transcript(example) is example)
+    for name in TRANSCRIPT_STYLES if turns else ():
         with refused():
-            assert turns_of(written_out(Example(turns or ()), name).gold or "") == turns
+            assert parse_transcript(to_transcript(Example(turns or ()), name).gold or "") == turns
 
 
 def questions(content: bytes, room: Room) -> None:
@@ -67,11 +67,11 @@ def questions(content: bytes, room: Room) -> None:
 
 
 def samples(content: bytes, room: Room) -> None:
-    """Any bytes are samples, or are not taken for such."""
-    found = Samples(room.file(content, "samples.jsonl"))
+    """Any bytes are samples, or are refused."""
+    found = SampleFile(room.file(content, "samples.jsonl"))
     assert len(found) >= 0
     with suppress(KeyError):
-        found.of([{"role": "user", "content": "a"}])
+        found.replies_to([{"role": "user", "content": "a"}])
 
 
 SAMPLE = {"prompt": "ab", "sample": 0, "reply": "x", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1}

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from hypothesis import strategies as st
 
-from sftchat.chat.export import read_talk
+from sftchat.chat.export import read_conversation
 from sftchat.cli import program
-from sftchat.cli.inspect import _told
+from sftchat.cli.inspect import _lines_of
 from sftchat.cli.train import command
 from sftchat.errors import UsageError
 from sftchat.models.manifest import read_manifest
@@ -32,7 +32,7 @@ MANIFEST = {
 
 
 def config(content: bytes, room: Room) -> None:
-    """Any bytes are options of a command, or it is said what is wrong with them."""
+    """Any bytes are options of a command, or a named error."""
     for name in ("run.toml", "run.yaml"):
         path = room.file(content, name)
         root = click.Context(program, info_name="sftchat", **program.context_settings)
@@ -44,7 +44,7 @@ def config(content: bytes, room: Room) -> None:
 
 
 def manifest(content: bytes, room: Room) -> None:
-    """Any bytes are a manifest that can be compared, told and searched, or a named error."""
+    """Any bytes are a manifest that can be compared, shown and searched, or a named error."""
     folder = room.file(content, "run/sftchat.json").parent
     room.file(b"{}", "run/config.json")
     room.file(b"", "run/model.safetensors")
@@ -64,11 +64,11 @@ def manifest(content: bytes, room: Room) -> None:
     with refused():
         check_unchanged(folder, found, other)
     for step in lineage(str(folder)):
-        assert all(isinstance(line, str) for line in _told(step))
+        assert all(isinstance(line, str) for line in _lines_of(step))
 
 
 def adapter(content: bytes, room: Room) -> None:
-    """Any bytes are the config of an adapter, or a named error; what it names as its base is no path that is made."""
+    """Any bytes are the config of an adapter, or a named error; the path of its base is never created."""
     folder = room.file(content, "lora/adapter_config.json").parent
     room.file(b"", "lora/adapter_model.safetensors")
     try:
@@ -80,11 +80,11 @@ def adapter(content: bytes, room: Room) -> None:
 
 
 def talk(content: bytes, room: Room) -> None:
-    """Any bytes are a conversation that ``/load`` goes on with."""
+    """Any bytes are a conversation for ``/load``, or a named error."""
     path = room.file(content)
     for row in (1, 2):
         with refused():
-            found, question = read_talk(path, row)
+            found, question = read_conversation(path, row)
             assert found.messages or question
 
 

@@ -17,23 +17,23 @@ from hypothesis import strategies as st
 from sftchat.errors import SftchatError
 
 SECONDS = 10
-"""What no input of some hundred bytes may take."""
+"""Time limit in seconds for an input of some hundred bytes."""
 
 
 class TooSlow(BaseException):
-    """A target did not end; no ``except Exception`` of what is tested hides it."""
+    """Raised when a target exceeds its time; a BaseException, so that no ``except Exception`` hides it."""
 
 
 class Room:
-    """An empty folder in which a target finds its files.
+    """An empty folder for the files of a target.
 
     Attributes:
         folder: Where it is.
-        given: What each file in it must still hold when the target is over.
+        given: The content that each file must still have after the target.
     """
 
     def __init__(self) -> None:
-        memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # SQLite waits for disks
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # SQLite waits for the disk
         self.folder = Path(tempfile.mkdtemp(prefix="sftchat-fuzz-", dir=memory))
         self.given: dict[str, bytes] = {}
 
@@ -46,11 +46,11 @@ class Room:
         return path
 
     def scratch(self, name: str) -> Path:
-        """The path of a file that may be written: a database that reading opens for writing."""
+        """Write a file that the target may change, such as a database, and return its path."""
         return self.folder / "scratch" / name
 
     def clear(self) -> None:
-        """Compare what is there with what was given, and empty the folder."""
+        """Compare the files with their expected contents, and empty the folder."""
         try:
             found = {path.relative_to(self.folder).as_posix(): path for path in self.folder.rglob("*") if path.is_file()}
             kept = {name: path.read_bytes() for name, path in found.items() if not name.startswith("scratch/")}
@@ -63,11 +63,11 @@ class Room:
 
 @dataclass(frozen=True)
 class Target:
-    """Something that reads from outside.
+    """A function that reads outside data.
 
     Attributes:
-        run: Given the bytes and a room; raises ``SftchatError`` for what it refuses, and anything else for a fault.
-        inputs: What Hypothesis generates for it.
+        run: Called with the bytes and a room; raises ``SftchatError`` to refuse them; any other exception is a bug.
+        inputs: Hypothesis strategy of its inputs.
         tokens: Words that coverage-guided fuzzing puts together.
     """
 
@@ -77,16 +77,16 @@ class Target:
 
 
 ROOM: list[Room] = []
-"""Made at the first attempt and kept."""
+"""Created on first use."""
 
 
 def attempt(target: Target, content: bytes, seconds: int = SECONDS) -> str:
-    """Give a target some bytes; what it says when it refuses them, empty when it does not.
+    """Run a target on bytes; returns its message when it refuses them, else an empty text.
 
     Args:
-        target: Any.
-        content: Any.
-        seconds: After which ``TooSlow`` is raised; 0 leaves the clock alone.
+        target: The target.
+        content: The bytes.
+        seconds: Time limit after which ``TooSlow`` is raised; 0 for none.
     """
     if not ROOM:
         ROOM.append(Room())
@@ -127,13 +127,13 @@ def _ending_within(seconds: int) -> Iterator[None]:
 
 @contextmanager
 def refused() -> Iterator[None]:
-    """Go on after a named error."""
+    """Suppress a named error."""
     with suppress(SftchatError):
         yield
 
 
 def text_of(content: bytes) -> str:
-    """Bytes as text; halves of surrogate pairs stay, as models may write them."""
+    """Decode bytes; halves of surrogate pairs are kept, because models may write them."""
     try:
         return content.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:

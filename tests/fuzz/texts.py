@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from sftchat.chat.context import Display
 from sftchat.chat.render.reply import ReplyText
-from sftchat.chat.settings import Display
 from sftchat.inference.openai.limits import RequestFailed
 from sftchat.inference.openai.protocol import read_event
 from sftchat.inference.openai.reply import whole_characters
@@ -20,7 +20,7 @@ GOLD = "李四-张三:师徒\n王五-赵六:父子"
 
 
 def commands_in(text: str) -> list[str]:
-    """Characters that a terminal might obey, or that reorder what it shows."""
+    """Return the characters that may control a terminal or reorder its text."""
     return [ascii(c) for c in text if (c not in "\n\t" and unicodedata.category(c) in ("Cc", "Zl", "Zp")) or "\u202a" <= c <= "\u202e"]
 
 
@@ -44,7 +44,7 @@ def texts(content: bytes, room: Room) -> None:
 
 
 def drawing(content: bytes, room: Room) -> None:
-    """A reply is drawn the same however it comes in pieces, and nothing of it commands the terminal."""
+    """A reply is drawn the same for any pieces, and none of it controls the terminal."""
     text = text_of(content)
     drawn = []
     for size in (1, 3, len(text) or 1):
@@ -60,7 +60,7 @@ def drawing(content: bytes, room: Room) -> None:
 
 
 def events(content: bytes, room: Room) -> None:
-    """What a server sends is a piece of a reply, or trouble."""
+    """Any data of a server is a piece of a reply, or a named error."""
     text = text_of(content)
     ready, waiting = whole_characters(text)
     ready.encode()

@@ -48,7 +48,7 @@ DONE = "data: [DONE]\n\n"
 
 
 def reply(text: str = "fine", reason: str = "stop") -> str:
-    """The events of a whole reply, a character each."""
+    """Return the events of a complete reply, one character each."""
     return "".join(map(delta, text)) + end(reason) + USAGE + DONE
 
 
@@ -67,13 +67,13 @@ Answer = Callable[[httpx2.Request], httpx2.Response]
 
 @dataclass
 class Desk:
-    """An engine whose server answers in memory and whose time mostly stands still.
+    """Engine with an in-memory server and a simulated clock.
 
     Attributes:
         answers: What the server answers, in order, or to everything.
-        asked: The bodies it was sent.
+        asked: Bodies of the requests.
         slept: The waits of the engine, in seconds.
-        clock: How many seconds pass in one that the engine waits.
+        clock: Simulated seconds per second of waiting.
     """
 
     answers: Iterator[httpx2.Response | Exception] | Answer
@@ -112,7 +112,7 @@ Script = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass
 class Loopback:
-    """A real server that answers each request as the next script says.
+    """A real server that answers each request with the next script.
 
     Attributes:
         url: Its address.
@@ -127,9 +127,9 @@ class Loopback:
 
 @contextmanager
 def loopback(scripts: Iterable[Script], models: Script | None = None, *, quiet: bool = False) -> Iterator[Loopback]:
-    """Run a server on a free port until the block ends. ``/models`` lists the model ``small``, or answers as a script says.
+    """Run a server on a free port until the block ends. ``/models`` lists the model ``small``, or runs a script.
 
-    A quiet one prints nothing about clients that die.
+    A quiet server prints nothing about disconnected clients.
     """
     state = Loopback(iter(scripts))
     listing = models or answer(200, json.dumps({"data": [{"id": "small", "max_model_len": 512, "root": "/models/small"}]}))
@@ -181,8 +181,8 @@ def stream(*packets: str, whole: bool = True, pause: threading.Event | None = No
 
     Args:
         packets: What is sent.
-        whole: Whether the stream is ended as HTTP wants it, or the connection just closed.
-        pause: Waited for after the packets.
+        whole: Whether the stream ends according to HTTP; otherwise the connection is closed.
+        pause: Waiting time after the packets.
         gone: Set when the client has closed the connection by the end of the pause.
     """
 
@@ -209,13 +209,13 @@ def stream(*packets: str, whole: bool = True, pause: threading.Event | None = No
 
 
 def raw(first: str, again: bytes = b"", pause: float = 0.0, times: int = 1 << 60) -> Script:
-    """Answer with bytes as they are, whatever HTTP says, and close the connection.
+    """Answer with raw bytes and close the connection.
 
     Args:
-        first: What comes first, such as the head.
-        again: What is then repeated while the client listens.
+        first: First bytes, such as the head.
+        again: Bytes repeated while the client is connected.
         pause: Seconds before each repetition.
-        times: The most repetitions.
+        times: Maximum number of repetitions.
     """
 
     def script(handler: BaseHTTPRequestHandler) -> None:
@@ -227,7 +227,7 @@ def raw(first: str, again: bytes = b"", pause: float = 0.0, times: int = 1 << 60
                 handler.wfile.write(again)
                 handler.wfile.flush()
         except OSError:
-            pass  # the client has left
+            pass  # the client has disconnected
 
     return script
 

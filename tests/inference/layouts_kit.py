@@ -1,7 +1,7 @@
 """Model folders of every layout, each with unrelated files, and observations of what is read when one is opened.
 
-Run as a program it opens all of them, whole, without every file that the identity leaves out, and with these files spoilt, and prints what it saw as
-JSON: audit hooks cannot be removed again, so they have a process of their own.
+Run as a program, it opens each layout unchanged, without the files that the identity leaves out, and with these files damaged, and prints its observations as
+JSON. Audit hooks cannot be removed, so they need a separate process.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Layout:
 
     @contextmanager
     def there(self) -> Iterator[None]:
-        """While its cache is that of this machine."""
+        """Use the layout's cache as that of this machine."""
         from huggingface_hub import constants
 
         before = constants.HF_HUB_CACHE
@@ -65,7 +65,7 @@ Build = Callable[[Path, "Parts"], Layout]
 
 @dataclass(frozen=True)
 class Parts:
-    """What layouts are made of, made once.
+    """Checkpoints that layouts are built from, written once.
 
     Attributes:
         one: A checkpoint with its weights in one file.
@@ -239,7 +239,7 @@ def merged(folder: Path, parts: Parts) -> Layout:
 
 
 def names_of_the_hub(folder: Path, parts: Parts) -> Layout:
-    """Every place in which files of a folder name something on the Hub."""
+    """Files of a folder that name something on the Hub, in every possible place."""
     single(folder, parts)
     changed(folder / "config.json", _name_or_path="org/model", base_model="org/model", auto_map={"AutoModel": "org/model--modeling.M"})
     named = {
@@ -281,7 +281,7 @@ REFUSED = {"weights outside", "an adapter of an adapter"}
 
 
 def decoys(folder: Path, parts: Parts) -> None:
-    """Put beside a model what is no part of it."""
+    """Add files to a model folder that are not part of the model."""
     for name in ("README.md", ".hidden.json", "trainer_state.json", "optimizer.pt", "events.out.tfevents.1", "notes/config.json"):
         write(folder / name, "{}")
     for name in ("logs/model.safetensors", ".stray.safetensors"):
@@ -290,7 +290,7 @@ def decoys(folder: Path, parts: Parts) -> None:
 
 
 def build(name: str, root: Path, parts: Parts) -> Layout:
-    """A layout with its decoys, below a folder that is not there yet."""
+    """Write a layout with unrelated files into a new folder."""
     layout = LAYOUTS[name](root / "m", parts)
     decoys(layout.model, parts)
     return layout
@@ -304,7 +304,7 @@ def references(layout: Layout) -> list[ModelReference]:
 
 
 def listed(layout: Layout) -> set[Path]:
-    """Every file that the identity covers, the user's template among them, and those that say which folder is meant: manifests, branches."""
+    """Return the files that the identity covers, including the user's template and the files that select a folder (manifests, branches)."""
     folders = [Path(reference.source) for reference in references(layout)]
     found = {folder / name for folder in folders for name in files_of(folder)}
     found |= {place / "sftchat.json" for place in (layout.model, *folders) if (place / "sftchat.json").is_file()}
@@ -313,7 +313,7 @@ def listed(layout: Layout) -> set[Path]:
 
 
 def opened(layout: Layout) -> list[object]:
-    """What a layout is once it is open: its prompt, its logits, its stop tokens and its first token; or why it cannot be opened."""
+    """Return the prompt, logits, stop tokens and first token of an opened layout, or the error."""
     import torch
 
     from sftchat.inference.open import load_engine
@@ -339,13 +339,13 @@ def identity(layout: Layout) -> str:
 
 
 def observe(name: str, folder: Path, parts: Parts, watched: set[str] | None = None) -> dict[str, Any]:
-    """Open a layout whole, without the files that the identity leaves out, and with these spoilt.
+    """Open a layout unchanged, without the files that the identity leaves out, and with these damaged.
 
     Args:
         name: Of ``LAYOUTS``.
         folder: Where to build.
-        parts: What it is made of.
-        watched: Where an audit hook puts the files that are opened.
+        parts: Its checkpoints.
+        watched: Set to which an audit hook adds opened files.
 
     Returns:
         ``whole``, ``bare`` and ``spoilt``: as of ``opened``. ``unlisted``: files that were opened and are not in the identity's list.
@@ -390,7 +390,7 @@ def main(folder: Path) -> None:
     from huggingface_hub import HfApi
 
     made = parts(folder / "parts")
-    observe("an adapter", folder / "first", made)  # whatever is imported late
+    observe("an adapter", folder / "first", made)  # late imports
     files: set[str] = set()
     asked: list[str] = []
 
@@ -409,7 +409,7 @@ def main(folder: Path) -> None:
         found[name] = observe(name, folder / str(place), made, files) | {"asked": list(asked)}
     asked.clear()
     with suppress(Exception):
-        HfApi().model_info("org/name")  # what an attempt looks like
+        HfApi().model_info("org/name")  # a connection attempt
     sys.stdout.write(json.dumps({"seen": found, "attempt": asked}))
 
 

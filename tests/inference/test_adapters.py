@@ -45,7 +45,7 @@ def replies(engine: TransformersEngine, *requests: Request) -> list[Reply]:
 
 @pytest.fixture(scope="module")
 def alone(folders: dict[str, str]) -> dict[str, list[Reply]]:
-    """What each model says when it is loaded alone."""
+    """Return the reply of each model when it is loaded alone."""
     return {name: replies(open_engine(folder), *map(request, TEXTS)) for name, folder in folders.items()}
 
 
@@ -58,7 +58,7 @@ def test_adapters_of_one_batch_reply_as_each_does_alone(folders: dict[str, str],
 
     by_text = [[alone[name][place] for name in names] for place in range(len(TEXTS))]
     assert found == [reply for replies in by_text for reply in replies]
-    assert len({reply.text for reply in by_text[0]}) == 3  # the adapters do differ
+    assert len({reply.text for reply in by_text[0]}) == 3  # the adapters differ
     assert isinstance(engine, Adapts)
     assert engine.adapters == (folders["A"], "b")
 
@@ -72,7 +72,7 @@ def test_an_adapter_is_put_on_a_base_that_was_loaded_without_any(folders: dict[s
 
     assert before == alone["base"]
     assert replies(engine, *asked) == [*alone["B"], *alone["base"]]
-    assert replies(engine, *asked[:3]) == alone["B"]  # one adapter alone in the batch takes another way
+    assert replies(engine, *asked[:3]) == alone["B"]  # a batch with a single adapter takes another code path
     assert replies(engine, *asked[3:]) == alone["base"]
 
 

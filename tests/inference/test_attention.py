@@ -13,7 +13,7 @@ from sftchat.inference.cpu import DECODING_ATTENTION, decoding_attention, use_de
 
 
 class Layer:
-    """What transformers asks an attention layer."""
+    """Arguments of an attention layer in transformers."""
 
     def __init__(self, groups: int) -> None:
         self.num_key_value_groups = groups

@@ -47,7 +47,7 @@ def gone(*_: Any, **__: Any) -> Any:
 def replies(
     folder: Path, dtype: str = "float32", *, int8: bool = False, prepared: bool = True
 ) -> tuple[dict[str, Reply | EngineError], list[str]]:
-    """What a model answers to prompts that share a batch, and the warnings."""
+    """Return the replies to prompts of one batch, and the warnings."""
     loaded = load(resolve(str(folder)), dtype=dtype)
     asked = [Request(text, ({"role": "user", "content": text},), sampling=SamplingParams(max_new_tokens=6)) for text in PROMPTS]
     with warnings.catch_warnings(record=True) as caught:
@@ -146,7 +146,7 @@ def test_a_model_that_cannot_be_loaded_is_not_blamed_on_imports(tmp_path: Path, 
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "model.safetensors").write_bytes(b"")
 
-    with pytest.raises(ModelError):  # and no warning: those are errors here
+    with pytest.raises(ModelError):  # and no warning, because warnings are errors in tests
         load_engine(str(tmp_path), {}, importing=deferred_imports)
 
 

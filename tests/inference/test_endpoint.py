@@ -28,7 +28,7 @@ FINE = Reply("fine", "stop", 5, 3)
 
 
 def answers(found: Desk, *requests: Any) -> dict[str, Reply | str]:
-    """What became of each request: a reply, or the words of its error."""
+    """Return the reply or the error message of each request."""
     return {id: str(it) if isinstance(it, EngineError) else it for id, it in collect(found.engine, requests or [ask()])}
 
 
@@ -235,7 +235,7 @@ def test_every_dialect_of_event_streams_is_read(lines: str) -> None:
 @given(text=st.text(max_size=6), cuts=st.lists(st.integers(0, 900), max_size=8), raw=st.booleans())
 def test_packets_may_be_cut_anywhere_even_within_a_character(text: str, cuts: list[int], raw: bool) -> None:
     lines = reply(text)
-    if raw:  # characters as they are, line separators that JSON allows among them
+    if raw:  # unescaped characters, including line separators that JSON allows
         lines = "".join(f"data: {json.dumps(json.loads(line[6:]), ensure_ascii=False)}\n\n" for line in lines.split("\n\n")[:-2]) + DONE
     data = lines.encode()
     places = [0, *sorted(cuts), len(data)]
@@ -550,7 +550,7 @@ def test_requests_start_as_slots_become_free_and_the_limit_is_kept() -> None:
 
 
 def test_concurrency_is_reduced_while_the_server_reports_overload() -> None:
-    """A server that takes three at once and refuses more gets every one of 60 answered."""
+    """All 60 requests succeed with a server that accepts three at once."""
     now, refused = 0, 0
 
     def handle(request: httpx2.Request) -> httpx2.Response:
@@ -562,7 +562,7 @@ def test_concurrency_is_reduced_while_the_server_reports_overload() -> None:
 
         async def content() -> Any:
             nonlocal now
-            while not refused:  # however slowly the requests come, the fourth finds three under way
+            while not refused:  # even with slow requests, the fourth finds three running
                 await asyncio.sleep(0.001)
             await asyncio.sleep(0.001)
             yield delta("x").encode()

@@ -28,7 +28,7 @@ def openai(parameter: str, words: str) -> httpx2.Response:
 
 
 def answered(server: Desk, *requests: Request) -> tuple[dict[str, Reply | str], list[str]]:
-    """What became of each request, and what was warned of."""
+    """Return the result of each request, and the warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = {id: str(it) if isinstance(it, EngineError) else it for id, it in collect(server.engine, requests)}
@@ -146,7 +146,7 @@ def test_stop_strings_beyond_four_are_not_sent_and_are_applied_locally() -> None
 
 
 def picky(request: httpx2.Request) -> httpx2.Response:
-    """A server of OpenAI's reasoning models: it names one parameter at a time."""
+    """Server like that of OpenAI's reasoning models, which names one refused parameter at a time."""
     body = json.loads(request.content)
     for name in ("stream_options", "max_tokens", "temperature", "top_p", "seed", "stop"):
         if name in body:

@@ -44,7 +44,7 @@ def engine_of(
 
 
 def outcome(script: Script, seconds: float = 5.0, limits: ResponseLimits = SMALL) -> tuple[Reply | str, list[str]]:
-    """What became of a request for four tokens, and the warnings."""
+    """Return the result of a request for four tokens, and the warnings."""
     with loopback([script] * 6) as server, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SftchatWarning)
         found = engine_of(server.url, seconds, limits=limits)
@@ -275,7 +275,7 @@ _json = st.recursive(_odd, lambda inner: st.lists(inner, max_size=3) | st.dictio
 
 
 def _object(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """An object that has each of these members or not, rarely something else in its place."""
+    """Strategy for objects with some of these members, sometimes with other values."""
     return st.fixed_dictionaries({}, optional={name: one | _json if name != "content" else one | _odd for name, one in fields.items()})
 
 
@@ -316,7 +316,7 @@ _answer = st.fixed_dictionaries(
 
 
 def _built(given: dict[str, Any]) -> httpx2.Response:
-    """The answer in packets of some size, the last event repeated without end where that is asked for."""
+    """Yield the answer in packets of some size, on request with the last event repeated endlessly."""
     lines = [line.encode("utf-8", "surrogatepass") for line in given["lines"]]
 
     async def content() -> AsyncIterator[bytes]:

@@ -22,7 +22,7 @@ KEY = "sk-secret-0123456789"
 
 
 def entry(token: str | bytes, logprob: float = -0.5, top: dict[str, float] | None = None, *, data: bool = True) -> dict[str, Any]:
-    """A token as chats have it."""
+    """Return a token in the format of chat completions."""
     raw = token if isinstance(token, bytes) else token.encode()
     text = raw.decode(errors="replace")
     others = [{"token": other, "logprob": value, "bytes": None} for other, value in (top or {}).items()]
@@ -30,13 +30,13 @@ def entry(token: str | bytes, logprob: float = -0.5, top: dict[str, float] | Non
 
 
 def weighed(text: str | None, *tokens: str | dict[str, Any], reason: str | None = None, **more: Any) -> str:
-    """An event with text and tokens."""
+    """Return an event with text and tokens."""
     content = [entry(token) if isinstance(token, str) else token for token in tokens]
     return event({"choices": [{"index": 0, "delta": {"content": text, **more}, "logprobs": {"content": content}, "finish_reason": reason}]})
 
 
 def probed(server: Desk, request: Request | None = None) -> tuple[str, str, tuple[Choice, ...], list[str]]:
-    """Text, thoughts and tokens of a reply that log-probabilities are wanted of, and what was warned of."""
+    """Return text, thoughts and tokens of a reply with log-probabilities, and the warnings."""
     text = thoughts = ""
     choices: tuple[Choice, ...] = ()
     with warnings.catch_warnings(record=True) as caught:
@@ -262,7 +262,7 @@ def test_the_tokens_make_up_the_reply_for_any_cuts(data: Any) -> None:
         size = sizes[len(tokens) % len(sizes)]
         tokens.append(stream[at : at + size])
         at += size
-    events, given_out = [], 0  # an event has one token and, sooner or later, its text
+    events, given_out = [], 0  # an event has one token; its text comes with it or later
     for place, _ in enumerate(tokens):
         ready = len("".join(tokens[: max(0, place + 1 - lags[place % len(lags)])]))
         events.append(weighed(stream[given_out:ready], entry(tokens[place], -float(place + 1))))
@@ -288,7 +288,7 @@ def test_a_token_outside_the_text_is_dropped_unless_it_ends_the_reply() -> None:
 
 
 def prompt(*tokens: str | None, reply: bool = False) -> httpx2.Response:
-    """vLLM's answer to a question for the log-probabilities of a prompt, its first token without any."""
+    """Return vLLM's answer with log-probabilities of a prompt; the first token has none."""
     listed = [
         None if token is None else {str(sum(map(ord, token))): {"logprob": -float(len(token)), "rank": 2, "decoded_token": token}, "9": {"logprob": -0.25, "rank": 1, "decoded_token": "x"}}
         for token in tokens

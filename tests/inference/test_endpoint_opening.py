@@ -24,7 +24,7 @@ Handle = Callable[[httpx2.Request], httpx2.Response]
 
 
 def listing(*names: str) -> Handle:
-    """A server that has these models and answers 404 to any other name."""
+    """Server with these models that answers 404 to any other name."""
 
     def handle(request: httpx2.Request) -> httpx2.Response:
         if request.method == "GET":
@@ -167,7 +167,7 @@ def test_a_template_is_decided_by_the_server() -> None:
 
 
 def test_a_missing_extra_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "httpx2", None)  # as when it is not installed
+    monkeypatch.setitem(sys.modules, "httpx2", None)  # as if it were not installed
 
     with pytest.raises(MissingExtraError) as error:
         load_engine("http://h/v1", {})
@@ -195,5 +195,5 @@ def test_no_wait_is_shorter_than_requested_or_longer_than_the_cap_beyond_it(atte
 
 
 @pytest.mark.parametrize("trouble", [RequestFailed("x"), RequestFailed("x", retryable=True, wait=301.0)])
-def test_there_is_no_point_in_waiting_for_what_does_not_pass(trouble: Any) -> None:
+def test_permanent_conditions_are_not_waited_for(trouble: Any) -> None:
     assert Retries().delay(1, trouble) is None

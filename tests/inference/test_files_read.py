@@ -39,13 +39,13 @@ def test_every_file_opened_for_a_reply_is_in_the_identity_and_nothing_connects(t
     found = json.loads(done.stdout)
     seen = found["seen"]
 
-    assert found["attempt"] != []  # it would be seen
+    assert found["attempt"] != []  # a connection would be noticed
     assert list(seen) == list(LAYOUTS)
     assert {name for name, one in seen.items() if one["whole"][0] == "refused"} == REFUSED
     assert {name: one["asked"] for name, one in seen.items() if one["asked"]} == {}
     whole = {name: one for name, one in seen.items() if name not in REFUSED}
     for name, one in whole.items():
-        assert any(path.endswith("config.json") for path in one["opened"]), name  # the hook sees what is opened
+        assert any(path.endswith("config.json") for path in one["opened"]), name  # the hook records opened files
         assert (name, one["unlisted"], one["unnoticed"], one["same again"]) == (name, [], [], True)
         assert (name, one["bare"], one["spoilt"]) == (name, one["whole"], one["whole"])
-    assert len({json.dumps(one["whole"]) for one in whole.values()}) > 5  # the layouts differ in what they say
+    assert len({json.dumps(one["whole"]) for one in whole.values()}) > 5  # the layouts give different replies

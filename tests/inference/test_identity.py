@@ -36,7 +36,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon_h1": ("FalconH1", SIZES | {"head_dim": 8, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8}),
 }  # fmt: skip
 RECURRENT = "falcon_h1"
-"""Has layers whose state cannot be merged."""
+"""An architecture with layers whose state cannot be merged."""
 TEXTS = ["hi", "the user", "a longer prompt, with several words in it", "x" * 40, "why?", "你好", "talk and talk", "0 1 2 3 4 5 6 7 8 9"]
 
 
@@ -51,7 +51,7 @@ def loaded(shape: str) -> Loaded:
     model_type = getattr(transformers, "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")
     model = model_type(getattr(transformers, f"{name}{suffix}")(**sizes)).eval()
     with torch.no_grad():
-        for parameter in model.parameters():  # Gemma's norms and biases begin at 0, where a wrong position could not be told
+        for parameter in model.parameters():  # Gemma's norms and biases begin at 0, which would hide a wrong position
             if parameter.abs().max() == 0:
                 parameter.normal_(std=0.1)
     return Loaded(model, choose_renderer(make_tokenizer(), "", "chatml", None), (0,), None)
@@ -69,7 +69,7 @@ def replies(engine: TransformersEngine, requests: list[Request]) -> dict[str, Re
 
 @cache
 def alone(shape: str, text: str, length: int, seed: int | None) -> Reply:
-    """What a request gets when nobody else is there."""
+    """Return the reply to a request alone."""
     return replies(TransformersEngine("tiny", loaded(shape), batch_size=1), [as_request("r", (text, length, seed))])["r"]
 
 
@@ -110,7 +110,7 @@ def test_any_order_and_batch_size_give_each_request_its_own_reply(shape: str, da
 
 
 class FailingOnce:
-    """A model that says once, at the given forward pass, that there is no memory left, after it has spoilt the cache."""
+    """Model that corrupts the cache and reports out of memory once, at the given forward pass."""
 
     def __init__(self, model: Any, at: int, error: Exception) -> None:
         self.calls, self.at, self.error = 0, at, error
@@ -139,7 +139,7 @@ def test_running_out_of_memory_loses_and_repeats_no_token(shape: str, data: list
         failing.handle.remove()
 
     refused = [id for id, reply in found.items() if not isinstance(reply, Reply)]
-    assert len(refused) <= 1  # a row that is alone when memory runs out cannot be helped
+    assert len(refused) <= 1  # a single sequence that runs out of memory must fail
     assert {id: reply for id, reply in found.items() if id not in refused} == {id: expected[id] for id in expected if id not in refused}
 
 
@@ -157,8 +157,8 @@ def test_a_request_that_memory_cannot_hold_fails_alone() -> None:
 
 def test_sequences_beyond_the_budget_are_prefilled_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
     here = loaded("qwen3")
-    per_token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, groups, size, bytes
-    monkeypatch.setattr("sftchat.inference.scheduler.free_bytes", lambda _: 2 * 150 * per_token)  # 150 tokens at half of what is free
+    per_token = 2 * 2 * 2 * 8 * 4  # keys and values × layers × groups × size × bytes
+    monkeypatch.setattr("sftchat.inference.scheduler.free_bytes", lambda _: 2 * 150 * per_token)  # 150 tokens in half of the free memory
     widths: list[int] = []
     hook = here.model.register_forward_pre_hook(lambda _, __, given: widths.append(len(given["input_ids"])), with_kwargs=True)
     try:
@@ -167,8 +167,8 @@ def test_sequences_beyond_the_budget_are_prefilled_again_later(monkeypatch: pyte
         hook.remove()
 
     assert found == {text: alone("qwen3", text, 30, None) for text in TEXTS}
-    assert widths[0] == 8  # all are read at once
-    assert max(widths[20:]) < 8  # and then some had to go
+    assert widths[0] == 8  # all are prefilled at once
+    assert max(widths[20:]) < 8  # and then some were preempted
 
 
 def test_a_model_whose_state_cannot_be_merged_is_reported_when_requests_wait() -> None:
@@ -185,7 +185,7 @@ def test_a_model_whose_state_cannot_be_merged_is_reported_when_requests_wait() -
 @pytest.mark.parametrize("shape", ["llama", "qwen3", "gemma3", "gpt2", "bloom", RECURRENT])
 def test_a_shared_prefix_changes_no_reply(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sftchat.inference.batch.MIN_SHARED_TOKENS", 8)
-    monkeypatch.setattr("sftchat.inference.local.MAX_CHAT_REQUESTS", 0)  # nothing is known from earlier requests
+    monkeypatch.setattr("sftchat.inference.local.MAX_CHAT_REQUESTS", 0)  # nothing is cached from earlier requests
     here = loaded(shape)
     texts = [f"the user and the assistant talk: {text}" for text in TEXTS]
     read: list[int] = []

@@ -20,7 +20,7 @@ from sftchat.testing import ScriptedEngine
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A folder with the files of a checkpoint; none of them is ever loaded."""
+    """Folder with the files of a checkpoint, which are never loaded."""
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     for name, text in {
@@ -137,7 +137,7 @@ def test_a_template_is_identified_by_its_text_and_not_its_path(checkpoint: Path,
     (home / "t.jinja").write_text("two", encoding="utf-8")
     assert of(checkpoint, template="~/t.jinja") == of(checkpoint, template=str(home / "t.jinja")) != before
     named = of(checkpoint, template="chatml")
-    (tmp_path / "chatml").write_text("one", encoding="utf-8")  # the name goes first, for the loader too
+    (tmp_path / "chatml").write_text("one", encoding="utf-8")  # a built-in name takes precedence, as in the loader
     assert of(checkpoint, template="chatml") == named != of(checkpoint, template="./chatml") == before
     with pytest.raises(UsageError, match="unknown chat template 'chatmll'; did you mean 'chatml'"):
         of(checkpoint, template="chatmll")
@@ -154,7 +154,7 @@ def test_an_automatic_device_depends_on_the_visible_accelerators(monkeypatch: py
 
 def test_versions_of_libraries_are_part_of_the_model(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = of(checkpoint)
-    monkeypatch.setattr("sftchat.inference.identity.VERSIONED", ("torch",))
+    monkeypatch.setattr("sftchat.inference.identity.VERSIONED_PACKAGES", ("torch",))
 
     assert of(checkpoint) != before
 

@@ -22,11 +22,11 @@ from tests.conftest import make_checkpoint
 
 PROMPTS = ["hi", "你好", "a longer prompt with words", "why?", "x" * 40, "y"]
 BAD = "Q"
-"""A prompt with this character meets NaN."""
+"""A prompt with this character gives NaN."""
 
 
 class Spoiled:
-    """A hook on the embedding that puts a number in place of what it gives for some tokens."""
+    """Hook on the embedding that replaces its output for some tokens by a number."""
 
     def __init__(self, token: int, number: float) -> None:
         self.token, self.number = token, number
@@ -50,7 +50,7 @@ def request(text: str, **sampling: Any) -> Request:
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 3}, {"repetition_penalty": 1.2}])
 def test_only_the_request_that_met_nan_fails_and_the_others_are_unchanged(engine: TransformersEngine, sampling: dict[str, Any]) -> None:
-    """The places of the failed ones are taken by others, whose padding would hold the NaN that they left."""
+    """Other requests take the slots of failed ones, and their padding would contain the remaining NaN."""
     alone = {text: dict(collect(engine, [request(text, **sampling)]))[text] for text in PROMPTS}
     bad = [f"{BAD}{text}" * 3 for text in PROMPTS]
 
@@ -69,7 +69,7 @@ def test_a_conversation_continues_after_a_failed_reply(engine: TransformersEngin
 
 
 def test_the_position_of_the_token_is_reported_also_with_prompt_lookup(engine: TransformersEngine) -> None:
-    """A reply that says a bad token meets NaN at the next one; the text before it is kept."""
+    """A reply with a bad token gets NaN at the next one; the text before it is kept."""
     loaded = engine.loaded
     said = tuple(token for chunk in engine.generate([request("a b a b a b", max_new_tokens=40)]) for token in chunk.token_ids)
     token = next(token for place, token in enumerate(said) if place > 3 and token not in said[:place])

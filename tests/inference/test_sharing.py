@@ -19,7 +19,7 @@ from tests.inference.adapters_kit import make_adapter
 
 
 class Opener:
-    """Opens models and remembers which."""
+    """Opener that records the opened models."""
 
     def __init__(self) -> None:
         self.opened: list[str] = []

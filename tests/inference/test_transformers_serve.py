@@ -37,7 +37,7 @@ START_SECONDS = 240
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model with its template beside it, so that the server and our engine render alike."""
+    """Save the embedded model with its template, so that the server and our engine render the same."""
     folder = tmp_path_factory.mktemp("served") / "nano"
     shutil.copytree(embedded_folder(), folder)
     (folder / "chat_template.jinja").write_text(TEMPLATES["chatml"].source, encoding="utf-8")
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A MODEL behind the server, which has no list of models because the Hub's cache is empty."""
+    """Return a MODEL of the server, which lists no models because the Hub's cache is empty."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

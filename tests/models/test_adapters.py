@@ -14,7 +14,7 @@ from tests.conftest import make_checkpoint
 
 
 def make_adapter(tmp_path: Path, *, trained: bool) -> Any:
-    """A LoRA adapter on a tiny base; as PEFT makes it, its second matrix is zero."""
+    """LoRA adapter on a tiny base; PEFT initialises its second matrix with zeros."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM

@@ -24,7 +24,7 @@ HUGE = 10**9
 
 
 def edited(source: Path, folder: Path, name: str = "config.json", **values: Any) -> Path:
-    """A copy of a folder, some keys of a JSON file changed."""
+    """Copy a folder and change keys of a JSON file."""
     shutil.copytree(source, folder)
     path = folder / name
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
@@ -32,7 +32,7 @@ def edited(source: Path, folder: Path, name: str = "config.json", **values: Any)
 
 
 def sparse(path: Path, size: int) -> None:
-    """Make a file of holes."""
+    """Write a sparse file."""
     with path.open("ab") as file:
         file.truncate(size)
 
@@ -211,7 +211,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "expression": lambda folder: tokenizer(folder, **split("(a+)+$")),
     "doubling": lambda folder: tokenizer(folder, **replaced("a", "aa", 40)),
 }
-"""What is done to the files of a model, by name."""
+"""Changes of the files of a model, by name."""
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     [*(("ask", name) for name in HOSTILE), ("inspect", "loop"), ("inspect", "layers"), ("train", "loop"), ("train", "layers")],
 )
 def test_a_hostile_folder_is_one_line_and_fast_in_every_command(command: str, change: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """Thirty seconds and 2 GB, the libraries' own among them; a machine full of other programs counts each second of a processor twice."""
+    """Limits of 30 seconds and 2 GB, including the libraries; on a busy machine processor time is about half of the elapsed time."""
     shutil.copytree(tiny_checkpoint, model := tmp_path / "model")
     HOSTILE[change](model)
     arguments = {

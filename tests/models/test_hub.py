@@ -16,7 +16,7 @@ from sftchat.inference.open import EnginePool
 from sftchat.models.loading import load_model
 from sftchat.models.reference import ModelReference, cached_folder, hub_access, resolve
 from sftchat.testing import ScriptedEngine
-from tests.models.test_references import adapter, checkpoint
+from tests.models.test_reference import adapter, checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def snapshot(cache: Path, branch: str = "main") -> Path:
-    """A model of the Hub as its cache has it."""
+    """A model of the Hub in its cache."""
     home = cache / "models--org--base"
     (home / "refs").mkdir(parents=True)
     (home / "refs" / branch).write_text(COMMIT)

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from sftchat.errors import ModelError
 from sftchat.models.fingerprint import folder_identity, reply_identity
-from sftchat.models.model_files import ELSEWHERE, files_of, weights_of
+from sftchat.models.model_files import MORE_WEIGHTS, files_of, weights_of
 from sftchat.models.reference import ModelReference, resolve
 
 
 def model(folder: Path, *shards: object, **files: Any) -> Path:
-    """A folder with an index that names the shards; each of those inside is there. Files are JSON, or text; ``__`` stands for a dot."""
+    """Write a folder with an index and its shards inside the folder. Files are JSON or text; ``__`` in a name means a dot."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"config.json": {}, **{name.replace("__", "."): value for name, value in files.items()}}
     if shards:
@@ -165,7 +165,7 @@ def test_a_file_that_a_config_names_is_part_of_the_model_at_any_path(tmp_path: P
     assert len(found) == 4
 
 
-@pytest.mark.parametrize("key", ELSEWHERE)
+@pytest.mark.parametrize("key", MORE_WEIGHTS)
 def test_an_adapter_that_names_further_weights_is_refused(tmp_path: Path, key: str) -> None:
     folder = model(
         tmp_path, adapter_config__json={"base_model_name_or_path": "sftchat:nano", "peft_type": "XLORA", key: {"a": "org/other"}}
@@ -178,7 +178,7 @@ def test_an_adapter_that_names_further_weights_is_refused(tmp_path: Path, key: s
 
 
 def test_every_field_of_a_peft_config_that_may_name_a_file_is_covered() -> None:
-    """A newer peft that can load more from a config fails here, for somebody to decide."""
+    """A newer peft with further fields fails here, so that a person decides about them."""
     import dataclasses
 
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -191,12 +191,12 @@ def test_every_field_of_a_peft_config_that_may_name_a_file_is_covered() -> None:
         if any(word in field.name.split("_") or field.name == word for word in words)
     }
     harmless = {
-        "base_model_name_or_path",  # resolved by us
-        "tokenizer_name_or_path",  # asked for only when a prompt is to be trained
+        "base_model_name_or_path",  # resolved by sftchat
+        "tokenizer_name_or_path",  # used only in prompt tuning
         "use_trainable_adapters",  # yes or no
     }
 
-    assert found == {*ELSEWHERE, *harmless}
+    assert found == {*MORE_WEIGHTS, *harmless}
 
 
 def test_known_other_files_are_ignored_and_unknown_ones_are_part_of_the_model(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_a_repeated_prompt_is_not_right() -> None:
         ("张三 2020 年", "李四 2020 年", 2 / 4),
         ("the cat sat", "the cat", 2 * 1 * (2 / 3) / (1 + 2 / 3)),
         ("甲乙", "丙丁", 0.0),
-        # Why it is nobody's primary metric: the first of these says the same as the gold, the others do not.
+        # Why it is not the primary metric: the first of these means the same as the gold, the others do not.
         ("王小明-李小红:夫妻", "李小红-王小明:夫妻", 5 / 8),
         ("王小明-李小红:夫妻", "王小明-李小红:兄妹", 6 / 8),
         ("王小明-李小红:夫妻", "王小明-李小芳:夫妻", 7 / 8),

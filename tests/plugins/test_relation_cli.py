@@ -63,7 +63,7 @@ def test_gating_stored_replies_loads_no_model_library(tmp_path: Path) -> None:
 def test_the_gate_tests_completely_right_triples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changed: int, reply: str, code: int, verdict: str
 ) -> None:
-    """Overlap of characters, or any credit for half a name, ranks these three the other way round."""
+    """Character overlap, or partial credit for names, would rank these three in reverse order."""
     monkeypatch.chdir(tmp_path)
 
     def write(name: str, *values: dict[str, object]) -> None:

@@ -25,7 +25,7 @@ ROWS = {split: list(generate(2000, 5, names=split, forms=split)) for split in SP
 FORMS = {form.id: form for table in (RELATION_FORMS, GROUP_FORMS, DISTRACTOR_FORMS) for forms in table.values() for form in forms}
 ONE_EACH = [form for forms in RELATION_FORMS.values() for form in forms]
 
-# The words that carry each relation. Every reading of every form has one; a test form has one that some train form has.
+# The cue words of each relation. Every reading of every form has one; a test form has one that occurs in some training form.
 CUES = {
     "师徒": "师父 师傅 恩师 为师 徒 门下 座下 老师 师门",
     "父子": "爹 父 爸 儿子 之子 吾儿 逆子 长子",
@@ -47,7 +47,7 @@ CUES = {
     "姐妹": "姐 妹 姊",
 }
 
-# What tells the sex of the head and of the tail of a kinship in words, so that the label does not hang on a name.
+# Words that state the sex of head and tail of a kinship, so that the label does not depend on a name.
 SEXES = {
     "父子": ("爹|父|爸|丧妻", "儿|逆子|之子|长子|父子|子承|他|小子"),
     "父女": ("爹|父|爸", "女|闺|她|掌上明珠"),

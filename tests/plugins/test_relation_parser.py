@@ -230,7 +230,7 @@ def test_any_reply_is_read_without_raising_and_always_the_same_way(reply: str, s
     assert len(set(parsed.issues)) == len(parsed.issues)
     assert all(triple.head and triple.tail and triple.relation for triple in parsed.lenient)
     if parsed.parsable and not parsed.well_formed:
-        assert parsed.issues  # whatever cost the strict reading has a name
+        assert parsed.issues  # every error of the strict reading has a name
     if parsed.well_formed:
         assert len(parsed.strict) == len(parsed.lenient)
     else:

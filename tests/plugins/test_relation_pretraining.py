@@ -12,12 +12,12 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 LENGTH = 9
-"""Characters that two independent sentences hardly ever have in common."""
+"""Length in characters of a run that two independent sentences hardly ever share."""
 
 
 @pytest.fixture
 def patterns(monkeypatch: pytest.MonkeyPatch) -> Iterable[object]:
-    """The module of the patterns, imported as the script imports it."""
+    """Import the module of the patterns as the script does."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import nano_patterns
 
@@ -27,7 +27,7 @@ def patterns(monkeypatch: pytest.MonkeyPatch) -> Iterable[object]:
 
 
 def pieces(text: str) -> set[str]:
-    """Every run of `LENGTH` Han characters of a text, punctuation left out."""
+    """Return every run of `LENGTH` Han characters of a text, without punctuation."""
     runs = re.findall(rf"[一-鿿]{{{LENGTH},}}", re.sub(r"[，。：；、“”？！…]", "", text))
     return {run[at : at + LENGTH] for run in runs for at in range(len(run) - LENGTH + 1)}
 

@@ -25,7 +25,7 @@ def test_the_scripts_that_the_readme_names_can_be_started() -> None:
 
 @pytest.mark.slow
 def test_the_commands_of_the_readme_work_in_order(tmp_path: Path) -> None:
-    """A gate may say no to a model that was trained for a moment; everything else succeeds."""
+    """The gate may fail a model that was trained for few steps; everything else succeeds."""
     variables = environment(tmp_path / "venv", {"train": "--rows 16 --max-steps 2", "eval": f"--evalset {tmp_path / 'gold.jsonl'}"})
     work = tmp_path / "work"
     work.mkdir()

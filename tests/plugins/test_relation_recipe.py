@@ -22,7 +22,7 @@ def test_the_noisy_rows_of_the_published_recipe_are_flagged_and_no_clean_ones(
     noisy = []
     for number, line in enumerate(Path("f").read_text(encoding="utf-8").splitlines(), 1):
         row = json.loads(line)
-        # a sentence is noisy when what it says beside the label is not what the label says: the pattern is known by its number
+        # a sentence is noisy when its text contradicts its label; patterns are identified by number
         labels = [line.rpartition(":")[2] for line in row["output"].splitlines()]
         if any(pattern in SAYS and label not in SAYS[pattern] for pattern, label in zip(row["form_ids"], labels, strict=True)):
             noisy.append(number)
@@ -42,4 +42,4 @@ SAYS = {
     6: {"兄弟", "姐妹", "同门", "好友", "战友", "师兄弟", "师姐", "师妹"},
     7: {"夫妻", "恋人"},
 }
-"""What a pattern of the recipe may say without contradicting itself: love, discipleship, brotherhood."""
+"""Relations that a pattern of the recipe may state without a contradiction: love, discipleship, brotherhood."""

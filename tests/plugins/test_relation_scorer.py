@@ -191,7 +191,7 @@ def test_names_are_compared_in_normal_form() -> None:
         ("张三-李四:师徒", "张三李-四:师徒", "张三是李四的师父。", 0, 0),
         ("J.罗琳-尼尔.默里:夫妻", "J.罗琳-尼尔.默里:夫妻", "J.罗琳嫁给了尼尔.默里。", 1, 1),
         ("J.罗琳-尼尔.默里:夫妻", "J．罗琳－尼尔．默里：夫妻", "J.罗琳嫁给了尼尔.默里。", 1, 0),
-        # Invisible characters are none, yet the letters are not those of the gold.
+        # Invisible characters are ignored, but the letters differ from the gold.
         ("张三-李四:师徒", "张\u200b三-李四:师徒", "张三是李四的师父。", 1, 0),
         ("张三-李四:师徒", "\ufeff张三-李四:师徒", "张三是李四的师父。", 1, 0),
         # NFKC alone would make these equal.

@@ -77,7 +77,7 @@ def divides(n: int, seed: int) -> Iterator[Example]:
 
 
 def line_in(function: Any) -> int:
-    """The line of the only statement of a function."""
+    """Return the line number of the only statement of a function."""
     return int(function.__code__.co_firstlineno) + 1
 
 
@@ -245,7 +245,7 @@ def test_a_task_that_prints_is_reported() -> None:
 
 
 class Plugin:
-    """A plugin that registers what it is given."""
+    """Plugin that registers the given objects."""
 
     def __init__(self, *tasks: Any) -> None:
         self.tasks = tasks

@@ -34,16 +34,16 @@ def kill() -> None:
 
 
 def arm(moment: str, step: int) -> None:
-    """Replace what is called at a moment by something that kills the process in the middle of it."""
+    """Replace the function called at a moment by one that kills the process during it."""
     if moment == "step":
-        real = Trainer._in_pieces
+        real = Trainer._step_in_parts
 
         def half_a_step(self: Trainer, *rest: Any) -> Any:
             if self.state.global_step == step:
                 kill()
             return real(self, *rest)
 
-        Trainer._in_pieces = half_a_step  # type: ignore[method-assign]
+        Trainer._step_in_parts = half_a_step  # type: ignore[method-assign]
     elif moment == "publish":
 
         def half_a_publication(source: Path, folder: Path, only_move: bool = False) -> None:

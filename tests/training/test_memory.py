@@ -17,14 +17,14 @@ from tests.training.killed import REGISTRY, job
 
 
 def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int, after: int = 0) -> list[int]:
-    """Let forward passes of more rows than this fail after their loss is computed; returns the sizes of those that did not."""
+    """Make forward passes of more rows fail after their loss; returns the sizes of the successful ones."""
     real, sizes = Trainer.compute_loss, []
 
     def compute_loss(self: Trainer, model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
         loss = real(self, model, inputs, *rest, **more)
         rows = len(inputs["lengths"])
         if rows > most and len(sizes) >= after:
-            (loss * 0.5).backward()  # a part of the gradients is there when memory runs out
+            (loss * 0.5).backward()  # some gradients exist when memory runs out
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         sizes.append(rows)
         return loss

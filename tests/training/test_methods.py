@@ -63,7 +63,7 @@ def test_an_adapter_names_its_base_as_the_user_did(tiny_checkpoint: Path) -> Non
 def test_a_missing_bitsandbytes_is_reported_before_anything_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, optimizer: str, what: str
 ) -> None:
-    """The folder has no weights that could be loaded."""
+    """The folder has no loadable weights."""
     monkeypatch.setattr(methods, "find_spec", lambda name: None)
 
     with pytest.raises(MissingExtraError) as error:
@@ -111,7 +111,7 @@ def test_only_amx_and_avx512_bf16_multiply_bfloat16_on_a_cpu(capabilities: dict[
 
 
 def test_the_choice_of_precision_does_not_depend_on_time() -> None:
-    """The decision cannot depend on how busy the machine is."""
+    """The decision must not depend on the load of the machine."""
     names = {node.id for node in ast.walk(ast.parse(inspect.getsource(precision))) if isinstance(node, ast.Name)}
 
     assert "time" not in names

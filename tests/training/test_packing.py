@@ -83,7 +83,7 @@ def test_a_packed_batch_has_the_loss_and_the_gradients_of_its_rows_one_by_one(ti
 
 
 def test_a_model_that_ignores_the_layout_is_not_packed() -> None:
-    """It would let the rows of a batch see each other."""
+    """Its rows would attend to each other."""
     from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
     model = GPTNeoForCausalLM(

@@ -118,7 +118,7 @@ def test_weights_that_would_stay_sharded_are_refused_before_the_first_step(tiny_
 
 
 def test_a_training_that_saved_no_weights_did_not_succeed(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As DeepSpeed's third stage without ``zero3_save_16bit_model``."""
+    """Like DeepSpeed's third stage without ``zero3_save_16bit_model``."""
     monkeypatch.setattr(Trainer, "save_model", lambda trainer, folder: Path(folder).mkdir(parents=True))
 
     with pytest.raises(EngineError, match="kept the weights in shards"):

@@ -23,7 +23,7 @@ from tests.training.killed import die, job
 
 @pytest.fixture(scope="module")
 def whole(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nobody killed."""
+    """The undisturbed run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     train(job(str(tiny_checkpoint), folder))
     return folder
@@ -31,7 +31,7 @@ def whole(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
-    """Starts processes that need not import torch again."""
+    """Forks processes with torch already imported."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["tests.training.killed", "trl", "peft", "datasets"])
     return context
@@ -72,7 +72,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(
 
 
 def losses(run: Path) -> list[float]:
-    """Every loss that was reported, from the state of the last checkpoint."""
+    """Return every reported loss, from the state of the last checkpoint."""
     state = json.loads((run / "checkpoint-8" / "trainer_state.json").read_text(encoding="utf-8"))
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 

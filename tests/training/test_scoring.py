@@ -56,7 +56,7 @@ def fit(model: Path, output: Path, listener: TrainingListener | None = None, **g
 def test_the_score_at_a_step_equals_that_of_eval_for_the_checkpoint(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, precision: str
 ) -> None:
-    """In mixed precision too: the weights are float32 then, and ``eval`` knows nothing of how they were trained."""
+    """Also in mixed precision: the weights are float32 then, and ``eval`` does not depend on the training precision."""
     run = tmp_path / "run"
     heard: list[ScoringResult] = []
 
@@ -79,7 +79,7 @@ def test_the_score_at_a_step_equals_that_of_eval_for_the_checkpoint(
 
 
 def test_the_run_is_its_best_checkpoint_which_is_never_deleted(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """A scorer that likes the model of step 2 best: told by how often it was asked."""
+    """Scorer that gives step 2 the best score, by counting its calls."""
     asked = iter([0.1] * 8 + [0.9] * 8 + [0.2] * 8 + [0.3] * 8)
     falling = Task("colours", "", TASK.generate, lambda e, r: Score({"n": 1, "hits": next(asked)}), (rate("letters", "hits"),))
     run = tmp_path / "run"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sftchat import Example, Message, ModelError, UsageError
-from sftchat.data.tool_calls import tools_of
+from sftchat.data.turns import tools_of
 from sftchat.engine import Request
 from sftchat.errors import DataError
 from sftchat.inference.open import load_engine
@@ -18,13 +18,13 @@ from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import IGNORED, Renderer, TemplateError
 from sftchat.training.rows import TOKENIZE_BATCH, render_rows
 from tests.conftest import make_tokenizer
-from tests.models.shipped import SHIPPED, tokenizer_for
+from tests.templates.shipped import SHIPPED, tokenizer_for
 from tests.training.test_training import run
 
 ENDING = TEMPLATES["chatml"].source.replace(
     "message['content']", "message['content'] ~ (ending if loop.last and add_generation_prompt else '')"
 )
-"""ChatML whose prompt ends the question with an argument that is gone once the reply is there."""
+"""ChatML whose prompt ends with a text that is absent once the reply is there."""
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}}
 
 

@@ -156,7 +156,7 @@ def test_a_lora_run_is_an_adapter_with_its_base_and_stop_tokens(tiny_checkpoint:
 
 
 def test_the_loss_equals_that_of_transformers_on_the_same_rows(tiny_checkpoint: Path) -> None:
-    """The head on labelled positions alone must not change a digit that matters."""
+    """Computing the head only on labelled positions must not change the loss significantly."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -205,7 +205,7 @@ def test_resuming_without_a_checkpoint_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """A checkpoint in the middle, continued, gives the same weights."""
+    """An intermediate checkpoint, resumed, gives the same weights."""
     run(tiny_checkpoint, tmp_path / "whole", max_steps=6, save_steps=3)
     (tmp_path / "cut").mkdir()
     shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "cut" / "checkpoint-3")
@@ -217,7 +217,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tiny_checkpoint: Path, tmp
 
 
 def unfinished(model: Path, folder: Path) -> None:
-    """A run that a kill ended after its second step."""
+    """Run that was killed after its second step."""
     run(model, folder, max_steps=4, save_steps=2)
     for path in (*folder.glob("*.*"), folder / "checkpoint-4"):
         if path.is_file():

@@ -24,7 +24,7 @@ from sftchat.chat.context import Fragments
 from sftchat.chat.render.width import Line, wrap_line
 from sftchat.chat.safe_text import escape_controls, rows, wrap
 from sftchat.chat.ui.layout import STYLE
-from sftchat.text import printable_lines
+from sftchat.text import sanitize_lines
 
 if TYPE_CHECKING:
     from prompt_toolkit.layout.screen import Char
@@ -59,7 +59,7 @@ def breaks_rows(environment: Mapping[str, str]) -> bool:
 
 
 def row_of_cursor(drawn: Sequence[str], row: int, column: int, columns: int, width: Callable[[str], int]) -> int:
-    """Return the cursor's row, counted from the top of the drawing, after the terminal broke the rows.
+    """Return the cursor's row, pluralize from the top of the drawing, after the terminal broke the rows.
 
     Args:
         drawn: The rows as drawn, without trailing blanks.
@@ -130,7 +130,7 @@ class Scrollback:
         self._composing = False
         write = output.write
         # prompt_toolkit removes the escape character, but not C1 control characters and bidirectional formatting characters
-        output.write = lambda data: write(printable_lines(data, kept="\t\r"))  # type: ignore[method-assign]
+        output.write = lambda data: write(sanitize_lines(data, allowed="\t\r"))  # type: ignore[method-assign]
         if isinstance(output, Vt100_Output):
             output.enable_cpr = False
             flush = output.flush
@@ -205,7 +205,6 @@ class Scrollback:
         self._output.write_raw("\x1b7\x1b[K" + "\x1b[B\x1b[2K" * below + "\x1b8")
 
     def _print(self, fragments: StyleAndTextTuples) -> None:
-        """Write at the cursor."""
         print_formatted_text(self._output, fragments, STYLE, color_depth=self._app().color_depth)
 
 

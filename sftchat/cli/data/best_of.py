@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.data.asking import Asking, asking_options, no_rows, read_prompts, told
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
-from sftchat.cli.sampling import chosen_sampling
-from sftchat.cli.shared import Session
-from sftchat.data.best_of import FATES, Choice, check_prompts, choose, judged
-from sftchat.data.formats import FORMATS, as_rows
-from sftchat.data.sampling import Samples, requests
+from sftchat.cli.data.synthesis import SynthesisRun, no_rows_error, read_prompts, report_outcome, synthesis_options
+from sftchat.cli.shared import Session, chosen_sampling
+from sftchat.data.best_of import OUTCOMES, Selection, check_prompts, score_samples, select
+from sftchat.data.formats import FORMATS, to_rows
+from sftchat.data.samples import SampleFile, missing_requests
 from sftchat.data.write import write_rows
 from sftchat.errors import SftchatError, UsageError
 
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
     from sftchat.data.row_options import RowOptions
     from sftchat.types import Example, SamplingParams
 
-TEMPERATURE = 0.8
+DEFAULT_TEMPERATURE = 0.8
 """Warm enough for samples that differ."""
 
 
 @click.command("best-of", short_help="the best of k replies by the task's scorer")
 @click.argument("task", shell_complete=complete_task)
 @click.argument("model", shell_complete=complete_model)
-@asking_options
+@synthesis_options
 @click.option("-k", "k", type=click.IntRange(min=1), default=4, show_default=True, metavar="K", help="Replies to every prompt.")
 @click.option("--pairs", metavar="FILE", help="Also write best and worst as prompt, chosen, rejected, for TRL's DPOTrainer and others.")
 @click.option("--score-only", is_flag=True, help="Ask nothing: score what is in the file of samples.")
@@ -50,7 +49,7 @@ def best_of(
     prompts: str,
     output: str,
     limit: int | None,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     samples: str | None,
     fresh: bool,
     k: int,
@@ -75,31 +74,31 @@ def best_of(
     sftchat data best-of relation run --prompts more.jsonl -k 8 -o best.jsonl --score-only --min-score 1 --overwrite
     """
     session: Session = ctx.obj
-    found = session.registry.task(task)
+    chosen_task = session.registry.task(task)
     if score_only and fresh:
         raise UsageError("--fresh makes replies again and --score-only makes none; give one of them")
     if options["temperature"] is None:
-        options["temperature"] = max(found.sampling.temperature, TEMPERATURE)
-    sampling = chosen_sampling(found, options)
+        options["temperature"] = max(chosen_task.sampling.temperature, DEFAULT_TEMPERATURE)
+    sampling = chosen_sampling(chosen_task, options)
     if k > 1 and sampling.temperature == 0:
         raise UsageError(f"temperature 0 gives the same reply {k} times; give --temperature above 0, or -k 1")
-    asking = Asking(
-        session, model, {**options, "preferred": found.template}, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet
+    asking = SynthesisRun(
+        session, model, {**options, "preferred": chosen_task.template}, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet
     )  # fmt: skip
     asking.check(pairs)
-    examples = read_prompts(prompts, limit, check_prompts, rows_read)
-    said, failures = (_stored(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
-    choices = [choose(one, solved=solved, least=least) for one in judged(found, examples, said, k)]
+    examples = read_prompts(prompts, limit, check_prompts, row_options)
+    sample_file, failures = (_existing_samples(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
+    choices = [select(scored, solved=solved, min_reward=least) for scored in score_samples(chosen_task, examples, sample_file, k)]
     counts = _counts(len(examples), choices)
     if not counts["kept"]:
-        raise no_rows(asking, prompts, len(examples), _words(counts), failures)
+        raise no_rows_error(asking, prompts, len(examples), _summary(counts), failures)
     if pairs is not None:
         write_rows(pairs, (choice.pair for choice in choices if choice.pair is not None), overwrite=overwrite)
-    write_rows(output, as_rows((choice.row for choice in choices if choice.row is not None), shape), overwrite=overwrite)
+    write_rows(output, to_rows((choice.row for choice in choices if choice.row is not None), shape), overwrite=overwrite)
     settings = {
-        **(said.settings or {}),
+        **(sample_file.settings or {}),
         "task": task,
-        "metric": found.metric.name,
+        "metric": chosen_task.metric.name,
         "k": k,
         "solved_threshold": solved,
         "min_score": least,
@@ -107,32 +106,32 @@ def best_of(
     }
     for file in filter(None, (output, pairs)):
         write_provenance(file, "data best-of", [prompts, str(asking.samples_file)], settings, counts)
-    ctx.exit(told(counts, _words(counts), output, failures, as_json=as_json, quiet=quiet))
+    ctx.exit(report_outcome(counts, _summary(counts), output, failures, as_json=as_json, quiet=quiet))
 
 
-def _stored(asking: Asking, examples: list[Example], k: int, sampling: SamplingParams) -> Samples:
+def _existing_samples(asking: SynthesisRun, examples: list[Example], k: int, sampling: SamplingParams) -> SampleFile:
     """The samples that are there, if all are."""
     if not asking.samples_file.is_file():
         raise UsageError(f"there are no samples in '{asking.samples_file}'; leave --score-only out to make them, or give --samples FILE")
-    samples = Samples(asking.samples_file)
-    missing = requests(examples, k, sampling, samples)
+    samples = SampleFile(asking.samples_file)
+    missing = missing_requests(examples, k, sampling, samples)
     if missing:
         raise SftchatError(f"{asking.samples_file} lacks {len(missing)} of the samples; leave --score-only out to ask for those")
     return samples
 
 
-def _counts(prompts: int, choices: list[Choice]) -> dict[str, int]:
+def _counts(prompts: int, choices: list[Selection]) -> dict[str, int]:
     """Prompts by what became of them."""
-    fates = Counter(choice.fate for choice in choices)
+    outcome_counts = Counter(choice.outcome for choice in choices)
     return {
         "prompts": prompts,
-        **{fate: fates[fate] for fate in FATES},
+        **{outcome: outcome_counts[outcome] for outcome in OUTCOMES},
         "unanswered": prompts - len(choices),
         "pairs": sum(choice.pair is not None for choice in choices),
     }
 
 
-def _words(counts: dict[str, int]) -> str:
+def _summary(counts: dict[str, int]) -> str:
     """What became of the prompts, and how many pairs there are."""
-    fates = [f"{counts[name]} {name}" for name in (*FATES, "unanswered") if counts[name] or name == "kept"]
-    return f"{', '.join(fates)}; best and worst differ in {counts['pairs']}"
+    outcome_counts = [f"{counts[name]} {name}" for name in (*OUTCOMES, "unanswered") if counts[name] or name == "kept"]
+    return f"{', '.join(outcome_counts)}; best and worst differ in {counts['pairs']}"

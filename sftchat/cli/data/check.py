@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_file, complete_model, complete_task
-from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option
+from sftchat.cli.data.options import json_option, output_name, overwrite_option, quiet_option
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, json_text, template_options
-from sftchat.data.check import KINDS, Findings, Policy, check, clean, parse_policies
+from sftchat.data.check import PROBLEM_CLASSES, Findings, Policy, check, parse_policies, remaining_rows
 from sftchat.data.read import line_of
 from sftchat.data.row_options import RowOptions
-from sftchat.data.write import check_target, write_rows
+from sftchat.data.write import write_rows
 from sftchat.errors import UsageError
-from sftchat.text import counted, printable
+from sftchat.text import pluralize, printable
 
 if TYPE_CHECKING:
-    from sftchat.data.check import Measure
+    from sftchat.data.check import TokenCheck
     from sftchat.task import Task
 
 
@@ -60,7 +61,7 @@ def check_files(
     output: str | None,
     near: float,
     as_json: bool,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     overwrite: bool,
     quiet: bool,
     **tokens: Any,
@@ -84,7 +85,7 @@ def check_files(
     measure = chosen_measure(found, **tokens)
     results = []
     for file in files:
-        findings = check(file, found, against=against, options=rows_read, near=near, measure=measure)
+        findings = check(file, found, against=against, options=row_options, near_threshold=near, check_tokens=measure)
         results.append(findings)
         if not as_json:
             for problem in findings.problems:
@@ -94,17 +95,21 @@ def check_files(
     failed = any(findings.sources(policies, "fail") for findings in results)
     written = None
     if output is not None and not failed:
-        written = write_rows(output, clean(files[0], results[0].sources(policies, "drop")), overwrite=overwrite)
+        written = write_rows(output, remaining_rows(files[0], results[0].sources(policies, "drop")), overwrite=overwrite)
     if as_json:
         click.echo(json_text([as_object(findings, policies) for findings in results]))
     if output is not None and not quiet:
-        done = f"wrote {counted(written, 'row')} to {place(output)}" if written is not None else f"{place(output)} is not written"
+        done = (
+            f"wrote {pluralize(written, 'row')} to {output_name(output)}"
+            if written is not None
+            else f"{output_name(output)} is not written"
+        )
         click.echo(done, err=True)
     ctx.exit(1 if failed else 0)
 
 
 assert check_files.help is not None
-check_files.help = check_files.help.replace("CLASSES", ", ".join(KINDS))
+check_files.help = check_files.help.replace("CLASSES", ", ".join(PROBLEM_CLASSES))
 
 
 def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -> None:
@@ -115,12 +120,12 @@ def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -
         raise UsageError(f"-o takes the rows of one FILE, not of {len(files)}; check them one by one")
     if files[0] == "-":
         raise UsageError("-o reads FILE a second time, which standard input cannot; give a file")
-    check_target(output, overwrite=overwrite)
+    check_output_file(output, overwrite=overwrite)
 
 
 def chosen_measure(
     task: Task | None, model: str | None, max_length: int | None, trust_remote_code: bool, **template: Any
-) -> Measure | None:
+) -> TokenCheck | None:
     """What measures rows in tokens, where a model is given; its tokenizer is loaded, its weights are not.
 
     Args:
@@ -133,10 +138,10 @@ def chosen_measure(
     Raises:
         UsageError: When an option needs a model and none is given.
     """
-    from sftchat.cli.data.tokens import first_given, longest_row, measure, open_renderer
+    from sftchat.cli.data.tokens import first_option_given, longest_row, measure, open_renderer
 
     if model is None:
-        if first := first_given({"max_length": max_length is not None, **template}):
+        if first := first_option_given({"max_length": max_length is not None, **template}):
             raise UsageError(f"{first} needs --model, whose tokenizer counts")
         return None
     renderer = open_renderer(model, task, trust_remote_code=trust_remote_code, **template)
@@ -146,11 +151,11 @@ def chosen_measure(
 def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:
     """A line on a file, one on each note and one on its mixed shapes, and one on each class of problems in it."""
     formats = ", ".join(f"{count} {name}" for name, count in findings.formats.items()) or "none readable"
-    wrong = counted(len(findings.problems), "problem") if findings.problems else "no problems"
+    wrong = pluralize(len(findings.problems), "problem") if findings.problems else "no problems"
     lines = [f"{findings.path}: {findings.rows} rows ({formats}), {findings.replies} with a reply: {wrong}"]
     lines += [f"  note: {note}" for note in findings.notes]
-    if len(findings.shapes) > 1:
-        lines.append("  mixed shapes: " + ", ".join(f"{name} from line {line}" for name, line in findings.shapes.items()))
+    if len(findings.first_lines) > 1:
+        lines.append("  mixed shapes: " + ", ".join(f"{name} from line {line}" for name, line in findings.first_lines.items()))
     for kind, count in findings.counts.items():
         first = next(line_of(problem.source) for problem in findings.problems if problem.kind == kind)
         lines.append(f"  {policies[kind]} {count} {kind}" + (f", first at line {first}" if first else ""))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
+from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_file
-from sftchat.cli.data.options import overwrite_option, place, quiet_option
+from sftchat.cli.data.options import output_name, overwrite_option, quiet_option
 from sftchat.cli.rows import rows_options
-from sftchat.data.formats import FORMATS, as_rows, read_examples
-from sftchat.data.notes import Notes
-from sftchat.data.row_options import RowOptions
-from sftchat.data.transcripts import TRANSCRIPTS, read_back, written_out
-from sftchat.data.write import check_target, write_rows
+from sftchat.data.formats import FORMATS, read_examples, to_rows
+from sftchat.data.row_options import ReadingNotes, RowOptions
+from sftchat.data.transcripts import TRANSCRIPT_STYLES, from_transcript, to_transcript
+from sftchat.data.write import write_rows
 from sftchat.errors import UsageError
 
 
@@ -19,11 +19,11 @@ from sftchat.errors import UsageError
 @click.argument("source", metavar="IN", shell_complete=complete_file)
 @click.argument("output", metavar="OUT")
 @click.option("--to", "shape", type=click.Choice(FORMATS), required=True, help="Shape of the rows to write.")
-@click.option("--template", type=click.Choice(TRANSCRIPTS), help="How conversations become text, with --to text.")
+@click.option("--template", type=click.Choice(TRANSCRIPT_STYLES), help="How conversations become text, with --to text.")
 @rows_options
 @overwrite_option
 @quiet_option
-def convert(source: str, output: str, shape: str, template: str | None, rows_read: RowOptions, overwrite: bool, quiet: bool) -> None:
+def convert(source: str, output: str, shape: str, template: str | None, row_options: RowOptions, overwrite: bool, quiet: bool) -> None:
     """Write the rows of IN to OUT in another shape; - is stdin or stdout.
 
     The shape of IN is recognised row by row; texts that are conversations (ChatML, ### Instruction:, User:) become turns again. A row that
@@ -36,15 +36,15 @@ def convert(source: str, output: str, shape: str, template: str | None, rows_rea
     """
     if template is not None and shape != "text":
         raise UsageError(f"--template writes conversations as text, which --to {shape} does not; leave it out")
-    check_target(output, overwrite=overwrite)
-    notes = Notes()
-    examples = read_examples(source, rows_read, notes)
+    check_output_file(output, overwrite=overwrite)
+    notes = ReadingNotes()
+    examples = read_examples(source, row_options, notes)
     if shape != "text":
-        examples = map(read_back, examples)
+        examples = map(from_transcript, examples)
     elif template is not None:
-        examples = (written_out(example, template) for example in examples)
-    written = write_rows(output, as_rows(examples, shape), overwrite=overwrite)
+        examples = (to_transcript(example, template) for example in examples)
+    written = write_rows(output, to_rows(examples, shape), overwrite=overwrite)
     if not quiet:
-        for change in notes.changes_told():
+        for change in notes.change_lines():
             click.echo(f"note: {change}", err=True)
-        click.echo(f"wrote {written} rows as {shape} to {place(output)}", err=True)
+        click.echo(f"wrote {written} rows as {shape} to {output_name(output)}", err=True)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.data.asking import Asking, asking_options, no_rows, read_prompts, told
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
-from sftchat.cli.sampling import chosen_sampling
-from sftchat.cli.shared import Session
-from sftchat.data.formats import FORMATS, as_rows
+from sftchat.cli.data.synthesis import SynthesisRun, no_rows_error, read_prompts, report_outcome, synthesis_options
+from sftchat.cli.shared import Session, chosen_sampling
+from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.write import write_rows
 from sftchat.errors import DataError
 from sftchat.text import strip_thinking
@@ -24,16 +23,16 @@ from sftchat.types import Message
 
 if TYPE_CHECKING:
     from sftchat.data.row_options import RowOptions
-    from sftchat.data.sampling import Samples
+    from sftchat.data.samples import SampleFile
     from sftchat.types import Example
 
-MOST_TOKENS = 1024
+DEFAULT_MAX_NEW_TOKENS = 1024
 """Tokens of a reply unless the user says otherwise: teachers speak longer than tasks ask for."""
 
 
 @click.command("distill", short_help="a stronger model's replies as rows")
 @click.argument("model", shell_complete=complete_model)
-@asking_options
+@synthesis_options
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="Generate as this task does when it is scored.")
 @click.option("--system", default="", metavar="TEXT", help="System prompt for MODEL alone; the rows do without it.")
 @click.option("--strip-thinking", is_flag=True, help="Leave out what MODEL thinks, which rows have in <think>…</think>.")
@@ -49,7 +48,7 @@ def distill(
     prompts: str,
     output: str,
     limit: int | None,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     samples: str | None,
     fresh: bool,
     task: str | None,
@@ -71,29 +70,29 @@ def distill(
     sftchat data distill run --prompts train.jsonl -o taught.jsonl --system "Answer in one line." --limit 100
     """
     session: Session = ctx.obj
-    chosen = session.registry.task(task) if task else None
-    if options["max_new_tokens"] is None and chosen is None:
-        options["max_new_tokens"] = MOST_TOKENS
-    sampling = chosen_sampling(chosen, options)
-    engine = {**options, "preferred": chosen.template} if chosen is not None else options
-    asking = Asking(session, model, engine, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet)
+    chosen_task = session.registry.task(task) if task else None
+    if options["max_new_tokens"] is None and chosen_task is None:
+        options["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS
+    sampling = chosen_sampling(chosen_task, options)
+    engine = {**options, "preferred": chosen_task.template} if chosen_task is not None else options
+    asking = SynthesisRun(session, model, engine, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet)
     asking.check()
-    examples = read_prompts(prompts, limit, _with_prompts, rows_read)
-    asked = [_instructed(example, system) for example in examples]
-    said, failures = asking.ask(asked, 1, sampling)
-    fates: Counter[str] = Counter()
-    rows = list(_taught(examples, asked, said, strip_thinking, fates))
-    counts = {"prompts": len(examples), **{fate: fates[fate] for fate in ("kept", "cut-off", "empty", "unanswered")}}
-    words = ", ".join(f"{count} {fate}" for fate, count in fates.items())
+    examples = read_prompts(prompts, limit, _require_prompts, row_options)
+    requests = [_with_system_prompt(example, system) for example in examples]
+    sample_file, failures = asking.ask(requests, 1, sampling)
+    outcome_counts: Counter[str] = Counter()
+    rows = list(_distilled_rows(examples, requests, sample_file, strip_thinking, outcome_counts))
+    counts = {"prompts": len(examples), **{outcome: outcome_counts[outcome] for outcome in ("kept", "cut-off", "empty", "unanswered")}}
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in outcome_counts.items())
     if not rows:
-        raise no_rows(asking, prompts, len(examples), words, failures)
-    write_rows(output, as_rows(rows, shape), overwrite=overwrite)
-    settings = {**(said.settings or {}), "task": task, "system": system, "strip_thinking": strip_thinking, "limit": limit}
+        raise no_rows_error(asking, prompts, len(examples), summary, failures)
+    write_rows(output, to_rows(rows, shape), overwrite=overwrite)
+    settings = {**(sample_file.settings or {}), "task": task, "system": system, "strip_thinking": strip_thinking, "limit": limit}
     write_provenance(output, "data distill", [prompts, str(asking.samples_file)], settings, counts)
-    ctx.exit(told(counts, words, output, failures, as_json=as_json, quiet=quiet))
+    ctx.exit(report_outcome(counts, summary, output, failures, as_json=as_json, quiet=quiet))
 
 
-def _with_prompts(examples: Iterable[Example]) -> Iterator[Example]:
+def _require_prompts(examples: Iterable[Example]) -> Iterator[Example]:
     """Refuse rows that ask nothing."""
     for example in examples:
         if not example.messages:
@@ -101,7 +100,7 @@ def _with_prompts(examples: Iterable[Example]) -> Iterator[Example]:
         yield example
 
 
-def _instructed(example: Example, system: str) -> Example:
+def _with_system_prompt(example: Example, system: str) -> Example:
     """The prompt as the teacher gets it."""
     if not system:
         return example
@@ -110,19 +109,21 @@ def _instructed(example: Example, system: str) -> Example:
     return replace(example, messages=(Message(role="system", content=system), *example.messages))
 
 
-def _taught(examples: list[Example], asked: list[Example], said: Samples, strip: bool, fates: Counter[str]) -> Iterator[Example]:
+def _distilled_rows(
+    examples: list[Example], requests: list[Example], sample_file: SampleFile, strip: bool, outcome_counts: Counter[str]
+) -> Iterator[Example]:
     """Every prompt with the teacher's reply as its gold, counting what becomes of each."""
-    for example, question in zip(examples, asked, strict=True):
-        replies = said.of(question.messages)
+    for example, request in zip(examples, requests, strict=True):
+        replies = sample_file.replies_to(request.messages)
         text = strip_thinking(replies[0].text).strip() if replies and strip else replies[0].text if replies else ""
         if text.strip() and not strip and replies[0].thoughts:  # a server keeps apart what other models say in tags
             text = f"<think>\n{replies[0].thoughts}\n</think>\n\n{text}"
         if not replies:
-            fates["unanswered"] += 1
+            outcome_counts["unanswered"] += 1
         elif replies[0].finish_reason != "stop":
-            fates["cut-off"] += 1
+            outcome_counts["cut-off"] += 1
         elif not text.strip():
-            fates["empty"] += 1
+            outcome_counts["empty"] += 1
         else:
-            fates["kept"] += 1
+            outcome_counts["kept"] += 1
             yield replace(example, gold=text)

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, template_options
-from sftchat.data.check import clean
-from sftchat.data.filter import Removed, Rule, Selection, removed
+from sftchat.data.check import remaining_rows
+from sftchat.data.filter import FilterOptions, RemovedRow, Rule, find_removed
 from sftchat.data.formats import read_examples
 from sftchat.data.read import line_of
 from sftchat.data.row_options import RowOptions
-from sftchat.data.write import check_target, write_rows
+from sftchat.data.write import write_rows
 from sftchat.errors import DataError, UsageError
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 if TYPE_CHECKING:
     from sftchat.task import Task
@@ -69,7 +70,7 @@ def filter_rows(
     seed: int,
     list_file: str | None,
     as_json: bool,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     overwrite: bool,
     quiet: bool,
     **lengths: Any,
@@ -88,49 +89,49 @@ def filter_rows(
     if source == "-" or output == "-":
         raise UsageError("filter reads IN twice and writes a sidecar beside OUT; give files")
     for target in filter(None, (output, list_file)):
-        check_target(target, overwrite=overwrite)
-    found = session.registry.task(task) if task else None
-    rules = {**_task_rule(found), **_length_rules(found, **lengths), **_score_rule(found, samples, min_score, max_score)}
-    rows, gone = removed(read_examples(source, rows_read), Selection(rules, near, keep, seed))
-    if len(gone) == rows:
-        raise DataError(f"no row is left of {rows}: {_counts(gone)}; nothing is written", source)
+        check_output_file(target, overwrite=overwrite)
+    chosen_task = session.registry.task(task) if task else None
+    rules = {**_task_rule(chosen_task), **_length_rules(chosen_task, **lengths), **_score_rule(chosen_task, samples, min_score, max_score)}
+    rows, removed = find_removed(read_examples(source, row_options), FilterOptions(rules, near, keep, seed))
+    if len(removed) == rows:
+        raise DataError(f"no row is left of {rows}: {_counts(removed)}; nothing is written", source)
     if list_file is not None:
-        write_rows(list_file, _listed(source, gone), overwrite=overwrite)
-    kept = write_rows(output, clean(source, frozenset(row.source for row in gone)), overwrite=overwrite)
-    counts = {"rows": rows, "kept": kept, **Counter(row.reason for row in gone)}
-    given = {
+        write_rows(list_file, _removed_rows(source, removed), overwrite=overwrite)
+    kept_count = write_rows(output, remaining_rows(source, frozenset(row.source for row in removed)), overwrite=overwrite)
+    counts = {"rows": rows, "kept": kept_count, **Counter(row.reason for row in removed)}
+    settings = {
         "near": near,
         "task": task,
         "min_score": min_score,
         "max_score": max_score,
         "keep": keep,
         "seed": seed,
-        **({"rows": rows_read.given} if rows_read.given else {}),
+        **({"rows": row_options.non_default} if row_options.non_default else {}),
         **lengths,
     }
-    write_provenance(output, "data filter", [source, *filter(None, [samples])], given, counts)
+    write_provenance(output, "data filter", [source, *filter(None, [samples])], settings, counts)
     if as_json:
         click.echo(json.dumps(counts))
     if not quiet:
-        click.echo(f"kept {kept} of {counted(rows, 'row')} in {output}", err=True)
-        for reason, count in Counter(row.reason for row in gone).most_common():
-            example = next(row for row in gone if row.reason == reason)
+        click.echo(f"kept {kept_count} of {pluralize(rows, 'row')} in {output}", err=True)
+        for reason, count in Counter(row.reason for row in removed).most_common():
+            example = next(row for row in removed if row.reason == reason)
             click.echo(f"  {count} {reason}, first at line {line_of(example.source)}: {example.message}", err=True)
 
 
-def _counts(gone: Sequence[Removed]) -> str:
+def _counts(removed: Sequence[RemovedRow]) -> str:
     """How many went by which reason, in words."""
-    return ", ".join(f"{count} {reason}" for reason, count in Counter(row.reason for row in gone).most_common())
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(row.reason for row in removed).most_common())
 
 
-def _listed(source: str, gone: Sequence[Removed]) -> Any:
+def _removed_rows(source: str, removed: Sequence[RemovedRow]) -> Any:
     """The rows that went, each with its reason beside it, in the order of the file."""
     from sftchat.data.read import read_rows
 
-    reasons = {row.source: row for row in gone}
-    for where, row in read_rows(source):
-        if where in reasons:
-            yield {"source": where, "reason": reasons[where].reason, "message": reasons[where].message, "row": row}
+    reasons = {row.source: row for row in removed}
+    for position, row in read_rows(source):
+        if position in reasons:
+            yield {"source": position, "reason": reasons[position].reason, "message": reasons[position].message, "row": row}
 
 
 def _task_rule(task: Task | None) -> dict[str, Rule]:
@@ -158,24 +159,24 @@ def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | 
     return {"length": rule} if measure is not None or min_chars is not None or max_chars is not None else {}
 
 
-def _score_rule(task: Task | None, samples: str | None, least: float | None, most: float | None) -> dict[str, Rule]:
+def _score_rule(task: Task | None, samples: str | None, min_score: float | None, max_score: float | None) -> dict[str, Rule]:
     """Bounds on the task's score."""
-    if least is None and most is None:
+    if min_score is None and max_score is None:
         if samples is not None:
             raise UsageError("--samples is what --min-score and --max-score go by; give one of them")
         return {}
     if task is None:
-        raise UsageError(f"{'--min-score' if least is not None else '--max-score'} needs --task, which scores")
-    if least is not None and most is not None and least > most:
-        raise UsageError(f"--min-score is {least:g} and --max-score {most:g}: no row could stay")
+        raise UsageError(f"{'--min-score' if min_score is not None else '--max-score'} needs --task, which scores")
+    if min_score is not None and max_score is not None and min_score > max_score:
+        raise UsageError(f"--min-score is {min_score:g} and --max-score {max_score:g}: no row could stay")
     score = _scorer(task, samples)
 
     def rule(example: Example) -> str:
         """Say which bound a row breaks."""
         value = score(example)
-        if least is not None and value < least:
-            return f"score {value:.3f}, below {least:g}"
-        return f"score {value:.3f}, above {most:g}" if most is not None and value > most else ""
+        if min_score is not None and value < min_score:
+            return f"score {value:.3f}, below {min_score:g}"
+        return f"score {value:.3f}, above {max_score:g}" if max_score is not None and value > max_score else ""
 
     return {"score": rule}
 
@@ -184,9 +185,9 @@ def _scorer(task: Task, samples: str | None) -> Callable[[Example], float]:
     """The score of a row: what a model's samples are worth in the mean, else what its own reply is worth against itself."""
     from pathlib import Path
 
-    from sftchat.data.best_of import worth
-    from sftchat.data.sampling import Samples
+    from sftchat.data.best_of import mean_reward
+    from sftchat.data.samples import SampleFile
 
     if samples is not None and not Path(samples).is_file():
         raise UsageError(f"--samples '{samples}' is no file; 'sftchat data best-of' writes one beside its output")
-    return partial(worth, task, None if samples is None else Samples(Path(samples)))
+    return partial(mean_reward, task, None if samples is None else SampleFile(Path(samples)))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
+from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_task
-from sftchat.cli.data.options import overwrite_option, place, quiet_option, watched
+from sftchat.cli.data.options import output_name, overwrite_option, quiet_option
+from sftchat.cli.progress import with_progress
 from sftchat.cli.shared import Session
-from sftchat.data.formats import FORMATS, as_rows
+from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.generate import generate_examples, generator_options, parse_options
-from sftchat.data.write import check_target, write_rows
+from sftchat.data.write import write_rows
 
 
 @click.command(short_help="rows from a task's generator")
@@ -34,13 +36,13 @@ def generate(
     sftchat data generate relation -n 3 -o - --format alpaca
     sftchat data generate relation -n 200 --seed 1 -o gold.jsonl --format evalset
     """
-    found = session.registry.task(task)
-    options = parse_options(found, pairs)
-    check_target(output, overwrite=overwrite)
-    examples = generate_examples(found, count, seed, options)
-    rows = as_rows(watched(examples, count, hidden=quiet or output == "-"), shape or found.row_format)
-    written = write_rows(output, rows, overwrite=overwrite)
+    chosen_task = session.registry.task(task)
+    options = parse_options(chosen_task, pairs)
+    check_output_file(output, overwrite=overwrite)
+    examples = generate_examples(chosen_task, count, seed, options)
+    rows = to_rows(with_progress(examples, count, hidden=quiet or output == "-"), shape or chosen_task.row_format)
+    row_count = write_rows(output, rows, overwrite=overwrite)
     if not quiet:
-        used = {"seed": seed, **generator_options(found), **options}
+        used = {"seed": seed, **generator_options(chosen_task), **options}
         settings = ", ".join(f"{name}={value}" for name, value in used.items())
-        click.echo(f"wrote {written} rows of task {task} to {place(output)} ({settings})", err=True)
+        click.echo(f"wrote {row_count} rows of task {task} to {output_name(output)} ({settings})", err=True)

@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
 import click
-
-from sftchat.cli.progress import PLAIN_INTERVAL
-from sftchat.cli.shared import stderr
-
-T = TypeVar("T")
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def place(output: str) -> str:
+def output_name(output: str) -> str:
     """The output as a reader would call it."""
     return "stdout" if output == "-" else output
-
-
-def watched(items: Iterable[T], total: int, *, title: str = "generating", hidden: bool = False) -> Iterator[T]:
-    """Show how far it is: a bar on a terminal, a line now and then elsewhere."""
-    console = stderr()
-    if hidden:
-        yield from items
-        return
-    if console.is_terminal:
-        from sftchat._util.consoles import bars
-
-        with bars(console=console, transient=True) as shown:
-            yield from shown.track(items, total=total, description=title)
-        return
-    said = time.monotonic()
-    for number, item in enumerate(items, 1):
-        yield item
-        if time.monotonic() - said >= PLAIN_INTERVAL:
-            said = time.monotonic()
-            console.print(f"{title} {number}/{total}", soft_wrap=True)

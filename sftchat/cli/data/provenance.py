@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-def provenance_of(output: str) -> Path:
+def provenance_path(output: str) -> Path:
     """The name of the file beside an output."""
     return Path(f"{output}.provenance.json")
 
@@ -26,7 +26,7 @@ def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings:
         counts: Rows by what became of them.
     """
     import sftchat
-    from sftchat.data.write import replace_file
+    from sftchat._util.files import write_atomically, write_error
 
     facts = {
         "made_by": made_by,
@@ -37,7 +37,11 @@ def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings:
         "counts": counts,
         "output": {"file": output, "sha256": _hash(output)},
     }
-    replace_file(provenance_of(output), json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+    path = provenance_path(output)
+    try:
+        write_atomically(path, json.dumps(facts, ensure_ascii=False, indent=2) + "\n", "strict")
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def _hash(name: str) -> str | None:

@@ -11,7 +11,7 @@ import click
 from sftchat.chat.safe_text import escape_controls
 from sftchat.cli.completing import complete_file, complete_model
 from sftchat.cli.data.options import json_option, quiet_option
-from sftchat.cli.data.tokens import first_given, open_renderer, pieces, rendered
+from sftchat.cli.data.tokens import first_option_given, open_renderer, render_example, trained_pieces
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import json_text, stdout, template_options
 from sftchat.data.formats import read_examples
@@ -44,7 +44,7 @@ def show(
     model: str | None,
     trust_remote_code: bool,
     as_json: bool,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     quiet: bool,
     **template: Any,
 ) -> None:
@@ -57,9 +57,9 @@ def show(
     sftchat data show train.jsonl -n 1 --json
     sftchat data show train.jsonl -n 2 --model sftchat:nano
     """
-    if model is None and (first := first_given(template)):
-        raise UsageError(f"{first} needs --model, whose tokenizer it is rendered for")
-    examples = list(islice(read_examples(file, rows_read), count))
+    if model is None and (option := first_option_given(template)):
+        raise UsageError(f"{option} needs --model, whose tokenizer it is rendered for")
+    examples = list(islice(read_examples(file, row_options), count))
     if model is not None:
         _show_tokens(examples, open_renderer(model, None, trust_remote_code=trust_remote_code, **template), as_json, quiet)
         return
@@ -75,7 +75,7 @@ def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, qui
     """Print rows as what a model reads and what it learns to write."""
     from sftchat.templates.renderer import Rendered
 
-    rows = [(example.source, row) for example in examples for row in rendered(renderer, example) or (Rendered((), ()),)]
+    rows = [(example.source, row) for example in examples for row in render_example(renderer, example) or (Rendered((), ()),)]
     if as_json:
         objects = [{"source": source, "ids": row.ids, "labels": row.labels} for source, row in rows]
         click.echo(json_text(objects, indent=None))
@@ -85,12 +85,12 @@ def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, qui
     console = stdout()
     for source, row in rows:
         console.print(Text(f"{source}: {len(row.ids)} tokens, {row.trained} of them trained", style="bold"))
-        shown = Text()
-        for piece, is_trained in pieces(renderer, row.ids, row.labels):
-            plain = escape_controls(piece)
-            marked = f"〖{plain}〗" if is_trained and (console.no_color or not console.is_terminal) else plain
-            shown.append(marked, style="bold green" if is_trained else "dim")
-        console.print(shown, soft_wrap=True)
+        text = Text()
+        for piece, is_trained in trained_pieces(renderer, row.ids, row.labels):
+            escaped = escape_controls(piece)
+            marked = f"〖{escaped}〗" if is_trained and (console.no_color or not console.is_terminal) else escaped
+            text.append(marked, style="bold green" if is_trained else "dim")
+        console.print(text, soft_wrap=True)
     if not quiet:
         click.echo(f"template {renderer.name}", err=True)
 
@@ -100,25 +100,30 @@ def _print_table(examples: list[Example], console: Console) -> None:
     from rich.table import Table
 
     lines = [line_of(example.source) for example in examples]
-    room = max(console.width - max(map(len, ["line", *lines])) - len("turns") - 9, 20)  # 9: the space between four columns and beside them
+    text_width = max(
+        console.width - max(map(len, ["line", *lines])) - len("turns") - 9, 20
+    )  # 9: the space between four columns and beside them
     table = Table(box=None, padding=(0, 2, 1, 0), pad_edge=False)
     table.add_column("line", justify="right")
     table.add_column("turns", justify="right")
-    table.add_column("prompt", width=room * 3 // 5)
-    table.add_column("gold", width=room - room * 3 // 5)
+    table.add_column("prompt", width=text_width * 3 // 5)
+    table.add_column("gold", width=text_width - text_width * 3 // 5)
     for line, example in zip(lines, examples, strict=True):
         prompt = example.messages[-1]["content"] if example.messages else ""
-        cells = [_excerpt(text, width, console) for text, width in ((prompt, room * 3 // 5), (example.gold or "", room - room * 3 // 5))]
+        cells = [
+            _excerpt(text, width, console)
+            for text, width in ((prompt, text_width * 3 // 5), (example.gold or "", text_width - text_width * 3 // 5))
+        ]
         table.add_row(line, str(len(example.conversation)), *cells)
     console.print(table)
 
 
-def _excerpt(content: str, width: int, console: Console, most: int = 6) -> Text:
+def _excerpt(content: str, width: int, console: Console, max_lines: int = 6) -> Text:
     """The beginning of a text, wrapped to a column and cut to some lines."""
     from rich.text import Text
 
     wrapped = Text(escape_controls(content)).wrap(console, width)
-    cut = Text("\n").join(line for line in wrapped[:most])
-    if len(wrapped) > most:
+    cut = Text("\n").join(line for line in wrapped[:max_lines])
+    if len(wrapped) > max_lines:
         cut.append(" …")
     return cut

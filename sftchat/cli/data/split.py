@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_file
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
@@ -16,9 +17,9 @@ from sftchat.data.formats import to_example
 from sftchat.data.read import read_rows
 from sftchat.data.row_options import RowOptions
 from sftchat.data.split import column_value, split
-from sftchat.data.write import check_target, write_rows
+from sftchat.data.write import write_rows
 from sftchat.errors import DataError, UsageError
-from sftchat.text import counted
+from sftchat.text import pluralize
 
 
 @click.command("split", short_help="rows to train on and rows to test with")
@@ -50,7 +51,7 @@ def split_rows(
     stratify: str | None,
     seed: int,
     as_json: bool,
-    rows_read: RowOptions,
+    row_options: RowOptions,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -71,27 +72,35 @@ def split_rows(
     if len({Path(name).resolve() for name in (source, train, test)}) < 3:
         raise UsageError("IN, TRAIN and TEST must be three files")
     for target in (train, test):
-        check_target(target, overwrite=overwrite)
-    found = list(read_rows(source))
-    examples = [to_example(row, where, rows_read) for where, row in found]
-    groups, strata = ([column_value(row, column, where) for where, row in found] if column else [] for column in (by, stratify))
+        check_output_file(target, overwrite=overwrite)
+    source_rows = list(read_rows(source))
+    examples = [to_example(row, position, row_options) for position, row in source_rows]
+    groups, strata = ([column_value(row, column, position) for position, row in source_rows] if column else [] for column in (by, stratify))
     try:
         chosen = split(examples, amount, seed, groups=groups, strata=strata)
     except DataError as error:
         raise DataError(error.message, source) from None
-    settings = {"test": amount, "by": by, "stratify": stratify, "seed": seed, **({"rows": rows_read.given} if rows_read.given else {})}
+    settings = {
+        "test": amount,
+        "by": by,
+        "stratify": stratify,
+        "seed": seed,
+        **({"rows": row_options.non_default} if row_options.non_default else {}),
+    }
     counts = {
-        "rows": len(found),
-        "train": len(found) - len(chosen.test),
+        "rows": len(source_rows),
+        "train": len(source_rows) - len(chosen.test),
         "test": len(chosen.test),
         "groups": chosen.groups,
         "moved": chosen.moved,
     }
     for target, of_test in ((train, False), (test, True)):
-        write_rows(target, (row for place, (_, row) in enumerate(found) if (place in chosen.test) == of_test), overwrite=overwrite)
+        write_rows(target, (row for place, (_, row) in enumerate(source_rows) if (place in chosen.test) == of_test), overwrite=overwrite)
         write_provenance(target, "data split", [source], settings, counts)
     if as_json:
         click.echo(json.dumps(counts))
     if not quiet:
         moved = f"; {chosen.moved} more were chosen and went to {train}, which has nearly the same prompts" if chosen.moved else ""
-        click.echo(f"{counted(counts['train'], 'row')} in {train}, {counts['test']} in {test}, in {chosen.groups} groups{moved}", err=True)
+        click.echo(
+            f"{pluralize(counts['train'], 'row')} in {train}, {counts['test']} in {test}, in {chosen.groups} groups{moved}", err=True
+        )

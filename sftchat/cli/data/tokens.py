@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sftchat.types import Example
 
 if TYPE_CHECKING:
-    from sftchat.data.check import Measure
+    from sftchat.data.check import TokenCheck
     from sftchat.task import Task
     from sftchat.templates.renderer import Rendered, Renderer
 
@@ -47,29 +47,29 @@ def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = Fa
     return renderer
 
 
-def first_given(options: Mapping[str, Any]) -> str:
+def first_option_given(options: Mapping[str, Any]) -> str:
     """The first of some options, given by their parameter's names, that has a value, as it is typed; empty when none has."""
     typed = {"template_arguments": "template-argument"}
     return next((f"--{typed.get(name, name.replace('_', '-'))}" for name, value in options.items() if value), "")
 
 
-def longest_row(model: str, task: Task | None, given: int | None) -> int:
+def longest_row(model: str, task: Task | None, max_length: int | None) -> int:
     """The most tokens that training takes of a row, with a warning where more was asked for than the model's context holds.
 
     Args:
         model: As for ``open_renderer``.
         task: Whose wish is asked where nothing is given.
-        given: ``--max-length``.
+        max_length: ``--max-length``.
     """
     from sftchat.models.reference import context_length, resolve, within_context
     from sftchat.task import training_defaults
     from sftchat.training.config import TrainingConfig
 
-    wanted = given or (training_defaults(task, "full", 0).max_length if task is not None else None) or TrainingConfig.max_length
-    return within_context(wanted, context_length(resolve(model)), given)
+    requested = max_length or (training_defaults(task, "full", 0).max_length if task is not None else None) or TrainingConfig.max_length
+    return within_context(requested, context_length(resolve(model)), max_length)
 
 
-def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
+def render_example(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
     """The rows that training makes of one: several where the template writes history differently, none where there is nothing to learn.
 
     Raises:
@@ -86,7 +86,7 @@ def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
     return tuple(map(Rendered, rows.ids, rows.labels))
 
 
-def pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
+def trained_pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
     """The text of a row cut where training begins and ceases, and whether each piece is trained; special tokens written out."""
     from sftchat.templates.renderer import IGNORED
 
@@ -94,33 +94,33 @@ def pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Ite
         yield renderer.tokenizer.decode([token for token, _ in group], clean_up_tokenization_spaces=False), trained
 
 
-def measure(renderer: Renderer, most: int) -> Measure:
+def measure(renderer: Renderer, max_length: int) -> TokenCheck:
     """What says of a row that it is too long for a training, or cannot be rendered.
 
     Args:
         renderer: Tokenizer and template.
-        most: Tokens that a row may have.
+        max_length: Tokens that a row may have.
     """
     from sftchat.templates.renderer import IGNORED, TemplateError
 
     def problems(example: Example) -> Iterator[tuple[str, str]]:
         """Render a row and count."""
         try:
-            rows = rendered(renderer, example)
+            rows = render_example(renderer, example)
         except TemplateError as error:
             yield "template", str(error).removeprefix(f"{example.source}: ")  # a problem has its source already
             return
         longest = max(rows, key=lambda row: len(row.ids), default=None)
-        if longest is None or len(longest.ids) <= most:
+        if longest is None or len(longest.ids) <= max_length:
             return
         ids, labels = longest.ids, longest.labels
         trained = [place for place, label in enumerate(labels, 1) if label != IGNORED]
-        if trained[0] > most:
+        if trained[0] > max_length:
             lost = "cut there, nothing of its reply would be left"
-        elif trained[-1] > most:
+        elif trained[-1] > max_length:
             lost = "cut there, it would lose the stop token of its reply, and teach never to stop"
         else:
             lost = "training leaves it out"
-        yield "length", f"the row has {len(ids)} tokens, {len(ids) - most} over --max-length {most}; {lost}"
+        yield "length", f"the row has {len(ids)} tokens, {len(ids) - max_length} over --max-length {max_length}; {lost}"
 
     return problems

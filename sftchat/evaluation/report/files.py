@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftchat._util.files import made_folder
+from sftchat._util.files import create_folder, write_atomically
 from sftchat._util.output import write_workflow_command
 from sftchat.errors import UsageError
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.replies import UNPAIRED, write_atomically
+from sftchat.evaluation.replies import UNPAIRED
 from sftchat.evaluation.report.view import Report
 
 PAGE = "report.html"
@@ -58,7 +58,7 @@ class ReportFiles:
                 if first != option:
                     raise UsageError(f"{first} and {option} are both '{path}'; give each a file of its own")
                 try:
-                    stack.enter_context(made_folder(path.parent))
+                    stack.enter_context(create_folder(path.parent))
                 except OSError as error:
                     raise UsageError(f"cannot make the folder of {option} '{path}': {error.strerror}") from error
                 if not os.access(path if path.exists() else path.parent, os.W_OK):

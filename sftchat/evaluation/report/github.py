@@ -13,7 +13,7 @@ from typing import Literal
 
 from sftchat.evaluation.gate import Verdict
 from sftchat.evaluation.report.view import Report, error_classes
-from sftchat.text import printable_lines
+from sftchat.text import sanitize_lines
 
 Level = Literal["error", "warning"]
 ITEMS = 9
@@ -50,7 +50,7 @@ def _command(level: Level, message: str, **properties: str) -> str:
 
 def _data(text: str) -> str:
     """Escape a message; characters that could control a terminal are replaced."""
-    return printable_lines(text, kept="\t\r").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return sanitize_lines(text, allowed="\t\r").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -42,7 +42,7 @@ from sftchat.evaluation.report.view import (
     slice_metrics,
 )
 from sftchat.evaluation.results import Comparison, ModelResult
-from sftchat.text import printable_json, printable_lines
+from sftchat.text import sanitize_json, sanitize_lines
 from sftchat.types import Message
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def to_html(report: Report, verdict: Verdict) -> str:
         payload=payload,
         left_out=left_out,
     )
-    return printable_lines(page)  # on the whole page, so that no field is missed; the items are escaped already
+    return sanitize_lines(page)  # on the whole page, so that no field is missed; the items are escaped already
 
 
 @cache
@@ -362,7 +362,7 @@ def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence
             rows.append([places[which][example.id], item.change, reply_text(item.new), error_classes(item.new), int(item.differs)])
         baseline = None if comparison is None else comparison.baseline.model
         results.append({"model": result.model, "baseline": baseline, "name": result.evalset.name, "evalset": which, "rows": rows})
-    document = printable_json(json.dumps({"evalsets": sets, "results": results}, ensure_ascii=False, separators=(",", ":")))
+    document = sanitize_json(json.dumps({"evalsets": sets, "results": results}, ensure_ascii=False, separators=(",", ":")))
     left_out = sum(max(0, len(items) - room) for items in found)
     # a "<" could end the script element or begin a comment in it: https://html.spec.whatwg.org/#restrictions-for-contents-of-script-elements
     return document.replace("<", "\\u003c"), left_out

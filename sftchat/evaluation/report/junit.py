@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from sftchat.evaluation.gate import Ruling, Verdict
 from sftchat.evaluation.report.view import ItemHistory, Report, comparison_of, error_classes, item_histories, reply_text
-from sftchat.text import printable_lines
+from sftchat.text import sanitize_lines
 
 Outcome = Literal["failure", "error", "skipped"]
 _VERDICTS: dict[Ruling, Outcome] = {"fail": "failure", "inconclusive": "skipped", "not comparable": "error", "could not judge": "error"}
@@ -134,7 +134,7 @@ def _counts(cases: Sequence[Case]) -> str:
 
 def _legal(text: str) -> str:
     """Replace what XML 1.0 cannot contain (https://www.w3.org/TR/xml/#charsets) and what could control or reorder the display."""
-    return printable_lines(text, kept="\t\r")
+    return sanitize_lines(text, allowed="\t\r")
 
 
 def _text(text: str) -> str:

@@ -28,7 +28,7 @@ from sftchat.evaluation.report.view import (
 )
 from sftchat.evaluation.results import Comparison, ModelResult
 from sftchat.evaluation.scored import Item
-from sftchat.text import printable_lines
+from sftchat.text import sanitize_lines
 
 SUMMARY_BYTES = 1024 * 1024
 """Maximum size of a step summary; GitHub shows nothing of a longer one
@@ -87,7 +87,7 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
 
 def escaped(text: str) -> str:
     """Return text on one line, with all Markdown and HTML syntax escaped."""
-    shown = printable_lines(text.replace("\r\n", "\n").strip("\n"), kept="")
+    shown = sanitize_lines(text.replace("\r\n", "\n").strip("\n"), allowed="")
     return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", shown).replace("\n", "<br>")
 
 

@@ -26,7 +26,7 @@ from sftchat.evaluation.report.view import (
 )
 from sftchat.evaluation.results import Comparison, Judgement, MetricDifference, ModelResult, Ranked
 from sftchat.evaluation.scored import Item
-from sftchat.text import counted, printable
+from sftchat.text import pluralize, printable
 
 EXAMPLES = 5
 """Maximum number of changed items shown of each kind; ``report.json`` lists all."""
@@ -49,7 +49,7 @@ def parts(report: Report) -> Iterator[RenderableType]:
         comparisons = [one for one in report.comparisons if (one.candidate.task, one.candidate.evalset) == (task, evalset)]
         first = results[0]
         asked = len(first.items) + len(first.failures)
-        size = counted(asked, "item") if asked >= evalset.size else f"{asked} of {counted(evalset.size, 'item')}"
+        size = pluralize(asked, "item") if asked >= evalset.size else f"{asked} of {pluralize(evalset.size, 'item')}"
         yield Text.assemble((task or report.task, "bold"), f" on {evalset.name}, {size}")
         if len(results) > 1:
             ranking = next((found for found in report.rankings if found[0].result in results), ())

@@ -14,7 +14,7 @@ from sftchat.errors import listed
 from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POINT, TOLERANCE
 from sftchat.evaluation.results import LEVEL, Comparison, GateResult, MetricDifference, ModelResult, Ranked
 from sftchat.evaluation.scored import Failure, Item, Outcome
-from sftchat.text import printable_json
+from sftchat.text import sanitize_json
 from sftchat.types import Example, SamplingParams
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Report:
     def to_json(self) -> str:
         """Return the report as JSON with sorted keys and a final newline; the same inputs give the same bytes.
 
-        Control characters and characters that reorder or hide text are escaped, see ``sftchat.text.printable_json``.
+        Control characters and characters that reorder or hide text are escaped, see ``sftchat.text.sanitize_json``.
         """
         document = {
             "schema_version": SCHEMA_VERSION,
@@ -88,7 +88,7 @@ class Report:
             "remarks": list(self.remarks),
             "rankings": [[ranked.as_json() for ranked in ranking] for ranking in self.rankings],
         }
-        return printable_json(json.dumps(_rounded(document), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)) + "\n"
+        return sanitize_json(json.dumps(_rounded(document), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)) + "\n"
 
 
 def _rounded(value: Any) -> Any:

@@ -40,14 +40,14 @@ from sftchat.inference.openai.protocol import (
     reply_end,
 )
 from sftchat.inference.openai.reply import StreamedReply
-from sftchat.inference.openai.server import KEYS, Answer, Server, check_model, server_and_model
+from sftchat.inference.openai.server import KEYS, Server, ServerResponse, check_model, server_and_model
 from sftchat.types import Choice
 
 IDLE_CHUNK_SECONDS = 0.1
 """Seconds without data after which the caller gets an empty chunk, so that it can cancel while the server is busy."""
 DRAIN_SECONDS = 1.0
 """Seconds to read the end of a stream after its last event; only a fully read connection can be reused."""
-EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+EVENT_STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8"}
 """Headers of a decompressed stream; event streams are always UTF-8, whatever the server's header says."""
 EVENT_TYPES = ("text/event-stream", "text/plain", "application/octet-stream", "")
 """Content types of event streams: the standard one, and those that some servers and proxies send instead."""
@@ -142,12 +142,8 @@ class EndpointEngine:
             raise UsageError("there is nothing to judge: give the text of a reply")
         return score_text(self._ask, request, self.model, reply, alternatives, template_arguments=self._template_arguments)
 
-    def _ask(self, path: str, body: Mapping[str, Any], tokens: int) -> Answer:
-        """Send a request that is not streamed, adapted to what the server refuses.
-
-        Raises:
-            EngineError: When there is no response.
-        """
+    def _ask(self, path: str, body: Mapping[str, Any], tokens: int) -> ServerResponse:
+        """Send a request that is not streamed, adapted to what the server refuses; raises ``EngineError``."""
         while True:
             full_body = adapt({**body, **self._extra_body, "stream": False}, self._learned.get(body["model"], ()))
             try:
@@ -159,7 +155,6 @@ class EndpointEngine:
                 return replace(answer, error=self._server.error_of(answer) if answer.status != 200 else "")
 
     async def _serve(self, orders: asyncio.Queue[Request], emit: Emit) -> None:
-        """Process queued requests until cancelled."""
         limit = AdaptiveConcurrencyLimit(self._concurrency)
         async with self._server.client() as client, create_task_group() as group:
             while True:
@@ -200,11 +195,7 @@ class EndpointEngine:
             emit(Chunk(request.id, finish_reason="error", error=message))
 
     async def _attempt(self, client: httpx2.AsyncClient, request: Request, emit: Emit) -> AsyncGenerator[Chunk]:
-        """Send a request once and emit its chunks.
-
-        Raises:
-            RequestFailed: When there is no complete reply.
-        """
+        """Send a request once and emit its chunks; raises ``RequestFailed``."""
         path, body = path_and_body(request, self.model, template_arguments=self._template_arguments)
         body = adapt({**body, **self._extra_body}, self._learned.get(body["model"], ()))
         tokens = request.sampling.max_new_tokens
@@ -274,7 +265,7 @@ class EndpointEngine:
         if kind not in EVENT_TYPES:
             raise _no_events(kind)
         async with aclosing(reader.parts(response, limits.of_stream(tokens))) as parts:
-            counted = httpx2.Response(200, headers=EVENTS, content=error_fields(parts), request=response.request)
+            counted = httpx2.Response(200, headers=EVENT_STREAM_HEADERS, content=error_fields(parts), request=response.request)
             done = received = False
             events = aiter(httpx2.EventSource(counted, limits.of_event(tokens)))
             async for event in events:
@@ -293,7 +284,6 @@ class EndpointEngine:
                 raise _no_events(kind)
 
     def _broken(self, error: httpx2.RequestError | LimitExceeded, tokens: int) -> RequestFailed:
-        """Return the error for an interrupted response."""
         if isinstance(error, LimitExceeded):
             return error
         if isinstance(error, httpx2.SSEError):
@@ -308,7 +298,7 @@ class EndpointEngine:
             self._warned.add((kind, model))
             emit(SftchatWarning(warning))
 
-    def _learns(self, answer: Answer, body: Mapping[str, Any], emit: Emit) -> bool:
+    def _learns(self, answer: ServerResponse, body: Mapping[str, Any], emit: Emit) -> bool:
         """Whether to adapt the request after a refusal; a new adaptation is stored for the model and reported once."""
         if answer.status not in (*REFUSAL_STATUSES, *OTHER_REFUSAL_STATUSES) or (adaptation := adaptation_to(answer.text, body)) is None:
             return False
@@ -322,7 +312,7 @@ class EndpointEngine:
                 emit(SftchatWarning(f"model '{model}' of {self._server.url} {adaptation.message}"))
         return adapt(dict(body), learned) != body
 
-    def _refusal(self, answer: Answer, request: Request, body: Mapping[str, Any], emit: Emit) -> RequestFailed:
+    def _refusal(self, answer: ServerResponse, request: Request, body: Mapping[str, Any], emit: Emit) -> RequestFailed:
         """Return the error for a response with a status other than 200."""
         status, message = answer.status, self._server.error_of(answer)
         if self._learns(answer, body, emit):
@@ -340,44 +330,22 @@ class EndpointEngine:
 
 
 def open_endpoint(
-    address: str,
-    *,
-    concurrency: int = 16,
-    timeout: float = 120.0,
-    request_timeout: float = 600.0,
-    key: str | None = None,
-    transport: httpx2.MockTransport | None = None,
-    retries: Retries | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-    template_arguments: Mapping[str, Any] | None = None,
-) -> EndpointEngine:
+    address: str, *, key: str | None = None, timeout: float = 120.0, request_timeout: float = 600.0,
+    transport: httpx2.MockTransport | None = None, **options: Any,
+) -> EndpointEngine:  # fmt: skip
     """Open a model on a server after checking that both exist.
 
     Args:
         address: ``http://HOST:PORT/v1#MODEL``; the name may be omitted if the server lists exactly one model.
-        concurrency: Maximum number of simultaneous requests, at least 1.
-        timeout: Maximum time without data, in seconds.
-        request_timeout: Maximum total time of one request, in seconds.
-        key: API key; by default from SFTCHAT_API_KEY or OPENAI_API_KEY.
-        transport: HTTP transport that replaces the network; for tests.
-        retries: Retry policy.
-        extra_body: Additional fields of the JSON body, overriding the engine's own.
-        template_arguments: Arguments of the server's chat template, sent as ``chat_template_kwargs``.
+        key: See ``server_and_model``; likewise ``timeout``, ``request_timeout`` and ``transport``.
+        options: See ``EndpointEngine``.
 
     Raises:
         UsageError: When the model has no name, or the server does not serve it.
         ModelError: When the server is unreachable, or refuses the key.
     """
     server, model = server_and_model(address, key=key, timeout=timeout, request_timeout=request_timeout, transport=transport)
-    return EndpointEngine(
-        address,
-        server,
-        check_model(server, model),
-        concurrency=concurrency,
-        retries=retries,
-        extra_body=extra_body,
-        template_arguments=template_arguments,
-    )
+    return EndpointEngine(address, server, check_model(server, model), **options)
 
 
 def _warn(output: Emitted) -> None:
@@ -387,6 +355,5 @@ def _warn(output: Emitted) -> None:
 
 
 def _no_events(kind: str) -> RequestFailed:
-    """Return the error for a response that is not an event stream, or is an empty one."""
     message = f"the answer is '{kind or 'of no type'}' and no event stream; check the address, which mostly ends in /v1"
     return RequestFailed(message, fatal=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,12 +12,12 @@ from sftchat.engine import Request
 from sftchat.errors import EngineError
 from sftchat.inference.openai.logprobs import choice_of, choices_of, logprobs_fields, number, token_of
 from sftchat.inference.openai.protocol import path_and_body
-from sftchat.inference.openai.server import Answer
+from sftchat.inference.openai.server import ServerResponse
 from sftchat.types import UNNUMBERED, Choice, SamplingParams, Token
 
 ONE_TOKEN = SamplingParams(max_new_tokens=1)
 """A server must generate at least one token."""
-Ask = Callable[[str, Mapping[str, Any], int], Answer]
+Ask = Callable[[str, Mapping[str, Any], int], ServerResponse]
 """Posts a body to a path and returns the response; the number is the number of tokens that limits its size."""
 
 
@@ -55,13 +56,13 @@ def score_text(
         length = sum(len(turn["content"]) for turn in request.messages) + len(request.prompt or "") + len(request.reply_prefix)
         answer = ask(path, {**body, **extra}, length)
         if answer.status != 200:
-            raise _lacks(model, feature, answer.error)
+            raise _unsupported(model, feature, answer.error)
         try:
             value = load_json(answer.text, last_wins=True)
         except ValueError:
             value = None
         if not isinstance(value, Mapping):
-            raise _lacks(model, feature, "its answer is no JSON object")
+            raise _unsupported(model, feature, "its answer is no JSON object")
         return value
 
     if request.prompt is not None:
@@ -77,8 +78,7 @@ def score_text(
     return tuple(token.choice for token in with_reply[len(without) :])
 
 
-def _lacks(model: str, what: str, why: str) -> EngineError:
-    """Return the error for a server that cannot score a text."""
+def _unsupported(model: str, what: str, why: str) -> EngineError:
     return EngineError(f"model '{model}': its server does not give the log-probabilities of a given text ({what}): {why}")
 
 
@@ -86,7 +86,7 @@ def _prompt(answer: Mapping[str, Any], alternatives: int, model: str) -> list[_P
     """Return the prompt tokens in vLLM's format: per token the alternatives by id, its own first; null for the very first token."""
     listed = answer.get("prompt_logprobs")
     if not isinstance(listed, list):
-        raise _lacks(model, "prompt_logprobs", "it takes the request and sends none")
+        raise _unsupported(model, "prompt_logprobs", "it takes the request and sends none")
     tokens: list[_PromptToken] = []
     for entry in listed:
         if listed_tokens := _alternatives(entry):
@@ -118,8 +118,10 @@ def _echoed(answer: Mapping[str, Any], before: str, text: str, model: str) -> tu
     offsets = logprobs.get("text_offset") if isinstance(logprobs, Mapping) else None
     texts = logprobs.get("tokens") if isinstance(logprobs, Mapping) else None
     if not isinstance(logprobs, Mapping) or not isinstance(texts, list) or not str((first or {}).get("text", "")).startswith(before + text):
-        raise _lacks(model, "echo", "it takes the request and does not repeat the text")
-    starts: Sequence[int] = offsets if offsets is not None and _are_offsets(offsets, texts) else _starts(texts)
+        raise _unsupported(model, "echo", "it takes the request and does not repeat the text")
+    starts: Sequence[int] = offsets or []
+    if not _fits(offsets, texts) or not all(isinstance(offset, int) for offset in starts):
+        starts = _starts(texts)
     places = [place for place, start in enumerate(starts) if len(before) <= start < len(before) + len(text)]
     columns = [name for name in ("tokens", "token_logprobs", "top_logprobs") if _fits(logprobs.get(name), texts)]
     scored = choices_of({name: [logprobs[name][place] for place in places] for name in columns})
@@ -129,19 +131,9 @@ def _echoed(answer: Mapping[str, Any], before: str, text: str, model: str) -> tu
 
 
 def _fits(value: Any, texts: Sequence[Any]) -> bool:
-    """Whether a value is a list with one entry per token."""
     return isinstance(value, list) and len(value) == len(texts)
-
-
-def _are_offsets(offsets: Any, texts: Sequence[Any]) -> bool:
-    """Whether the offsets are consistent with the texts of the tokens."""
-    return _fits(offsets, texts) and all(isinstance(offset, int) for offset in offsets)
 
 
 def _starts(texts: Sequence[Any]) -> list[int]:
     """Return the offset of each token, computed from the texts."""
-    starts, at = [], 0
-    for text in texts:
-        starts.append(at)
-        at += len(text) if isinstance(text, str) else 0
-    return starts
+    return [0, *itertools.accumulate(len(text) if isinstance(text, str) else 0 for text in texts)][:-1]

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from email.utils import parsedate_to_datetime
 
 import httpx2
@@ -55,7 +55,6 @@ class AdaptiveConcurrencyLimit:
         return self._failures >= MAX_FAILURES
 
     def _resize(self, size: float) -> None:
-        """Change the limit; running requests continue."""
         self._size = min(float(self.maximum), max(1.0, size))
         self.slots.total_tokens = int(self._size)
 
@@ -68,6 +67,7 @@ MAX_HEADER_CHARACTERS = 100
 """Maximum number of characters of a ``Retry-After`` header; longer ones are ignored."""
 
 
+@dataclass(eq=False)
 class RequestFailed(Exception):
     """A request that did not result in a complete reply.
 
@@ -81,25 +81,17 @@ class RequestFailed(Exception):
         resend: Whether the request is resent at once without what the server refused; the attempt is not counted.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        retryable: bool = False,
-        over_limit: bool = False,
-        fatal: bool = False,
-        rate_limited: bool = False,
-        wait: float | None = None,
-        resend: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.retryable = retryable
-        self.over_limit = over_limit
-        self.fatal = fatal
-        self.rate_limited = rate_limited
-        self.wait = wait
-        self.resend = resend
+    message: str
+    _: KW_ONLY
+    retryable: bool = False
+    over_limit: bool = False
+    fatal: bool = False
+    rate_limited: bool = False
+    wait: float | None = None
+    resend: bool = False
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True)
@@ -159,19 +151,15 @@ def retry_after(header: str | None, now: float) -> float | None:
 
 
 KIB, MIB = 1 << 10, 1 << 20
-INFLATED = 128 * KIB
+MIN_INFLATED_BYTES = 128 * KIB
 """Size in bytes above which a part must have been compressed: one network read returns at most half of it."""
 
 
+@dataclass(eq=False)
 class LimitExceeded(RequestFailed):
-    """A response that exceeds a limit; it is not requested again.
+    """A response that exceeds a limit; it is not requested again."""
 
-    Args:
-        message: See ``RequestFailed``.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, over_limit=True)
+    over_limit: bool = field(default=True, kw_only=True)
 
 
 class RequestTimeout(LimitExceeded):
@@ -276,7 +264,7 @@ class LimitedReader:
                     part = await anext(parts, b"")
                 if not part:
                     return
-                if len(part) > INFLATED:
+                if len(part) > MIN_INFLATED_BYTES:
                     await checkpoint()  # little data from the network may decompress to much: let other tasks run, and the caller cancel
                 yield part[: max_bytes - size]
                 size += len(part)

@@ -268,7 +268,6 @@ def number(value: Any) -> float | None:
 
 
 def _entry(entry: Any, redact: Redact) -> Choice | None:
-    """Parse a token of a chat."""
     if (pair := _pair(entry, redact)) is None:
         return None
     top = entry.get("top_logprobs")
@@ -277,7 +276,6 @@ def _entry(entry: Any, redact: Redact) -> Choice | None:
 
 
 def _pair(entry: Any, redact: Redact) -> tuple[Token, float] | None:
-    """Parse a token and its log-probability."""
     if not isinstance(entry, Mapping):
         return None
     token, logprob = token_of(entry.get("token"), entry.get("bytes"), redact), number(entry.get("logprob"))

@@ -239,12 +239,10 @@ class Adaptation:
 
 
 def _without(parameter: str, message: str) -> Adaptation:
-    """Return an adaptation that removes a parameter."""
     return Adaptation(parameter, message, lambda body: body.pop(parameter, None))
 
 
 def _rename_max_tokens(body: Body) -> None:
-    """Replace ``max_tokens`` by ``max_completion_tokens``."""
     if "max_tokens" in body:
         body["max_completion_tokens"] = body.pop("max_tokens")
 
@@ -256,13 +254,11 @@ def _limit_stops(body: Body) -> None:
 
 
 def _remove_logprobs(body: Body) -> None:
-    """Remove the request for log-probabilities."""
     body.pop("logprobs", None)
     body.pop("top_logprobs", None)
 
 
 def _limit_alternatives(body: Body) -> None:
-    """Limit the alternatives to ``COMMON_ALTERNATIVES``."""
     for name in ("logprobs", "top_logprobs"):
         if _number(body.get(name)) > COMMON_ALTERNATIVES:
             body[name] = COMMON_ALTERNATIVES
@@ -274,7 +270,6 @@ def _number(value: Any) -> int:
 
 
 def _system_into_user(body: Body) -> None:
-    """Prepend the system turn to the first user turn."""
     messages = [dict(message) for message in body.get("messages", ())]
     system = "\n\n".join(message["content"] for message in messages if message["role"] in SYSTEM)
     rest = [message for message in messages if message["role"] not in SYSTEM]
@@ -359,7 +354,6 @@ def adapt(body: Body, learned: Collection[Adaptation]) -> Body:
 
 
 def _message_and_parameter(text: str) -> tuple[str, str]:
-    """Return the message of a refusal, and the name of the parameter if given."""
     try:
         answer = load_json(text, last_wins=True)
     except ValueError:

@@ -161,7 +161,6 @@ class StreamedReply:
         return self._tokens.take_rest(self._emitted_position, ended=ended and not self.stopped)
 
     def _chunks(self, parts: list[Part]) -> Iterator[Chunk]:
-        """Convert parts to chunks."""
         for part in parts:
             if part.before:
                 yield Chunk(self._id, self._text.end())

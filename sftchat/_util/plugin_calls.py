@@ -1,0 +1,239 @@
+"""Calls of plugin code: any exception becomes an error of that plugin, and arguments and results are copied in built-in types.
+
+So a plugin cannot end the process, change what the core uses, or pass it objects whose methods run its code.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any, TypeVar, cast
+
+from sftchat.errors import PluginError, SftchatError, class_and_message, raised_at
+from sftchat.types import Example, Message, Reply, Score
+
+T = TypeVar("T")
+Occasion = str | Callable[[], str]
+
+MAX_MESSAGE_LENGTH = 500
+"""Maximum number of characters shown of a plugin's message."""
+_END: Any = object()
+
+
+class Malformed(ValueError):
+    """A plugin's result violates its contract; the message is a predicate, such as ``counts None as 'n'; …``."""
+
+
+def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Occasion = "", may_refuse: bool = False) -> T:
+    """Call a function of a plugin.
+
+    ``SystemExit``, ``GeneratorExit`` and all other exceptions become a ``PluginError``, so that no plugin ends the process or sets its exit code.
+    Only ``KeyboardInterrupt`` is passed on, because it comes from the user. ``sys.stdout`` and ``sys.stderr`` are restored.
+
+    Args:
+        what: The called part of the plugin, such as ``the scorer of task 'sql'``.
+        function: The function. It should also convert the plugin's result to built-in types, because access to it can raise too.
+        args: Its arguments.
+        doing: Purpose of the call, such as ``on item 'i7'``; a function is called only on failure.
+        may_refuse: Whether a ``SftchatError`` from the plugin is passed on unchanged: the plugin may use one to refuse an option or a model.
+
+    Raises:
+        PluginError: Names the plugin's part, the purpose, and the location and class of the exception.
+        SftchatError: Raised by the plugin on purpose, with ``may_refuse``.
+    """
+    streams = sys.stdout, sys.stderr
+    try:
+        return function(*args)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if may_refuse and isinstance(error, SftchatError):
+            raise
+        occasion = doing if isinstance(doing, str) else doing()
+        if isinstance(error, Malformed):
+            raise PluginError(f"{what} {error}{f' ({occasion})' if occasion else ''}") from error
+        message = class_and_message(error)
+        message = message if len(message) <= MAX_MESSAGE_LENGTH else f"{message[:MAX_MESSAGE_LENGTH]}…"
+        raise PluginError(f"{what} failed{f' {occasion}' if occasion else ''}{raised_at(error)}: {message}") from error
+    finally:
+        sys.stdout, sys.stderr = streams  # later messages must reach the user although a plugin replaced the streams
+
+
+def iterate_plugin(what: str, iterable: Iterable[T], *, doing: Occasion = "", may_refuse: bool = False) -> Iterator[T]:
+    """Iterate over a plugin's result, each step run as by ``call_plugin``; closing this iterator closes the plugin's.
+
+    Args:
+        what: See ``call_plugin``.
+        iterable: The plugin's result.
+        doing: See ``call_plugin``.
+        may_refuse: See ``call_plugin``.
+
+    Raises:
+        PluginError: See ``call_plugin``.
+    """
+    iterator: Iterator[T] = call_plugin(what, iter, iterable, doing=doing)
+    try:
+        while (item := call_plugin(what, next, iterator, _END, doing=doing, may_refuse=may_refuse)) is not _END:
+            yield item
+    finally:
+        call_plugin(what, _close, iterator, doing=doing)
+
+
+def _close(iterator: object) -> None:
+    close = getattr(iterator, "close", None)
+    if close is not None:
+        close()
+
+
+MAX_COUNT = 10**308
+"""Largest count: sums are computed as 64-bit floats, and a baseline with a larger number would be unreadable."""
+COUNTS = "counts are finite numbers"
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+def plain_number(value: object) -> int | float:
+    """Convert a count to a built-in number: integers and booleans to ``int``, all others to ``float``.
+
+    Args:
+        value: A number, a boolean, a ``Decimal``, a ``Fraction``, or a scalar of numpy or a similar library.
+
+    Raises:
+        Malformed: When it is not a number, not finite, or larger than ``MAX_COUNT``.
+    """
+    if (type(value) is int or type(value) is float) and -MAX_COUNT <= value <= MAX_COUNT:  # nearly every count; False for NaN
+        return value
+    if getattr(value, "ndim", None) == 0 and callable(item := getattr(value, "item", None)):
+        value = item()
+    number: int | float
+    if isinstance(value, Integral):  # includes bool
+        number = int(value)
+    elif isinstance(value, Real | Decimal) and math.isfinite(value):
+        number = float(value)
+    else:
+        raise Malformed(short_repr(value))
+    if not -MAX_COUNT <= number <= MAX_COUNT:
+        raise Malformed(short_repr(value))
+    return number
+
+
+def plain_text(value: str) -> str:
+    """Convert a string to the built-in class."""
+    return value if type(value) is str else str.__str__(value)
+
+
+def plain_score(score: object) -> Score:
+    """Copy a score with counts and texts in built-in types.
+
+    Args:
+        score: Return value of a scorer.
+
+    Raises:
+        Malformed: When it is not a ``Score``, has no counts or one that is not a finite number, or errors that are not names.
+    """
+    if not isinstance(score, Score):
+        raise Malformed(f"returns {type(score).__name__}, must return sftchat.Score")
+    stats = _counts("stats", score.stats)
+    if not stats:
+        raise Malformed("counts nothing; a metric needs stats")
+    if not isinstance(score.answer, str):
+        raise Malformed(f"gives the answer {short_repr(score.answer)}, must be text")
+    if not isinstance(score.errors, tuple | list) or not all(isinstance(error, str) for error in score.errors):
+        raise Malformed(f"gives the errors {short_repr(score.errors)}, must be a tuple of names")
+    if not isinstance(score.groups, Mapping) or not all(isinstance(name, str) for name in score.groups):
+        raise Malformed(f"gives the groups {short_repr(score.groups)}, must be counts by name")
+    groups = {plain_text(name): _counts(f"group {name!r}", group_stats) for name, group_stats in score.groups.items()}
+    return Score(stats, plain_text(score.answer), tuple(map(plain_text, score.errors)), groups)
+
+
+def _counts(name: str, stats: object) -> dict[str, float]:
+    """Return counts by name."""
+    if not isinstance(stats, Mapping):
+        raise Malformed(f"gives {short_repr(stats)} as {name}, must be counts by name")
+    counts: dict[str, float] = {}
+    for key, count in stats.items():
+        if type(key) is str and type(count) is int and -MAX_COUNT <= count <= MAX_COUNT:  # five times as fast as the general conversion
+            counts[key] = count
+            continue
+        if not isinstance(key, str):
+            raise Malformed(f"counts under the name {short_repr(key)} in {name}; names are text")
+        try:
+            counts[plain_text(key)] = plain_number(count)
+        except Malformed as error:
+            raise Malformed(f"counts {error} as '{key}' of {name}; {COUNTS}") from None
+    return counts
+
+
+def plain_example(example: object) -> Example:
+    """Copy an example; nothing is shared with the original.
+
+    Args:
+        example: From a generator, or about to be passed to a plugin.
+
+    Raises:
+        Malformed: When it is not an example, or a field has another type.
+    """
+    if not isinstance(example, Example):
+        raise Malformed(f"gives a {type(example).__name__}, must give sftchat.Example")
+    messages = tuple(_message(message) for message in example.messages)
+    if example.gold is not None and not isinstance(example.gold, str):
+        raise Malformed(f"gives the gold reply {short_repr(example.gold)}, must be text")
+    if not isinstance(example.id, str) or not isinstance(example.source, str):
+        raise Malformed(f"gives the id {short_repr(example.id)} and the source {short_repr(example.source)}, must be text")
+    if not isinstance(example.metadata, Mapping):
+        raise Malformed(f"gives the metadata {short_repr(example.metadata)}, must be a mapping")
+    return Example(messages, example.gold, example.id, copy_json(dict(example.metadata)), example.source)
+
+
+def _message(message: Any) -> Message:
+    if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+        raise Malformed(f"gives the turn {short_repr(message)}, must have a role and a content that are text")
+    turn: Any = copy_json(dict(message))
+    return cast(Message, turn)
+
+
+def plain_reply(reply: Reply) -> Reply:
+    """Copy a reply."""
+    counts = reply.prompt_tokens, reply.completion_tokens
+    return Reply(reply.text, reply.finish_reason, *counts, reply.thoughts, reply.refused)
+
+
+def copy_json(value: T) -> T:
+    """Deep-copy a JSON value, many times faster than ``copy.deepcopy``, which copies any other object in it."""
+    result: T = _copy_json(value)
+    return result
+
+
+def _copy_json(value: Any) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is dict:
+        return {_copy_json(key): _copy_json(member) for key, member in value.items()}
+    if kind is list or kind is tuple:
+        return kind(map(_copy_json, value))
+    return copy.deepcopy(value)
+
+
+def plain_texts(values: Iterable[object], what: str) -> tuple[str, ...]:
+    """Copy texts that a plugin yields, such as the errors of a row.
+
+    Raises:
+        Malformed: When one is not text, or a single text is given instead of several.
+    """
+    if isinstance(values, str):
+        raise Malformed(f"gives {short_repr(values)}, must give a list of {what}")
+    texts = []
+    for value in values:
+        if not isinstance(value, str):
+            raise Malformed(f"gives {short_repr(value)} among {what}, must be text")
+        texts.append(plain_text(value))
+    return tuple(texts)
+
+
+def short_repr(value: object) -> str:
+    """Return a value's representation for a message, shortened."""
+    return f"{value!r:.60}"
