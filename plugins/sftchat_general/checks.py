@@ -1,4 +1,4 @@
-"""What is wrong with a row of the general task, as far as the row itself can tell."""
+"""Row check of the general task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sftchat_general.scorer import read_constraints
 
 
 def validate_row(example: Example) -> tuple[str, ...]:
-    """Say what is wrong with a row, one short lower-case phrase a fault; empty when nothing is.
+    """Return the problems of a row, each a short lower-case phrase.
 
     Reports a missing or empty gold, an unknown kind, a malformed constraint, and a gold that breaks a constraint of its own row.
     """

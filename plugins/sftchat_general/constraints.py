@@ -1,7 +1,7 @@
-"""What a reply can be held to by a program: constraints as they stand in the metadata of a row.
+"""Constraints on replies, checked by program, as stored in the metadata of a row.
 
-A constraint is an object with the name of its check and that check's parameters, such as ``{"check": "number", "value": 12}``. Every check
-says what is wrong with a reply in one word of ``CONSTRAINT_ERRORS``, or nothing.
+A constraint is an object with the name of its check and that check's parameters, such as ``{"check": "number", "value": 12}``. A check
+returns an error class of ``CONSTRAINT_ERRORS``, or an empty string.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ CONSTRAINT_ERRORS = {
     "wrong_format": "not in the form that was asked for",
     "extra_text": "the right answer with more around it, where nothing else was asked for",
 }
-"""What a check may find."""
+"""Error classes of the checks."""
 
 Constraint = Mapping[str, Any]
 
 
 def violations(constraints: Iterable[Constraint], reply: str, question: str) -> tuple[str, ...]:
-    """The faults of a reply, each once, in the order of the constraints; empty when every one holds.
+    """Return the error classes of a reply, without duplicates, in the order of the constraints.
 
     Args:
-        constraints: Well-formed ones, see ``constraint_problem``.
+        constraints: Valid ones, see ``constraint_problem``.
         reply: Any text.
-        question: The last turn of the user.
+        question: The last user turn.
     """
     faults = (CHECKS[constraint["check"]].fault(reply, constraint, question) for constraint in constraints)
     return tuple(dict.fromkeys(fault for fault in faults if fault))
 
 
 def constraint_problem(constraint: object) -> str:
-    """What is wrong with a constraint as it was written, in a few words; empty when nothing is."""
+    """Return the problem of a constraint; empty when it is valid."""
     if not isinstance(constraint, Mapping):
         return f"constraint {constraint!r} is no object"
     name = constraint.get("check")
@@ -95,7 +95,7 @@ def _sequence(reply: str, constraint: Constraint, question: str) -> str:
 
 
 def _compare(reply_tokens: Sequence[str], items: Sequence[str]) -> str:
-    """Hold tokens to the items they should be."""
+    """Compare tokens with those of the items."""
     expected_tokens = tokens(" ".join(items))
     if list(reply_tokens) == expected_tokens:
         return ""
@@ -186,13 +186,13 @@ def _one_of(*values: str) -> Callable[[object], bool]:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that can be checked.
+    """A kind of constraint.
 
     Attributes:
-        fault: From reply, constraint and question to a fault, or to nothing.
-        description: What it asks of a reply.
-        required: The parameters it needs, each with what tells whether a value will do.
-        optional: The parameters it can do without.
+        fault: Function of reply, constraint and question; returns an error class or an empty string.
+        description: The requirement on a reply.
+        required: Required parameters, each with a test of its value.
+        optional: Optional parameters, likewise.
     """
 
     fault: Callable[[str, Constraint, str], str]
@@ -233,4 +233,4 @@ CHECKS: dict[str, Check] = {
         {"least": _is_count},
     ),
 }
-"""Every check by name."""
+"""All checks by name."""

@@ -1,4 +1,4 @@
-"""What a reply says, read leniently and without a look at the gold: its plain form, its number, its lines and items."""
+"""Lenient parsing of replies, independent of the gold: plain form, number, lines and items."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _LEAD_IN = re.compile(r"\A[^\n]*:\s*(?=\S)")
 
 
 def fold(text: str) -> str:
-    """One case, normal form, no space beside a Chinese character: what is left is what words are looked for in."""
+    """Normalise a text for word search: one case, no space next to a Chinese character."""
     return _BESIDE_HAN.sub("", normalise(text)).casefold()
 
 
 def plain_form(text: str, *, case: bool = False) -> str:
-    """The form in which short answers are compared: as ``fold``, without quotes around or punctuation behind.
+    """Return the form in which short answers are compared: as ``fold``, without surrounding quotes and final punctuation.
 
     Args:
         text: Any text.
-        case: Whether capital letters count.
+        case: Whether case is significant.
     """
     one_line = _BESIDE_HAN.sub("", normalise(text))
     bare = one_line.strip(_QUOTES).rstrip(_END + _QUOTES)
@@ -46,10 +46,10 @@ def plain_form(text: str, *, case: bool = False) -> str:
 
 
 def contains_value(text: str, value: str) -> bool:
-    """Whether a folded text has a value in it: as a word, where it is of Latin letters or digits, and never as the end of a Chinese numeral.
+    """Return whether a folded text contains a value: as a whole word if Latin or digits, and not as the end of a Chinese numeral.
 
     Args:
-        text: As ``fold`` gives it.
+        text: Result of ``fold``.
         value: As written in a constraint.
     """
     needle = fold(value)
@@ -59,14 +59,14 @@ def contains_value(text: str, value: str) -> bool:
 
 
 def parse_number(text: str, question: str) -> Decimal | None:
-    """The number that a reply gives as its answer.
+    """Return the number that a reply gives as its answer.
 
-    That is the number after its last ``=`` or 等于; without one, the last number that the question does not have (in ``12 is 7 plus 5``, the
-    12); else the last number. A reply that is one numeral in words is that number.
+    That is the number after its last ``=`` or 等于; without one, the last number that is not in the question (in ``12 is 7 plus 5``, the
+    12); else the last number. A reply may also be one numeral in words.
 
     Args:
         text: The reply.
-        question: What was asked.
+        question: The question.
     """
     line = _one_line(text)
     results = _RESULT.findall(line)
@@ -83,26 +83,26 @@ def parse_number(text: str, question: str) -> Decimal | None:
 
 
 def is_bare_number(text: str) -> bool:
-    """Whether a reply is a number and nothing else, punctuation and quotes aside."""
+    """Return whether a reply is only a number, apart from punctuation and quotes."""
     bare = plain_form(text)
     return _NUMBER.fullmatch(_one_line(bare)) is not None or bare.replace("-", " ") in _SPELLED or _parse_chinese_numeral(bare) is not None
 
 
 def strip_fence(text: str) -> str:
-    """The text inside a code fence, where the whole reply is one."""
+    """Remove a code fence around the whole reply."""
     fence = _FENCE.fullmatch(text)
     return fence[1] if fence else text
 
 
 def reply_lines(text: str) -> list[str]:
-    """The lines of a reply that hold anything, a code fence around them removed."""
+    """Return the non-blank lines of a reply, without a surrounding code fence."""
     return [line.strip() for line in strip_fence(text).splitlines() if line.strip()]
 
 
 def item_tokens(text: str) -> list[str]:
-    """The tokens of the items that a reply lists in whatever way.
+    """Return the tokens of the items that a reply lists, in any layout.
 
-    Bullets and numbering are no part of the items, nor is what ends in a colon before them, nor the ``and`` before the last.
+    Bullets, numbering, a lead-in that ends with a colon, and the ``and`` before the last item are removed.
     """
     rows = reply_lines(text)
     if len(rows) > 1 and rows[0].endswith((":", "：")):
@@ -114,17 +114,17 @@ def item_tokens(text: str) -> list[str]:
 
 
 def text_length(text: str, unit: str) -> int:
-    """How long a text is.
+    """Return the length of a text.
 
     Args:
         text: Any text.
-        unit: ``words``, parted by white space; or ``characters``, letters and digits of any script.
+        unit: ``words``, separated by white space, or ``characters``: letters and digits of any script.
     """
     return len(text.split()) if unit == "words" else sum(character.isalnum() for character in text)
 
 
 def _one_line(text: str) -> str:
-    """Normal form with every dash a hyphen, the digits of all scripts as ASCII and nothing in bold: what numbers are looked for in."""
+    """Normalise a text for number search: dashes become hyphens, digits of all scripts ASCII, and bold marks are removed."""
     line = normalise(text).translate(dict.fromkeys(map(ord, DASHES), "-")).replace("**", "")
     if line.isascii():
         return line
@@ -136,7 +136,7 @@ def _to_decimal(numeral: str) -> Decimal:
 
 
 def _parse_chinese_numeral(text: str) -> int | None:
-    """The value of a whole number below a hundred million in Chinese numerals, with units (二百零五) or digit by digit (二〇二四); None for others."""
+    """Parse a whole number below 10^8 in Chinese numerals, with units (二百零五) or by digits (二〇二四); None for other texts."""
     if not _HAN_NUMBER.fullmatch(text):
         return None
     digits = text.removeprefix("负")
@@ -162,7 +162,7 @@ def _parse_chinese_numeral(text: str) -> int | None:
 
 
 def _spelled_numerals() -> dict[str, int]:
-    """The numerals from 0 to 100 in words: English, and Chinese with 二 or 两."""
+    """Return the numerals from 0 to 100 in words, English and Chinese."""
     units = (
         "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
     )

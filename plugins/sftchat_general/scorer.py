@@ -1,7 +1,7 @@
-"""Scores a reply of the general task: whether it does what was asked, how near it comes, and a name for what is wrong.
+"""Scorer of the general task: correctness, overlap with the gold, and error classes.
 
-A reply is correct when every constraint of its row holds; a row without constraints wants its gold, in normal form and whatever the case.
-What a reasoning model thinks aloud is no part of its reply.
+A reply is correct when it satisfies all constraints of its row; without constraints it must equal the gold, normalised and case-insensitive.
+Thoughts of a reasoning model are removed first.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ STATS = {
     "exact": "1 where it is the gold in normal form, case and closing punctuation aside",
     "rouge_l": "the overlap with the gold, from 0 to 1",
 }
-"""Keys of ``Score.stats`` and what they count."""
+"""Keys of ``Score.stats`` and their meaning."""
 
 REPLY_ERRORS = {
     "empty": "no text at all",
     "refused": "the model declines",
     "truncated": "ended by the token limit",
 }
-"""Classes of whole replies, beside those of ``constraints.CONSTRAINT_ERRORS``."""
+"""Error classes of whole replies, in addition to ``constraints.CONSTRAINT_ERRORS``."""
 
 ERRORS = (*CONSTRAINT_ERRORS, *REPLY_ERRORS)
 
@@ -39,14 +39,14 @@ _REFUSAL = re.compile(
 
 
 def score(example: Example, reply: Reply) -> Score:
-    """Judge one reply.
+    """Score one reply.
 
     Args:
-        example: Has a gold; its metadata may hold ``constraints`` and a ``kind``, by which the counts are grouped.
-        reply: Any reply at all.
+        example: With a gold reply; its metadata may have ``constraints`` and a ``kind``, the slice of the counts.
+        reply: Any reply.
 
     Raises:
-        DataError: The gold is missing, or a constraint is malformed. No reply raises.
+        DataError: When the gold is missing, or a constraint is malformed; never because of the reply.
     """
     constraints = read_constraints(example)
     gold = example.gold or ""

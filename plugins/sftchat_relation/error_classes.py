@@ -55,11 +55,11 @@ def entails(predicted: Triple, gold: Triple, vocabulary: RelationVocabulary) -> 
 
 
 def classify_errors(gold: Iterable[Triple], predicted: Iterable[Triple], source: str, vocabulary: RelationVocabulary) -> Iterator[str]:
-    """Name the faults of the triples that found no match, one class each, counterparts together as one.
+    """Yield one error class for each unmatched triple, or pair of similar ones.
 
     Args:
         gold: The unmatched gold triples, names and labels in normal form.
-        predicted: The unmatched predicted triples, likewise. The order of neither matters.
+        predicted: The unmatched predicted triples, likewise; the order is irrelevant.
         source: The text in normal form.
         vocabulary: The labels.
     """
@@ -71,7 +71,7 @@ def classify_errors(gold: Iterable[Triple], predicted: Iterable[Triple], source:
     )
     paired_gold: set[int] = set()
     paired_predicted: set[int] = set()
-    for _, i, j, fault in counterparts:  # the closest counterparts first
+    for _, i, j, fault in counterparts:  # the most similar pairs first
         if i not in paired_gold and j not in paired_predicted:
             paired_gold.add(i)
             paired_predicted.add(j)
@@ -89,7 +89,7 @@ def _classify_unpaired(predicted: Triple, source: str, vocabulary: RelationVocab
 
 
 def _compare(gold: Triple, predicted: Triple, source: str, vocabulary: RelationVocabulary) -> Iterator[tuple[int, str]]:
-    """The faults that would turn the gold into the prediction, each with how far apart it leaves them."""
+    """Yield error classes that explain the prediction, each with a distance (smaller is more similar)."""
     same_label = gold.relation == predicted.relation or gold.relation in vocabulary.broader.get(predicted.relation, ())
     if same_pair(gold, predicted):
         if same_label:
@@ -110,18 +110,18 @@ def _compare(gold: Triple, predicted: Triple, source: str, vocabulary: RelationV
 
 
 def _closeness(gold: str, predicted: str, source: str) -> int:
-    """0 for the same name, 1 for one that contains the other or misspells it, 2 for another."""
+    """Return 0 for the same name, 1 for a part or a misspelling of it, 2 for another."""
     if gold == predicted:
         return 0
     if gold in predicted or predicted in gold:
         return 1
-    # 李小芳 for 李小红 is a misspelling only when there is no 李小芳 in the text; with two characters nobody can tell.
+    # 李小芳 for 李小红 is a misspelling only when there is no 李小芳 in the text; with two characters this is undecidable.
     misspelt = max(len(gold), len(predicted)) > 2 and predicted not in source and _one_edit(gold, predicted)
     return 1 if misspelt else 2
 
 
 def _one_edit(text: str, other: str) -> bool:
-    """Whether inserting, deleting or replacing one character turns one text into the other."""
+    """Return whether the edit distance of two texts is at most 1."""
     short, long = sorted((text, other), key=len)
     if len(long) - len(short) > 1:
         return False

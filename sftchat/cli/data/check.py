@@ -1,4 +1,4 @@
-"""``sftchat data check``: what is wrong with rows, as ``file:line: what``, and what is done about each class of it."""
+"""``sftchat data check``: problems of rows as ``file:line: message``, with a policy for each class of problems."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ check_files.help = check_files.help.replace("CLASSES", ", ".join(PROBLEM_CLASSES
 
 
 def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -> None:
-    """Refuse what could not be written before anything is read."""
+    """Check that the output can be written, before any file is read."""
     if output is None:
         return
     if len(files) > 1:
@@ -154,8 +154,8 @@ def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:
     wrong = pluralize(len(findings.problems), "problem") if findings.problems else "no problems"
     lines = [f"{findings.path}: {findings.rows} rows ({formats}), {findings.replies} with a reply: {wrong}"]
     lines += [f"  note: {note}" for note in findings.notes]
-    if len(findings.first_lines) > 1:
-        lines.append("  mixed shapes: " + ", ".join(f"{name} from line {line}" for name, line in findings.first_lines.items()))
+    if len(findings.shapes) > 1:
+        lines.append("  mixed shapes: " + ", ".join(f"{name} from line {line}" for name, line in findings.shapes.items()))
     for kind, count in findings.counts.items():
         first = next(line_of(problem.source) for problem in findings.problems if problem.kind == kind)
         lines.append(f"  {policies[kind]} {count} {kind}" + (f", first at line {first}" if first else ""))

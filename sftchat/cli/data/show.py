@@ -1,4 +1,4 @@
-"""``sftchat data show``: the first rows as a table, or as the tokens a model would be trained on."""
+"""``sftchat data show``: first rows as a table, or as training tokens of a model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.argument("file", shell_complete=complete_file)
 @click.option("-n", "count", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="How many rows.")
 @click.option(
-    "--model", metavar="MODEL", shell_complete=complete_model, help="Show the rows as this model would see them, what is trained in green."
+    "--model", metavar="MODEL", shell_complete=complete_model, help="Show the rows as rendered for this model, trained tokens in green."
 )
 @template_options()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
@@ -50,7 +50,7 @@ def show(
 ) -> None:
     """Print the first rows of FILE as a table; long text is cut.
 
-    With a model, print them as the text of its tokens: green is trained, the rest is read. Without colours, 〖 and 〗 stand around what is trained.
+    With a model, print the rendered text: trained parts are green, others are only read. Without colours, trained parts stand between 〖 and 〗.
 
     \b
     sftchat data show train.jsonl
@@ -72,7 +72,7 @@ def show(
 
 
 def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, quiet: bool) -> None:
-    """Print rows as what a model reads and what it learns to write."""
+    """Print rendered rows, with trained parts marked."""
     from sftchat.templates.renderer import Rendered
 
     rows = [(example.source, row) for example in examples for row in render_example(renderer, example) or (Rendered((), ()),)]
@@ -96,7 +96,7 @@ def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, qui
 
 
 def _print_table(examples: list[Example], console: Console) -> None:
-    """Print line, turns, the last turn of the prompt, and the gold reply, in what width the terminal has."""
+    """Print line, number of turns, last turn of the prompt, and gold reply, within the terminal width."""
     from rich.table import Table
 
     lines = [line_of(example.source) for example in examples]
@@ -119,7 +119,7 @@ def _print_table(examples: list[Example], console: Console) -> None:
 
 
 def _excerpt(content: str, width: int, console: Console, max_lines: int = 6) -> Text:
-    """The beginning of a text, wrapped to a column and cut to some lines."""
+    """Return the beginning of a text, wrapped to a width and cut to ``max_lines``."""
     from rich.text import Text
 
     wrapped = Text(escape_controls(content)).wrap(console, width)
