@@ -233,34 +233,54 @@ class EngineType:
     identify: Callable[[str, Mapping[str, Any]], str] | None = None
 
 
-def collect(engine: Engine, requests: Iterable[Request]) -> Generator[tuple[str, Reply | EngineError], None, None]:
+def collect(
+    engine: Engine,
+    requests: Iterable[Request],
+    *,
+    on_chunk: Callable[[Chunk], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Generator[tuple[str, Reply | EngineError], None, None]:
     """Assemble chunks into replies, yielded as ``(request id, reply)`` in order of completion.
 
-    A request that failed or was cancelled yields an ``EngineError`` instead of raising it. Closing this iterator closes the engine's.
+    A request that failed, was cancelled or got no end yields an ``EngineError`` instead of raising it. Closing this iterator closes the engine's.
+
+    Args:
+        engine: Receives all requests at once.
+        requests: Requests with unique ids.
+        on_chunk: Called with every chunk as it arrives, except the last one of a request that failed.
+        stop: Whether to stop, checked at every chunk; every unfinished reply then ends as ``"cancelled"`` with the text it has.
 
     Raises:
         EngineError: When the engine as a whole fails, or yields a chunk for an unknown request id.
     """
-    received: dict[str, list[Chunk]] = {}
+    unfinished: dict[str, list[Chunk]] = {}
 
-    def tracked() -> Iterator[Request]:
+    def noted() -> Iterator[Request]:
         for request in requests:
-            received[request.id] = []
+            unfinished[request.id] = []
             yield request
 
-    with cancelling(engine.generate(tracked())) as chunks:
+    sent, stopped = noted(), False
+    with cancelling(engine.generate(sent)) as chunks:
         for chunk in chunks:
-            if chunk.request_id not in received:
+            stopped = stop is not None and stop()
+            if stopped:
+                break
+            if chunk.request_id not in unfinished:
                 raise EngineError(f"engine '{engine.name}' answered request '{chunk.request_id}', which is not waiting for an answer")
-            received[chunk.request_id].append(chunk)
-            if chunk.finish_reason is None:
-                continue
-            parts = received.pop(chunk.request_id)
+            unfinished[chunk.request_id].append(chunk)
+            if on_chunk is not None and chunk.finish_reason != "error":
+                on_chunk(chunk)
             if chunk.finish_reason in ("error", "cancelled"):
-                error = " ".join(chunk.error.split())
-                yield chunk.request_id, EngineError(error or f"the request ended as '{chunk.finish_reason}'")
-            else:
-                yield chunk.request_id, reply_of(parts, chunk.finish_reason)
+                del unfinished[chunk.request_id]
+                words = " ".join(chunk.error.split())
+                yield chunk.request_id, EngineError(words or f"the request ended as '{chunk.finish_reason}'")
+            elif chunk.finish_reason is not None:
+                yield chunk.request_id, reply_of(unfinished.pop(chunk.request_id), chunk.finish_reason)
+    for _ in sent:  # those that the engine has not taken
+        pass
+    for id, parts in unfinished.items():
+        yield id, reply_of(parts, "cancelled") if stopped else EngineError("the engine stopped without answering")
 
 
 def releasable(text: str, sent: int, stops: Sequence[str], *, final: bool) -> tuple[int, bool]:

@@ -192,6 +192,45 @@ def metric_value(metric: Metric, sums: Mapping[str, float]) -> float:
     return call_plugin(f"metric '{metric.name}'", computed, doing=lambda: f"for {_format_sums(sums)}")
 
 
+@dataclass(frozen=True)
+class ReplyScore:
+    """Score of one reply by the task's scorer.
+
+    Attributes:
+        metric: Name of the task's primary metric.
+        value: Metric value of this reply; None when the item has no gold reply.
+        errors: Error classes from the scorer; without gold, the format errors the task finds.
+        answer: The answer that the scorer extracted from the reply.
+    """
+
+    metric: str
+    value: float | None = None
+    errors: tuple[str, ...] = ()
+    answer: str = ""
+
+    @property
+    def right(self) -> bool:
+        """True when the task finds no error in the reply."""
+        return not self.errors
+
+    @property
+    def text(self) -> str:
+        """Short text to show below the reply: ``F1 0.83: missing``, ``no gold, well-formed``."""
+        if self.value is None:
+            return f"no gold; would be refused as one: {', '.join(self.errors)}" if self.errors else "no gold, well-formed"
+        value = f"{self.metric} {self.value:.2f}"
+        return f"{value}: {', '.join(self.errors)}" if self.errors else value
+
+
+def primary_score(task: Task, score: Score) -> ReplyScore:
+    """Compute the primary metric of a single reply.
+
+    Raises:
+        PluginError: When the metric cannot be computed from the scorer's counts.
+    """
+    return ReplyScore(task.metric.name, metric_value(task.metric, score.stats), score.errors, score.answer)
+
+
 def _format_sums(sums: Mapping[str, float]) -> str:
     """Format summed counts as text."""
     return ", ".join(f"{key} {count:g}" for key, count in sums.items())

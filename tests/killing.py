@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from sftchat._util.files import open_locked
+from sftchat.chat.context import Settings
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.sessions import Session, Sessions
-from sftchat.chat.settings import Settings
 from sftchat.errors import SftchatError
 from sftchat.training.checkpoints import check_not_in_use
 from sftchat.types import Reply

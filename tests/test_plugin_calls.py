@@ -486,7 +486,7 @@ def test_a_chat_command_that_exits_is_one_line_and_the_chat_continues() -> None:
 
 
 def test_completions_that_fail_are_empty() -> None:
-    from sftchat.chat.command_line import Commands
+    from sftchat.chat.commands import Commands
 
     commands = Commands(
         (ChatCommand("odd", "odd", leaves, complete=leaves), ChatCommand("never", "never", leaves, unavailable_reason=leaves))

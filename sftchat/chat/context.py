@@ -1,22 +1,24 @@
-"""Public API of chat commands: ``/name``, what it runs, and the context it receives. Built-in commands use the same API as plugins."""
+"""What a chat shares with commands and views: settings, the context that a command receives, commands, and the interface of a view.
+
+Built-in commands use the same API as plugins.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 from sftchat._util.renamed import former_names
 from sftchat.types import SamplingParams
 
 if TYPE_CHECKING:
+    from sftchat.chat.controller import ChatServices
     from sftchat.chat.conversation import Answer, Conversation
-    from sftchat.chat.engine_thread import JobHandle
-    from sftchat.chat.pane import ModelPane
-    from sftchat.chat.services import ChatServices
-    from sftchat.chat.settings import Display, Settings
+    from sftchat.chat.pane import JobHandle, ModelPane
     from sftchat.engine import Engine
+    from sftchat.task import ReplyScore
 
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ class ChatContext(Protocol):
     """Interface of the chat for commands; all calls on the UI thread.
 
     Attributes:
-        conversation: The conversation of the focused pane (``Conversation.column``); assign a new one to change it.
+        conversation: The conversation of the focused pane (``Conversation.pane``); assign a new one to change it.
         settings: Generation settings of the next reply; assign new ones to change them.
         display: Display options.
     """
@@ -46,7 +48,7 @@ class ChatContext(Protocol):
         """Sampling parameters of the next reply."""
 
     @property
-    def columns(self) -> Sequence[ModelPane]:
+    def panes(self) -> Sequence[ModelPane]:
         """The panes, at least one."""
 
     @property
@@ -62,37 +64,37 @@ class ChatContext(Protocol):
         """All commands by name."""
 
     @property
-    def desk(self) -> ChatServices:
+    def services(self) -> ChatServices:
         """Services other than the models: task, evalset, session, opening models, writing rows."""
 
-    def say(self, text: str | Fragments) -> None:
+    def info(self, text: str | Fragments) -> None:
         """Show lines to the user; they are not part of the conversation."""
 
-    def complain(self, text: str) -> None:
+    def error(self, text: str) -> None:
         """Show a one-line error."""
 
-    def propose(self, text: str) -> bool:
+    def prefill_input(self, text: str) -> bool:
         """Put text into the input line for the user to edit and send; False when there is no input line."""
 
     def send(self, message: str) -> None:
         """Send a message to the model as if the user had typed it."""
 
-    def generate(self, conversation: Conversation, begun: Mapping[int, Answer] | None = None) -> None:
+    def generate(self, conversation: Conversation, partial_answers: Mapping[int, Answer] | None = None) -> None:
         """Generate replies to the last message of ``conversation``, which becomes the current conversation.
 
         Args:
             conversation: Ends with a user message, for example ``context.conversation.unanswered()``.
-            begun: Existing answers by pane: a partial one is continued, a complete one is kept.
+            partial_answers: Existing answers by pane: a partial one is continued, a complete one is kept.
         """
 
-    def work(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], column: int | None = None) -> None:
+    def work(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], pane: int | None = None) -> None:
         """Run a slow job on the engine thread of a pane; the chat is busy meanwhile, and Ctrl-C sets ``JobHandle.stopped``.
 
         Args:
             title: Title for the status line.
             job: Called with the engine on the engine thread; must not use the context. Its exceptions are shown as a one-line error.
             done: Called with the result on the UI thread, unless the job was stopped or failed.
-            column: Index of the pane; the focused one by default.
+            pane: Index of the pane; the focused one by default.
         """
 
     def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
@@ -152,3 +154,80 @@ class ChatCommand:
         for name in (self.name, *self.aliases):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"command name '{name}' must be lower-case letters, digits, '-' and '_', starting with a letter")
+
+
+@dataclass
+class Display:
+    """Display options for replies.
+
+    Attributes:
+        markdown: Render Markdown; otherwise show replies as written.
+        thoughts: Show thoughts; otherwise one line says that the model had some.
+    """
+
+    markdown: bool = True
+    thoughts: bool = False
+
+
+Overflow = Literal["stop", "refuse", "drop-oldest"]
+"""Action when the conversation exceeds the model's context: let the reply end where the context ends; refuse a message whose reply might
+not fit; or leave the oldest turns out of the prompt. Each case is reported.
+"""
+OVERFLOWS: tuple[Overflow, ...] = get_args(Overflow)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Generation settings of a chat.
+
+    Attributes:
+        sampling: Sampling parameters.
+        overflow: What to do when the context is full.
+        template_arguments: Chat template arguments that override the model's own.
+        logprobs: Request log-probabilities from servers; for local models they are computed on demand.
+    """
+
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    overflow: Overflow = "stop"
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: bool = False
+
+
+class View(Protocol):
+    """A view: shows a chat on a terminal or writes it to a pipe. All methods except ``post`` run on the UI thread."""
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Run an action on the UI thread; callable from any thread, does nothing after the view has ended."""
+
+    def show_typed(self, text: str) -> None:
+        """Show a typed line when it is processed."""
+
+    def begin_reply(self, pane: int, said: str) -> None:
+        """Begin the reply of a pane; ``said`` is the existing text of a continued reply and is not sent again as pieces."""
+
+    def show_piece(self, text: str, pane: int) -> None:
+        """Show more text of a pane's reply."""
+
+    def show_thoughts(self, text: str, pane: int) -> None:
+        """Show thoughts of a pane's model; they are not part of the reply, and may be hidden."""
+
+    def text_was_thoughts(self, pane: int) -> None:
+        """Treat the reply shown so far as thoughts: a closing tag came without an opening one."""
+
+    def end_reply(self, pane: int) -> None:
+        """End the reply of a pane, for any reason; called once for each ``begin_reply``."""
+
+    def show_score(self, score: ReplyScore, pane: int) -> None:
+        """Show the score of a pane's last reply, after its end."""
+
+    def info(self, text: str | Fragments) -> None:
+        """Show lines that are not from a model."""
+
+    def error(self, text: str) -> None:
+        """Show a one-line error."""
+
+    def prefill_input(self, text: str) -> bool:
+        """Put text into the input line for the user to edit and send; False when there is no input line."""
+
+    def leave(self, error: Exception | None) -> None:
+        """End the view; with an error, a model could not be loaded."""

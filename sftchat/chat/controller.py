@@ -9,27 +9,78 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
 
 from sftchat._util.plugin_calls import call_plugin
-from sftchat.chat.command_line import Commands
-from sftchat.chat.context import ChatCommand, Fragments
+from sftchat._util.renamed import former_names
+from sftchat.chat.commands import Commands
+from sftchat.chat.context import ChatCommand, Display, Fragments, Settings, View
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.engine_thread import EngineThread, JobHandle, Jobs
-from sftchat.chat.pane import ModelPane, Opening
-from sftchat.chat.scorer import ReplyScoring
-from sftchat.chat.services import ChatServices
-from sftchat.chat.settings import Display, Settings
+from sftchat.chat.pane import EngineThread, JobHandle, Jobs, ModelPane, Opening
+from sftchat.chat.rows import Rows
+from sftchat.chat.scorer import GoldScorer, ReplyScoring
+from sftchat.chat.sessions import Session
 from sftchat.chat.turn import TurnRunner
-from sftchat.chat.view import View
 from sftchat.engine import Engine
 from sftchat.errors import ModelError, SftchatError, UsageError, in_one_line
+from sftchat.task import Task
 from sftchat.types import SamplingParams
+
+
+def _closed(model: str) -> Engine:
+    """Default ``load``: no more models can be opened."""
+    raise UsageError(f"this conversation cannot open '{model}': it keeps the models it began with")
+
+
+def _unknown(model: str) -> str:
+    """Default ``identify``: the identity is unknown."""
+    return ""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Functions that open more models during a chat.
+
+    Attributes:
+        check: Validates MODEL from names and files alone, without loading; raises ``SftchatError``.
+        load: Opens a model; slow, called on an engine thread.
+        identify: Returns a hash of everything that decides the model's replies, empty when unknown. May read all weights: call it on an
+            engine thread.
+    """
+
+    check: Callable[[str], object] = _closed
+    load: Callable[[str], Engine] = _closed
+    identify: Callable[[str], str] = _unknown
+
+
+@dataclass(frozen=True)
+class ChatServices:
+    """Services that commands can use, other than the models.
+
+    Attributes:
+        scorer: Scores replies; None when the chat has no task.
+        session: Saves the conversation.
+        models: Opens more models.
+        rows: Appends replies to data files.
+    """
+
+    scorer: GoldScorer | None = None
+    session: Session = field(default_factory=Session)
+    models: Models = field(default_factory=Models)
+    rows: Rows = field(default_factory=Rows)
+
+    @property
+    def task(self) -> Task | None:
+        """The task whose scorer scores replies; None when there is none."""
+        return self.scorer.task if self.scorer is not None else None
+
 
 T = TypeVar("T")
 
 
+@former_names(say="info", complain="error", propose="prefill_input", columns="panes", desk="services")
 class ChatController:
     """State machine of a chat; implements the ``ChatContext`` that commands receive.
 
@@ -37,14 +88,15 @@ class ChatController:
         openings: How to open the models; each has one pane or more. Openings with the same ``load`` share an engine.
         view: Displays the chat.
         commands: The slash commands.
-        desk: Services other than the models.
+        services: Services other than the models.
         conversation: Earlier conversation to continue.
         settings: Initial generation settings.
         remarks: Messages to show at the start.
         clock: Monotonic clock in seconds.
 
     Attributes:
-        columns: The panes, one for each model.
+        commands: The slash commands.
+        panes: The panes, one for each model.
         pending: Lines typed while the chat was busy; processed in order.
         display: Display options; read by the view.
     """
@@ -55,7 +107,7 @@ class ChatController:
         view: View,
         *,
         commands: Commands,
-        desk: ChatServices | None = None,
+        services: ChatServices | None = None,
         conversation: Conversation | None = None,
         settings: Settings | None = None,
         remarks: Sequence[str] = (),
@@ -63,23 +115,23 @@ class ChatController:
     ) -> None:
         self._conversation = conversation or Conversation()
         self._settings = settings or Settings()
-        self.desk = desk or ChatServices()
+        self.services = services or ChatServices()
         self.pending: deque[str] = deque()
         self._take_pending()
         self.display = Display()
-        self.columns: list[ModelPane] = []
-        workers: dict[Callable[[], Engine], EngineThread] = {}
+        self.panes: list[ModelPane] = []
+        engine_threads: dict[Callable[[], Engine], EngineThread] = {}
         for opening in openings:
-            worker = workers.setdefault(opening.load, EngineThread(opening.load, view.post))
-            self.columns += [ModelPane(name, worker, adapter) for name, adapter in zip(opening.models, opening.adapters, strict=True)]
+            engine_thread = engine_threads.setdefault(opening.load, EngineThread(opening.load, view.post))
+            self.panes += [ModelPane(name, engine_thread, adapter) for name, adapter in zip(opening.models, opening.adapters, strict=True)]
         self._view = view
-        self._commands = commands
+        self.commands = commands
         self._remarks = remarks
         self._clock = clock
-        self._pass: TurnRunner | None = None
+        self._turn: TurnRunner | None = None
         self._jobs = Jobs(view, self.next)
-        self._marking = ReplyScoring(self, view)
-        self._coming: EngineThread | None = None
+        self._scoring = ReplyScoring(self, view)
+        self._loading: EngineThread | None = None
 
     @property
     def conversation(self) -> Conversation:
@@ -89,7 +141,7 @@ class ChatController:
     @conversation.setter
     def conversation(self, conversation: Conversation) -> None:
         self._conversation = conversation
-        self._keep()
+        self._save()
 
     @property
     def settings(self) -> Settings:
@@ -99,7 +151,7 @@ class ChatController:
     @settings.setter
     def settings(self, settings: Settings) -> None:
         self._settings = settings
-        self._keep()
+        self._save()
 
     @property
     def sampling(self) -> SamplingParams:
@@ -109,7 +161,7 @@ class ChatController:
     @property
     def focus(self) -> ModelPane:
         """The pane that commands about one reply apply to."""
-        return self.columns[self.conversation.column]
+        return self.panes[self.conversation.pane]
 
     @property
     def engine(self) -> Engine | None:
@@ -117,16 +169,11 @@ class ChatController:
         return self.focus.engine
 
     @property
-    def commands(self) -> Commands:
-        """The slash commands."""
-        return self._commands
-
-    @property
     def state(self) -> Literal["loading", "generating", "working", "ready"]:
         """Current state of the chat."""
-        if self._coming is not None or any(column.engine is None for column in self.columns):
+        if self._loading is not None or any(pane.engine is None for pane in self.panes):
             return "loading"
-        if self._pass is not None:
+        if self._turn is not None:
             return "generating"
         return "working" if self.doing else "ready"
 
@@ -138,76 +185,71 @@ class ChatController:
     @property
     def settled(self) -> bool:
         """True when nothing is running, including the scoring of replies."""
-        return self.state == "ready" and not self._marking.under_way
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Speed of the current or last reply in the focused pane; 0 when unknown."""
-        return self.focus.tokens_per_second
+        return self.state == "ready" and not self._scoring.under_way
 
     def start(self) -> None:
         """Start to load the models."""
         for remark in self._remarks:
-            self._view.say(remark)
-        for command in self._commands.shadowed:
-            self._view.complain(f"a plugin's command '/{command.name}' is ignored: the name is taken")
-        for worker in self._workers():
-            worker.start(self.next, partial(self._not_loaded, worker))
+            self._view.info(remark)
+        for command in self.commands.shadowed:
+            self._view.error(f"a plugin's command '/{command.name}' is ignored: the name is taken")
+        for engine_thread in self._engine_threads():
+            engine_thread.start(self.next, partial(self._not_loaded, engine_thread))
 
     def close(self, timeout: float = 2.0) -> None:
         """Cancel running work and free the engines; wait at most ``timeout`` seconds for each."""
-        if self._pass is not None:
-            self._pass.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
         self._jobs.cancel()
-        for worker in self._workers():
-            worker.end()
-        for worker in self._workers():
-            worker.join(timeout)
+        for engine_thread in self._engine_threads():
+            engine_thread.end()
+        for engine_thread in self._engine_threads():
+            engine_thread.join(timeout)
 
     def submit(self, line: str) -> None:
         """Process a typed line: now if possible, otherwise when the chat is ready."""
         if not line.strip():
             return
         try:
-            command = self._commands.parse(line).command
+            command = self.commands.parse(line).command
         except SftchatError as error:
             self._view.show_typed(line)
-            self._view.complain(str(error))
+            self._view.error(str(error))
             return
         if self.state == "ready" or (command is not None and command.allowed_while_busy):
             self._handle(line)
             self.next()
         else:
             self.pending.append(line)
-            self._keep()
+            self._save()
 
     def stop(self) -> bool:
         """Stop the running replies or job and keep partial replies; False when nothing is running.
 
         The engine stops at its next token; the method returns at once.
         """
-        if self._pass is not None:
-            self._pass.stop()
+        if self._turn is not None:
+            self._turn.stop()
             return True
         return self._jobs.stop()
 
-    def say(self, text: str | Fragments) -> None:
+    def info(self, text: str | Fragments) -> None:
         """Show lines to the user; they are not part of the conversation."""
-        self._view.say(text)
+        self._view.info(text)
 
-    def complain(self, text: str) -> None:
+    def error(self, text: str) -> None:
         """Show a one-line error."""
-        self._view.complain(text)
+        self._view.error(text)
 
-    def propose(self, text: str) -> bool:
+    def prefill_input(self, text: str) -> bool:
         """Put text into the input line; False when there is no input line."""
-        return self._view.propose(text)
+        return self._view.prefill_input(text)
 
     def send(self, message: str) -> None:
         """Send a message as if the user had typed it; a leading slash does not start a command."""
         self.submit(f"/{message}" if message.startswith("/") else message)
 
-    def generate(self, conversation: Conversation, begun: Mapping[int, Answer] | None = None) -> None:
+    def generate(self, conversation: Conversation, partial_answers: Mapping[int, Answer] | None = None) -> None:
         """Generate replies to the last message of ``conversation``, which becomes the current conversation.
 
         Raises:
@@ -215,40 +257,40 @@ class ChatController:
         """
         if not conversation.waiting:
             raise ValueError("no message waits for a reply")
-        if self._pass is not None:
+        if self._turn is not None:
             raise UsageError("the models reply already")
         self.conversation = conversation
-        self._pass = TurnRunner(self, conversation, begun or {}, self._view, self._clock, answered=self._answers, over=self.next)
-        self._pass.start()
+        self._turn = TurnRunner(self, conversation, partial_answers or {}, self._view, self._clock, answered=self._answers, over=self.next)
+        self._turn.start()
 
-    def work(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], column: int | None = None) -> None:
+    def work(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], pane: int | None = None) -> None:
         """Run a slow job on the engine thread of a pane; see ``ChatContext.work``."""
-        worker = (self.columns[column] if column is not None else self.focus).worker
-        self._jobs.start(title, job, done, worker)
+        engine_thread = (self.panes[pane] if pane is not None else self.focus).engine_thread
+        self._jobs.start(title, job, done, engine_thread)
 
     def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
         """Replace the model of the focused pane; the old model stays until the new one is loaded."""
-        self.desk.models.check(model)
-        column, coming = self.focus, EngineThread(partial(self.desk.models.load, model), self._view.post)
-        self._coming = coming
+        self.services.models.check(model)
+        pane, loading = self.focus, EngineThread(partial(self.services.models.load, model), self._view.post)
+        self._loading = loading
 
         def arrived() -> None:
-            old = column.worker
-            column.replace(model, coming)
-            self._coming = None
-            if all(other.worker is not old for other in self.columns):
+            old = pane.engine_thread
+            pane.replace(model, loading)
+            self._loading = None
+            if all(other.engine_thread is not old for other in self.panes):
                 old.end()
-            self._keep()
+            self._save()
             if then is not None:
                 then()
             self.next()
 
         def failed(error: Exception) -> None:
-            self._coming = None
-            self._view.complain(f"{in_one_line(error)}; {column.name} stays")
+            self._loading = None
+            self._view.error(f"{in_one_line(error)}; {pane.name} stays")
             self.next()
 
-        coming.start(arrived, failed)
+        loading.start(arrived, failed)
 
     def exit(self) -> None:
         """Leave the chat."""
@@ -256,26 +298,25 @@ class ChatController:
 
     # UI thread
 
-    def _not_loaded(self, worker: EngineThread, error: Exception) -> None:
+    def _not_loaded(self, engine_thread: EngineThread, error: Exception) -> None:
         """Leave the chat with an error: a model that was requested at the start could not be loaded."""
         if not isinstance(error, SftchatError):
-            names = " and ".join(f"'{column.name}'" for column in self.columns if column.worker is worker)
+            names = " and ".join(f"'{pane.name}'" for pane in self.panes if pane.engine_thread is engine_thread)
             unforeseen = ModelError(f"model {names} could not be loaded: {in_one_line(error)}; --traceback shows where")
             unforeseen.__cause__ = error
             error = unforeseen
         self._view.leave(error)
 
-    def _keep(self) -> None:
-        """Save the session."""
-        self.desk.session.save(self._conversation, self._settings, [column.name for column in self.columns], self.pending)
+    def _save(self) -> None:
+        self.services.session.save(self._conversation, self._settings, [pane.name for pane in self.panes], self.pending)
 
-    def _workers(self) -> list[EngineThread]:
+    def _engine_threads(self) -> list[EngineThread]:
         """The distinct engine threads, including that of a model that is being loaded."""
-        return list(dict.fromkeys([column.worker for column in self.columns] + ([self._coming] if self._coming is not None else [])))
+        return list(dict.fromkeys([pane.engine_thread for pane in self.panes] + ([self._loading] if self._loading is not None else [])))
 
     def _handle(self, line: str) -> None:
         """Run a command or send a message; requires that the chat can process it now."""
-        parsed = self._commands.parse(line)
+        parsed = self.commands.parse(line)
         self._view.show_typed(line)
         if parsed.command is not None:
             self._run(parsed.command, parsed.text)
@@ -287,14 +328,14 @@ class ChatController:
 
         def run() -> None:
             if reason := command.unavailable_reason(self):
-                self._view.complain(f"/{command.name}: {reason}")
+                self._view.error(f"/{command.name}: {reason}")
             else:
                 command.run(self, argument)
 
         try:
             call_plugin(f"/{command.name}", run, may_refuse=True)
         except SftchatError as error:
-            self._view.complain(in_one_line(error))
+            self._view.error(in_one_line(error))
 
     def next(self) -> None:
         """Process what waits, while the chat is ready: first a message without a reply (from a killed process), then pending lines."""
@@ -304,15 +345,13 @@ class ChatController:
             self.generate(self.conversation)
         while self.pending and self.state == "ready":
             self._handle(self.pending.popleft())
-            self._keep()
+            self._save()
 
     def _take_pending(self) -> None:
-        """Take over the pending lines of a resumed session."""
-        self.pending.extendleft(reversed(self.desk.session.pending))
-        self.desk.session.pending = ()
+        self.pending.extendleft(reversed(self.services.session.pending))
+        self.services.session.pending = ()
 
     def _answers(self, answers: tuple[Answer, ...]) -> None:
-        """Append the replies of the finished turn."""
-        self._pass = None
+        self._turn = None
         self.conversation = self.conversation.answer(*answers)
-        self._marking.judge_all()
+        self._scoring.score_all()

@@ -11,40 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sftchat.errors import UsageError
+from sftchat.task import ReplyScore
 from sftchat.types import Choice, Message, Reply, SamplingParams
 
 Rating = Literal["", "good", "bad"]
 """The user's rating of a reply."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Score of one reply by the task's scorer.
-
-    Attributes:
-        metric: Name of the task's primary metric.
-        value: Metric value of this reply; None when the item has no gold reply.
-        errors: Error classes from the scorer; without gold, the format errors the task finds.
-        answer: The answer that the scorer extracted from the reply.
-    """
-
-    metric: str
-    value: float | None = None
-    errors: tuple[str, ...] = ()
-    answer: str = ""
-
-    @property
-    def right(self) -> bool:
-        """True when the task finds no error in the reply."""
-        return not self.errors
-
-    @property
-    def text(self) -> str:
-        """Short text to show below the reply: ``F1 0.83: missing``, ``no gold, well-formed``."""
-        if self.value is None:
-            return f"no gold; would be refused as one: {', '.join(self.errors)}" if self.errors else "no gold, well-formed"
-        score = f"{self.metric} {self.value:.2f}"
-        return f"{score}: {', '.join(self.errors)}" if self.errors else score
 
 
 @dataclass(frozen=True)
@@ -62,7 +33,7 @@ class Answer:
         dropped: Number of oldest turns left out of the prompt because the context was full.
         first_token_seconds: Time to first token; 0 when unknown.
         seconds: Time to last token; 0 when unknown.
-        mark: Score of the reply, once it is known.
+        score: Score of the reply, once it is known.
         rating: Rating by the user.
     """
 
@@ -76,7 +47,7 @@ class Answer:
     dropped: int = 0
     first_token_seconds: float = 0.0
     seconds: float = 0.0
-    mark: Mark | None = None
+    score: ReplyScore | None = None
     rating: Rating = ""
 
     @property
@@ -105,11 +76,6 @@ class Node:
     parent: int
     question: str = ""
     answers: tuple[Answer, ...] = ()
-
-    @property
-    def role(self) -> Literal["user", "assistant"]:
-        """Role of the node's author."""
-        return "assistant" if self.answers else "user"
 
     @property
     def silent(self) -> bool:
@@ -151,7 +117,7 @@ class Conversation:
         nodes: All nodes, parents before children.
         head: Id of the current node.
         undone: Heads that ``redo`` returns to, last first.
-        column: Pane whose answers ``turns`` and ``messages`` return.
+        pane: Pane whose answers ``turns`` and ``messages`` return.
         history: Whether the model sees earlier turns.
     """
 
@@ -159,7 +125,7 @@ class Conversation:
     nodes: tuple[Node, ...] = ()
     head: int = 0
     undone: tuple[int, ...] = ()
-    column: int = 0
+    pane: int = 0
     history: bool = True
 
     def node(self, id: int) -> Node:
@@ -168,11 +134,11 @@ class Conversation:
 
     def path_to(self, id: int) -> tuple[Node, ...]:
         """Return the nodes from the root to a node."""
-        found: list[Node] = []
+        nodes: list[Node] = []
         while id:
-            found.append(self.node(id))
-            id = found[-1].parent
-        return tuple(reversed(found))
+            nodes.append(self.node(id))
+            id = nodes[-1].parent
+        return tuple(reversed(nodes))
 
     @property
     def path(self) -> tuple[Node, ...]:
@@ -191,19 +157,19 @@ class Conversation:
         for node in path:
             if not node.answers:
                 question = node.question
-            elif not (answer := node.answers[min(self.column, len(node.answers) - 1)]).silent:
+            elif not (answer := node.answers[min(self.pane, len(node.answers) - 1)]).silent:
                 turns.append(Turn(question, answer, node.id))
         return (*turns, Turn(question, None, id)) if path and not path[-1].answers else tuple(turns)
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """Messages in the form that engines and templates take."""
-        found = [Message(role="system", content=self.system)] if self.system else []
+        messages = [Message(role="system", content=self.system)] if self.system else []
         for turn in self.turns if self.history else self.turns[-1:]:
-            found.append(Message(role="user", content=turn.question))
+            messages.append(Message(role="user", content=turn.question))
             if turn.reply is not None:
-                found.append(Message(role="assistant", content=turn.reply.text))
-        return tuple(found)
+                messages.append(Message(role="assistant", content=turn.reply.text))
+        return tuple(messages)
 
     @property
     def waiting(self) -> bool:
@@ -283,14 +249,14 @@ class Conversation:
         """Change the system prompt; all nodes stay."""
         return replace(self, system=system)
 
-    def seen_by(self, column: int) -> Conversation:
+    def seen_by(self, pane: int) -> Conversation:
         """Return the same conversation for another pane."""
-        return replace(self, column=column)
+        return replace(self, pane=pane)
 
-    def changed(self, id: int, column: int, answer: Answer) -> Conversation:
+    def changed(self, id: int, pane: int, answer: Answer) -> Conversation:
         """Replace an answer, to add later results such as its score."""
         node = self.node(id)
-        answers = (*node.answers[:column], answer, *node.answers[column + 1 :])
+        answers = (*node.answers[:pane], answer, *node.answers[pane + 1 :])
         return replace(self, nodes=(*self.nodes[: id - 1], replace(node, answers=answers), *self.nodes[id:]))
 
     def _added(self, node: Node) -> Conversation:

@@ -69,7 +69,7 @@ WRITERS: dict[str, Callable[[Conversation, Path], object]] = {
 }
 
 
-def read_talk(path: Path, row: int = 1) -> tuple[Conversation, str]:
+def read_conversation(path: Path, row: int = 1) -> tuple[Conversation, str]:
     """Read a conversation from one row of a file, in any format of training data.
 
     Args:
@@ -87,12 +87,12 @@ def read_talk(path: Path, row: int = 1) -> tuple[Conversation, str]:
         raise DataError(f"the file has no row {row}", str(path))
     messages = list(example.conversation)
     system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else ""
-    found = Conversation(system)
+    conversation = Conversation(system)
     for index, message in enumerate(messages):
         if message["role"] != ("user", "assistant")[index % 2]:
             raise DataError(
                 f"turn {index + 1} is of role '{message['role']}'; a conversation alternates between user and assistant", example.source
             )
         if index % 2:
-            found = found.ask(messages[index - 1]["content"]).answer(Answer(Reply(message["content"])))
-    return found, messages[-1]["content"] if len(messages) % 2 else ""
+            conversation = conversation.ask(messages[index - 1]["content"]).answer(Answer(Reply(message["content"])))
+    return conversation, messages[-1]["content"] if len(messages) % 2 else ""

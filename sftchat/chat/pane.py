@@ -1,15 +1,166 @@
-"""Pane: state of one model of the chat, or of one adapter when several panes share an engine."""
+"""The models of a chat: a pane for each, and the threads that load their engines and run jobs on them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import queue
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, TypeVar
 
-from sftchat.chat.conversation import Mark
-from sftchat.chat.engine_thread import EngineThread
-from sftchat.chat.reply import PendingReply
-from sftchat.engine import Engine, Renders
+from sftchat._util.plugin_calls import call_plugin
+from sftchat._util.renamed import former_names
+from sftchat.chat.context import View
+from sftchat.chat.turn import PendingReply
+from sftchat.engine import Engine, Inspects, Renders, Request
+from sftchat.errors import SftchatError, UsageError, in_one_line
+from sftchat.task import ReplyScore
+from sftchat.thinking import opens_thoughts
+from sftchat.types import Message
+
+T = TypeVar("T")
+QUESTION = Message(role="user", content="?")
+
+
+@former_names(say="info")
+class JobHandle:
+    """Handle of a job that runs on an engine thread.
+
+    Args:
+        info: Shows lines to the user; may be called on any thread.
+    """
+
+    def __init__(self, info: Callable[[str], None]) -> None:
+        self.info = info
+        self.stop = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        """True when the user has cancelled the job: return soon."""
+        return self.stop.is_set()
+
+
+class EngineThread:
+    """Loads an engine and runs jobs on it, one at a time.
+
+    Args:
+        load: Opens the engine; runs on the engine thread.
+        post: Runs a function on the UI thread.
+
+    Attributes:
+        engine: The loaded engine; None before. Set on the UI thread.
+    """
+
+    def __init__(self, load: Callable[[], Engine], post: Callable[[Callable[[], None]], None]) -> None:
+        self.engine: Engine | None = None
+        self._load = load
+        self._post = post
+        self._jobs: queue.SimpleQueue[Callable[[Engine], None] | None] = queue.SimpleQueue()
+        # a daemon thread: loading weights cannot be interrupted and must not delay the exit of the process
+        self._thread = threading.Thread(target=self._work, name="sftchat-engine", daemon=True)
+
+    def start(self, loaded: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+        """Start to load the engine; ``loaded`` or ``failed`` is called on the UI thread."""
+        self._loaded, self._failed = loaded, failed
+        self._thread.start()
+
+    def do(self, job: Callable[[Engine], None]) -> None:
+        """Queue a job; it must not raise."""
+        self._jobs.put(job)
+
+    def end(self) -> None:
+        """Free the engine after the queued jobs; returns at once."""
+        self._jobs.put(None)
+
+    def join(self, timeout: float) -> None:
+        """Wait at most ``timeout`` seconds until the engine is freed; do not wait while it loads."""
+        if self._thread.is_alive():
+            self._thread.join(0 if self.engine is None else timeout)
+
+    def _work(self) -> None:
+        """Load the engine, then run jobs until ``end``."""
+        try:
+            engine = self._load()
+        except Exception as error:
+            self._post(partial(self._failed, error))
+            return
+        self._post(partial(self._arrived, engine))
+        while (job := self._jobs.get()) is not None:
+            job(engine)
+        engine.close()
+
+    def _arrived(self, engine: Engine) -> None:
+        """Publish the loaded engine on the UI thread."""
+        self.engine = engine
+        self._loaded()
+
+
+class Jobs:
+    """Runs the slow jobs of commands, one at a time. Thread: UI.
+
+    Args:
+        view: Shows errors.
+        next: Called when a job has ended.
+
+    Attributes:
+        doing: Title of the running job; empty when there is none.
+    """
+
+    def __init__(self, view: View, next: Callable[[], None]) -> None:
+        self.doing = ""
+        self._view = view
+        self._next = next
+        self._job: JobHandle | None = None
+
+    def start(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], engine_thread: EngineThread) -> None:
+        """Run a job on an engine thread; see ``ChatContext.work``.
+
+        Raises:
+            UsageError: When another job is running.
+        """
+        if self._job is not None:
+            raise UsageError(f"the conversation is busy: {self.doing}")
+        self._job = handle = JobHandle(lambda text: self._view.post(partial(self._view.info, text)))
+        self.doing = title
+
+        def run(engine: Engine) -> None:
+            try:
+                result = job(engine, handle)
+            except BaseException as error:  # any exception of a model library or plugin, SystemExit included, ends the job, not the chat
+                self._view.post(partial(self._end, handle, problem=in_one_line(error)))
+            else:
+                self._view.post(partial(self._end, handle, partial(done, result)))
+
+        engine_thread.do(run)
+
+    def stop(self) -> bool:
+        """Stop the running job: at once for the user, soon on the engine thread. False when there is none."""
+        if self._job is None:
+            return False
+        self._view.info(f"{self.doing}: stopped")
+        self.cancel()
+        self._end(self._job)
+        return True
+
+    def cancel(self) -> None:
+        """Stop the running job and discard its result."""
+        if self._job is not None:
+            self._job.stop.set()
+
+    def _end(self, handle: JobHandle, done: Callable[[], None] | None = None, problem: str = "") -> None:
+        """End a job; ignored when the job was stopped before."""
+        if handle is not self._job:
+            return
+        title, self._job, self.doing = self.doing, None, ""
+        if problem:
+            self._view.error(problem)
+        elif done is not None:
+            try:
+                call_plugin(title, done, may_refuse=True)
+            except SftchatError as error:
+                self._view.error(in_one_line(error))
+        self._next()
 
 
 @dataclass(frozen=True)
@@ -32,37 +183,30 @@ class ModelPane:
 
     Args:
         name: MODEL as typed.
-        worker: The engine thread.
+        engine_thread: The engine thread.
         adapter: Adapter that replies.
 
     Attributes:
         generation: The reply that is being generated; None when there is none.
         context_used: Prompt and reply tokens of the last reply; 0 before the first.
         first_token_seconds: Time to first token of the last reply; 0 when unknown.
-        mark: Score of the last reply; None when unknown.
+        score: Score of the last reply; None when unknown.
     """
 
-    def __init__(self, name: str, worker: EngineThread, adapter: str = "") -> None:
+    def __init__(self, name: str, engine_thread: EngineThread, adapter: str = "") -> None:
         self.name = name
         self.adapter = adapter
-        self.worker = worker
+        self.engine_thread = engine_thread
         self.generation: PendingReply | None = None
         self.context_used = 0
         self.first_token_seconds = 0.0
-        self.mark: Mark | None = None
+        self.score: ReplyScore | None = None
         self._rate = 0.0
 
     @property
     def engine(self) -> Engine | None:
         """The loaded engine; None while it loads."""
-        return self.worker.engine
-
-    @property
-    def state(self) -> Literal["loading", "generating", "ready"]:
-        """Current state of the model."""
-        if self.engine is None:
-            return "loading"
-        return "ready" if self.generation is None else "generating"
+        return self.engine_thread.engine
 
     @property
     def context_length(self) -> int:
@@ -74,10 +218,25 @@ class ModelPane:
         """Speed of the current or last reply; 0 when unknown."""
         return self.generation.tokens_per_second if self.generation is not None else self._rate
 
-    def replace(self, name: str, worker: EngineThread) -> None:
+    def begins_with_thoughts(self, arguments: Mapping[str, Any]) -> bool:
+        """Return whether the chat template opens the thoughts of a reply; False when unknown, for example behind a server.
+
+        Args:
+            arguments: Chat template arguments that override the engine's own.
+        """
+        engine = self.engine
+        try:
+            if (arguments or self.adapter) and isinstance(engine, Inspects):
+                tokens = engine.prompt_tokens(Request("look", (QUESTION,), adapter=self.adapter, template_arguments=arguments))
+                return opens_thoughts("".join(token.text for token in tokens))
+            return isinstance(engine, Renders) and opens_thoughts(engine.render([QUESTION]))
+        except SftchatError:
+            return False  # the template rejects the message or the arguments; the request itself reports the error
+
+    def replace(self, name: str, engine_thread: EngineThread) -> None:
         """Replace the model of the pane."""
-        self.name, self.worker, self.adapter = name, worker, ""
-        self.context_used, self.first_token_seconds, self.mark, self._rate = 0, 0.0, None, 0.0
+        self.name, self.engine_thread, self.adapter = name, engine_thread, ""
+        self.context_used, self.first_token_seconds, self.score, self._rate = 0, 0.0, None, 0.0
 
     def ended(self, generation: PendingReply, prompt_tokens: int) -> None:
         """Store the statistics of a finished reply."""

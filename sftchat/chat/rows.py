@@ -59,12 +59,12 @@ class Rows:
         Raises:
             DataError: When the row exists already, its prompt has another reply, or it is in an evalset. The message names the place.
         """
-        return self._append("messages", serialize(Example(_unlearned(messages), reply, metadata={"sftchat": about}), "messages"))
+        return self._append("messages", serialize(Example(_untrained(messages), reply, metadata={"sftchat": about}), "messages"))
 
     def pair(self, messages: Sequence[Message], chosen: str, rejected: str, about: Mapping[str, Any]) -> str:
         """Append a preference pair: a better and a worse reply to the same prompt; arguments and errors as for ``good``."""
         row = {
-            "prompt": [dict(message) for message in _unlearned(messages)],
+            "prompt": [dict(message) for message in _untrained(messages)],
             "chosen": [{"role": "assistant", "content": chosen}],
             "rejected": [{"role": "assistant", "content": rejected}],
             "sftchat": about,
@@ -77,16 +77,15 @@ class Rows:
         return self._append("evalset", serialize(Example(tuple(messages), reply, id, {"sftchat": about}), "evalset"))
 
     def _append(self, kind: Kind, row: dict[str, Any]) -> str:
-        """Check a row and append it to its file."""
         example = to_example(row)
         path = self.path(kind)
         line = 1
         for other in _examples(path):
             line = max(line, int(other.source.rpartition(":")[2]) + 1)
-            if _unlearned(other.messages) == _unlearned(example.messages):
+            if _untrained(other.messages) == _untrained(example.messages):
                 what = "the same row is there already" if other.gold == example.gold else "its prompt has another reply there"
                 raise DataError(f"{what}; nothing is written", other.source)
-        others = [self.path("evalset"), *self.golds] if kind in TRAINING else [self.path(one) for one in TRAINING]
+        others = [self.path("evalset"), *self.golds] if kind in TRAINING else [self.path(training) for training in TRAINING]
         for leak in find_leaks([example], (other for file in others for other in _examples(file))):
             same = "the same prompt is" if leak.similarity == 1 else f"nearly the same prompt (similarity {leak.similarity:.2f}) is"
             raise DataError(f"{same} there; a row is for training or for evaluation, never for both: nothing is written", leak.row)
@@ -94,7 +93,7 @@ class Rows:
         return f"{path}:{line}"
 
 
-def _unlearned(messages: Sequence[Message]) -> tuple[Message, ...]:
+def _untrained(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Mark the replies among the messages as not trained on."""
     return tuple({**message, "weight": 0} if message["role"] == "assistant" else message for message in messages)
 

@@ -69,17 +69,17 @@ def rows(text: str, columns: int, width: Callable[[str], int]) -> list[str]:
     Args:
         text: One line.
         columns: Width of the terminal.
-        width: Returns the width of a character in cells.
+        width: Returns the width of a character in size.
     """
-    found, row, used = [], "", 0
+    broken, row, used = [], "", 0
     for character in text.expandtabs(8):
-        cells = width(character)
-        if used + cells > columns and row:
-            found.append(row)
+        size = width(character)
+        if used + size > columns and row:
+            broken.append(row)
             row, used = "", 0
         row += character
-        used += cells
-    return [*found, row]
+        used += size
+    return [*broken, row]
 
 
 def wrap(line: str, columns: int, width: Callable[[str], int]) -> list[str]:
@@ -95,14 +95,14 @@ def wrap(line: str, columns: int, width: Callable[[str], int]) -> list[str]:
     explained = re.match(r"\s*\S.*?\s{2,}(?=\S)|\s*", line)
     hanging = width(explained[0]) if explained is not None else 0
     indent = " " * (hanging if hanging <= columns // 2 else min(4, columns // 4))
-    found, row = [], ""
+    rows, row = [], ""
     for word in re.findall(r"\s*\S+", line):
         if row and width(row + word) > columns:
-            found.append(row)
+            rows.append(row)
             row = indent + word.lstrip()
         else:
             row += word
-    return [*found, row]
+    return [*rows, row]
 
 
 class LineWriter(io.TextIOBase):

@@ -8,12 +8,11 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from sftchat.chat.context import ChatContext
-from sftchat.chat.conversation import Answer, Mark
-from sftchat.chat.view import View
+from sftchat.chat.context import ChatContext, View
+from sftchat.chat.conversation import Answer
 from sftchat.engine import Engine
 from sftchat.errors import in_one_line
-from sftchat.task import Task, metric_value, no_problems, row_problems, score_reply
+from sftchat.task import ReplyScore, Task, no_problems, primary_score, row_problems, score_reply
 from sftchat.types import Example, Message, Reply
 
 
@@ -21,55 +20,55 @@ class ReplyScoring:
     """Scores replies and stores the scores in the conversation. Thread: UI.
 
     Args:
-        talk: The chat.
+        chat: The chat.
         view: Shows the scores.
 
     Attributes:
         under_way: Number of replies that are being scored.
     """
 
-    def __init__(self, talk: ChatContext, view: View) -> None:
+    def __init__(self, chat: ChatContext, view: View) -> None:
         self.under_way = 0
-        self._talk = talk
+        self._chat = chat
         self._view = view
 
-    def judge_all(self) -> None:
+    def score_all(self) -> None:
         """Score the answers at the head of the conversation, when the chat has a task."""
-        judge, conversation = self._talk.desk.judge, self._talk.conversation
-        for column, answer in enumerate(conversation.node(conversation.head).answers):
-            self._talk.columns[column].mark = None
-            if judge is not None and not answer.silent:
-                self._judge(judge, column, answer)
+        scorer, conversation = self._chat.services.scorer, self._chat.conversation
+        for pane, answer in enumerate(conversation.node(conversation.head).answers):
+            self._chat.panes[pane].score = None
+            if scorer is not None and not answer.silent:
+                self._start(scorer, pane, answer)
 
-    def _judge(self, judge: GoldScorer, column: int, answer: Answer) -> None:
+    def _start(self, scorer: GoldScorer, pane: int, answer: Answer) -> None:
         """Score one reply on the engine thread of its model."""
-        conversation = self._talk.conversation
-        id, messages = conversation.head, conversation.unanswered().seen_by(column).messages
+        conversation = self._chat.conversation
+        id, messages = conversation.head, conversation.unanswered().seen_by(pane).messages
 
         def job(engine: Engine) -> None:
             try:
-                mark = judge.mark(messages, answer.reply)
+                score = scorer.score(messages, answer.reply)
             except Exception as error:  # a failing scorer must not end the chat
-                self._view.post(partial(self._judged, id, column, answer, None, in_one_line(error)))
+                self._view.post(partial(self._store, id, pane, answer, None, in_one_line(error)))
             else:
-                self._view.post(partial(self._judged, id, column, answer, mark))
+                self._view.post(partial(self._store, id, pane, answer, score))
 
         self.under_way += 1
-        self._talk.columns[column].worker.do(job)
+        self._chat.panes[pane].engine_thread.do(job)
 
-    def _judged(self, id: int, column: int, answer: Answer, mark: Mark | None, problem: str = "") -> None:
+    def _store(self, id: int, pane: int, answer: Answer, score: ReplyScore | None, problem: str = "") -> None:
         """Store and show a score; the conversation may have changed since it was requested."""
         self.under_way -= 1
         if problem:
-            self._view.complain(problem)
-        conversation = self._talk.conversation
+            self._view.error(problem)
+        conversation = self._chat.conversation
         answers = conversation.node(id).answers if id <= len(conversation.nodes) else ()
-        if mark is None or column >= len(answers) or answers[column].reply != answer.reply:
+        if score is None or pane >= len(answers) or answers[pane].reply != answer.reply:
             return
-        self._talk.conversation = conversation.changed(id, column, replace(answers[column], mark=mark))
+        self._chat.conversation = conversation.changed(id, pane, replace(answers[pane], score=score))
         if conversation.head == id:
-            self._talk.columns[column].mark = mark
-            self._view.show_mark(mark, column)
+            self._chat.panes[pane].score = score
+            self._view.show_score(score, pane)
 
 
 class GoldScorer:
@@ -101,14 +100,14 @@ class GoldScorer:
         Args:
             messages: The conversation; ends with a user message.
         """
-        said = _said(messages)
-        for example in self._by_question.get(said[-1][1], ()):
-            asked = _said(example.messages)
-            if said[-len(asked) :] == asked:
+        turns = _turns(messages)
+        for example in self._by_question.get(turns[-1][1], ()):
+            item_turns = _turns(example.messages)
+            if turns[-len(item_turns) :] == item_turns:
                 return example
         return None
 
-    def mark(self, messages: Sequence[Message], reply: Reply) -> Mark | None:
+    def score(self, messages: Sequence[Message], reply: Reply) -> ReplyScore | None:
         """Score a reply.
 
         Args:
@@ -122,24 +121,21 @@ class GoldScorer:
             DataError: When the evalset cannot be used.
             PluginError: When the scorer fails.
         """
-        metric = self.task.metric
         example = self.find(messages)
         if example is not None:
-            score = score_reply(self.task, example, reply)
-            return Mark(metric.name, metric_value(metric, score.stats), score.errors, score.answer)
+            return primary_score(self.task, score_reply(self.task, example, reply))
         if self.task.validate_row is no_problems:
             return None
-        return Mark(metric.name, None, row_problems(self.task, Example(tuple(messages), reply.text, source="this reply")))
+        return ReplyScore(self.task.metric.name, None, row_problems(self.task, Example(tuple(messages), reply.text, source="this reply")))
 
     @cached_property
     def _by_question(self) -> dict[str, list[Example]]:
-        """Index the items by their last message."""
-        found: dict[str, list[Example]] = defaultdict(list)
+        items: dict[str, list[Example]] = defaultdict(list)
         for example in self.examples:
-            found[example.messages[-1]["content"].strip()].append(example)
-        return found
+            items[example.messages[-1]["content"].strip()].append(example)
+        return items
 
 
-def _said(messages: Sequence[Message]) -> list[tuple[str, str]]:
+def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
     """Roles and stripped texts, without the system prompt."""
     return [(message["role"], message["content"].strip()) for message in messages if message["role"] != "system"]

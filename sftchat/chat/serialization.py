@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sftchat._util.parsing import from_json, load_json
+from sftchat.chat.context import Settings
 from sftchat.chat.conversation import Answer, Node
-from sftchat.chat.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class SessionMetadata:
     Attributes:
         system: The system prompt.
         head: Id of the current node.
-        column: Index of the focused pane.
+        pane: Index of the focused pane.
         history: Whether the model sees earlier turns.
         settings: Generation settings of the next reply.
         models: MODEL of each pane.
@@ -31,7 +31,7 @@ class SessionMetadata:
 
     system: str = ""
     head: int = 0
-    column: int = 0
+    pane: int = 0
     history: bool = True
     settings: Settings = field(default_factory=Settings)
     models: tuple[str, ...] = ()
@@ -41,8 +41,8 @@ class SessionMetadata:
     pending: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.head < 0 or self.column < 0:
-            raise ValueError(f"head is {self.head} and column {self.column}, must be from 0")
+        if self.head < 0 or self.pane < 0:
+            raise ValueError(f"head is {self.head} and pane {self.pane}, must be from 0")
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def metadata_to_json(facts: SessionMetadata) -> str:
+def metadata_to_json(metadata: SessionMetadata) -> str:
     """Serialize the metadata of a session."""
-    return dumps(asdict(facts))
+    return dumps(_with_key(asdict(metadata), "pane", "column"))
 
 
 def metadata_from_json(text: str) -> SessionMetadata:
@@ -76,30 +76,38 @@ def metadata_from_json(text: str) -> SessionMetadata:
     Raises:
         ValueError: When the JSON is damaged; the same holds for the other parsers here.
     """
-    return from_json(SessionMetadata, load_json(text))
+    return from_json(SessionMetadata, _with_key(load_json(text), "column", "pane"))
 
 
 def node_to_json(node: Node) -> str:
     """Serialize a node without its id and parent."""
-    return dumps({"question": node.question, "answers": [asdict(answer) for answer in node.answers]})
+    return dumps({"question": node.question, "answers": [_with_key(asdict(answer), "score", "mark") for answer in node.answers]})
 
 
 def node_from_json(id: int, parent: int, text: str) -> Node:
     """Parse a node and give it its id and parent."""
-    found = from_json(Node, {**from_json(Mapping[str, Any], load_json(text)), "id": id, "parent": parent})
+    row = from_json(Mapping[str, Any], load_json(text))
+    if isinstance(answers := row.get("answers"), list):
+        row = {**row, "answers": [_with_key(answer, "mark", "score") for answer in answers]}
+    node = from_json(Node, {**row, "id": id, "parent": parent})
     if not 0 <= parent < id:
         raise ValueError(f"node {id} follows node {parent}")
-    return found
+    return node
 
 
 def answer_to_json(answer: Answer) -> str:
     """Serialize an answer."""
-    return dumps(asdict(answer))
+    return dumps(_with_key(asdict(answer), "score", "mark"))
 
 
-def said_from_json(text: str) -> Answer | Piece:
+def partial_from_json(text: str) -> Answer | Piece:
     """Parse the beginning of an answer, or a chunk of it."""
-    found = load_json(text)
-    if isinstance(found, list):
-        return from_json(Piece, dict(zip(("text", "token_ids", "tokens"), found, strict=True)))
-    return from_json(Answer, found)
+    value = load_json(text)
+    if isinstance(value, list):
+        return from_json(Piece, dict(zip(("text", "token_ids", "tokens"), value, strict=True)))
+    return from_json(Answer, _with_key(value, "mark", "score"))
+
+
+def _with_key(value: Any, old: str, new: str) -> Any:
+    """Rename a key of an object; the names on disk are those of an earlier release."""
+    return {new if key == old else key: item for key, item in value.items()} if isinstance(value, dict) else value

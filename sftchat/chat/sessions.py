@@ -13,6 +13,7 @@ from typing import Any
 
 from sftchat._util.parsing import from_json
 from sftchat._util.sqlite import open_database
+from sftchat.chat.context import Settings
 from sftchat.chat.conversation import Answer, Conversation, Node
 from sftchat.chat.serialization import (
     Piece,
@@ -23,9 +24,8 @@ from sftchat.chat.serialization import (
     metadata_to_json,
     node_from_json,
     node_to_json,
-    said_from_json,
+    partial_from_json,
 )
-from sftchat.chat.settings import Settings
 from sftchat.engine import Chunk
 from sftchat.errors import SftchatError, UsageError, first_line
 from sftchat.types import Reply
@@ -36,7 +36,7 @@ class Session:
 
     Args:
         sessions: The session store; None disables saving.
-        found: Session to continue; a new one by default.
+        summary: Session to continue; a new one by default.
         kept: The part of its conversation that is stored already.
 
     Attributes:
@@ -45,18 +45,18 @@ class Session:
         pending: Lines of a resumed session that were typed but not processed.
     """
 
-    def __init__(self, sessions: Sessions | None = None, found: Summary | None = None, kept: Conversation | None = None) -> None:
+    def __init__(self, sessions: Sessions | None = None, summary: Summary | None = None, kept: Conversation | None = None) -> None:
         self.sessions = sessions
         self.id = 0
         self.pending: tuple[str, ...] = ()
         self._nodes: tuple[Node, ...] = ()
-        self.go_on(found, kept)
+        self.go_on(summary, kept)
 
     def save(self, conversation: Conversation, settings: Settings, models: Sequence[str], pending: Sequence[str] = ()) -> None:
         """Save what changed since the last call, and the pending lines."""
         if self.sessions is None or self.sessions.broken or not (self.id or conversation.nodes or pending):
             return
-        if conversation.nodes[: len(self._nodes)] != self._nodes and not self._changed(conversation):
+        if conversation.nodes[: len(self._nodes)] != self._nodes and not self._save_changes(conversation):
             self.id, self._nodes = 0, ()  # an unrelated conversation, for example one that was loaded
         self.id = self.id or self.sessions.new()
         try:
@@ -68,10 +68,10 @@ class Session:
                 self.sessions.add(self.id, node)
         self._nodes = conversation.nodes
         turns = conversation.turns
-        facts = SessionMetadata(
+        metadata = SessionMetadata(
             system=conversation.system,
             head=conversation.head,
-            column=conversation.column,
+            pane=conversation.pane,
             history=conversation.history,
             settings=settings,
             models=tuple(models),
@@ -80,27 +80,27 @@ class Session:
             turns=len(turns),
             pending=tuple(pending),
         )
-        self.sessions.save(self.id, facts)
+        self.sessions.save(self.id, metadata)
 
-    def go_on(self, found: Summary | None, kept: Conversation | None) -> None:
-        """Continue in another session: ``found``, or a new one when it is None."""
-        self.id = found.id if found is not None else 0
-        self.pending = found.facts.pending if found is not None else ()
+    def go_on(self, summary: Summary | None, kept: Conversation | None) -> None:
+        """Continue in another session: that of ``summary``, or a new one when it is None."""
+        self.id = summary.id if summary is not None else 0
+        self.pending = summary.metadata.pending if summary is not None else ()
         # a reply interrupted by a crash is part of the conversation but not yet a stored node
-        stored = self.sessions.stored(found) if self.sessions is not None and found is not None else 0
+        stored = self.sessions.stored(summary) if self.sessions is not None and summary is not None else 0
         self._nodes = kept.nodes[:stored] if kept is not None else ()
 
-    def begin(self, question: int, column: int, answer: Answer) -> None:
+    def begin(self, question: int, pane: int, answer: Answer) -> None:
         """Record that a pane starts to reply to a message."""
         if self.sessions is not None and self.id:
-            self.sessions.begin(self.id, question, column, answer)
+            self.sessions.begin(self.id, question, pane, answer)
 
-    def piece(self, question: int, column: int, chunk: Chunk) -> None:
+    def piece(self, question: int, pane: int, chunk: Chunk) -> None:
         """Record a chunk of a reply."""
         if self.sessions is not None and self.id and (chunk.text or chunk.tokens):
-            self.sessions.piece(self.id, question, column, chunk.text, chunk.token_ids, chunk.tokens)
+            self.sessions.piece(self.id, question, pane, chunk.text, chunk.token_ids, chunk.tokens)
 
-    def _changed(self, conversation: Conversation) -> bool:
+    def _save_changes(self, conversation: Conversation) -> bool:
         """Save changes of stored nodes; False when the stored nodes belong to another conversation."""
         assert self.sessions is not None
         before, now = self._nodes, conversation.nodes[: len(self._nodes)]
@@ -116,25 +116,25 @@ class Session:
         return True
 
 
-def restored(sessions: Sessions, found: Summary, columns: int) -> tuple[Conversation, Settings]:
+def restored(sessions: Sessions, summary: Summary, panes: int) -> tuple[Conversation, Settings]:
     """Restore the conversation and settings of a session.
 
     Args:
         sessions: The session store.
-        found: The session to restore.
-        columns: Number of models that continue it.
+        summary: The session to restore.
+        panes: Number of models that continue it.
 
     Raises:
         SftchatError: When the session is damaged.
     """
-    conversation = sessions.conversation(found)
-    return conversation.seen_by(min(conversation.column, columns - 1)), found.facts.settings
+    conversation = sessions.conversation(summary)
+    return conversation.seen_by(min(conversation.pane, panes - 1)), summary.metadata.settings
 
 
 FILE = "sessions.sqlite"
 VERSION = 1
 WAIT_SECONDS = 10.0
-MOST_COLUMNS = 1000
+MAX_PANES = 1000
 """Larger than any real number of panes; a larger value means that the data is damaged."""
 YEAR_10000 = 253_402_300_800
 """In seconds since 1970; upper bound of valid times."""
@@ -155,13 +155,13 @@ class Summary:
         id: Session id.
         name: Name given with ``/save``; usually empty.
         used: Time of the last write, in seconds since 1970.
-        facts: Metadata as passed to ``Sessions.save``.
+        metadata: Metadata as passed to ``Sessions.save``.
     """
 
     id: int
     name: str
     used: float
-    facts: SessionMetadata
+    metadata: SessionMetadata
 
 
 class SessionConflict(Exception):
@@ -192,9 +192,9 @@ class Sessions:
         rows = self._do("INSERT INTO sessions (used, facts) VALUES (?, '{}') RETURNING id", time.time())
         return int(rows[0][0]) if rows else 0
 
-    def save(self, session: int, facts: SessionMetadata) -> None:
+    def save(self, session: int, metadata: SessionMetadata) -> None:
         """Save the metadata of a session: head, settings, models."""
-        self._do("UPDATE sessions SET used = ?, facts = ? WHERE id = ?", time.time(), metadata_to_json(facts), session)
+        self._do("UPDATE sessions SET used = ?, facts = ? WHERE id = ?", time.time(), metadata_to_json(metadata), session)
 
     def add(self, session: int, node: Node) -> None:
         """Save a new node and delete the stored chunks of its reply.
@@ -213,13 +213,13 @@ class Sessions:
         """Save a changed node."""
         self._do("UPDATE nodes SET said = ? WHERE session = ? AND id = ?", node_to_json(node), session, node.id)
 
-    def begin(self, session: int, question: int, column: int, answer: Answer) -> None:
+    def begin(self, session: int, question: int, pane: int, answer: Answer) -> None:
         """Record that a pane starts to reply, with the text the answer has already."""
-        self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, column, answer_to_json(answer))
+        self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, pane, answer_to_json(answer))
 
-    def piece(self, session: int, question: int, column: int, text: str, token_ids: tuple[int, ...], tokens: int) -> None:
+    def piece(self, session: int, question: int, pane: int, text: str, token_ids: tuple[int, ...], tokens: int) -> None:
         """Record a chunk of a reply; on disk when this returns."""
-        self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, column, dumps([text, token_ids, tokens]))
+        self._do("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, pane, dumps([text, token_ids, tokens]))
 
     def rename(self, session: int, name: str) -> None:
         """Name a session.
@@ -234,24 +234,26 @@ class Sessions:
 
     def all(self, most: int = -1) -> tuple[Summary, ...]:
         """List the sessions, last used first; damaged ones are skipped with one warning."""
-        found = []
+        summaries = []
         for id, name, used, facts in self._do("SELECT id, name, used, facts FROM sessions ORDER BY used DESC LIMIT ?", most):
             try:
                 if not isinstance(used, float) or not 0 <= used < YEAR_10000:
                     raise ValueError(f"it was used at {used!r}")
-                found.append(Summary(id, from_json(str, name or ""), used, metadata_from_json(facts)))
+                summaries.append(Summary(id, from_json(str, name or ""), used, metadata_from_json(facts)))
             except (ValueError, TypeError) as error:
                 if id not in self._damaged:
                     self._damaged.add(id)
                     self.warn(str(self._broken_session(id, error)))
-        return tuple(found)
+        return tuple(summaries)
 
     def find(self, wanted: str) -> Summary | None:
-        """Find a session by name or number; the last used one when ``wanted`` is empty."""
-        found = self.all()
+        """Find a session by name or number; the last used summary when ``wanted`` is empty."""
+        summaries = self.all()
         if not wanted:
-            return found[0] if found else None
-        return next((one for one in found if one.name == wanted), None) or next((one for one in found if str(one.id) == wanted), None)
+            return summaries[0] if summaries else None
+        return next((summary for summary in summaries if summary.name == wanted), None) or next(
+            (summary for summary in summaries if str(summary.id) == wanted), None
+        )
 
     def conversation(self, session: Summary) -> Conversation:
         """Load the conversation of a session, including the partial text of a reply interrupted by a crash.
@@ -260,14 +262,15 @@ class Sessions:
             SftchatError: When the session is damaged.
         """
         rows = self._do("SELECT id, parent, said FROM nodes WHERE session = ? ORDER BY id", session.id)
-        facts = session.facts
+        metadata = session.metadata
         try:
             nodes = tuple(node_from_json(*row) for row in rows)
             if [node.id for node in nodes] != list(range(1, len(nodes) + 1)):
                 raise ValueError("a node is missing")
-            head = min(facts.head, len(nodes))
-            found = Conversation(facts.system, nodes, head, column=facts.column, history=facts.history)
-            return found.answer(*answers) if found.waiting and (answers := self._under_way(session.id, head)) else found
+            head = min(metadata.head, len(nodes))
+            conversation = Conversation(metadata.system, nodes, head, pane=metadata.pane, history=metadata.history)
+            answers = self._partial_answers(session.id, head) if conversation.waiting else ()
+            return conversation.answer(*answers) if answers else conversation
         except (ValueError, TypeError) as error:
             raise self._broken_session(session.id, error) from error
 
@@ -282,27 +285,26 @@ class Sessions:
             self._connection.close()
             self._connection = None
 
-    def _under_way(self, session: int, question: int) -> tuple[Answer, ...]:
+    def _partial_answers(self, session: int, question: int) -> tuple[Answer, ...]:
         """Rebuild partial answers to a message from stored chunks, by pane."""
-        found: dict[int, Answer] = {}
+        partial: dict[int, Answer] = {}
         rows = self._do("SELECT column, piece FROM pieces WHERE session = ? AND question = ? ORDER BY rowid", session, question)
-        for column, piece in rows:
-            said = said_from_json(piece)
-            if not isinstance(column, int) or not 0 <= column < MOST_COLUMNS or (isinstance(said, Piece) and column not in found):
-                raise ValueError(f"column {column!r} of question {question} goes on and did not begin")
+        for pane, piece in rows:
+            said = partial_from_json(piece)
+            if not isinstance(pane, int) or not 0 <= pane < MAX_PANES or (isinstance(said, Piece) and pane not in partial):
+                raise ValueError(f"column {pane!r} of question {question} goes on and did not begin")
             if isinstance(said, Answer):
-                found[column] = said
+                partial[pane] = said
                 continue
-            reply = found[column].reply
+            reply = partial[pane].reply
             reply = replace(reply, text=reply.text + said.text, completion_tokens=reply.completion_tokens + said.tokens)
-            found[column] = replace(found[column], reply=reply, token_ids=(*found[column].token_ids, *said.token_ids))
-        if not any(answer.reply.text or answer.token_ids for answer in found.values()):
+            partial[pane] = replace(partial[pane], reply=reply, token_ids=(*partial[pane].token_ids, *said.token_ids))
+        if not any(answer.reply.text or answer.token_ids for answer in partial.values()):
             return ()  # the process was killed before the first token: the message has no reply yet
         nothing = Answer(Reply("", "cancelled"))
-        return tuple(found.get(column, nothing) for column in range(max(found) + 1))
+        return tuple(partial.get(pane, nothing) for pane in range(max(partial) + 1))
 
     def _broken_session(self, id: int, error: Exception) -> SftchatError:
-        """Build the error for a session that cannot be read."""
         return SftchatError(f"session {id} in '{self.path}' is damaged and cannot go on: {' '.join(str(error).split())}")
 
     def _do(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -336,4 +338,4 @@ def _connect(path: Path) -> sqlite3.Connection:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # readable by its owner only
-    return open_database(path, TABLES, VERSION, WAIT_SECONDS, lambda found: f"it has format {found}, this sftchat reads {VERSION}")
+    return open_database(path, TABLES, VERSION, WAIT_SECONDS, lambda version: f"it has format {version}, this sftchat reads {VERSION}")

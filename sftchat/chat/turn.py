@@ -8,19 +8,90 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sftchat.chat.context import ChatContext
+from sftchat.chat.context import ChatContext, Overflow
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.reply import PendingReply, stream_replies
-from sftchat.chat.settings import Overflow
-from sftchat.engine import Chunk, Counts, Engine, Inspects, Renders, Request
+from sftchat.engine import Chunk, Counts, Engine, Inspects, Renders, Request, collect, text_and_thoughts
 from sftchat.errors import EngineError, SftchatError, in_one_line
 from sftchat.text import pluralize
-from sftchat.thinking import LATE, only_thoughts
+from sftchat.thinking import LATE, THOUGHTS_END, only_thoughts
 from sftchat.types import FinishReason, Reply
 
 if TYPE_CHECKING:
-    from sftchat.chat.engine_thread import EngineThread
-    from sftchat.chat.view import View
+    from sftchat.chat.context import View
+    from sftchat.chat.pane import EngineThread
+
+
+class PendingReply:
+    """A reply that is being generated.
+
+    Args:
+        started: Time of the request in seconds, on the clock used for ``add``.
+        draft: The answer to continue, with the text it has already.
+
+    Attributes:
+        text: Text so far, including the draft.
+        thoughts: Thoughts so far, when the engine separates them from the text.
+        text_was_thoughts: True when text that was shown turned out to be thoughts.
+        opened: True when the template opened the thoughts, so that the text starts inside them.
+        refused: True when the server reported a refusal.
+        token_ids: Token ids of the text, when the engine returns them.
+        choices: Tokens of the text with log-probabilities, when requested and returned.
+        tokens: Number of tokens generated in this turn.
+        all_tokens: Number of tokens of the whole reply.
+        dropped: Number of oldest turns left out of the prompt.
+    """
+
+    def __init__(self, started: float, draft: Answer) -> None:
+        self.text = draft.reply.text
+        self.thoughts = draft.reply.thoughts
+        self.text_was_thoughts = False
+        self.opened = False
+        self.refused = draft.reply.refused
+        self.token_ids = list(draft.token_ids)
+        self.choices = list(draft.choices)
+        self.tokens = 0
+        self.all_tokens = draft.reply.completion_tokens
+        self.dropped = 0
+        self._started = started
+        self._first = 0.0
+        self._last = 0.0
+
+    def add(self, chunk: Chunk, now: float) -> None:
+        """Add a chunk that arrived at time ``now`` in seconds."""
+        self.refused = self.refused or chunk.refused
+        self.opened = self.opened or chunk.thoughts_opened
+        if chunk.revises == "thought":
+            self.choices.clear()
+        self.choices += chunk.choices
+        if not (chunk.text or chunk.tokens or chunk.thoughts or chunk.revises):
+            return  # an engine may yield an empty chunk so that it can be stopped; that is not the first token
+        self._first, self._last = self._first or now, now
+        self.text, self.thoughts = text_and_thoughts(self.text, self.thoughts, chunk)
+        self.text_was_thoughts = self.text_was_thoughts or chunk.revises == "thought"
+        self.token_ids += chunk.token_ids
+        self.tokens += chunk.tokens
+        self.all_tokens += chunk.tokens
+
+    @property
+    def thinking(self) -> bool:
+        """True when the template opened the thoughts and they have not ended."""
+        return self.opened and THOUGHTS_END not in self.text
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed after the first token (whose time is prefill); 0 when unknown."""
+        seconds = self._last - self._first
+        return (self.tokens - 1) / seconds if seconds > 0 and self.tokens > 1 else 0.0
+
+    @property
+    def first_token_seconds(self) -> float:
+        """Time to first token; 0 before it."""
+        return max(0.0, self._first - self._started) if self._first else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time to last token; 0 before the first."""
+        return max(0.0, self._last - self._started) if self._last else 0.0
 
 
 @dataclass(frozen=True)
@@ -52,18 +123,18 @@ def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
     """
     if not (isinstance(engine, Counts) and isinstance(engine, Renders)):
         return Fitted(request)
-    room, reply = engine.context_length, request.sampling.max_new_tokens
-    wanted = 1 if overflow == "stop" else min(reply, room - 1)
+    limit, reply = engine.context_length, request.sampling.max_new_tokens
+    wanted = 1 if overflow == "stop" else min(reply, limit - 1)
     used = engine.count_tokens(request)
     dropped = 0
-    while overflow == "drop-oldest" and used + wanted > room and (fewer := _without_oldest(request)) is not None:
+    while overflow == "drop-oldest" and used + wanted > limit and (fewer := _without_oldest(request)) is not None:
         request, dropped = fewer, dropped + 1
         used = engine.count_tokens(request)
-    if used + wanted <= room:
+    if used + wanted <= limit:
         return Fitted(request, dropped)
-    if overflow == "refuse" and used < room:
+    if overflow == "refuse" and used < limit:
         raise EngineError(
-            f"the conversation has {used} tokens and the reply may have {reply}, the context holds {room}; "
+            f"the conversation has {used} tokens and the reply may have {reply}, the context holds {limit}; "
             "'/set overflow drop-oldest' leaves out the oldest turns, '/set max_new_tokens N' asks for less"
         )
     remedy = (
@@ -72,7 +143,7 @@ def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
         else "'/set overflow drop-oldest' leaves out the oldest turns, /undo and /reset take them back"
     )
     raise EngineError(
-        f"the context is full: the conversation has {used} tokens, the context holds {room}, prompt and reply together; {remedy}"
+        f"the context is full: the conversation has {used} tokens, the context holds {limit}, prompt and reply together; {remedy}"
     )
 
 
@@ -91,9 +162,9 @@ class TurnRunner:
     """Runs one chat turn for all panes. Thread: UI, except ``_generate`` (engine thread).
 
     Args:
-        talk: The chat whose panes reply.
+        chat: The chat whose panes reply.
         conversation: Conversation that ends with the user's message.
-        begun: By pane, answers to continue, or to keep if they are complete.
+        partial_answers: By pane, answers to continue, or to keep if they are complete.
         view: Shows the replies.
         clock: Monotonic clock in seconds.
         answered: Called with the answers, one for each pane, before the view draws the end of the last reply.
@@ -102,9 +173,9 @@ class TurnRunner:
 
     def __init__(
         self,
-        talk: ChatContext,
+        chat: ChatContext,
         conversation: Conversation,
-        begun: Mapping[int, Answer],
+        partial_answers: Mapping[int, Answer],
         view: View,
         clock: Callable[[], float],
         *,
@@ -113,17 +184,16 @@ class TurnRunner:
     ) -> None:
         self._answered = answered
         self._over = over
-        self._columns = talk.columns
+        self._panes = chat.panes
         self._conversation = conversation
-        self._settings = talk.settings
-        self._session = talk.desk.session
+        self._settings = chat.settings
+        self._session = chat.services.session
         self._view = view
         self._clock = clock
-        self._answers = {column: answer for column, answer in begun.items() if not answer.partial}
-        self._drafts = {
-            column: self._draft(column, begun.get(column)) for column in range(len(self._columns)) if column not in self._answers
-        }
-        self._generations = {column: PendingReply(clock(), draft) for column, draft in self._drafts.items()}
+        self._stop = threading.Event()
+        self._answers = {pane: answer for pane, answer in partial_answers.items() if not answer.partial}
+        self._drafts = {pane: self._draft(pane, partial_answers.get(pane)) for pane in range(len(self._panes)) if pane not in self._answers}
+        self._generations = {pane: PendingReply(clock(), draft) for pane, draft in self._drafts.items()}
 
     def start(self) -> None:
         """Start to generate."""
@@ -132,50 +202,48 @@ class TurnRunner:
             self._over()
             return
         batches: dict[EngineThread, dict[int, tuple[Request, PendingReply]]] = {}
-        for column, generation in self._generations.items():
-            self._columns[column].generation = generation
-            self._session.begin(self._conversation.head, column, self._drafts[column])
-            self._view.begin_reply(column, generation.text)
-            batches.setdefault(self._columns[column].worker, {})[column] = (self._request(column), generation)
-        for worker, requests in batches.items():
-            worker.do(partial(self._generate, requests))
+        for pane, generation in self._generations.items():
+            self._panes[pane].generation = generation
+            self._session.begin(self._conversation.head, pane, self._drafts[pane])
+            self._view.begin_reply(pane, generation.text)
+            batches.setdefault(self._panes[pane].engine_thread, {})[pane] = (self._request(pane), generation)
+        for engine_thread, requests in batches.items():
+            engine_thread.do(partial(self._generate, requests))
 
     def stop(self) -> None:
         """Stop all replies and keep the partial ones."""
-        for column in list(self._generations):
-            self._generations[column].stop.set()
-            self._finish(column, self._generations[column], "cancelled")
+        self.cancel()
+        for pane in list(self._generations):
+            self._finish(pane, self._generations[pane], "cancelled")
 
-    def _draft(self, column: int, begun: Answer | None) -> Answer:
+    def _draft(self, pane: int, earlier: Answer | None) -> Answer:
         """Return the answer of a pane before generation; a resampled answer gets a new seed."""
         sampling = self._settings.sampling
         attempts = sum(node.parent == self._conversation.head for node in self._conversation.nodes)
         return Answer(
-            replace(begun.reply, finish_reason="cancelled") if begun is not None else Reply("", "cancelled"),
-            self._columns[column].name,
-            self._columns[column].adapter,
+            replace(earlier.reply, finish_reason="cancelled") if earlier is not None else Reply("", "cancelled"),
+            self._panes[pane].name,
+            self._panes[pane].adapter,
             replace(sampling, seed=sampling.seed + attempts) if sampling.temperature else sampling,
             self._settings.template_arguments,
-            begun.token_ids if begun is not None else (),
-            begun.choices if begun is not None else (),
+            earlier.token_ids if earlier is not None else (),
+            earlier.choices if earlier is not None else (),
         )
 
     def cancel(self) -> None:
         """Stop the engines and discard further output."""
-        for generation in self._generations.values():
-            generation.stop.set()
+        self._stop.set()
 
-    def _request(self, column: int) -> Request:
-        """Build the request for the model of a pane."""
-        conversation = self._conversation.seen_by(column)
+    def _request(self, pane: int) -> Request:
+        conversation = self._conversation.seen_by(pane)
         number = len(conversation.turns)
-        draft = self._drafts[column]
+        draft = self._drafts[pane]
         return Request(
-            f"turn-{number}-{column}" if column else f"turn-{number}",
+            f"turn-{number}-{pane}" if pane else f"turn-{number}",
             conversation.messages,
             sampling=draft.sampling,
-            adapter=self._columns[column].adapter,
-            reply_prefix=self._generations[column].text,
+            adapter=self._panes[pane].adapter,
+            reply_prefix=self._generations[pane].text,
             template_arguments=self._settings.template_arguments,
             # A continued reply needs the log-probabilities of its first part too.
             logprobs=ALTERNATIVES if self._settings.logprobs and (draft.choices or not draft.reply.text) else None,
@@ -185,76 +253,74 @@ class TurnRunner:
 
     def _generate(self, batch: Mapping[int, tuple[Request, PendingReply]], engine: Engine) -> None:
         """Generate the replies of the panes that share an engine."""
-        columns = {request.id: column for column, (request, _) in batch.items()}
+        panes = {request.id: pane for pane, (request, _) in batch.items()}
         wanted: list[Request] = []
-        stops: dict[str, threading.Event] = {}
 
-        def post(column: int, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
-            self._view.post(partial(self._finish, column, batch[column][1], why, prompt_tokens, problem))
+        def post(pane: int, reason: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
+            self._view.post(partial(self._finish, pane, batch[pane][1], reason, prompt_tokens, problem))
 
         def show(chunk: Chunk) -> None:
-            column = columns[chunk.request_id]
-            self._view.post(partial(self._piece, column, batch[column][1], chunk))
+            pane = panes[chunk.request_id]
+            self._view.post(partial(self._add_chunk, pane, batch[pane][1], chunk))
 
+        if self._stop.is_set():
+            return
         try:
-            for column, (request, generation) in batch.items():
-                if generation.stop.is_set():
-                    continue
+            for pane, (request, generation) in batch.items():
                 try:
                     fitted = fit(engine, _exact(engine, request, generation.token_ids), self._settings.overflow)
                 except SftchatError as error:
-                    post(column, "error", problem=str(error))
+                    post(pane, "error", problem=str(error))
                     continue
                 if fitted.dropped:
-                    self._view.post(partial(self._dropped, column, generation, fitted.dropped))
+                    self._view.post(partial(self._note_dropped, pane, generation, fitted.dropped))
                 wanted.append(fitted.request)
-                stops[request.id] = generation.stop
-            replies = stream_replies(engine, wanted, show, stops) if wanted else {}
+            replies = dict(collect(engine, wanted, on_chunk=show, stop=self._stop.is_set)) if wanted else {}
         except Exception as error:  # any error in a model library ends the replies, not the chat
-            for column in batch:
-                post(column, "error", problem=in_one_line(error))
+            for pane in batch:
+                post(pane, "error", problem=in_one_line(error))
             return
         for id, reply in replies.items():
             if isinstance(reply, EngineError):
-                post(columns[id], "error", problem=str(reply))
+                post(panes[id], "error", problem=str(reply))
             else:
-                post(columns[id], reply.finish_reason, reply.prompt_tokens)
+                post(panes[id], reply.finish_reason, reply.prompt_tokens)
 
     # UI thread
 
-    def _piece(self, column: int, generation: PendingReply, chunk: Chunk) -> None:
+    def _add_chunk(self, pane: int, generation: PendingReply, chunk: Chunk) -> None:
         """Handle a chunk of a reply; chunks that arrive after the reply was stopped are ignored."""
-        if self._generations.get(column) is not generation:
+        if self._generations.get(pane) is not generation:
             return
         generation.add(chunk, self._clock())
-        self._session.piece(self._conversation.head, column, chunk)
+        self._session.piece(self._conversation.head, pane, chunk)
         if chunk.revises == "thought":  # the text shown so far was thoughts
-            self._view.show_late_thoughts(column)
+            self._view.text_was_thoughts(pane)
         elif chunk.thoughts:
-            self._view.show_thoughts(chunk.thoughts, column)
+            self._view.show_thoughts(chunk.thoughts, pane)
         if chunk.text:
-            self._view.show_piece(chunk.text, column)
+            self._view.show_piece(chunk.text, pane)
 
-    def _dropped(self, column: int, generation: PendingReply, turns: int) -> None:
+    def _note_dropped(self, pane: int, generation: PendingReply, turns: int) -> None:
         """Record and report that the oldest turns did not fit into the context."""
-        if self._generations.get(column) is generation:
+        if self._generations.get(pane) is generation:
             generation.dropped = turns
             lost = "the first turn is" if turns == 1 else f"the first {turns} turns are"
-            self._view.say(f"{self._who(column)}the context is full: {lost} not shown to the model")
+            self._view.info(f"{self._who(pane)}the context is full: {lost} not shown to the model")
 
-    def _finish(self, column: int, generation: PendingReply, why: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
+    def _finish(self, pane: int, generation: PendingReply, reason: FinishReason, prompt_tokens: int = 0, problem: str = "") -> None:
         """Finish a reply: keep the generated text, or remove the message when there is none."""
-        if self._generations.get(column) is not generation:
+        if self._generations.get(pane) is not generation:
             return
-        del self._generations[column]
-        model = self._columns[column]
+        del self._generations[pane]
+        model = self._panes[pane]
         model.ended(generation, prompt_tokens)
-        draft = self._drafts[column]
-        self._answers[column] = answer = replace(
+        draft = self._drafts[pane]
+        self._answers[pane] = answer = replace(
             draft,
             reply=Reply(
                 generation.text,
-                why,
+                reason,
                 draft.reply.prompt_tokens or max(0, prompt_tokens - draft.reply.completion_tokens),
                 generation.all_tokens,
                 generation.thoughts.strip("\n"),
@@ -268,46 +334,45 @@ class TurnRunner:
         )
         if not self._generations:
             self._end()  # before the view draws the end, so that it shows the chat as ready
-        self._view.end_reply(column)
-        if generation.late:
-            self._view.say(f"{self._who(column)}{LATE}")
-        fate = "the message is taken back" if answer.silent else "what was said is kept"
-        if why == "error":
-            self._view.complain(f"{self._who(column)}{problem}; {fate}")
-        elif why == "cancelled":
-            self._view.say(f"{self._who(column)}stopped; {fate}")
-        elif why == "length" and 0 < model.context_length <= model.context_used:
+        self._view.end_reply(pane)
+        if generation.text_was_thoughts:
+            self._view.info(f"{self._who(pane)}{LATE}")
+        outcome = "the message is taken back" if answer.silent else "what was said is kept"
+        if reason == "error":
+            self._view.error(f"{self._who(pane)}{problem}; {outcome}")
+        elif reason == "cancelled":
+            self._view.info(f"{self._who(pane)}stopped; {outcome}")
+        elif reason == "length" and 0 < model.context_length <= model.context_used:
             remedy = "'/set overflow drop-oldest' makes room"
-            self._view.say(f"{self._who(column)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
-        elif only_thoughts(answer.reply) or (why == "length" and generation.thinking):
-            self._view.say(
-                f"{self._who(column)}cut while thinking, at {pluralize(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
+            self._view.info(f"{self._who(pane)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
+        elif only_thoughts(answer.reply) or (reason == "length" and generation.thinking):
+            self._view.info(
+                f"{self._who(pane)}cut while thinking, at {pluralize(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
             )
-        elif why == "length":
+        elif reason == "length":
             remedy = "/continue goes on, '/set max_new_tokens N' allows more"
-            self._view.say(f"{self._who(column)}cut at {generation.all_tokens} tokens; {remedy}")
+            self._view.info(f"{self._who(pane)}cut at {generation.all_tokens} tokens; {remedy}")
         elif generation.refused:
-            self._view.say(f"{self._who(column)}the server marks the reply as a refusal")
+            self._view.info(f"{self._who(pane)}the server marks the reply as a refusal")
         elif not generation.text:
-            self._view.say(f"{self._who(column)}the model said nothing")
+            self._view.info(f"{self._who(pane)}the model said nothing")
         if not self._generations:
             self._over()
 
     def _end(self) -> None:
-        """Report the answers when all replies are complete."""
-        self._answered(tuple(self._answers[column] for column in range(len(self._columns))))
+        self._answered(tuple(self._answers[pane] for pane in range(len(self._panes))))
 
-    def _who(self, column: int) -> str:
+    def _who(self, pane: int) -> str:
         """Name the model that a note is about; empty when there is only one."""
-        return f"{self._columns[column].name}: " if len(self._columns) > 1 else ""
+        return f"{self._panes[pane].name}: " if len(self._panes) > 1 else ""
 
 
 def _exact(engine: Engine, request: Request, token_ids: Sequence[int]) -> Request:
     """Return a request that continues the exact tokens of a partial reply, provided they decode to its text; tokenizing the text again
     could give other tokens.
     """
-    said = request.reply_prefix
-    if not (said and token_ids and isinstance(engine, Inspects)) or said.endswith("\ufffd"):
+    text = request.reply_prefix
+    if not (text and token_ids and isinstance(engine, Inspects)) or text.endswith("\ufffd"):
         return request
-    known = engine.decode(token_ids, request.adapter) == said
-    return replace(request, reply_prefix="", reply_ids=tuple(token_ids)) if known else request
+    same_text = engine.decode(token_ids, request.adapter) == text
+    return replace(request, reply_prefix="", reply_ids=tuple(token_ids)) if same_text else request

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sftchat._util.output import data_stream
+from sftchat.chat.safe_text import Printable, escape_controls
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.questions import in_order, question, read_questions, reply_facts
-from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, answering_options, json_text
-from sftchat.engine import Chunk, Engine, Request
+from sftchat.cli.shared import Session, answering_options, chosen_sampling, json_text, sampling_options
+from sftchat.engine import Engine, Request
 from sftchat.errors import EngineError, UsageError
+from sftchat.inference.ask import ask, ask_all, ask_streaming, question, read_questions, reply_row
 from sftchat.text import pluralize, printable, sanitize_lines
-from sftchat.thinking import LATE, Part, Thoughts, apart, only_thoughts
+from sftchat.thinking import LATE, only_thoughts
 from sftchat.types import Example, Reply, SamplingParams
 
 
@@ -69,137 +68,95 @@ def command(
         raise UsageError(f"-k {samples} would print one reply {samples} times: samples need a --temperature above 0")
     if questions is not None and prompt is not None:
         raise UsageError("give a PROMPT or --questions FILE, not both")
-    many = questions is not None or samples > 1
-    asked = read_questions(questions, system) if questions is not None else (question(_prompt(prompt), system),)
+    examples = read_questions(questions, system) if questions is not None else (question(_prompt(prompt), system),)
     with closing(session.load_engine(model, **options)) as engine:
-        if many:
-            return _batch(engine, model, asked, sampling, samples, as_json, show_thinking)
-        request = Request("ask", asked[0].messages, sampling=sampling)
-        return _one(engine, model, request, stream=not (no_stream or as_json), as_json=as_json, show_thinking=show_thinking)
+        if questions is not None or samples > 1:
+            return _print_all(engine, model, examples, sampling, samples, as_json, show_thinking)
+        request = Request("ask", examples[0].messages, sampling=sampling)
+        return _print_reply(engine, model, request, stream=not (no_stream or as_json), as_json=as_json, show_thinking=show_thinking)
 
 
-def _one(engine: Engine, model: str, request: Request, *, stream: bool, as_json: bool, show_thinking: bool) -> int:
-    """One reply, as it comes or when it is complete; the exit code says whether it is one."""
-    from sftchat.chat.reply import stream_reply
-    from sftchat.chat.safe_text import Printable
+def _print_reply(engine: Engine, model: str, request: Request, *, stream: bool, as_json: bool, show_thinking: bool) -> int:
+    """Print one reply, as it arrives or when it is complete; return the exit code."""
+    # text of a model is written to a terminal with its control characters escaped, and unchanged to a file or a program
+    escaped = Printable() if sys.stdout.isatty() else None
 
-    # a terminal must not obey what a model wrote; a file or a program gets it as it is
-    shown = Printable() if sys.stdout.isatty() else None
-    split: Thoughts | None = None
-    streamed: list[str] = []
+    def write_text(text: str) -> None:
+        write(text if escaped is None else escaped.feed(text))
 
-    def answer(text: str) -> None:
-        streamed.append(text)
-        write(text if shown is None else shown.feed(text))
+    def write_thoughts(text: str) -> None:
+        if show_thinking:
+            click.echo(sanitize_lines(text), nl=False, err=True)
 
-    def late() -> None:
-        """What was streamed are thoughts, known for them only now."""
-        if streamed and not streamed[-1].endswith("\n"):
-            write("\n")
-        streamed.clear()
-        click.echo(f"sftchat: {LATE}; --no-stream leaves them out", err=True)
-
-    def show(chunk: Chunk) -> None:
-        nonlocal split
-        if split is None:
-            split = Thoughts(chunk.thoughts_opened, bare=True)
-        if chunk.revises == "thought" and streamed:
-            split = Thoughts(bare=True)
-            late()
-        thoughts = chunk.thoughts if chunk.revises != "thought" else ""  # what turns out to be thoughts was shown as text
-        for part in [*([Part(thoughts, True)] if thoughts else []), *(split.feed(chunk.text) if chunk.text else [])]:
-            if not part.thought:
-                answer(part.text)
-            elif part.before:
-                late()
-            elif show_thinking:
-                click.echo(sanitize_lines(part.text), nl=False, err=True)
-
-    def keep(chunk: Chunk) -> None:
-        pass
-
-    reply = apart(stream_reply(engine, request, show if stream else keep))
     if stream:
-        for part in split.end() if split is not None else []:
-            if not part.thought:
-                answer(part.text)
-        if not "".join(streamed):
-            answer(reply.text)  # the template opened thoughts that never ended, so this is the reply
-        if show_thinking and reply.thoughts:
-            click.echo(err=True)
-        write((shown.end() if shown is not None else "") + "\n")
-    elif as_json:
-        write(json_text({**reply_facts(reply), "model": model}, indent=None) + "\n")
+        reply = ask_streaming(
+            engine,
+            request,
+            on_text=write_text,
+            on_thoughts=write_thoughts,
+            on_text_was_thoughts=lambda: click.echo(f"sftchat: {LATE}; --no-stream leaves them out", err=True),
+        )
+        write_thoughts("\n" if reply.thoughts else "")
+        write((escaped.end() if escaped is not None else "") + "\n")
     else:
-        if show_thinking and reply.thoughts:
-            click.echo(sanitize_lines(reply.thoughts), err=True)
-        write((reply.text if shown is None else shown.feed(reply.text) + shown.end()) + "\n")
+        reply = ask(engine, request)
+        if as_json:
+            write(json_text({**reply_row(reply), "model": model}, indent=None) + "\n")
+        else:
+            write_thoughts(f"{reply.thoughts}\n" if reply.thoughts else "")
+            write((reply.text if escaped is None else escaped.feed(reply.text) + escaped.end()) + "\n")
     if only_thoughts(reply):
-        click.echo(f"sftchat: error: {_cut(reply)}", err=True)
+        click.echo(f"sftchat: error: {_cut_while_thinking(reply)}", err=True)
         return 3
     if reply.refused:
         click.echo("sftchat: the server marks the reply as a refusal", err=True)
     return 0
 
 
-def _cut(reply: Reply) -> str:
-    """What to do about a reply that is all thought."""
+def _cut_while_thinking(reply: Reply) -> str:
+    """Return the error for a reply that was cut before its answer began, with what to do about it."""
     tokens = f", at {pluralize(reply.completion_tokens, 'token')}" if reply.completion_tokens else ""
     allow = "--max-new-tokens N allows more, " if reply.finish_reason == "length" else ""
     return f"the reply was cut while thinking{tokens}; {allow}--template-argument enable_thinking=false asks many models not to think"
 
 
-def _batch(
-    engine: Engine, model: str, asked: tuple[Example, ...], sampling: SamplingParams, samples: int, as_json: bool, show_thinking: bool
+def _print_all(
+    engine: Engine, model: str, questions: tuple[Example, ...], sampling: SamplingParams, samples: int, as_json: bool, show_thinking: bool
 ) -> int:
-    """Many replies in the order of the questions; the exit code says whether all were answered."""
-    from sftchat.chat.safe_text import escape_controls
-
-    requests = [
-        Request(f"{place} {n}", example.messages, sampling=replace(sampling, seed=sampling.seed + n))
-        for place, example in enumerate(asked)
-        for n in range(samples)
-    ]
+    """Print many replies in the order of the questions; return the exit code."""
     failures = 0
-    for request, answer in in_order(engine, requests):
-        place, _, sample = request.id.partition(" ")
-        identity = asked[int(place)].id
-        if isinstance(answer, EngineError):
+    for example, sample, reply in ask_all(engine, questions, sampling, samples):
+        problem = str(reply) if isinstance(reply, EngineError) else _cut_while_thinking(reply) if only_thoughts(reply) else ""
+        if isinstance(reply, Reply) and show_thinking and reply.thoughts and not as_json:
+            click.echo(sanitize_lines(reply.thoughts), err=True)
+        if problem:
             failures += 1
-            click.echo(printable(f"sftchat: error: question '{identity}' was not answered: {answer}"), err=True)
-            facts: dict[str, Any] = {"error": str(answer)}
-        else:
-            answer = apart(answer)
-            facts = reply_facts(answer)
-            if show_thinking and answer.thoughts and not as_json:
-                click.echo(sanitize_lines(answer.thoughts), err=True)
-            if only_thoughts(answer):
-                failures += 1
-                click.echo(printable(f"sftchat: error: question '{identity}' was not answered: {_cut(answer)}"), err=True)
+            click.echo(printable(f"sftchat: error: question '{example.id}' was not answered: {problem}"), err=True)
         if as_json:
-            numbered = {"id": identity, **({"sample": int(sample)} if samples > 1 else {})}
-            write(json_text({**numbered, **facts, "model": model}, indent=None) + "\n")
-        elif isinstance(answer, Reply) and not only_thoughts(answer):
-            write((escape_controls(answer.text) if sys.stdout.isatty() else answer.text) + "\n")
+            row = {"error": str(reply)} if isinstance(reply, EngineError) else reply_row(reply)
+            numbered = {"id": example.id, **({"sample": sample} if samples > 1 else {})}
+            write(json_text({**numbered, **row, "model": model}, indent=None) + "\n")
+        elif isinstance(reply, Reply) and not problem:
+            write((escape_controls(reply.text) if sys.stdout.isatty() else reply.text) + "\n")
     return 3 if failures else 0
 
 
 def write(text: str) -> None:
-    """Write to stdout at once, so that a reader sees every character and a broken pipe shows here."""
+    """Write to stdout and flush, so that a reader sees every character and a broken pipe is noticed here."""
     stream = data_stream()
     stream.write(text)
     stream.flush()
 
 
-def _prompt(given: str | None) -> str:
-    """The prompt from the command line or from standard input; a newline that ends it is not part of it.
+def _prompt(argument: str | None) -> str:
+    """Return the prompt from the command line or from standard input, without a newline at its end.
 
     Raises:
         UsageError: When it is empty, or not text.
     """
-    if given not in (None, "-"):
-        prompt = given or ""
-    elif given is None and sys.stdin.isatty():
+    if argument not in (None, "-"):
+        prompt = argument or ""
+    elif argument is None and sys.stdin.isatty():
         raise UsageError("no prompt: give one after the model, or pipe it in")
     else:
         try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat._util.output import data_stream
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, engine_options, quantize_option, timeout_options
+from sftchat.cli.shared import Session, chosen_sampling, engine_options, quantize_option, sampling_options, timeout_options
+from sftchat.errors import UsageError
 
 if TYPE_CHECKING:
-    from sftchat.chat.controller import ChatController
-    from sftchat.chat.view import View
+    from sftchat.chat.sessions import Summary
 
 
 @click.command()
@@ -64,20 +62,14 @@ def command(
     """
     from platformdirs import user_data_path
 
-    from sftchat.chat.command_line import Commands
-    from sftchat.chat.controller import ChatController
+    from sftchat.chat.context import Settings
+    from sftchat.chat.controller import Models
     from sftchat.chat.conversation import Conversation
-    from sftchat.chat.rows import Rows
-    from sftchat.chat.scorer import GoldScorer
-    from sftchat.chat.services import ChatServices, Models
+    from sftchat.chat.run import find_session, is_plain, open_models, run_chat
     from sftchat.chat.sessions import FILE, Sessions, restored
-    from sftchat.chat.sessions import Session as Kept
-    from sftchat.chat.settings import Settings
-    from sftchat.cli.talking import chosen_models, openings, wanted_session
-    from sftchat.cli.tasks import trained_on
+    from sftchat.models.manifest import trained_tasks
 
-    plain = jsonl or not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown")
-    plain = plain or not _has_terminal()
+    plain = jsonl or is_plain()
     if go_on and name is not None:
         raise click.UsageError("--continue goes on with the last conversation, --session with another; give one of them")
     chosen = session.registry.task(task) if task else None
@@ -85,58 +77,65 @@ def command(
         raise click.UsageError("--evalset gives gold to a task's scorer; name the task with --task")
     if evalset is not None and not evalset.is_file():
         raise click.UsageError(f"--evalset '{evalset}' is no file")
-    notes: list[str] = []
+    remarks: list[str] = []
     folder = user_data_path("sftchat", appauthor=False)
-    sessions = Sessions(folder / FILE, notes.append)
+    sessions = Sessions(folder / FILE, remarks.append)
     click.get_current_context().call_on_close(sessions.close)
-    found = wanted_session(sessions, go_on, name)
-    models = chosen_models(models, found)
-    trained = set(trained_on(models).values()) & session.registry.tasks.keys()
+    resumed = find_session(sessions, name or "") if go_on or name is not None else None
+    models = choose_models(models, resumed)
+    trained = set(trained_tasks(models).values()) & session.registry.tasks.keys()
     if chosen is None and len(trained) == 1 and not plain:
-        (known,) = trained
-        notes.append(f"trained on {known}: with --task {known} replies are generated as they are scored, and marked")
-    before, settings = restored(sessions, found, len(models)) if found is not None else (Conversation(), Settings())
+        (task_name,) = trained
+        remarks.append(f"trained on {task_name}: with --task {task_name} replies are generated as they are scored, and marked")
+    conversation, settings = restored(sessions, resumed, len(models)) if resumed is not None else (Conversation(), Settings())
     if system is not None:
-        before = before.with_system(system)
-    settings = replace(settings, sampling=chosen_sampling(chosen, options, settings.sampling if found is not None else None))
+        conversation = conversation.with_system(system)
+    settings = replace(settings, sampling=chosen_sampling(chosen, options, settings.sampling if resumed is not None else None))
     if overflow is not None:
         settings = replace(settings, overflow=overflow)  # type: ignore[arg-type]
     if chosen is not None:
         options["preferred"] = chosen.template
-    opened = openings(session, models, options)
-
-    def make_talk(view: View) -> ChatController:
-        sessions.warn = view.say
-        # a piped conversation is not kept: the user does not continue it
-        kept = Kept(None if plain and found is None else sessions, found, before)
-        single = {**options, "base": None}
-        others = Models(partial(session.resolve, **single), partial(session.load_engine, **single), partial(session.identify, **single))
-        judge = GoldScorer(chosen, evalset) if chosen is not None else None
-        desk = ChatServices(judge, kept, others, Rows(rows, (judge.path,) if judge is not None and judge.path is not None else ()))
-        return ChatController(
-            opened, view, commands=Commands(tuple(session.registry.commands.values())), desk=desk, conversation=before, settings=settings, remarks=notes,
-        )  # fmt: skip
-
-    if plain:
-        from sftchat.chat.ui.jsonl import JsonLines
-        from sftchat.chat.ui.plain import Plain
-
-        talk = (JsonLines if jsonl else Plain)(make_talk, stdin=sys.stdin, stdout=data_stream(), stderr=sys.stderr)
-        talk.run()
-        return 3 if talk.failures else 0
-
-    from sftchat.chat.ui.app import Terminal
-
-    Terminal(make_talk, history=folder / "history", vi=vi or None).run()
-    return 0
+    single = {**options, "base": None}
+    return run_chat(
+        open_models([session.resolve(model, **options) for model in models], session.load_engine, options),
+        commands=session.registry.commands.values(),
+        folder=folder,
+        models=Models(partial(session.resolve, **single), partial(session.load_engine, **single), partial(session.identify, **single)),
+        task=chosen,
+        evalset=evalset,
+        sessions=sessions,
+        resumed=resumed,
+        conversation=conversation,
+        settings=settings,
+        rows=rows,
+        remarks=remarks,
+        plain=plain,
+        jsonl=jsonl,
+        vi=vi or None,
+    )
 
 
-def _has_terminal() -> bool:
-    """Whether the installed prompt_toolkit has what the full view uses; a warning says what it lacks."""
-    from sftchat._util.fallback import report_fallback
-    from sftchat.chat.ui.scrollback import missing_parts
+def choose_models(arguments: Sequence[str], resumed: Summary | None) -> tuple[str, ...]:
+    """Return the models to chat with: the arguments, else those of the resumed session, else a run in this folder that the user chooses.
 
-    missing = missing_parts()
-    if missing:
-        report_fallback("the full view of the terminal", f"prompt_toolkit has no {' and '.join(missing)}")
-    return not missing
+    Raises:
+        UsageError: When there is no terminal to choose on.
+    """
+    from sftchat.models.reference import NANO, expand
+
+    if arguments:
+        return expand(arguments)
+    if resumed is not None and resumed.metadata.models:
+        return resumed.metadata.models
+    from sftchat.models.runs import find_runs
+
+    runs = find_runs(Path())
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        near = f", such as '{runs[0].model}'" if runs else f"; the embedded one is {NANO}"
+        raise UsageError(f"no MODEL given{near}")
+    offered = [*((run.model, run.about) for run in runs), (NANO, "the embedded model")]
+    width = max(len(model) for model, _ in offered)
+    for number, (model, about) in enumerate(offered, start=1):
+        click.echo(f"{number:>3}  {model:<{width}}  {about}".rstrip(), err=True)
+    number = click.prompt("which one", type=click.IntRange(1, len(offered)), default=1, err=True)
+    return (offered[number - 1][0],)

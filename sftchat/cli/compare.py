@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sftchat._util.output import rendered
+from sftchat.chat.render.columns import Side, clip, column_widths, difference_note, first_difference, headings, join, side_rows, table
+from sftchat.chat.render.width import Line, text_width, wrap_line
+from sftchat.chat.safe_text import escape_controls
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.questions import in_order, question, read_questions, reply_facts
-from sftchat.cli.sampling import chosen_sampling, sampling_options
-from sftchat.cli.shared import Session, answering_options, json_text, stderr
-from sftchat.cli.tasks import trained_on
-from sftchat.engine import Engine, Request
+from sftchat.cli.progress import with_progress
+from sftchat.cli.shared import Session, answering_options, chosen_sampling, json_text, sampling_options
 from sftchat.errors import EngineError, UsageError
-from sftchat.task import metric_value
-from sftchat.types import Example, Reply, SamplingParams
+from sftchat.inference.ask import ask_models, question, read_questions, reply_row
+from sftchat.models.manifest import trained_tasks
+from sftchat.task import metric_value, primary_score, score_reply
+from sftchat.text import sanitize_lines
+from sftchat.types import Example, Reply, Score
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.run import Item
     from sftchat.models.reference import ModelReference
     from sftchat.task import Task
 
@@ -74,33 +79,30 @@ def command(
     from sftchat.models.reference import expand
 
     models = expand(models)
-    references = _checked(session, models, options)
-    asked = _asked(texts, questions, system)
+    references = _resolve(session, models, options)
+    examples = _questions(texts, questions, system)
     task = _task(session, name, models)
     sampling = chosen_sampling(task, options)
     if task is not None:
         options["preferred"] = task.template
-    answers = _answers(session, models, references, asked, sampling, quiet, options)
+    answers: dict[tuple[int, int], Answer] = {}
+    answered = ask_models(session.load_engine, references, examples, sampling, options)
+    for model, number, reply in with_progress(answered, len(models) * len(examples), title="asking", hidden=quiet):
+        answers[number, model] = reply
+    replies = [[answers[number, model] for model in range(len(models))] for number in range(len(examples))]
 
-    from sftchat.cli.beside import show, summary
-
-    failures = 0
-    rows: list[list[Item | None]] = []
-    for place, example in enumerate(asked):
-        replies = [found[place] for found in answers]
-        failures += sum(isinstance(reply, EngineError) for reply in replies)
-        items = [_scored(task, example, reply) for reply in replies]
-        rows.append(items)
+    scores = [[_score(task, example, reply) for reply in row] for example, row in zip(examples, replies, strict=True)]
+    for example, row, row_scores in zip(examples, replies, scores, strict=True):
         if as_json:
-            click.echo(json_text(_line(models, example, replies, items, task), indent=None))
+            click.echo(json_text(_json_row(models, example, row, row_scores, task), indent=None))
         else:
-            show(models, example, replies, items, task)
-    if not as_json and task is not None and len(asked) > 1:
-        summary(models, rows, task)
-    return 3 if failures else 0
+            _show(models, example, row, row_scores, task)
+    if not as_json and task is not None and len(examples) > 1:
+        _show_summary(models, scores, task)
+    return 3 if any(isinstance(reply, EngineError) for row in replies for reply in row) else 0
 
 
-def _checked(session: Session, models: Sequence[str], options: dict[str, Any]) -> list[ModelReference]:
+def _resolve(session: Session, models: Sequence[str], options: dict[str, Any]) -> list[ModelReference]:
     """Refuse what cannot be compared, by names and files alone, before anything is loaded."""
     from sftchat.models.reference import resolve
 
@@ -109,17 +111,16 @@ def _checked(session: Session, models: Sequence[str], options: dict[str, Any]) -
     for model in models:
         if models.count(model) > 1:
             raise UsageError(f"model '{model}' stands twice")
-    found = [
+    references = [
         resolve(model, base=options["base"], schemes=session.registry.engines, allow_pickle=options["allow_pickle"]) for model in models
     ]
-    for reference in found:
+    for reference in references:
         if reference.served and options["template"]:
             raise UsageError(f"--template cannot be compared: the server of '{reference.text}' renders prompts with its own")
-    return found
+    return references
 
 
-def _asked(texts: Sequence[str], questions: Path | None, system: str) -> tuple[Example, ...]:
-    """The questions, from the command line or from a file."""
+def _questions(texts: Sequence[str], questions: Path | None, system: str) -> tuple[Example, ...]:
     if bool(texts) == (questions is not None):
         raise UsageError("nothing to ask: give -q TEXT or --questions FILE" if not texts else "give -q TEXT or --questions FILE, not both")
     if questions is not None:
@@ -137,88 +138,108 @@ def _task(session: Session, name: str | None, models: Sequence[str]) -> Task | N
     """
     if name:
         return session.registry.task(name)
-    trained = set(trained_on(models).values())
+    trained = set(trained_tasks(models).values())
     if len(trained) > 1:
         raise UsageError(f"the models were trained on different tasks ({', '.join(sorted(trained))}); choose one with --task")
     return session.registry.task(trained.pop()) if trained else None
 
 
-def _answers(
-    session: Session,
-    models: Sequence[str],
-    references: Sequence[ModelReference],
-    asked: Sequence[Example],
-    sampling: SamplingParams,
-    quiet: bool,
-    options: dict[str, Any],
-) -> list[list[Answer]]:
-    """What each model says to each question; models that share a base in one batch, one base loaded at a time."""
-    groups: dict[tuple[str, str, str], list[int]] = {}
-    for place, reference in enumerate(references):
-        ground = reference.base or reference
-        groups.setdefault((ground.scheme, ground.source, ground.revision), []).append(place)
-    found: list[list[Answer]] = [[] for _ in models]
-    with closing(session.sharing()) as sharing, _counting(len(models) * len(asked), quiet) as told:
-        for places in groups.values():
-            engines = {place: sharing(models[place], **options) for place in places}
-            for batch in _batches(engines):
-                requests = [
-                    Request(f"{place} {number}", example.messages, sampling=sampling, adapter=adapter)
-                    for number, example in enumerate(asked)
-                    for place, (_, adapter) in batch.items()
-                ]
-                for request, answer in in_order(next(iter(batch.values()))[0], requests, told):
-                    found[int(request.id.partition(" ")[0])].append(answer)
-            for engine in engines.values():
-                engine.close()
-    return found
+def _score(task: Task | None, example: Example, reply: Answer) -> Score | None:
+    """Return the score of a reply; None without a task, a gold reply or a reply."""
+    return None if task is None or example.gold is None or isinstance(reply, EngineError) else score_reply(task, example, reply)
 
 
-def _batches(engines: dict[int, Engine]) -> list[dict[int, tuple[Engine, str]]]:
-    """Models by place with the engine and the adapter that answer for them; those that share an engine together."""
-    from sftchat.inference.open import AdapterEngine
-
-    batches: dict[int, dict[int, tuple[Engine, str]]] = {}
-    for place, engine in engines.items():
-        inner, adapter = (engine.engine, engine.adapter) if isinstance(engine, AdapterEngine) else (engine, "")
-        batches.setdefault(id(inner), {})[place] = (inner, adapter)
-    return list(batches.values())
-
-
-@contextmanager
-def _counting(total: int, quiet: bool) -> Iterator[Callable[[], None]]:
-    """Count answers on a terminal; yields what is to be called for each."""
-    console = stderr()
-    if quiet or not console.is_terminal:
-        yield lambda: None
-        return
-    from sftchat._util.consoles import bars
-
-    with bars(console=console, transient=True) as bar:
-        row = bar.add_task("asking", total=total)
-        yield lambda: bar.advance(row)
-
-
-def _scored(task: Task | None, example: Example, answer: Answer) -> Item | None:
-    """The scorer's judgement, where there is gold and a reply."""
-    if task is None or example.gold is None or isinstance(answer, EngineError):
-        return None
-    from sftchat.evaluation.run import score
-
-    return score(task, example, answer)
-
-
-def _line(
-    models: Sequence[str], example: Example, answers: Sequence[Answer], items: Sequence[Item | None], task: Task | None
+def _json_row(
+    models: Sequence[str], example: Example, replies: Sequence[Answer], scores: Sequence[Score | None], task: Task | None
 ) -> dict[str, Any]:
-    """A question and what was said to it, for ``--json``."""
-    replies: list[dict[str, Any]] = []
-    for model, answer, item in zip(models, answers, items, strict=True):
-        facts: dict[str, Any] = {"error": str(answer)} if isinstance(answer, EngineError) else reply_facts(answer)
-        if item is not None and task is not None:
-            value = metric_value(task.metric, item.score.stats)
-            facts |= {"metric": task.metric.name, "value": value, "errors": list(item.score.errors), "answer": item.score.answer}
-        replies.append({"model": model, **facts})
+    rows: list[dict[str, Any]] = []
+    for model, reply, score in zip(models, replies, scores, strict=True):
+        row = {"error": str(reply)} if isinstance(reply, EngineError) else reply_row(reply)
+        if score is not None and task is not None:
+            primary = primary_score(task, score)
+            row |= {"metric": primary.metric, "value": primary.value, "errors": list(primary.errors), "answer": primary.answer}
+        rows.append({"model": model, **row})
     gold = {} if example.gold is None else {"gold": example.gold}
-    same = len({getattr(answer, "text", None) for answer in answers}) == 1
-    return {"id": example.id, "messages": list(example.messages), **gold, "same": same, "replies": replies}
+    same = len({getattr(reply, "text", None) for reply in replies}) == 1
+    return {"id": example.id, "messages": list(example.messages), **gold, "same": same, "replies": rows}
+
+
+STYLES: Mapping[str, Mapping[str, bool]] = {
+    "bold": {"bold": True},
+    "class:faint": {"dim": True},
+    "class:note": {"dim": True},
+    "class:difference": {"reverse": True},
+}
+"""The styles of ``sftchat.chat.render`` as arguments of ``click.style``."""
+
+
+def _show(models: Sequence[str], example: Example, replies: Sequence[Answer], scores: Sequence[Score | None], task: Task | None) -> None:
+    columns = shutil.get_terminal_size().columns
+    _print([("bold", f"■ {escape_controls(example.messages[-1]['content'])}")], columns)
+    if example.gold is not None:
+        _print([("class:note", f"gold: {escape_controls(example.gold)}")], columns)
+    texts = [f"(not answered: {reply})" if isinstance(reply, EngineError) else reply.text for reply in replies]
+    sides = [Side(text) for text in texts]
+    difference = first_difference(sides)
+    notes = [_note(reply, score, task) for reply, score in zip(replies, scores, strict=True)]
+    widths = column_widths(len(models), columns)
+    if widths is None:
+        for model, side, note in zip(models, sides, notes, strict=True):
+            _write([("bold", clip(f"── {model}", columns))])
+            for row in side_rows(side, columns, difference):
+                _write(row)
+            if note:
+                _print([("class:note", note)], columns)
+        _print([("class:note", difference_note(models, texts))], columns)
+    else:
+        _write(join(headings(models, widths), widths))
+        for level in table([side_rows(side, size, difference) for side, size in zip(sides, widths, strict=True)]):
+            _write(join(level, widths))
+        if any(notes):
+            _write(join([[("class:note", clip(note, size))] for note, size in zip(notes, widths, strict=True)], widths))
+        if difference is None or not _has_styles():
+            _print([("class:note", difference_note(models, texts))], columns)
+    click.echo()
+
+
+def _note(reply: Answer, score: Score | None, task: Task | None) -> str:
+    """Return the line below a reply: its score, and whether it was cut."""
+    words = [primary_score(task, score).text] if score is not None and task is not None else []
+    if isinstance(reply, Reply) and reply.finish_reason == "length":
+        words.append(f"cut at {reply.completion_tokens} tokens")
+    return ", ".join(words)
+
+
+def _show_summary(models: Sequence[str], scores: Sequence[Sequence[Score | None]], task: Task) -> None:
+    """Print each model's primary metric over the questions that have gold and were answered by all."""
+    complete = [[score.stats for score in row if score is not None] for row in scores]
+    complete = [row for row in complete if len(row) == len(models)]
+    if not complete:
+        return
+    click.echo(f"{task.metric.name} over {len(complete)} of {len(scores)} questions:")
+    width = max(map(text_width, models))
+    for place, model in enumerate(models):
+        sums = {key: sum(row[place][key] for row in complete) for key in complete[0][place]}
+        click.echo(f"  {model}{' ' * (width - text_width(model))}  {metric_value(task.metric, sums):.3f}")
+
+
+def _print(line: Line, columns: int) -> None:
+    """Write a text in rows no wider than the terminal."""
+    style, text = line[0]
+    for part in text.split("\n"):
+        for row in wrap_line([(style, part.expandtabs(4))], columns):
+            _write(row)
+
+
+def _write(line: Line) -> None:
+    """Write one row, with its styles where stdout is a terminal that wants them."""
+    if _has_styles():
+        styled = "".join(click.style(sanitize_lines(text), **STYLES.get(style, {})) for style, text in line).rstrip()
+        rendered(sys.stdout).write(f"{styled}\n")
+    else:
+        click.echo("".join(text for _, text in line).rstrip())
+
+
+def _has_styles() -> bool:
+    """Whether stdout is a terminal that wants styles."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sftchat.cli.shared import stderr
 
@@ -13,6 +14,27 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL = 10.0
 """Time in seconds between two lines without a terminal."""
+T = TypeVar("T")
+
+
+def with_progress(items: Iterable[T], total: int, *, title: str = "generating", hidden: bool = False) -> Iterator[T]:
+    """Yield the items and show their number: a bar on a terminal, occasional lines elsewhere."""
+    console = stderr()
+    if hidden:
+        yield from items
+        return
+    if console.is_terminal:
+        from sftchat._util.consoles import bars
+
+        with bars(console=console, transient=True) as bar:
+            yield from bar.track(items, total=total, description=title)
+        return
+    shown_at = time.monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - shown_at >= PLAIN_INTERVAL:
+            shown_at = time.monotonic()
+            console.print(f"{title} {number}/{total}", soft_wrap=True)
 
 
 class TrainingProgress:

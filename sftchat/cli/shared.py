@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sftchat.inference.open import EnginePool
     from sftchat.models.reference import ModelReference
     from sftchat.plugins.manager import Registry
+    from sftchat.task import Task
+    from sftchat.types import SamplingParams
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -274,6 +276,43 @@ def timeout_options(command: F) -> F:
 def answering_options(command: F) -> F:
     """Add ``engine_options`` and the options for many prompts, for local models and servers."""
     return engine_options(quantize_option(concurrency_option(timeout_options(command))))
+
+
+_SAMPLING_FLAGS = (
+    click.option("--max-new-tokens", type=int, metavar="N", help="Most tokens of a reply."),
+    click.option("--temperature", type=float, metavar="X", help="0 is greedy, up to 2."),
+    click.option("--top-p", type=float, metavar="X", help="Sample from the likeliest tokens that together reach this probability."),
+    click.option("--top-k", type=int, metavar="N", help="Sample from this many likeliest tokens; 0 is all."),
+    click.option("--seed", type=int, metavar="S", help="Seed of the samples."),
+)
+
+
+def sampling_options(command: F) -> F:
+    """Add ``--max-new-tokens``, ``--temperature``, ``--top-p``, ``--top-k`` and ``--seed``."""
+    for flag in reversed(_SAMPLING_FLAGS):
+        command = flag(command)
+    return command
+
+
+def chosen_sampling(task: Task | None, options: dict[str, Any], default: SamplingParams | None = None) -> SamplingParams:
+    """Remove the sampling flags from the options of a command and apply them to the task's defaults.
+
+    Args:
+        task: Task whose sampling parameters are the default; None for those of ``SamplingParams``.
+        options: Keyword arguments of the command; the flags are removed.
+        default: Parameters to use instead of the task's, such as those of a conversation that is continued.
+
+    Raises:
+        UsageError: When a value is out of its range.
+    """
+    from sftchat.types import SamplingParams
+
+    names = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
+    flags = {name: value for name in names if (value := options.pop(name)) is not None}
+    try:
+        return replace(default or (task.sampling if task is not None else SamplingParams()), **flags)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def json_text(value: Any, indent: int | None = 2, **how: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftchat.errors import UsageError
+from sftchat.models.manifest import trained_tasks
 
 if TYPE_CHECKING:
     from sftchat.evaluation.rules import GateOptions
@@ -27,7 +28,7 @@ def chosen_tasks(registry: Registry, names: Sequence[str], models: Sequence[str]
             if names.count(name) > 1:
                 raise UsageError(f"--task {name} stands twice")
         return tuple(registry.task(name) for name in names)
-    trained = trained_on(models)
+    trained = trained_tasks(models)
     if len(set(trained.values())) > 1:
         told = ", ".join(f"{model} on {task}" for model, task in trained.items())
         raise UsageError(f"the models were trained on different tasks ({told}); choose one with --task")
@@ -37,17 +38,6 @@ def chosen_tasks(registry: Registry, names: Sequence[str], models: Sequence[str]
         return tuple(registry.tasks.values())
     known = ", ".join(sorted(registry.tasks)) or "none; see 'sftchat plugins'"
     raise UsageError(f"no model says which task it was trained on; choose one with --task (available: {known})")
-
-
-def trained_on(models: Iterable[str]) -> dict[str, str]:
-    """Return the tasks that the models' manifests name.
-
-    Raises:
-        ModelError: When a manifest cannot be read.
-    """
-    from sftchat.models.manifest import find_manifest
-
-    return {model: manifest.task for model in models if (manifest := find_manifest(model)) is not None and manifest.task}
 
 
 @dataclass(frozen=True)
@@ -70,14 +60,14 @@ class Addresses:
     def split(self, word: str, sign: str, option: str) -> tuple[str, str]:
         """Split a word into its task and the rest; without a task prefix, no task and the whole word.
 
-            Args:
-                word: As typed.
-        sign: The separator, ``=`` or ``:``.
-                option: The option, for the message.
+        Args:
+            word: As typed.
+            sign: The separator, ``=`` or ``:``.
+            option: The option, for the message.
 
-            Raises:
-                UsageError: When it begins with a task that does not score, with a misspelt task name that is not a file, or
-                    with another word before an existing file.
+        Raises:
+            UsageError: When it begins with a task that does not score, with a misspelt task name that is not a file, or
+                another word before an existing file.
         """
         name, found, rest = word.partition(sign)
         if not found:
@@ -117,7 +107,7 @@ class Addresses:
         return found
 
     def one_each(self, words: Iterable[str], option: str, shared: Callable[[str], bool] | None = None) -> dict[str, str | None]:
-        """Like ``several``, for options that a task may have once; None for tasks without a value.
+        """Like ``by_task``, for options that a task may have once; None for tasks without a value.
 
         Raises:
             UsageError: When a task has two values.

@@ -90,11 +90,6 @@ def run(
             while position < len(examples) and examples[position].id in ready:
                 yield ready.pop(examples[position].id)
                 position += 1
-    for example in examples[position:]:
-        missing = ready.get(example.id) or Failure(example, "the engine stopped without answering")
-        if on_progress is not None and example.id not in ready:
-            on_progress(missing)
-        yield missing
 
 
 def requests_of(examples: Iterable[Example], sampling: SamplingParams) -> list[Request]:

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from sftchat._util.fallback import report_fallback
 from sftchat.engine import OFF, Adapts, Chunk, Engine, EngineType, Renders, Request
-from sftchat.errors import MissingExtraError, UsageError, in_one_line
+from sftchat.errors import EngineError, MissingExtraError, UsageError, in_one_line
 from sftchat.inference.guarded import open_guarded
-from sftchat.models.reference import resolve
+from sftchat.models.reference import ModelReference, resolve
 from sftchat.types import Message
 
 
@@ -169,6 +169,31 @@ class AdapterEngine:
 
     def close(self) -> None:
         """Do nothing; the shared engine is closed by its owner."""
+
+
+def load_with_adapters(load: Load, base: ModelReference, adapters: Sequence[ModelReference], options: Mapping[str, Any]) -> Engine:
+    """Open a base model and add adapters to it, each under its MODEL argument.
+
+    Args:
+        load: Opens one model, such as ``Session.load_engine``.
+        base: The base model.
+        adapters: The adapters; without any, the base model is returned as loaded.
+        options: Further arguments of ``load``.
+
+    Raises:
+        ModelError: When a model cannot be loaded.
+        EngineError: When the engine does not support adapters.
+    """
+    engine = load(base.argument, **{**options, "base": None})
+    try:
+        if adapters and not isinstance(engine, Adapts):
+            raise EngineError(f"the engine of '{base.argument}' takes no adapters")
+        for adapter in adapters:
+            cast(Any, engine).add_adapter(adapter.text, adapter)  # the reference, so that --base is respected
+    except BaseException:
+        engine.close()
+        raise
+    return engine
 
 
 class EnginePool:

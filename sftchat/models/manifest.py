@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -152,3 +152,12 @@ def checkpoints_of(run: Path) -> list[Path]:
     """Return the folders ``checkpoint-N`` of a run, in order of steps."""
     steps = ((checkpoint_step(path), path) for path in run.glob(f"{CHECKPOINT}*") if path.is_dir())
     return [path for _, path in sorted((step, path) for step, path in steps if step is not None)]
+
+
+def trained_tasks(models: Iterable[str]) -> dict[str, str]:
+    """Return the task that each model was trained on, for those with a manifest that names one.
+
+    Raises:
+        ModelError: When a manifest cannot be read.
+    """
+    return {model: manifest.task for model in models if (manifest := find_manifest(model)) is not None and manifest.task}

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -211,6 +211,15 @@ def expand(texts: Iterable[str]) -> tuple[str, ...]:
             raise UsageError(f"no folder matches '{text}'; checkpoints of a run are written RUN/checkpoint-*")
         models += [str(path) for path in sorted(matches, key=lambda path: (step_of(str(path)) or 0, path.name))]
     return tuple(models)
+
+
+def group_by_base(references: Sequence[ModelReference]) -> list[list[int]]:
+    """Return the indices of models in groups, one for each base model; a model without a base is its own base."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for index, reference in enumerate(references):
+        base = reference.base or reference
+        groups.setdefault((base.scheme, base.source, base.revision), []).append(index)
+    return list(groups.values())
 
 
 def _checkpoint_of_run(run: Path) -> Path | None:

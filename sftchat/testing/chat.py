@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.chat import commands as builtin
-from sftchat.chat.command_line import Commands
-from sftchat.chat.controller import ChatController
+from sftchat.chat.commands import Commands
+from sftchat.chat.context import Settings
+from sftchat.chat.controller import ChatController, ChatServices
 from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
-from sftchat.chat.services import ChatServices
-from sftchat.chat.settings import Settings
 from sftchat.chat.ui.plain import Plain
 from sftchat.engine import Engine
 from sftchat.task import Task
@@ -79,11 +78,11 @@ def chat_with(engine: Engine, lines: Sequence[str], *plugins: Any, task: Task | 
     """
     replies, notes = io.StringIO(), io.StringIO()
     typed = _Typed(lines, replies, notes)
-    desk = ChatServices(judge=GoldScorer(task) if task is not None else None, rows=Rows(rows))
+    services = ChatServices(scorer=GoldScorer(task) if task is not None else None, rows=Rows(rows))
     settings = Settings(task.sampling) if task is not None else Settings()
     opening, commands = opening_of(engine), commands_of(*plugins)
     view = Plain(
-        lambda shows: ChatController([opening], shows, commands=commands, desk=desk, settings=settings),
+        lambda shows: ChatController([opening], shows, commands=commands, services=services, settings=settings),
         stdin=typed,
         stdout=replies,
         stderr=notes,

@@ -14,9 +14,9 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
+from sftchat.chat.context import Settings
 from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
-from sftchat.chat.settings import Settings
 from sftchat.chat.ui.app import Terminal
 from sftchat.engine import Engine
 from sftchat.errors import MissingExtraError
@@ -67,7 +67,7 @@ class Screen:
             self.changed.notify_all()
 
     def end(self) -> None:
-        """Mark the output as ended."""
+        """ReplyScore the output as ended."""
         with self.changed:
             self.ended = True
             self.changed.notify_all()
@@ -117,7 +117,7 @@ class ChatOnScreen:
         openings: Its models.
         keys: Source of keys.
         screen: Its screen.
-        talk: Arguments of ``ChatController``.
+        chat: Arguments of ``ChatController``.
         view: Arguments of ``Terminal``.
 
     Attributes:
@@ -125,11 +125,11 @@ class ChatOnScreen:
     """
 
     def __init__(
-        self, openings: Sequence[Opening], keys: PipeInput, screen: Screen, talk: Mapping[str, Any], view: Mapping[str, Any]
+        self, openings: Sequence[Opening], keys: PipeInput, screen: Screen, chat: Mapping[str, Any], view: Mapping[str, Any]
     ) -> None:
         output = Vt100_Output(screen, lambda: Size(rows=screen.lines, columns=screen.columns), term="xterm")  # type: ignore[arg-type]
-        self.terminal = Terminal(lambda shows: ChatController(openings, shows, **talk), input=keys, output=output, **view)
-        self.talk = self.terminal.talk
+        self.terminal = Terminal(lambda shows: ChatController(openings, shows, **chat), input=keys, output=output, **view)
+        self.chat = self.terminal.chat
         self.screen = screen
         self.problem: BaseException | None = None
         self._keys = keys
@@ -153,10 +153,10 @@ class ChatOnScreen:
 
     def say(self, message: str) -> None:
         """Type a message, press enter, and wait until the reply is complete."""
-        self.until(lambda: self.talk.state == "ready")
-        turns_before = len(self.talk.conversation.turns)
+        self.until(lambda: self.chat.state == "ready")
+        turns_before = len(self.chat.conversation.turns)
         self.type(message + "\r")
-        self.until(lambda: len(self.talk.conversation.turns) > turns_before and not self.talk.conversation.waiting)
+        self.until(lambda: len(self.chat.conversation.turns) > turns_before and not self.chat.conversation.waiting)
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait until a condition holds that no drawing signals.
@@ -202,9 +202,9 @@ def chat_on_screen(engine: Engine, *plugins: Any, columns: int = 80, lines: int 
         PluginError: When a plugin is invalid.
         MissingExtraError: When the emulator (pyte) is not installed.
     """
-    talk = {"commands": commands_of(*plugins), "settings": Settings()}
+    arguments: dict[str, Any] = {"commands": commands_of(*plugins), "settings": Settings()}
     with create_pipe_input() as keys:
-        chat = ChatOnScreen([opening_of(engine)], keys, Screen(columns, lines), talk, {"environment": {}})
+        chat = ChatOnScreen([opening_of(engine)], keys, Screen(columns, lines), arguments, {"environment": {}})
         try:
             yield chat
         finally:

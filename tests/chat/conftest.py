@@ -22,10 +22,9 @@ from typing import Any
 import pytest
 from prompt_toolkit.input import create_pipe_input
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
+from sftchat.chat.context import Settings
 from sftchat.chat.pane import Opening
-from sftchat.chat.settings import Settings
 from sftchat.testing import terminal as terminal_kit
 from sftchat.testing.terminal import TIMEOUT_SECONDS, ChatOnScreen, close
 from sftchat.types import SamplingParams
@@ -203,4 +202,4 @@ def view() -> Iterator[Callable[..., Log]]:
 
     yield start
     for one in opened:
-        one.talk.close()
+        one.chat.close()

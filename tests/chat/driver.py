@@ -14,11 +14,10 @@ from pathlib import Path
 
 import tokenizers
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
+from sftchat.chat.context import Settings
 from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
-from sftchat.chat.settings import Settings
 from sftchat.chat.ui import app as view
 from sftchat.chat.ui import replies
 from sftchat.chat.ui.app import Terminal

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from sftchat import Reply, SamplingParams, Score, Task, rate
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
-from sftchat.chat.controller import ChatController
+from sftchat.chat.commands import BUILTINS, Commands
+from sftchat.chat.context import Settings
+from sftchat.chat.controller import ChatController, ChatServices, Models
 from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
-from sftchat.chat.services import ChatServices, Models
 from sftchat.chat.sessions import Session, Sessions
-from sftchat.chat.settings import Settings
 from sftchat.chat.ui.app import Terminal
 from sftchat.engine import Request
 from sftchat.testing import ScriptedEngine
@@ -80,16 +78,18 @@ def prepare(folder: Path) -> None:
     Path("gold.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
 
 
-def make_talk(view: Any, models: int) -> ChatController:
+def make_chat(view: Any, models: int) -> ChatController:
     """Run a conversation with one model or two."""
-    desk = ChatServices(
-        judge=GoldScorer(TASK, Path("gold.jsonl")),
-        session=Session(Sessions(Path("sessions.sqlite"), view.say)),
+    services = ChatServices(
+        scorer=GoldScorer(TASK, Path("gold.jsonl")),
+        session=Session(Sessions(Path("sessions.sqlite"), view.info)),
         models=Models(lambda model: None, lambda model: Model(), lambda model: "hash"),
         rows=Rows(Path("rows")),
     )
     openings = [Opening(lambda name=name: Model(), (name,)) for name in (STEPS[0], "other")[:models]]  # type: ignore[misc]
-    return ChatController(openings, view, commands=Commands(BUILTINS), desk=desk, settings=Settings(SamplingParams(max_new_tokens=100)))
+    return ChatController(
+        openings, view, commands=Commands(BUILTINS), services=services, settings=Settings(SamplingParams(max_new_tokens=100))
+    )
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def main() -> None:
     for number in count():
         models = int(input("how many models> "))
         prepare(folder / str(number))
-        Terminal(lambda view: make_talk(view, models)).run()  # noqa: B023
+        Terminal(lambda view: make_chat(view, models)).run()  # noqa: B023
 
 
 if __name__ == "__main__":

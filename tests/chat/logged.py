@@ -1,4 +1,4 @@
-"""A view that writes down what it is told, and a conversation behind it: for tests of what needs no terminal."""
+"""View that records all calls, with a chat behind it, for tests without a terminal."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
-from sftchat.chat.context import Fragments
+from sftchat.chat.commands import BUILTINS, Commands
+from sftchat.chat.context import Fragments, Settings
 from sftchat.chat.controller import ChatController
-from sftchat.chat.conversation import Conversation, Mark
+from sftchat.chat.conversation import Conversation
 from sftchat.chat.pane import Opening
-from sftchat.chat.settings import Settings
+from sftchat.task import ReplyScore
 from sftchat.types import SamplingParams
 
 
@@ -27,8 +26,8 @@ class Log:
         conversation = Conversation(options.pop("system", ""))
         settings = Settings(options.pop("sampling", SamplingParams()))
         openings = options.pop("openings", None) or [Opening(load, ("scripted",))]
-        self.talk = ChatController(openings, self, commands=commands, conversation=conversation, settings=settings, **options)
-        self.talk.start()
+        self.chat = ChatController(openings, self, commands=commands, conversation=conversation, settings=settings, **options)
+        self.chat.start()
 
     def until(self, holds: Callable[[], bool]) -> None:
         while not holds():
@@ -36,7 +35,7 @@ class Log:
 
     def ready(self) -> list[str]:
         """Run pending work; returns the calls recorded since the last time."""
-        self.until(lambda: self.talk.settled)
+        self.until(lambda: self.chat.settled)
         log, self.log = self.log, []
         return log
 
@@ -45,7 +44,7 @@ class Log:
         found: list[str] = []
         for line in lines:
             self.ready()
-            self.talk.submit(line)
+            self.chat.submit(line)
             found += [said for said in self.ready() if not said.startswith("> ")]
         return found
 
@@ -55,32 +54,32 @@ class Log:
     def show_typed(self, text: str) -> None:
         self.log.append(f"> {text}")
 
-    def begin_reply(self, column: int, said: str) -> None:
+    def begin_reply(self, pane: int, said: str) -> None:
         pass
 
-    def show_thoughts(self, text: str, column: int) -> None:
-        self.log.append(f"thoughts: {text}" if column == 0 else f"{column}: thoughts: {text}")
+    def show_thoughts(self, text: str, pane: int) -> None:
+        self.log.append(f"thoughts: {text}" if pane == 0 else f"{pane}: thoughts: {text}")
 
-    def show_piece(self, text: str, column: int) -> None:
-        self.log.append(text if column == 0 else f"{column}: {text}")
+    def show_piece(self, text: str, pane: int) -> None:
+        self.log.append(text if pane == 0 else f"{pane}: {text}")
 
-    def show_late_thoughts(self, column: int) -> None:
-        self.log.append("late thoughts" if column == 0 else f"{column}: late thoughts")
+    def text_was_thoughts(self, pane: int) -> None:
+        self.log.append("late thoughts" if pane == 0 else f"{pane}: late thoughts")
 
-    def end_reply(self, column: int) -> None:
-        self.log.append("|" if column == 0 else f"{column}: |")
+    def end_reply(self, pane: int) -> None:
+        self.log.append("|" if pane == 0 else f"{pane}: |")
 
-    def show_mark(self, mark: Mark, column: int) -> None:
-        self.log.append(f"mark: {mark.text}")
+    def show_score(self, score: ReplyScore, pane: int) -> None:
+        self.log.append(f"mark: {score.text}")
 
-    def say(self, text: str | Fragments) -> None:
+    def info(self, text: str | Fragments) -> None:
         self.log.append("note: " + (text if isinstance(text, str) else "".join(piece for _, piece in text)))
 
-    def propose(self, text: str) -> bool:
+    def prefill_input(self, text: str) -> bool:
         self.log.append(f"proposed: {text}")
         return True
 
-    def complain(self, text: str) -> None:
+    def error(self, text: str) -> None:
         self.log.append(f"error: {text}")
 
     def leave(self, error: Exception | None) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
 from sftchat.cli import chat
 
 PAGE = Path(__file__).parents[2] / "docs" / "chat.md"

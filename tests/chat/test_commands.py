@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sftchat.chat.command_line import CommandLine, Commands
-from sftchat.chat.commands import BUILTINS
-from sftchat.chat.context import ChatCommand, ChatContext, Fragments
+from sftchat.chat.commands import BUILTINS, CommandLine, Commands
+from sftchat.chat.context import ChatCommand, ChatContext, Fragments, Settings
+from sftchat.chat.controller import ChatServices
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.engine_thread import EngineThread
-from sftchat.chat.pane import ModelPane
-from sftchat.chat.services import ChatServices
-from sftchat.chat.settings import Settings
+from sftchat.chat.pane import EngineThread, ModelPane
 from sftchat.engine import Engine
 from sftchat.errors import UsageError
 from sftchat.testing import ScriptedEngine
@@ -23,7 +20,7 @@ from tests.chat.logged import Log
 
 
 def shout(context: ChatContext, argument: str) -> None:
-    context.say(argument.upper())
+    context.info(argument.upper())
 
 
 def animals(context: ChatContext, argument: str) -> Iterable[str]:
@@ -41,8 +38,8 @@ class Context:
     settings: Settings = field(default_factory=Settings)
     commands: Commands = field(default_factory=lambda: Commands((*BUILTINS, SHOUT)))
     engine: Engine | None = None
-    desk: ChatServices = field(default_factory=ChatServices)
-    columns: tuple[ModelPane, ...] = ()
+    services: ChatServices = field(default_factory=ChatServices)
+    panes: tuple[ModelPane, ...] = ()
     focus: ModelPane = field(default_factory=lambda: ModelPane("scripted", EngineThread(lambda: ScriptedEngine([]), lambda action: None)))
     said: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
@@ -52,7 +49,7 @@ class Context:
     def sampling(self) -> SamplingParams:
         return self.settings.sampling
 
-    def say(self, text: str | Fragments) -> None:
+    def info(self, text: str | Fragments) -> None:
         assert isinstance(text, str)
         self.said.append(text)
 
@@ -114,7 +111,7 @@ def test_a_command_is_found_by_its_earlier_name_and_listed_by_its_present_one(ol
 def test_an_alias_does_not_replace_another_command() -> None:
     commands = Commands((ChatCommand("new", "", lambda *_: None, aliases=("old",)), ChatCommand("old", "", lambda *_: None)))
 
-    assert [commands.parse(line).command for line in ("/new", "/old")] == list(commands.given)
+    assert [commands.parse(line).command for line in ("/new", "/old")] == list(commands.values())
 
 
 def test_no_plugin_replaces_a_built_in() -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.conversation import Answer, Conversation, Mark, Turn
+from sftchat.chat.conversation import Answer, Conversation, Turn
 from sftchat.errors import UsageError
+from sftchat.task import ReplyScore
 from sftchat.types import Message, Reply
 
 
@@ -103,12 +104,12 @@ def test_another_reply_and_another_question_are_branches_and_the_old_ones_stay()
 
 def test_additional_facts_change_only_their_answer() -> None:
     both = Conversation().ask("a").answer(said("A"), said("B")).ask("c").answer(said("C"), said("D"))
-    mark = Mark("F1", 0.5, ("missing",))
-    marked = both.changed(2, 1, Answer(Reply("B"), mark=mark))
+    mark = ReplyScore("F1", 0.5, ("missing",))
+    marked = both.changed(2, 1, Answer(Reply("B"), score=mark))
 
-    assert [answer.mark for node in marked.nodes for answer in node.answers] == [None, mark, None, None]
+    assert [answer.score for node in marked.nodes for answer in node.answers] == [None, mark, None, None]
     assert mark.text == "F1 0.50: missing"
-    assert [Mark("F1", 1.0).text, Mark("F1").text, Mark("F1", errors=("line 2: no relation",)).text] == [
+    assert [ReplyScore("F1", 1.0).text, ReplyScore("F1").text, ReplyScore("F1", errors=("line 2: no relation",)).text] == [
         "F1 1.00",
         "no gold, well-formed",
         "no gold; would be refused as one: line 2: no relation",

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
-from sftchat.chat.commands.general import help_text
+from sftchat.chat.commands import BUILTINS, Commands, help_text
 from tests.chat.conftest import Pty, Screen
 
 COLUMNS, LINES = 120, 40

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.settings import Settings
+from sftchat.chat.context import Settings
 from sftchat.chat.ui.input import Pasted
 from sftchat.chat.ui.keys import prefers_vi
 from sftchat.chat.ui.scrollback import breaks_rows, row_of_cursor
@@ -136,7 +136,7 @@ def test_an_editor_gets_the_text_and_returns_it_while_the_reply_streams(
     talk.until((tmp_path / "open").exists)
     assert (tmp_path / "had").read_text() == f"look {FORTY}\n"
     go_on.set()
-    talk.until(lambda: talk.talk.state == "ready")
+    talk.until(lambda: talk.chat.state == "ready")
     assert "three" not in talk.screen.text()  # the editor has the terminal
     (tmp_path / "close").touch()
 

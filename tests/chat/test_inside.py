@@ -10,16 +10,14 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
 from sftchat.chat.commands.token_view import percent, sign, table, together
-from sftchat.chat.controller import ChatController
+from sftchat.chat.context import Settings
+from sftchat.chat.controller import ChatController, ChatServices
 from sftchat.chat.pane import Opening
-from sftchat.chat.render.width import cells
+from sftchat.chat.render.width import text_width
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
-from sftchat.chat.services import ChatServices
-from sftchat.chat.settings import Settings
 from sftchat.chat.ui.plain import Plain
 from sftchat.engine import Engine, Inspects, Request
 from sftchat.inference.local import TransformersEngine
@@ -167,7 +165,7 @@ def test_the_gold_answer_of_an_item_is_scored_without_typing_it(tmp_path: Path) 
     task = Task("t", "", lambda n, seed: (), lambda example, reply: Score({"n": 1, "right": 0}), (rate("m", "right"),))
     likeliest = [{"g": 0.5}, {"\n": 0.5}]
 
-    shown = said("hi", "/likelihood gold", likeliest=likeliest, desk=ChatServices(judge=GoldScorer(task, gold)))
+    shown = said("hi", "/likelihood gold", likeliest=likeliest, services=ChatServices(scorer=GoldScorer(task, gold)))
 
     assert "2 tokens, log-likelihood -1.39" in shown
     assert "is no item of an evalset" in said("hi", "/likelihood gold", likeliest=likeliest)
@@ -179,7 +177,7 @@ def test_samples_are_counted_by_their_answers() -> None:
     )
     replies = ["x", "甲", "乙", "甲。", "甲"]
 
-    shown = said("hi", "/samples 4", replies=replies, desk=ChatServices(judge=GoldScorer(task)))
+    shown = said("hi", "/samples 4", replies=replies, services=ChatServices(scorer=GoldScorer(task)))
 
     assert shown.splitlines() == ["4 samples at temperature 0.7, 2 different answers", "3×  甲", "1×  乙"]
     assert said("hi", "/samples 0") == "sftchat: error: K is '0', must be a whole number from 1 on\n"
@@ -194,7 +192,7 @@ def test_samples_of_a_message_without_a_gold_reply_are_counted_under_a_task_that
 
     task = Task("t", "", lambda n, seed: (), score, (rate("m", "right"),))
 
-    shown = said("hi", "/samples 2", replies=["x", "甲", "甲"], desk=ChatServices(judge=GoldScorer(task)))
+    shown = said("hi", "/samples 2", replies=["x", "甲", "甲"], services=ChatServices(scorer=GoldScorer(task)))
 
     assert shown.splitlines() == ["2 samples at temperature 0.7, 1 different answer", "2×  甲"]
 
@@ -262,9 +260,9 @@ def test_after_each_turn_the_prompt_is_a_prefix_of_the_training_row_with_one_sys
             engine.loaded, renderer=replace(engine.loaded.renderer, source="<|im_start|>" + engine.loaded.renderer.source)
         )
         engine = TransformersEngine("with bos", engine.loaded)
-    log = view(engine, system="be brief", sampling=SamplingParams(max_new_tokens=4), desk=ChatServices(rows=Rows(tmp_path)))
+    log = view(engine, system="be brief", sampling=SamplingParams(max_new_tokens=4), services=ChatServices(rows=Rows(tmp_path)))
     log.type("one", "two", "/fix <think>想</think>\n好", "/regen", "/edit 2: zwei", "three")
-    messages = log.talk.conversation.messages
+    messages = log.chat.conversation.messages
 
     trained = engine.trained_tokens(messages)
     for turn in (2, 4, 6):
@@ -281,7 +279,7 @@ def test_symbols_and_tables_are_aligned_for_any_width() -> None:
 
     assert shown == " 1  甲  x\n22  ab  y\n 3  e"
     assert [sign(Token(0, text)) for text in ("  a ", "\n\n", " ", "", "\x9b")] == ["␣␣a␣", "⏎⏎", "␣", "∅", "\\x9b"]
-    assert {cells(percent(p)) for p in (1.0, 0.5, 0.01, 1e-9)} == {6}
+    assert {text_width(percent(p)) for p in (1.0, 0.5, 0.01, 1e-9)} == {6}
 
 
 def test_parts_of_a_character_are_joined_and_single_parts_stay() -> None:

@@ -6,13 +6,12 @@ import io
 import json
 from typing import Any
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
 from sftchat.chat.controller import ChatController
-from sftchat.chat.conversation import Mark
 from sftchat.chat.pane import Opening
 from sftchat.chat.ui.jsonl import JsonLines
 from sftchat.errors import EngineError
+from sftchat.task import ReplyScore
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply
 
@@ -99,7 +98,7 @@ def test_scores_are_objects() -> None:
         stdout=out,
         stderr=io.StringIO(),
     )
-    view.show_mark(Mark("F1", 0.5, ("missing",), "甲"), 0)
+    view.show_score(ReplyScore("F1", 0.5, ("missing",), "甲"), 0)
 
     assert json.loads(out.getvalue()) == {"type": "mark", "model": "m", "metric": "F1", "value": 0.5, "errors": ["missing"], "answer": "甲"}
 

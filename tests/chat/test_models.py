@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from sftchat.chat.controller import ChatServices, Models
 from sftchat.chat.pane import Opening
-from sftchat.chat.services import ChatServices, Models
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.models.manifest import MANIFEST
 from sftchat.models.runs import checkpoints, find_runs
@@ -27,7 +27,7 @@ def echo(name: str) -> ScriptedEngine:
 
 
 def answers(log: Log) -> list[str]:
-    return [answer.reply.text for answer in log.talk.conversation.path[-1].answers]
+    return [answer.reply.text for answer in log.chat.conversation.path[-1].answers]
 
 
 def side_by_side(*engines: Any) -> list[Opening]:
@@ -65,7 +65,7 @@ def test_adapters_of_one_base_reply_in_one_batch(view: View) -> None:
 
     assert calls == [["", "run"]]
     assert answers(log) == ["by ", "by run"]
-    assert len({column.worker for column in log.talk.columns}) == 1
+    assert len({pane.engine_thread for pane in log.chat.panes}) == 1
 
 
 def test_a_model_that_fails_does_not_stop_the_other_and_both_stay_in_step(view: View) -> None:
@@ -92,11 +92,11 @@ def test_stopping_stops_every_model_and_keeps_partial_replies(view: View) -> Non
     pause = threading.Event()
     log = view(openings=side_by_side(ScriptedEngine(["abc"], pause=pause), ScriptedEngine(["xyz"], pause=pause)))
     log.ready()
-    log.talk.submit("go")
+    log.chat.submit("go")
     log.until(lambda: {"a", "1: x"} <= set(log.log))
 
-    assert log.talk.stop()
-    assert log.talk.state == "ready"
+    assert log.chat.stop()
+    assert log.chat.state == "ready"
     assert answers(log) == ["a", "x"]
     pause.set()
 
@@ -111,7 +111,7 @@ def test_the_focus_decides_which_model_commands_use(view: View) -> None:
         "note: 1 > x\ntwo1",
         "error: there is no column 3: the conversation has 2",
     ]
-    assert log.talk.engine.name == "two"
+    assert log.chat.engine.name == "two"
 
 
 def opener(engines: Mapping[str, Any]) -> ChatServices:
@@ -129,7 +129,7 @@ def opener(engines: Mapping[str, Any]) -> ChatServices:
 
 def test_another_model_continues_the_conversation_and_one_that_fails_to_load_changes_nothing(view: View) -> None:
     first, other = echo("first"), echo("other")
-    log = view(first, desk=opener({"other": other, "broken": ModelError("no weights")}))
+    log = view(first, services=opener({"other": other, "broken": ModelError("no weights")}))
     log.type("x")
 
     assert log.type("/model nosuch", "/model broken") == ["error: no model 'nosuch'", "error: no weights; scripted stays"]
@@ -139,7 +139,7 @@ def test_another_model_continues_the_conversation_and_one_that_fails_to_load_cha
         "|",
     ]
     assert [message["content"] for message in other.requests[0].messages] == ["x", "first1", "y"]
-    assert [answer.model for node in log.talk.conversation.nodes for answer in node.answers] == ["scripted", "other"]
+    assert [answer.model for node in log.chat.conversation.nodes for answer in node.answers] == ["scripted", "other"]
     assert log.type("/model") == ["note: * other"]
 
 
@@ -151,11 +151,11 @@ def test_lines_typed_while_another_model_loads_are_queued(view: View) -> None:
         assert loaded.wait(60)
         return other
 
-    log = view(echo("first"), desk=ChatServices(models=Models(lambda model: None, load)))
+    log = view(echo("first"), services=ChatServices(models=Models(lambda model: None, load)))
     log.ready()
-    log.talk.submit("/model other")
-    log.talk.submit("x")
-    assert (log.talk.state, list(log.talk.pending)) == ("loading", ["x"])
+    log.chat.submit("/model other")
+    log.chat.submit("x")
+    assert (log.chat.state, list(log.chat.pending)) == ("loading", ["x"])
     loaded.set()
     log.ready()
     assert answers(log) == ["other1"]
@@ -173,7 +173,7 @@ class Adapting(ScriptedEngine):
         return tuple(self.added)
 
     def add_adapter(self, name: str, model: str) -> None:
-        if "other" in model:
+        if "other" in str(model):
             raise ModelError(f"adapter '{model}' was made for another base")
         self.added[name] = model
 
@@ -194,14 +194,14 @@ def test_adapters_are_chosen_loaded_switched_off_and_mixed(view: View, tmp_path:
     assert (answers(log), engine.added["x+y 0.25"]) == (["by x+y 0.25"], {"x": 0.75, "y": 0.25})
     assert log.type("/adapter off", "/regen")[-2:] == ["by off", "|"]
     assert log.type("/adapter loaded", "/regen")[-2:] == ["by loaded", "|"]
-    assert [answer.adapter for node in log.talk.conversation.nodes for answer in node.answers] == ["x", "x+y 0.25", "off", ""]
+    assert [answer.adapter for node in log.chat.conversation.nodes for answer in node.answers] == ["x", "x+y 0.25", "off", ""]
     assert [line.split(" (")[0] for line in log.type("/adapter other", "/adapter z", "/adapter x+z", "/adapter x+y 7")] == [
         "error: adapter 'other' was made for another base",
         "error: unknown adapter 'z'",
         "error: unknown adapter 'z'",
         "error: weight is '7', must be from 0",
     ]
-    assert log.talk.focus.adapter == ""
+    assert log.chat.focus.adapter == ""
 
 
 def test_an_engine_without_adapters_is_reported(view: View) -> None:
@@ -227,7 +227,7 @@ def test_checkpoints_of_a_run_answer_the_same_question_one_after_the_other(view:
     names = [str(run / "checkpoint-9"), str(run / "checkpoint-20"), str(run)]
     assert checkpoints(names[0]) == checkpoints(str(run)) == tuple(names)
     engines = {name: echo(f"{step} ") for name, step in zip(names, ("9", "20", "end"), strict=True)}
-    log = view(openings=[Opening(lambda: engines[names[0]], (names[0],))], desk=opener(engines))
+    log = view(openings=[Opening(lambda: engines[names[0]], (names[0],))], services=opener(engines))
     log.type("x")
 
     assert log.type("/checkpoint next") == [f"note: {names[1]}: step 20, f1 0.2", "20 1", "|"]
@@ -239,7 +239,7 @@ def test_checkpoints_of_a_run_answer_the_same_question_one_after_the_other(view:
     assert log.type("/checkpoint 9")[1:] == ["9 1", "|"]
     assert log.type("/checkpoint prev") == [f"error: {names[0]} is the first checkpoint of its run"]
     assert log.type("/checkpoint") == [f"note: * step 9, f1 0.09  {names[0]}\n  step 20, f1 0.2  {names[1]}\n  step 20, f1 0.2  {names[2]}"]
-    assert len(log.talk.conversation.ends) == 4
+    assert len(log.chat.conversation.ends) == 4
 
 
 def test_runs_are_listed_newest_first_with_their_description(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.settings import Overflow, Settings
+from sftchat.chat.context import Overflow, Settings
 from sftchat.engine import Request
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
@@ -20,7 +20,7 @@ ROOM = len("system: s\nuser: aaaa\nassistant: AAAA\nuser: bbbb\nassistant: ") + 
 
 def start(view: View, overflow: Overflow, engine: ScriptedEngine, max_new_tokens: int = 8) -> Log:
     log = view(engine, system="s", sampling=SamplingParams(max_new_tokens=max_new_tokens))
-    log.talk.settings = Settings(SamplingParams(max_new_tokens=max_new_tokens), overflow)
+    log.chat.settings = Settings(SamplingParams(max_new_tokens=max_new_tokens), overflow)
     return log
 
 
@@ -39,8 +39,8 @@ def test_the_oldest_turns_are_left_out_and_reported(view: View) -> None:
     assert log.type("aaaa", "bbbb") == ["AAAA", "|", "BBBB", "|"]
     assert log.type("cccc") == ["note: the context is full: the first turn is not shown to the model", "CCCC", "|"]
     assert shown(model) == ["s", "bbbb", "BBBB", "cccc"]
-    assert len(log.talk.conversation.turns) == 3
-    assert log.talk.conversation.turns[-1].answer.dropped == 1
+    assert len(log.chat.conversation.turns) == 3
+    assert log.chat.conversation.turns[-1].answer.dropped == 1
 
 
 def test_a_message_whose_reply_might_not_fit_is_refused_and_taken_back(view: View) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.command_line import Commands
-from sftchat.chat.commands import BUILTINS
+from sftchat.chat.commands import BUILTINS, Commands
 from sftchat.chat.controller import ChatController
 from sftchat.chat.pane import Opening
 from sftchat.chat.ui.plain import Plain
@@ -145,6 +144,6 @@ def test_several_models_reply_each_under_its_name() -> None:
 
 def test_notes_are_escaped_on_a_terminal() -> None:
     out, err = io.StringIO(), Typist()
-    Plain(lambda view: ChatController([], view, commands=Commands(BUILTINS)), stdin=io.StringIO(), stdout=out, stderr=err).say("a\x1b[2Jb")
+    Plain(lambda view: ChatController([], view, commands=Commands(BUILTINS)), stdin=io.StringIO(), stdout=out, stderr=err).info("a\x1b[2Jb")
 
     assert err.getvalue() == "a␛[2Jb\n"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sftchat import Example, Reply, SamplingParams, Score, Task, rate
+from sftchat.chat.controller import ChatServices, Models
 from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
-from sftchat.chat.services import ChatServices, Models
 from sftchat.data.check import check
 from sftchat.data.formats import read_examples
 from sftchat.evaluation.evalset import read_evalset
@@ -41,20 +41,20 @@ TASK = Task("family", "", lambda n, seed: [], score, (rate("accuracy", "right"),
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> ChatServices:
+def services(tmp_path: Path) -> ChatServices:
     golds = tmp_path / "gold.jsonl"
     golds.write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
     models = Models(identify=lambda model: f"hash of {model}")
     return ChatServices(GoldScorer(TASK, golds), models=models, rows=Rows(tmp_path / "rows", (golds,)))
 
 
-def rows(desk: ChatServices, kind: Any) -> list[dict[str, Any]]:
-    path = desk.rows.path(kind)
+def rows(services: ChatServices, kind: Any) -> list[dict[str, Any]]:
+    path = services.rows.path(kind)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def test_a_reply_to_a_question_of_the_evalset_is_scored_against_its_gold(view: View, desk: ChatServices) -> None:
-    log = view(ScriptedEngine(["answer 1", "answer 9", "an answer", "what?"], chunks=99), desk=desk)
+def test_a_reply_to_a_question_of_the_evalset_is_scored_against_its_gold(view: View, services: ChatServices) -> None:
+    log = view(ScriptedEngine(["answer 1", "answer 9", "an answer", "what?"], chunks=99), services=services)
 
     assert log.type("question 1", " question 2", "something else", "and?") == [
         *["answer 1", "|", "mark: accuracy 1.00"],
@@ -62,31 +62,31 @@ def test_a_reply_to_a_question_of_the_evalset_is_scored_against_its_gold(view: V
         *["an answer", "|", "mark: no gold, well-formed"],
         *["what?", "|", "mark: no gold; would be refused as one: no answer in it"],
     ]
-    assert log.talk.columns[0].mark == log.talk.conversation.turns[-1].answer.mark
-    assert log.talk.conversation.turns[0].answer.mark.value == 1.0
+    assert log.chat.panes[0].score == log.chat.conversation.turns[-1].answer.score
+    assert log.chat.conversation.turns[0].answer.score.value == 1.0
 
 
-def test_every_model_gets_its_score(view: View, desk: ChatServices) -> None:
+def test_every_model_gets_its_score(view: View, services: ChatServices) -> None:
     openings = [Opening(lambda: ScriptedEngine(["answer 3"]), ("a",)), Opening(lambda: ScriptedEngine(["no"]), ("b",))]
-    log = view(openings=openings, desk=desk)
+    log = view(openings=openings, services=services)
     log.type("question 3")
 
-    assert [column.mark.text for column in log.talk.columns] == ["accuracy 1.00", "accuracy 0.00: wrong"]
+    assert [pane.score.text for pane in log.chat.panes] == ["accuracy 1.00", "accuracy 0.00: wrong"]
 
 
-def test_a_scorer_that_fails_is_one_line_and_the_chat_continues(view: View, desk: ChatServices, tmp_path: Path) -> None:
-    log = view(ScriptedEngine(["boom", "answer 2"], chunks=99), desk=desk)
+def test_a_scorer_that_fails_is_one_line_and_the_chat_continues(view: View, services: ChatServices, tmp_path: Path) -> None:
+    log = view(ScriptedEngine(["boom", "answer 2"], chunks=99), services=services)
 
     assert log.type("question 1", "question 2") == [
         *["boom", "|", f"error: the scorer of task 'family' failed on item 'i1', in {__file__}:31: ZeroDivisionError: oh"],
         *["answer 2", "|", "mark: accuracy 1.00"],
     ]
-    missing = view(ScriptedEngine(["x"], chunks=99), desk=ChatServices(GoldScorer(TASK, tmp_path / "nosuch.jsonl")))
+    missing = view(ScriptedEngine(["x"], chunks=99), services=ChatServices(GoldScorer(TASK, tmp_path / "nosuch.jsonl")))
     assert missing.type("hello")[2] == f"error: {tmp_path}/nosuch.jsonl: no such evalset"
 
 
-def test_good_writes_a_row_that_trains_only_this_reply_and_has_its_provenance(view: View, desk: ChatServices) -> None:
-    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=desk, system="s", sampling=SamplingParams(temperature=0.5, seed=3))
+def test_good_writes_a_row_that_trains_only_this_reply_and_has_its_provenance(view: View, services: ChatServices) -> None:
+    log = view(ScriptedEngine(["A", "B"], chunks=9), services=services, system="s", sampling=SamplingParams(temperature=0.5, seed=3))
 
     assert log.type("a", "b", "/good") == [
         "A",
@@ -95,9 +95,9 @@ def test_good_writes_a_row_that_trains_only_this_reply_and_has_its_provenance(vi
         "B",
         "|",
         "mark: no gold; would be refused as one: no answer in it",
-        f"note: row written: {desk.rows.path('messages')}:1",
+        f"note: row written: {services.rows.path('messages')}:1",
     ]
-    (row,) = rows(desk, "messages")
+    (row,) = rows(services, "messages")
     about = row.pop("sftchat")
     assert row == {
         "messages": [
@@ -115,16 +115,16 @@ def test_good_writes_a_row_that_trains_only_this_reply_and_has_its_provenance(vi
         0.5,
     )
     assert {"adapter", "template_hash", "template_arguments", "finish_reason", "session", "written", "version"} < set(about)
-    assert log.type("/good") == [f"error: {desk.rows.path('messages')}:1: the same row is there already; nothing is written"]
+    assert log.type("/good") == [f"error: {services.rows.path('messages')}:1: the same row is there already; nothing is written"]
 
 
-def test_a_pair_is_written_as_soon_as_there_is_a_better_and_a_worse_reply(view: View, desk: ChatServices) -> None:
-    log = view(ScriptedEngine(["bad one", "good one"], chunks=9), desk=desk, sampling=SamplingParams(temperature=1.0))
+def test_a_pair_is_written_as_soon_as_there_is_a_better_and_a_worse_reply(view: View, services: ChatServices) -> None:
+    log = view(ScriptedEngine(["bad one", "good one"], chunks=9), services=services, sampling=SamplingParams(temperature=1.0))
 
     assert log.type("a", "/bad")[-1].startswith("note: noted; a pair is written when another reply to this message is /good")
-    assert rows(desk, "preferences") == []
+    assert rows(services, "preferences") == []
     log.type("/regen", "/good")
-    (pair,) = rows(desk, "preferences")
+    (pair,) = rows(services, "preferences")
     assert (pair["chosen"], pair["rejected"]) == (
         [{"role": "assistant", "content": "good one"}],
         [{"role": "assistant", "content": "bad one"}],
@@ -132,95 +132,95 @@ def test_a_pair_is_written_as_soon_as_there_is_a_better_and_a_worse_reply(view: 
     assert pair["prompt"] == [{"role": "user", "content": "a"}]
 
 
-def test_bad_after_good_writes_the_pair_too(view: View, desk: ChatServices) -> None:
-    log = view(ScriptedEngine(["good one", "bad one"], chunks=9), desk=desk, sampling=SamplingParams(temperature=1.0))
+def test_bad_after_good_writes_the_pair_too(view: View, services: ChatServices) -> None:
+    log = view(ScriptedEngine(["good one", "bad one"], chunks=9), services=services, sampling=SamplingParams(temperature=1.0))
     log.type("a", "/good", "/regen", "/bad")
 
-    assert [(pair["chosen"][0]["content"], pair["rejected"][0]["content"]) for pair in rows(desk, "preferences")] == [
+    assert [(pair["chosen"][0]["content"], pair["rejected"][0]["content"]) for pair in rows(services, "preferences")] == [
         ("good one", "bad one")
     ]
 
 
-def test_a_reply_that_is_a_training_row_cannot_be_rated_bad(view: View, desk: ChatServices) -> None:
-    log = view(ScriptedEngine(["A"], chunks=9), desk=desk)
+def test_a_reply_that_is_a_training_row_cannot_be_rated_bad(view: View, services: ChatServices) -> None:
+    log = view(ScriptedEngine(["A"], chunks=9), services=services)
 
-    assert log.type("a", "/good", "/bad")[-1] == f"error: this reply is a row of {desk.rows.path('messages')}; take it out there first"
+    assert log.type("a", "/good", "/bad")[-1] == f"error: this reply is a row of {services.rows.path('messages')}; take it out there first"
 
 
-def test_a_fixed_reply_is_a_row_and_a_pair_and_continues_the_conversation(view: View, desk: ChatServices) -> None:
+def test_a_fixed_reply_is_a_row_and_a_pair_and_continues_the_conversation(view: View, services: ChatServices) -> None:
     engine = ScriptedEngine(["worng", "next"], chunks=9)
-    log = view(engine, desk=desk)
+    log = view(engine, services=services)
 
     assert log.type("a", "/fix")[-1] == "proposed: /fix worng"
     assert log.type("/fix worng") == ["error: the reply says that already; /good writes it as it is"]
     log.type("/fix wrong\nno more", "b")
     assert [message["content"] for message in engine.requests[-1].messages] == ["a", "wrong\nno more", "b"]
-    assert rows(desk, "messages")[0]["messages"][-1]["content"] == "wrong\nno more"
-    assert rows(desk, "preferences")[0]["rejected"][0]["content"] == "worng"
-    assert rows(desk, "messages")[0]["sftchat"]["fixed"]
+    assert rows(services, "messages")[0]["messages"][-1]["content"] == "wrong\nno more"
+    assert rows(services, "preferences")[0]["rejected"][0]["content"] == "worng"
+    assert rows(services, "messages")[0]["sftchat"]["fixed"]
 
 
-def test_gold_writes_an_item_and_no_prompt_is_for_training_and_scoring(view: View, desk: ChatServices) -> None:
-    log = view(ScriptedEngine(lambda request: "A", chunks=9), desk=desk)
-    evalset, messages = desk.rows.path("evalset"), desk.rows.path("messages")
+def test_gold_writes_an_item_and_no_prompt_is_for_training_and_scoring(view: View, services: ChatServices) -> None:
+    log = view(ScriptedEngine(lambda request: "A", chunks=9), services=services)
+    evalset, messages = services.rows.path("evalset"), services.rows.path("messages")
 
     assert log.type("a", "/gold right", "/good")[-2:] == [
         f"note: row written: {evalset}:1",
         f"error: {evalset}:1: the same prompt is there; a row is for training or for evaluation, never for both: nothing is written",
     ]
     assert log.type("/reset", "question 1", "/good")[-1].startswith(
-        f"error: {desk.rows.golds[0]}:2: the same prompt is there; a row is for"
+        f"error: {services.rows.golds[0]}:2: the same prompt is there; a row is for"
     )
     assert log.type("/reset", "b", "/good", "/gold")[-1].startswith(f"error: {messages}:1: the same prompt is there; a row is for")
     assert log.type("/reset", "a", "/gold other")[-1] == f"error: {evalset}:1: its prompt has another reply there; nothing is written"
     assert [(example.messages[-1]["content"], example.gold) for example in read_evalset(evalset).examples] == [("a", "right")]
 
 
-def test_the_rows_pass_the_check_and_are_read_correctly(view: View, desk: ChatServices) -> None:
-    log = view(ScriptedEngine(lambda request: f"an answer {len(request.messages)}", chunks=99), desk=desk)
+def test_the_rows_pass_the_check_and_are_read_correctly(view: View, services: ChatServices) -> None:
+    log = view(ScriptedEngine(lambda request: f"an answer {len(request.messages)}", chunks=99), services=services)
     log.type("one", "/good", "two", "/fix another answer", "/reset", "three", "/gold")
 
     for kind in ("messages", "preferences", "evalset"):
-        found = check(desk.rows.path(kind), TASK)  # type: ignore[arg-type]
+        found = check(services.rows.path(kind), TASK)  # type: ignore[arg-type]
         assert (found.problems, found.rows) == ((), {"messages": 2, "preferences": 1, "evalset": 1}[kind])
-    assert check(desk.rows.path("evalset"), against=[str(desk.rows.path("messages"))]).problems == ()
-    (pair,) = read_examples(desk.rows.path("preferences"))
+    assert check(services.rows.path("evalset"), against=[str(services.rows.path("messages"))]).problems == ()
+    (pair,) = read_examples(services.rows.path("preferences"))
     assert (pair.gold, pair.metadata["rejected"][0]["content"]) == ("another answer", "an answer 3")
 
 
 @pytest.mark.parametrize("line", ['{"messages": [', '{"nothing": 1}\n'])
-def test_a_damaged_file_is_reported_with_its_line_and_left_unchanged(view: View, desk: ChatServices, line: str) -> None:
-    path = desk.rows.path("messages")
+def test_a_damaged_file_is_reported_with_its_line_and_left_unchanged(view: View, services: ChatServices, line: str) -> None:
+    path = services.rows.path("messages")
     path.parent.mkdir()
     path.write_text(line)
-    log = view(ScriptedEngine(["A"], chunks=9), desk=desk)
+    log = view(ScriptedEngine(["A"], chunks=9), services=services)
 
     assert log.type("a", "/good")[-1].startswith(f"error: {path}:1: ")
     assert path.read_text() == line
 
 
-def test_a_row_is_not_appended_to_a_last_line_without_its_newline(view: View, desk: ChatServices) -> None:
-    path = desk.rows.path("messages")
+def test_a_row_is_not_appended_to_a_last_line_without_its_newline(view: View, services: ChatServices) -> None:
+    path = services.rows.path("messages")
     path.parent.mkdir()
     path.write_text('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}')
-    log = view(ScriptedEngine(["A"], chunks=9), desk=desk)
+    log = view(ScriptedEngine(["A"], chunks=9), services=services)
 
     assert log.type("a", "/good")[-1] == f"note: row written: {path}:2"
-    assert len(rows(desk, "messages")) == 2
+    assert len(rows(services, "messages")) == 2
 
 
-def test_an_unwritable_folder_is_one_line(view: View, desk: ChatServices) -> None:
-    desk.rows.folder.write_text("a file where the folder should be")
-    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=desk)
+def test_an_unwritable_folder_is_one_line(view: View, services: ChatServices) -> None:
+    services.rows.folder.write_text("a file where the folder should be")
+    log = view(ScriptedEngine(["A", "B"], chunks=9), services=services)
 
-    assert log.type("a", "/good")[-1].startswith(f"error: {desk.rows.path('messages')}: cannot be written: ")
+    assert log.type("a", "/good")[-1].startswith(f"error: {services.rows.path('messages')}: cannot be written: ")
     assert log.type("b")[:2] == ["B", "|"]
 
 
-def test_a_sample_of_the_evalset_is_scored_by_every_model_with_its_adapter(view: View, desk: ChatServices) -> None:
+def test_a_sample_of_the_evalset_is_scored_by_every_model_with_its_adapter(view: View, services: ChatServices) -> None:
     right = ScriptedEngine(lambda request: request.messages[-1]["content"].replace("question", "answer"), chunks=99)
     wrong = ScriptedEngine(lambda request: "no", chunks=99)
-    log = view(openings=[Opening(lambda: right, ("a",), ("lora",)), Opening(lambda: wrong, ("b",))], desk=desk)
+    log = view(openings=[Opening(lambda: right, ("a",), ("lora",)), Opening(lambda: wrong, ("b",))], services=services)
 
     said = log.type("/eval 4")
     assert [line.split(" [")[0] for line in said] == [
@@ -233,9 +233,9 @@ def test_a_sample_of_the_evalset_is_scored_by_every_model_with_its_adapter(view:
     assert len(wrong.requests) == 12
 
 
-def test_an_item_is_sent_as_evaluation_sends_it(view: View, desk: ChatServices) -> None:
+def test_an_item_is_sent_as_evaluation_sends_it(view: View, services: ChatServices) -> None:
     engine = ScriptedEngine(lambda request: "answer 2", chunks=99)
-    log = view(engine, desk=desk)
+    log = view(engine, services=services)
 
     assert log.type("hello", "/item i2")[-1] == "mark: accuracy 1.00"
     assert [message["content"] for message in engine.requests[-1].messages] == ["question 2"]
@@ -256,7 +256,7 @@ def test_the_rows_train_and_score_a_model_as_they_are(
     from sftchat.cli import main
 
     shelf = Rows(tmp_path / "rows")
-    log = view(ScriptedEngine(lambda request: f"答 {len(request.messages)}", chunks=99), desk=ChatServices(rows=shelf))
+    log = view(ScriptedEngine(lambda request: f"答 {len(request.messages)}", chunks=99), services=ChatServices(rows=shelf))
     log.type("甲和乙是什么关系？", "/good", "还有呢？", "/fix 没有了", "/reset", "二加三等于几？", "/gold 5")
     messages, pairs, golds = (str(shelf.path(kind)) for kind in ("messages", "preferences", "evalset"))  # type: ignore[arg-type]
 

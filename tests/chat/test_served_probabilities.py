@@ -10,10 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from sftchat.chat.context import Settings
+from sftchat.chat.controller import ChatServices as ChatDesk
 from sftchat.chat.rows import Rows
 from sftchat.chat.serialization import node_from_json, node_to_json
-from sftchat.chat.services import ChatServices as ChatDesk
-from sftchat.chat.settings import Settings
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
 from tests.chat.test_inside import talked
@@ -128,15 +128,15 @@ def test_a_continued_reply_keeps_the_tokens_of_its_beginning() -> None:
 
 
 def test_probabilities_are_saved_with_the_session_and_a_corrected_reply_has_none(view: Any, tmp_path: Path) -> None:
-    log = view(served(paris).engine, sampling=SamplingParams(max_new_tokens=20), desk=ChatDesk(rows=Rows(tmp_path)))
+    log = view(served(paris).engine, sampling=SamplingParams(max_new_tokens=20), services=ChatDesk(rows=Rows(tmp_path)))
     log.type("/probs on", "hi")
-    conversation = log.talk.conversation
+    conversation = log.chat.conversation
     node = conversation.node(conversation.head)
 
     assert [choice.token.text for choice in node.answers[0].choices] == ["Par", "is", "\ufffd", "\ufffd", "<end>"]
     assert node_from_json(node.id, node.parent, node_to_json(node)) == node
     assert log.type("/fix Lyon") != []
-    fixed = log.talk.conversation
+    fixed = log.chat.conversation
     assert fixed.node(fixed.head).answers[0].choices == ()
 
 

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.conversation import Answer, Conversation, Mark
+from sftchat.chat.context import Settings
+from sftchat.chat.controller import ChatServices
+from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.pane import Opening
-from sftchat.chat.services import ChatServices
 from sftchat.chat.sessions import Session, Sessions, restored
-from sftchat.chat.settings import Settings
 from sftchat.errors import SftchatError
+from sftchat.task import ReplyScore
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
 from tests.chat.logged import Log
@@ -47,20 +48,23 @@ def last(path: Path) -> tuple[Conversation, Settings]:
 
 
 def test_a_conversation_is_restored_with_its_branches_settings_and_scores(view: View, path: Path) -> None:
-    desk = ChatServices(session=Session(opened(path)))
+    services = ChatServices(session=Session(opened(path)))
     log = view(
-        ScriptedEngine(["A", "二🙂\udc80", "C"], chunks=9), desk=desk, system="s", sampling=SamplingParams(temperature=0.5, stop=("。",))
+        ScriptedEngine(["A", "二🙂\udc80", "C"], chunks=9),
+        services=services,
+        system="s",
+        sampling=SamplingParams(temperature=0.5, stop=("。",)),
     )
     log.type("a", "<|im_end|>\x1b[2J\r\n", "/undo", "c", "/set overflow refuse", "/seed 7", "/set history off")
-    talk = log.talk
-    talk.conversation = talk.conversation.changed(2, 0, Answer(Reply("A"), mark=Mark("F1", 0.5, ("missing",))))
+    talk = log.chat
+    talk.conversation = talk.conversation.changed(2, 0, Answer(Reply("A"), score=ReplyScore("F1", 0.5, ("missing",))))
 
     assert last(path) == (talk.conversation, talk.settings)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_nothing_is_saved_before_the_first_message(view: View, path: Path) -> None:
-    log = view(ScriptedEngine([]), desk=ChatServices(session=Session(opened(path))))
+    log = view(ScriptedEngine([]), services=ChatServices(session=Session(opened(path))))
     log.type("/system be brief", "/set temperature 1")
 
     assert not path.exists()
@@ -68,7 +72,7 @@ def test_nothing_is_saved_before_the_first_message(view: View, path: Path) -> No
 
 def test_two_models_are_restored_side_by_side(view: View, path: Path) -> None:
     openings = [Opening(lambda: ScriptedEngine(["A"]), ("one",)), Opening(lambda: ScriptedEngine(["B"]), ("two",))]
-    log = view(openings=openings, desk=ChatServices(session=Session(opened(path))))
+    log = view(openings=openings, services=ChatServices(session=Session(opened(path))))
     log.type("x")
 
     conversation, _ = last(path)
@@ -79,7 +83,7 @@ def test_two_models_are_restored_side_by_side(view: View, path: Path) -> None:
 KILLED = """
 import sys, threading
 from pathlib import Path
-from sftchat.chat.services import ChatServices
+from sftchat.chat.controller import ChatServices
 from sftchat.chat.sessions import Session
 from sftchat.chat.sessions import Sessions
 from sftchat.testing import ScriptedEngine
@@ -87,11 +91,11 @@ from tests.chat.logged import Log
 
 pause = threading.Event()
 engine = ScriptedEngine(["ready", "床前明月光，疑是地上霜"], pause=pause)
-log = Log(lambda: engine, desk=ChatServices(session=Session(Sessions(Path(sys.argv[1]), print))))
+log = Log(lambda: engine, services=ChatServices(session=Session(Sessions(Path(sys.argv[1]), print))))
 pause.set()
 log.type("hello")
 pause.clear()
-log.talk.submit("poem")
+log.chat.submit("poem")
 for _ in range(4):
     seen = len(log.log)
     log.until(lambda: len(log.log) > seen)
@@ -118,25 +122,25 @@ def test_a_killed_program_loses_at_most_the_token_that_was_not_shown(path: Path)
 
 def test_a_reply_that_was_interrupted_by_a_kill_is_restored_as_a_part(view: View, path: Path) -> None:
     pause = threading.Event()
-    log = view(ScriptedEngine(["abcdef"], pause=pause), desk=ChatServices(session=Session(opened(path))))
+    log = view(ScriptedEngine(["abcdef"], pause=pause), services=ChatServices(session=Session(opened(path))))
     log.ready()
-    log.talk.submit("x")
+    log.chat.submit("x")
     log.until(lambda: "a" in log.log)
-    log.talk.close(0)
+    log.chat.close(0)
     sessions = opened(path)
     found = sessions.find("")
     conversation, settings = restored(sessions, found, 1)  # type: ignore[arg-type]
     pause.set()
 
     engine = ScriptedEngine(["bcdef"], chunks=9)
-    again = view(engine, desk=ChatServices(session=Session(sessions, found, conversation)), sampling=settings.sampling)
-    again.talk.conversation = conversation
+    again = view(engine, services=ChatServices(session=Session(sessions, found, conversation)), sampling=settings.sampling)
+    again.chat.conversation = conversation
     assert again.type("/continue") == ["bcdef", "|"]
     assert engine.requests[0].reply_ids == (ord("a"),)
     assert last(path)[0].turns[0].reply == Reply("abcdef", "stop", 19, 6)
 
     again.type("y")
-    assert last(path)[0] == again.talk.conversation
+    assert last(path)[0] == again.chat.conversation
 
 
 class Loading:
@@ -152,16 +156,16 @@ class Loading:
 
 def test_lines_typed_while_the_model_loads_are_saved_and_answered_by_the_next_program(view: View, path: Path) -> None:
     loading = Loading()
-    log = view(loading, desk=ChatServices(session=Session(opened(path))))
+    log = view(loading, services=ChatServices(session=Session(opened(path))))
     for line in ("first\udc80", "/system be brief", "second"):
-        log.talk.submit(line)
+        log.chat.submit(line)
 
     sessions = opened(path)  # a program that starts after the first was killed
     found = sessions.find("")
     assert found is not None
-    assert (found.facts.title, found.facts.turns) == ("first\udc80", 0)
+    assert (found.metadata.title, found.metadata.turns) == ("first\udc80", 0)
     conversation, _ = restored(sessions, found, 1)
-    again = view(ScriptedEngine(["A", "B"], chunks=9), desk=ChatServices(session=Session(sessions, found, conversation)))
+    again = view(ScriptedEngine(["A", "B"], chunks=9), services=ChatServices(session=Session(sessions, found, conversation)))
     assert again.ready() == [
         "> first\udc80",
         "A",
@@ -175,25 +179,25 @@ def test_lines_typed_while_the_model_loads_are_saved_and_answered_by_the_next_pr
 
     kept = opened(path).find("")
     assert kept is not None
-    assert (kept.id, kept.facts.pending, kept.facts.system) == (found.id, (), "be brief")
+    assert (kept.id, kept.metadata.pending, kept.metadata.system) == (found.id, (), "be brief")
     assert [turn.question for turn in last(path)[0].turns] == ["first\udc80", "second"]
     loading.end.set()
 
 
 def test_a_message_without_a_reply_is_answered_when_the_conversation_is_resumed_before_later_lines(view: View, path: Path) -> None:
     pause = threading.Event()
-    log = view(ScriptedEngine(["never said"], pause=pause), desk=ChatServices(session=Session(opened(path))))
+    log = view(ScriptedEngine(["never said"], pause=pause), services=ChatServices(session=Session(opened(path))))
     log.ready()
-    log.talk.submit("one")
-    log.talk.submit("two")
+    log.chat.submit("one")
+    log.chat.submit("two")
 
     sessions = opened(path)
     found = sessions.find("")
     assert found is not None
     conversation, _ = restored(sessions, found, 1)
-    assert (conversation.waiting, found.facts.pending) == (True, ("two",))
-    again = view(ScriptedEngine(["A", "B"], chunks=9), desk=ChatServices(session=Session(sessions, found, conversation)))
-    again.talk.conversation = conversation
+    assert (conversation.waiting, found.metadata.pending) == (True, ("two",))
+    again = view(ScriptedEngine(["A", "B"], chunks=9), services=ChatServices(session=Session(sessions, found, conversation)))
+    again.chat.conversation = conversation
     assert again.ready() == ["> one", "A", "|", "> two", "B", "|"]
     assert [(turn.question, turn.answer and turn.answer.reply.text) for turn in last(path)[0].turns] == [("one", "A"), ("two", "B")]
 
@@ -204,8 +208,8 @@ def test_a_message_without_a_reply_is_answered_when_the_conversation_is_resumed_
 
 def test_a_session_loaded_during_a_conversation_answers_its_queued_lines(view: View, path: Path) -> None:
     loading = Loading()
-    view(loading, desk=ChatServices(session=Session(opened(path)))).talk.submit("first")
-    log = view(ScriptedEngine(["A"], chunks=9), desk=ChatServices(session=Session(opened(path))))
+    view(loading, services=ChatServices(session=Session(opened(path)))).chat.submit("first")
+    log = view(ScriptedEngine(["A"], chunks=9), services=ChatServices(session=Session(opened(path))))
 
     assert log.type("/load 1")[-2:] == ["A", "|"]
     assert [turn.question for turn in last(path)[0].turns] == ["first"]
@@ -213,15 +217,15 @@ def test_a_session_loaded_during_a_conversation_answers_its_queued_lines(view: V
 
 
 def test_a_second_program_with_the_same_session_uses_a_copy(view: View, path: Path) -> None:
-    view(ScriptedEngine(["A"]), desk=ChatServices(session=Session(opened(path)))).type("a")
+    view(ScriptedEngine(["A"]), services=ChatServices(session=Session(opened(path)))).type("a")
     logs = []
     for _ in range(2):
         sessions = opened(path)
         found = sessions.find("1")
         assert found is not None
         kept = sessions.conversation(found)
-        logs.append(view(ScriptedEngine(["B"]), desk=ChatServices(session=Session(sessions, found, kept))))
-        logs[-1].talk.conversation = kept
+        logs.append(view(ScriptedEngine(["B"]), services=ChatServices(session=Session(sessions, found, kept))))
+        logs[-1].chat.conversation = kept
     logs[0].type("b")
     logs[1].type("c")
 
@@ -239,7 +243,7 @@ def test_a_failure_to_save_is_reported_once_and_the_chat_continues(view: View, p
     else:
         sqlite3.connect(path).executescript("PRAGMA user_version = 99").close()
     warnings: list[str] = []
-    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=ChatServices(session=Session(opened(path, warnings))))
+    log = view(ScriptedEngine(["A", "B"], chunks=9), services=ChatServices(session=Session(opened(path, warnings))))
 
     assert log.type("a", "b") == ["A", "|", "B", "|"]
     assert len(warnings) == 1
@@ -252,7 +256,7 @@ def test_a_full_disk_during_a_chat_is_reported_once(view: View, path: Path) -> N
     sessions = opened(path, warnings)
     log = view(
         ScriptedEngine(["A", "b" * 20_000, "C"], chunks=30_000, context_length=10**6),
-        desk=ChatServices(session=Session(sessions)),
+        services=ChatServices(session=Session(sessions)),
         sampling=SamplingParams(30_000),
     )
     log.type("a")
@@ -263,14 +267,14 @@ def test_a_full_disk_during_a_chat_is_reported_once(view: View, path: Path) -> N
 
 
 def test_a_named_conversation_is_loaded_by_its_name_with_its_last_settings(view: View, path: Path) -> None:
-    log = view(ScriptedEngine(["A", "B"], chunks=9), desk=ChatServices(session=Session(opened(path))))
+    log = view(ScriptedEngine(["A", "B"], chunks=9), services=ChatServices(session=Session(opened(path))))
     log.type("a", "/save first", "/set temperature 0.5", "/set temperature 0.25")
 
-    again = view(ScriptedEngine(["C"], chunks=9), desk=ChatServices(session=Session(opened(path))))
+    again = view(ScriptedEngine(["C"], chunks=9), services=ChatServices(session=Session(opened(path))))
     assert again.type("c", "/save first") == ["C", "|", "error: session name 'first' is taken; /load first goes on with that one"]
     assert again.type("/load first") == ["note: session first: 1 turn, said with scripted; /history shows it"]
-    assert again.talk.sampling.temperature == 0.25
-    assert [turn.question for turn in again.talk.conversation.turns] == ["a"]
+    assert again.chat.sampling.temperature == 0.25
+    assert [turn.question for turn in again.chat.conversation.turns] == ["a"]
     (listed,) = again.type("/sessions")
     assert [line.split("  20")[0] for line in listed.removeprefix("note: ").splitlines()] == ["* 1 first", "  2"]
     assert again.type("/save", "/save two words", "/save 7") == [
@@ -290,11 +294,11 @@ def test_an_exported_conversation_is_loaded_unchanged(view: View, tmp_path: Path
     log.type("a <b>\n")
 
     assert log.type(f"/export {file}{format}") == [f"note: 1 turn written to {file} as {format.strip() or 'messages'}"]
-    before = log.talk.conversation.messages
+    before = log.chat.conversation.messages
     assert log.type(f"/export {file}") == [f"error: '{file}' exists; give a name that is free"]
     log.type("/reset", "/system off")
     assert log.type(f"/load {file}") == [f"note: {file}: 1 turn; /history shows it"]
-    assert log.talk.conversation.messages == before
+    assert log.chat.conversation.messages == before
     assert before[-1]["content"] == nasty
 
 
@@ -321,17 +325,17 @@ def test_a_row_of_a_data_file_is_loaded_and_its_open_question_is_put_into_the_in
         f"note: {file}: 0 turns; its last message waits for you to send it: q; /history shows it",
     ]
     log.type(f"/load {file} 2")
-    assert [message["content"] for message in log.talk.conversation.messages] == ["i", "o"]
+    assert [message["content"] for message in log.chat.conversation.messages] == ["i", "o"]
     wrong = log.type(
         f"/load {file} 3", f"/load {file} 9", "/load nosuch", "/load", "/export", "/export /nosuch/x.jsonl", f"/export {tmp_path}/y xml"
     )
     assert [said.split(":")[0] for said in wrong] == ["error"] * 7
-    assert [message["content"] for message in log.talk.conversation.messages] == ["i", "o"]
+    assert [message["content"] for message in log.chat.conversation.messages] == ["i", "o"]
 
 
 def test_a_damaged_session_is_reported_and_moved_aside_and_the_others_remain(view: View, path: Path) -> None:
     for said in ("a", "b", "c"):
-        view(ScriptedEngine(["A"]), desk=ChatServices(session=Session(opened(path)))).type(said)
+        view(ScriptedEngine(["A"]), services=ChatServices(session=Session(opened(path)))).type(said)
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE sessions SET facts = '[[' WHERE id = 1")
         connection.execute("UPDATE nodes SET said = '{}', parent = 7 WHERE session = 2 AND id = 2")

@@ -81,7 +81,7 @@ def test_ctrl_c_stops_all_models_and_keeps_partial_replies(chat: Start) -> None:
     talk.screen.wait("tuned: stopped; what was said is kept")
     never.set()
 
-    assert talk.talk.state == "ready"
+    assert talk.chat.state == "ready"
     assert "stopped" not in talk.leave().split("│ x")[0]
 
 

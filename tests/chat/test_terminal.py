@@ -12,8 +12,8 @@ from typing import Any, get_args
 import pytest
 
 from sftchat.chat.context import Style
+from sftchat.chat.controller import ChatServices, Models
 from sftchat.chat.safe_text import escape_controls, wrap
-from sftchat.chat.services import ChatServices, Models
 from sftchat.chat.ui import replies
 from sftchat.errors import EngineError, ModelError
 from sftchat.testing import ScriptedEngine
@@ -42,7 +42,7 @@ def random_pieces(chance: random.Random, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("columns", [7, 13, 24, 40, 81])
-def test_the_scrollback_is_the_reply_whatever_the_split(chat: Start, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_the_scrollback_is_the_reply_for_any_split(chat: Start, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setattr(replies, "FRAME_SECONDS", 0.0)  # one frame per piece, as far as the loop keeps up
     chance = random.Random(columns)
     texts = [random_text(chance) for _ in range(20)]
@@ -98,8 +98,8 @@ def test_escape_sequences_are_shown_and_not_executed(chat: Start) -> None:
     assert escape_controls(nasty).expandtabs(8) in talk.leave()
     assert "\x1b]0;owned" not in talk.screen.raw
     assert "\x1b[6n" not in talk.screen.raw
-    assert talk.talk.conversation.turns[0].reply is not None
-    assert talk.talk.conversation.turns[0].reply.text == nasty
+    assert talk.chat.conversation.turns[0].reply is not None
+    assert talk.chat.conversation.turns[0].reply.text == nasty
 
 
 def test_no_character_from_outside_controls_the_screen(chat: Start) -> None:
@@ -196,7 +196,7 @@ def test_ctrl_c_clears_then_stops_then_warns_then_exits(chat: Start) -> None:
 
     talk.type("\x03")
     talk.screen.wait(lambda text: "thought" not in text)
-    assert talk.talk.state == "generating"
+    assert talk.chat.state == "generating"
     talk.type("\x03")
     talk.screen.wait("> x\n床前\nstopped; what was said is kept\n\n>\nscripted · ready")
     go_on.set()
@@ -294,7 +294,7 @@ def test_every_emphasis_that_a_command_may_give_is_drawn(chat: Start, monkeypatc
     monkeypatch.setenv("PROMPT_TOOLKIT_COLOR_DEPTH", "DEPTH_4_BIT")
     talk = chat(ScriptedEngine([]))
     styles = [style for style in get_args(Style) if style]
-    talk.terminal.post(lambda: talk.talk.say([piece for style in styles for piece in ((style, f"({style})"), ("", " "))]))
+    talk.terminal.post(lambda: talk.chat.info([piece for style in styles for piece in ((style, f"({style})"), ("", " "))]))
     talk.screen.wait(f"({styles[-1]})")
 
     assert [style for style in styles if not re.search(rf"\x1b\[0;[0-9;]+m\({style}\)", talk.screen.raw)] == []
@@ -324,7 +324,7 @@ def test_any_error_while_a_model_loads_is_one_line_and_keeps_the_previous_model(
     ending = chat(load)
     shown.set()
     ending.left()
-    staying = chat(ScriptedEngine(echo), desk=ChatServices(models=Models(lambda model: None, load)))
+    staying = chat(ScriptedEngine(echo), services=ChatServices(models=Models(lambda model: None, load)))
     staying.type("/model other\rhi\r")
 
     assert str(ending.problem) == "model 'scripted' could not be loaded: RuntimeError: a library broke; --traceback shows where"

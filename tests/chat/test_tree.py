@@ -45,7 +45,7 @@ def test_regenerating_changes_the_seed_and_reports_when_it_cannot(view: View) ->
 
     assert shown(engine) == ["u:a"]
     assert [request.sampling.seed for request in engine.requests] == [0, 0, 2]
-    assert log.talk.conversation.turns[0].answer.sampling.seed == 2
+    assert log.chat.conversation.turns[0].answer.sampling.seed == 2
     assert log.type("/branches") == ["note:   1  1 turn: a → A\n  2  1 turn: a → B\n* 3  1 turn: a → C"]
 
 
@@ -85,7 +85,7 @@ def test_a_cut_reply_is_continued_without_a_user_turn(view: View) -> None:
         "|",
     ]
     assert (shown(engine), engine.requests[-1].reply_ids) == (["u:poem"], tuple(map(ord, "床前明")))  # the generated tokens themselves
-    answer = log.talk.conversation.turns[0].answer
+    answer = log.chat.conversation.turns[0].answer
     assert (answer.reply.text, answer.reply.completion_tokens, answer.token_ids) == ("床前明月光", 5, tuple(map(ord, "床前明月光")))
     assert log.type("/continue") == ["error: /continue: the reply is complete; only one that was cut can go on"]
     log.type("on")
@@ -114,4 +114,4 @@ def test_unavailable_commands_are_reported_and_not_offered(view: View, command: 
 
     (said,) = log.type(f"/{command}")
     assert said.startswith(f"error: /{command}: ")
-    assert [one.text for one in log.talk.commands.complete(log.talk, f"/{command}")] == []
+    assert [one.text for one in log.chat.commands.complete(log.chat, f"/{command}")] == []

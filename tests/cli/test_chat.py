@@ -22,7 +22,7 @@ from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 from tests.cli.test_ask import TASK, Terminal
 
-SHOUT = ChatCommand("shout", "say it loud", lambda context, argument: context.say(argument.upper()))
+SHOUT = ChatCommand("shout", "say it loud", lambda context, argument: context.info(argument.upper()))
 
 
 def run(engine: Any, *words: str) -> int:
@@ -97,28 +97,28 @@ class Recorded:
 
     given: dict[str, Any]
     view: Recorded
-    talk: ChatController
+    chat: ChatController
 
-    def __init__(self, make_talk: Any, **given: Any) -> None:
+    def __init__(self, make_chat: Any, **given: Any) -> None:
         self._actions: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.post = self._actions.put
-        Recorded.given, Recorded.view, Recorded.talk = given, self, make_talk(self)
+        Recorded.given, Recorded.view, Recorded.chat = given, self, make_chat(self)
 
     def run(self) -> None:
         """Models are loaded only on demand of the view."""
-        assert Recorded.talk.state == "loading"
+        assert Recorded.chat.state == "loading"
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         raise AssertionError(text)
 
     def leave(self, error: Exception | None) -> None:
         raise AssertionError(error)
 
     def load(self) -> None:
-        Recorded.talk.start()
-        while Recorded.talk.state == "loading":
+        Recorded.chat.start()
+        while Recorded.chat.state == "loading":
             self._actions.get(timeout=60)()
-        Recorded.talk.close()
+        Recorded.chat.close()
 
 
 def test_a_terminal_is_opened_before_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_a_terminal_is_opened_before_the_model(monkeypatch: pytest.MonkeyPatch, 
     assert run(open_engine, "--task", "family", "--device", "cpu") == 0
 
     assert opened == []
-    assert [column.name for column in Recorded.talk.columns] == ["model"]
-    assert "shout" in Recorded.talk.commands
+    assert [pane.name for pane in Recorded.chat.panes] == ["model"]
+    assert "shout" in Recorded.chat.commands
     assert Recorded.given["history"].parts[-2:] == ("sftchat", "history")
     Recorded.view.load()
     assert (opened[0]["model"], opened[0]["device"], opened[0]["preferred"]) == ("model", "cpu", "plain")
@@ -160,7 +160,7 @@ def test_the_training_data_of_a_run_is_reported(
         monkeypatch.setattr(sys, name, Terminal())
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(app, "Terminal", Recorded)
-    monkeypatch.setattr(Recorded, "say", lambda view, text: heard.append(text))
+    monkeypatch.setattr(Recorded, "info", lambda view, text: heard.append(text))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     write_manifest(tmp_path / "model", Manifest(task, "base", "", "full", {}, (), 1, "", "", ""))

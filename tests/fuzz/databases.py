@@ -17,7 +17,7 @@ from sftchat.chat.commands.sessions import listed as list_sessions
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.serialization import answer_to_json, node_to_json
 from sftchat.chat.sessions import TABLES, Sessions, restored
-from sftchat.cli.talking import chosen_models
+from sftchat.cli.chat import choose_models
 from sftchat.errors import UsageError
 from sftchat.evaluation import reply_cache as store
 from sftchat.evaluation.reply_cache import clear, prune, summary
@@ -58,7 +58,7 @@ def sessions(content: bytes, room: Room) -> None:
     with closing(Sessions(path, said.append)) as kept:
         for found in kept.all():
             with refused():
-                chosen_models(found.facts.models or ("m",), found)
+                choose_models(found.metadata.models or ("m",), found)
                 conversation, _ = restored(kept, found, 2)
                 _look(conversation)
         list_sessions(kept.all(), 1)
@@ -78,7 +78,7 @@ def _look(conversation: Conversation) -> None:
     with suppress(UsageError):
         again.undo()
     for turn in conversation.turns:
-        assert turn.answer is None or (turn.answer.mark is None or turn.answer.mark.text is not None)
+        assert turn.answer is None or (turn.answer.score is None or turn.answer.score.text is not None)
 
 
 def replies(content: bytes, room: Room) -> None:

@@ -6,13 +6,13 @@ from contextlib import suppress
 
 from hypothesis import strategies as st
 
-from sftchat.cli.questions import read_questions
 from sftchat.data.check import check
 from sftchat.data.formats import FORMATS, read_examples, serialize, to_example
 from sftchat.data.samples import SampleFile
 from sftchat.data.transcripts import TRANSCRIPT_STYLES, from_transcript, parse_transcript, to_transcript
 from sftchat.data.turns import tools_of
 from sftchat.errors import SftchatError
+from sftchat.inference.ask import read_questions
 from sftchat.types import Example
 from tests.fuzz.inputs import DEEP, json_like, lines_like, values, words_of, written
 from tests.fuzz.target import Room, Target, refused, text_of

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from hypothesis import strategies as st
 
-from sftchat.chat.export import read_talk
+from sftchat.chat.export import read_conversation
 from sftchat.cli import program
-from sftchat.cli.inspect import _told
+from sftchat.cli.inspect import _lines_of
 from sftchat.cli.train import command
 from sftchat.errors import UsageError
 from sftchat.models.manifest import read_manifest
@@ -64,7 +64,7 @@ def manifest(content: bytes, room: Room) -> None:
     with refused():
         check_unchanged(folder, found, other)
     for step in lineage(str(folder)):
-        assert all(isinstance(line, str) for line in _told(step))
+        assert all(isinstance(line, str) for line in _lines_of(step))
 
 
 def adapter(content: bytes, room: Room) -> None:
@@ -84,7 +84,7 @@ def talk(content: bytes, room: Room) -> None:
     path = room.file(content)
     for row in (1, 2):
         with refused():
-            found, question = read_talk(path, row)
+            found, question = read_conversation(path, row)
             assert found.messages or question
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from sftchat.chat.context import Display
 from sftchat.chat.render.reply import ReplyText
-from sftchat.chat.settings import Display
 from sftchat.inference.openai.limits import RequestFailed
 from sftchat.inference.openai.protocol import read_event
 from sftchat.inference.openai.reply import whole_characters

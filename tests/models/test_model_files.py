@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sftchat.errors import ModelError
 from sftchat.models.fingerprint import folder_identity, reply_identity
-from sftchat.models.model_files import ELSEWHERE, files_of, weights_of
+from sftchat.models.model_files import MORE_WEIGHTS, files_of, weights_of
 from sftchat.models.reference import ModelReference, resolve
 
 
@@ -165,7 +165,7 @@ def test_a_file_that_a_config_names_is_part_of_the_model_at_any_path(tmp_path: P
     assert len(found) == 4
 
 
-@pytest.mark.parametrize("key", ELSEWHERE)
+@pytest.mark.parametrize("key", MORE_WEIGHTS)
 def test_an_adapter_that_names_further_weights_is_refused(tmp_path: Path, key: str) -> None:
     folder = model(
         tmp_path, adapter_config__json={"base_model_name_or_path": "sftchat:nano", "peft_type": "XLORA", key: {"a": "org/other"}}
@@ -196,7 +196,7 @@ def test_every_field_of_a_peft_config_that_may_name_a_file_is_covered() -> None:
         "use_trainable_adapters",  # yes or no
     }
 
-    assert found == {*ELSEWHERE, *harmless}
+    assert found == {*MORE_WEIGHTS, *harmless}
 
 
 def test_known_other_files_are_ignored_and_unknown_ones_are_part_of_the_model(tmp_path: Path) -> None:

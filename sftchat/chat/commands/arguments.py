@@ -47,7 +47,12 @@ def no_reply(context: ChatContext) -> str:
     return "" if context.conversation.turns else "there is no reply yet"
 
 
-MOST = 200
+def nothing_asked(context: ChatContext) -> str:
+    """Return why a command about the last message is unavailable."""
+    return "" if context.conversation.head else "nothing was asked yet"
+
+
+MAX_PATHS = 200
 """Maximum number of paths offered as completions."""
 
 
@@ -65,15 +70,15 @@ def complete_path(typed: str, suffixes: tuple[str, ...] = (), folders_only: bool
         entries = sorted(os.scandir(expand_user(before or ".")), key=lambda entry: entry.name)
     except (OSError, RuntimeError, ValueError):  # missing, not readable, unknown home directory, or an invalid path
         return
-    found = 0
+    offered = 0
     for entry in entries:
         if not entry.name.startswith(name) or (entry.name.startswith(".") and not name.startswith(".")):
             continue
         folder = _is_folder(entry)
         if not folder and (folders_only or (suffixes and not entry.name.endswith(suffixes))):
             continue
-        found += 1
-        if found > MOST:
+        offered += 1
+        if offered > MAX_PATHS:
             return
         yield f"{before}{entry.name}{'/' if folder else ''}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sftchat.errors import UsageError
 from sftchat.types import Message, Reply
 
 
-def _last(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:
+def _last_reply(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:
     """Return the messages up to the last user message, and the answer in the focused pane."""
     answer = context.conversation.turns[-1].answer
     if answer is None or not answer.reply.text:
@@ -24,21 +25,21 @@ def _last(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:
     return context.conversation.messages[:-1], answer
 
 
-def _about(context: ChatContext, answer: Answer, engine: Engine) -> dict[str, Any]:
+def _provenance(context: ChatContext, answer: Answer, engine: Engine) -> dict[str, Any]:
     """Return the provenance fields of a row; may be slow, so it runs on the engine thread."""
     from sftchat import __version__
 
     return {
         "model": answer.model,
-        "identity": context.desk.models.identify(answer.model),
+        "identity": context.services.models.identify(answer.model),
         "adapter": answer.adapter,
-        "adapter_identity": context.desk.models.identify(answer.adapter) if Path(answer.adapter or "/nosuch").is_dir() else "",
+        "adapter_identity": context.services.models.identify(answer.adapter) if Path(answer.adapter or "/nosuch").is_dir() else "",
         "sampling": asdict(answer.sampling),
         "template_hash": engine.template_hash if isinstance(engine, Templated) else "",
         "template_arguments": dict(answer.template_arguments),
         "finish_reason": answer.reply.finish_reason,
         "dropped_turns": answer.dropped,
-        "session": context.desk.session.id,
+        "session": context.services.session.id,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "version": __version__,
     }
@@ -48,63 +49,62 @@ def _write(context: ChatContext, answer: Answer, rows: Callable[[Mapping[str, An
     """Append rows on the engine thread and report where they were written."""
 
     def done(places: list[str]) -> None:
-        context.say("\n".join(f"row written: {place}" for place in places))
+        context.info("\n".join(f"row written: {place}" for place in places))
         then()
 
-    context.work("writing rows", lambda engine, work: rows(_about(context, answer, engine)), done)
+    context.work("writing rows", lambda engine, work: rows(_provenance(context, answer, engine)), done)
 
 
 def _rate(context: ChatContext, rating: Rating) -> None:
-    """Store the user's rating of the focused reply."""
     conversation = context.conversation
     turn = conversation.turns[-1]
     assert turn.answer is not None
-    context.conversation = conversation.changed(turn.id, conversation.column, replace(turn.answer, rating=rating))
+    context.conversation = conversation.changed(turn.id, conversation.pane, replace(turn.answer, rating=rating))
 
 
-def _others(context: ChatContext, rating: Rating) -> list[str]:
+def _rated(context: ChatContext, rating: Rating) -> list[str]:
     """Return the replies of other panes and attempts to the last message that have the rating."""
     conversation = context.conversation
-    asked = conversation.node(conversation.turns[-1].id).parent
-    answers = [answer for node in conversation.nodes if node.parent == asked for answer in node.answers]
+    question = conversation.node(conversation.turns[-1].id).parent
+    answers = [answer for node in conversation.nodes if node.parent == question for answer in node.answers]
     return [answer.reply.text for answer in answers if answer.rating == rating]
 
 
 def _good(context: ChatContext, argument: str) -> None:
     """Append a reply as a training row; also a preference pair when a reply to the same message was rated bad."""
-    messages, answer = _last(context)
-    rejected = [text for text in _others(context, "bad") if text != answer.reply.text]
+    messages, answer = _last_reply(context)
+    rejected = [text for text in _rated(context, "bad") if text != answer.reply.text]
 
     def rows(about: Mapping[str, Any]) -> list[str]:
-        places = [context.desk.rows.good(messages, answer.reply.text, about)]
-        return places + [context.desk.rows.pair(messages, answer.reply.text, text, about) for text in rejected[-1:]]
+        places = [context.services.rows.good(messages, answer.reply.text, about)]
+        return places + [context.services.rows.pair(messages, answer.reply.text, text, about) for text in rejected[-1:]]
 
     _write(context, answer, rows, lambda: _rate(context, "good"))
 
 
 def _bad(context: ChatContext, argument: str) -> None:
     """Rate a reply as bad; append a preference pair when there is a better reply."""
-    messages, answer = _last(context)
+    messages, answer = _last_reply(context)
     if answer.rating == "good":
-        raise UsageError(f"this reply is a row of {context.desk.rows.path('messages')}; take it out there first")
-    chosen = [text for text in _others(context, "good") if text != answer.reply.text]
+        raise UsageError(f"this reply is a row of {context.services.rows.path('messages')}; take it out there first")
+    chosen = [text for text in _rated(context, "good") if text != answer.reply.text]
     if not chosen:
         _rate(context, "bad")
-        context.say("noted; a pair is written when another reply to this message is /good, or this one is put right by /fix TEXT")
+        context.info("noted; a pair is written when another reply to this message is /good, or this one is put right by /fix TEXT")
         return
     _write(
         context,
         answer,
-        lambda about: [context.desk.rows.pair(messages, chosen[-1], answer.reply.text, about)],
+        lambda about: [context.services.rows.pair(messages, chosen[-1], answer.reply.text, about)],
         lambda: _rate(context, "bad"),
     )
 
 
 def _fix(context: ChatContext, argument: str) -> None:
     """Replace a reply by a corrected text; append a training row and a preference pair."""
-    messages, answer = _last(context)
+    messages, answer = _last_reply(context)
     if not argument:
-        if not context.propose(f"/fix {answer.reply.text}"):
+        if not context.prefill_input(f"/fix {answer.reply.text}"):
             raise UsageError("the right reply is missing: /fix TEXT")
         return
     if argument == answer.reply.text.strip():
@@ -113,15 +113,15 @@ def _fix(context: ChatContext, argument: str) -> None:
     def rows(about: Mapping[str, Any]) -> list[str]:
         fixed = {**about, "fixed": True}
         return [
-            context.desk.rows.good(messages, argument, fixed),
-            context.desk.rows.pair(messages, argument, answer.reply.text, fixed),
+            context.services.rows.good(messages, argument, fixed),
+            context.services.rows.pair(messages, argument, answer.reply.text, fixed),
         ]
 
     def put() -> None:
         conversation = context.conversation
         answers = list(conversation.path[-1].answers)
-        answers[min(conversation.column, len(answers) - 1)] = replace(
-            answer, reply=Reply(argument), token_ids=(), choices=(), mark=None, rating="good"
+        answers[min(conversation.pane, len(answers) - 1)] = replace(
+            answer, reply=Reply(argument), token_ids=(), choices=(), score=None, rating="good"
         )
         context.conversation = conversation.unanswered().answer(*answers)
 
@@ -130,13 +130,14 @@ def _fix(context: ChatContext, argument: str) -> None:
 
 def _gold(context: ChatContext, argument: str) -> None:
     """Append an evalset item: the last message, with the reply or the given text as gold."""
-    messages, answer = _last(context)
-    _write(context, answer, lambda about: [context.desk.rows.gold(messages, argument or answer.reply.text, about)], lambda: None)
+    messages, answer = _last_reply(context)
+    _write(context, answer, lambda about: [context.services.rows.gold(messages, argument or answer.reply.text, about)], lambda: None)
 
 
+_command = partial(ChatCommand, topic="data")
 COMMANDS = (
-    ChatCommand("good", "keep the last reply as a row to train on", _good, unavailable_reason=no_reply, topic="data"),
-    ChatCommand("bad", "keep the last reply as the worse of a pair", _bad, unavailable_reason=no_reply, topic="data"),
-    ChatCommand("fix", "put the last reply right: a row and a pair", _fix, "[TEXT]", unavailable_reason=no_reply, topic="data"),
-    ChatCommand("gold", "keep the last message to be scored on", _gold, "[TEXT]", unavailable_reason=no_reply, topic="data"),
+    _command("good", "keep the last reply as a row to train on", _good, unavailable_reason=no_reply),
+    _command("bad", "keep the last reply as the worse of a pair", _bad, unavailable_reason=no_reply),
+    _command("fix", "put the last reply right: a row and a pair", _fix, "[TEXT]", unavailable_reason=no_reply),
+    _command("gold", "keep the last message to be scored on", _gold, "[TEXT]", unavailable_reason=no_reply),
 )

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import exp
 
 from sftchat.chat.commands.arguments import whole_number
-from sftchat.chat.commands.inspect_prompt import closed, last_turn, look
+from sftchat.chat.commands.inspect_prompt import last_turn, look, not_inspectable
 from sftchat.chat.commands.token_view import Row, likelihood, percent, running, sign, style_of, table, together, together_by_bytes
 from sftchat.chat.context import ChatCommand, ChatContext, Style
 from sftchat.chat.turn import ALTERNATIVES
@@ -24,40 +25,39 @@ DOUBTFUL = 8
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _ReplyTokens:
     """A reply with probabilities: its tokens, and its text in readable pieces, each with the probability of its first token."""
 
     choices: tuple[Choice, ...]
     pieces: tuple[tuple[Style, Token], ...]
 
 
-def _judge(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _Judged:
-    """Compute the probabilities of a reply."""
+def _reply_tokens(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _ReplyTokens:
     choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
     pieces: list[tuple[Style, Token]] = []
     place = 0
     for token in (readable := together(engine, [choice.token for choice in choices])):
         pieces.append((style_of(exp(choices[place].logprob)), token))
-        place += _size(engine, token, [choice.token for choice in choices[place:]]) if len(readable) < len(choices) else 1
-    return _Judged(choices, tuple(pieces))
+        place += _token_count(engine, token, [choice.token for choice in choices[place:]]) if len(readable) < len(choices) else 1
+    return _ReplyTokens(choices, tuple(pieces))
 
 
-def _size(engine: Inspects, token: Token, following: list[Token]) -> int:
+def _token_count(engine: Inspects, token: Token, following: list[Token]) -> int:
     """Return how many tokens a readable piece consists of."""
     if following[0].text == token.text:
         return 1
     return next(size for size in range(2, len(following) + 1) if engine.decode([part.id for part in following[:size]]) == token.text)
 
 
-def last_reply(context: ChatContext, column: int | None = None) -> tuple[Request, str | tuple[int, ...], bool]:
+def last_reply(context: ChatContext, pane: int | None = None) -> tuple[Request, str | tuple[int, ...], bool]:
     """Return the request of the last reply, the reply, and whether the model ended it."""
-    request, turn = last_turn(context, column)
+    request, turn = last_turn(context, pane)
     answer = turn.answer
     assert answer is not None
     return request, answer.token_ids or answer.reply.text, answer.reply.finish_reason == "stop"
 
 
-def _look_at_reply(context: ChatContext, show: Callable[[_Judged], None]) -> None:
+def _look_at_reply(context: ChatContext, show: Callable[[_ReplyTokens], None]) -> None:
     """Compute the probabilities of the last reply on the engine thread, or use those that a server returned.
 
     Raises:
@@ -66,14 +66,14 @@ def _look_at_reply(context: ChatContext, show: Callable[[_Judged], None]) -> Non
     request, reply, ended = last_reply(context)
     chosen = context.focus
     if isinstance(chosen.engine, Inspects):
-        look(context, "computing probabilities", lambda engine: _judge(engine, request, reply, ended), show)
+        look(context, "computing probabilities", lambda engine: _reply_tokens(engine, request, reply, ended), show)
         return
     answer = last_turn(context)[1].answer
     if answer is not None and answer.choices:
-        show(_Judged(answer.choices, tuple(together_by_bytes(answer.choices))))
+        show(_ReplyTokens(answer.choices, tuple(together_by_bytes(answer.choices))))
         return
     if not isinstance(chosen.engine, Scores):
-        raise closed(chosen.name)
+        raise not_inspectable(chosen.name)
     if context.settings.logprobs:
         raise UsageError("no log-probabilities came with this reply")
     raise UsageError(
@@ -82,9 +82,8 @@ def _look_at_reply(context: ChatContext, show: Callable[[_Judged], None]) -> Non
 
 
 def _ask_for_logprobs(context: ChatContext, wanted: bool) -> None:
-    """Turn the request of log-probabilities from servers on or off."""
     context.settings = replace(context.settings, logprobs=wanted)
-    context.say(f"servers are asked for log-probabilities: {'on' if wanted else 'off'}")
+    context.info(f"servers are asked for log-probabilities: {'on' if wanted else 'off'}")
 
 
 def _probs(context: ChatContext, argument: str) -> None:
@@ -95,26 +94,26 @@ def _probs(context: ChatContext, argument: str) -> None:
     if argument not in ("", "all"):
         raise UsageError(f"/probs is '{argument}', must be 'all', 'on' or 'off'")
 
-    def show(judged: _Judged) -> None:
-        numbered = list(enumerate(judged.choices, 1))
+    def show(tokens: _ReplyTokens) -> None:
+        numbered = list(enumerate(tokens.choices, 1))
         listed = numbered if argument == "all" else sorted(sorted(numbered, key=lambda item: item[1].logprob)[:DOUBTFUL])
         rows: list[Row] = [
             (
                 ("note", str(place)),
                 (style_of(exp(choice.logprob)), percent(exp(choice.logprob))),
                 ("", sign(choice.token)),
-                *_instead(choice),
+                *_likelier_token(choice),
             )
             for place, choice in listed
         ]
-        text = [(style, token) for style, token in judged.pieces if not token.special]
+        text = [(style, token) for style, token in tokens.pieces if not token.special]
         title = "" if argument == "all" or len(listed) == len(numbered) else "the least likely tokens, '/probs all' lists all:\n"
-        context.say([*running(text), ("", "\n\n"), ("note", title), *table(rows), ("note", f"\n{likelihood(judged.choices)}")])
+        context.info([*running(text), ("", "\n\n"), ("note", title), *table(rows), ("note", f"\n{likelihood(tokens.choices)}")])
 
     _look_at_reply(context, show)
 
 
-def _instead(choice: Choice) -> Row:
+def _likelier_token(choice: Choice) -> Row:
     """Return the most likely alternative, if there is one."""
     if not choice.rank or not choice.alternatives:
         return ()
@@ -126,19 +125,19 @@ def _why(context: ChatContext, argument: str) -> None:
     """Show the alternatives at a position of the last reply."""
     place = whole_number(argument, "N")
 
-    def show(judged: _Judged) -> None:
-        choice = _at(judged.choices, place)
+    def show(tokens: _ReplyTokens) -> None:
+        choice = _at(tokens.choices, place)
         rows: list[Row] = []
         for number, (token, logprob) in enumerate(choice.alternatives, 1):
             probability = exp(logprob)
             taken = token == choice.token
-            mark: Row = (("note", "← said"),) if taken else ()
+            marker: Row = (("note", "← said"),) if taken else ()
             rows.append(
                 (
                     ("note", f"#{number}"),
                     (style_of(probability), percent(probability)),
                     ("special" if token.special else "", sign(token)),
-                    *mark,
+                    *marker,
                 )
             )
         served = choice.token.id == UNNUMBERED
@@ -146,7 +145,7 @@ def _why(context: ChatContext, argument: str) -> None:
             beyond = f"#{choice.rank + 1}{'+' if served else ''}"  # a server's exact rank is unknown
             rows.append((("note", beyond), ("rare", percent(exp(choice.logprob))), ("", sign(choice.token)), ("note", "← said")))
         fork = "" if served else f"; '/fork {place} #K' goes on with another"
-        context.say([("note", f"token {place} of {len(judged.choices)}{fork}\n"), *table(rows)])
+        context.info([("note", f"token {place} of {len(tokens.choices)}{fork}\n"), *table(rows)])
 
     _look_at_reply(context, show)
 
@@ -184,31 +183,31 @@ def _fork(context: ChatContext, argument: str) -> None:
             if other.special:
                 raise UsageError(f"'{other.text}' ends the reply there; nothing would follow")
             ids = (*before, other.id)
-            begun = engine.decode(ids, request.adapter)
+            text = engine.decode(ids, request.adapter)
         else:
-            begun = engine.decode(before, request.adapter) + said
+            text = engine.decode(before, request.adapter) + said
             written = engine.prompt_tokens(Request("look", prompt=said, adapter=request.adapter))
             ids = (*before, *(token.id for token in written if not token.special))
-        if "\ufffd" in begun:
+        if "\ufffd" in text:
             raise UsageError(f"token {place} is in the middle of a character; fork before or after it")
-        return begun, ids
+        return text, ids
 
     def go(forked: tuple[str, tuple[int, ...]]) -> None:
-        begun, ids = forked
+        text, ids = forked
         conversation = context.conversation
-        focus = conversation.column
+        focus = conversation.pane
         node = conversation.node(conversation.head)
         cut = replace(
             answer,
-            reply=replace(answer.reply, text=begun, finish_reason="length", completion_tokens=len(ids)),
+            reply=replace(answer.reply, text=text, finish_reason="length", completion_tokens=len(ids)),
             token_ids=ids,
             choices=(),
-            mark=None,
+            score=None,
         )
         others = {
-            column: replace(other, reply=replace(other.reply, finish_reason="stop"))
-            for column, other in enumerate(node.answers)
-            if column != focus
+            pane: replace(other, reply=replace(other.reply, finish_reason="stop"))
+            for pane, other in enumerate(node.answers)
+            if pane != focus
         }
         context.generate(conversation.unanswered(), {**others, focus: cut})
 
@@ -216,25 +215,20 @@ def _fork(context: ChatContext, argument: str) -> None:
 
 
 def _no_reply(context: ChatContext) -> str:
-    """Return why there is no reply to show."""
     turns = context.conversation.turns
     return "" if turns and turns[-1].reply is not None and turns[-1].reply.text else "there is no reply to look at yet"
 
 
-def _ways(context: ChatContext, argument: str) -> Iterable[str]:
-    """Return the arguments of ``/probs``."""
+def _probs_words(context: ChatContext, argument: str) -> Iterable[str]:
     return ("all", "on", "off")
 
 
 TOPIC = "looking inside"
+_command = partial(ChatCommand, topic=TOPIC)
 COMMANDS = (
-    ChatCommand(
-        "probs", "show how likely each token of the last reply was; on has servers asked for it", _probs, "[all|on|off]", _ways, topic=TOPIC
+    _command(
+        "probs", "show how likely each token of the last reply was; on has servers asked for it", _probs, "[all|on|off]", _probs_words
     ),
-    ChatCommand(
-        "why", "show what else could have stood at token N of the last reply", _why, "N", unavailable_reason=_no_reply, topic=TOPIC
-    ),
-    ChatCommand(
-        "fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", unavailable_reason=_no_reply, topic=TOPIC
-    ),
+    _command("why", "show what else could have stood at token N of the last reply", _why, "N", unavailable_reason=_no_reply),
+    _command("fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", unavailable_reason=_no_reply),
 )

@@ -3,62 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, cast
 
 from sftchat.chat.commands.token_view import Row, running, sign, table, together
 from sftchat.chat.context import ChatCommand, ChatContext, Fragments, Style
 from sftchat.chat.conversation import Conversation, Turn
-from sftchat.engine import Engine, Inspects, Request
+from sftchat.engine import Inspects, Request
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
 from sftchat.types import Message, Token
 
-MOST = 60
-"""Maximum number of tokens listed one per line; the rest is only counted."""
+MAX_LISTED = 60
+"""Maximum number of tokens listed one per line; the rest is only pluralize."""
 T = TypeVar("T")
 
 
-def look(context: ChatContext, title: str, job: Callable[[Inspects], T], done: Callable[[T], None], column: int | None = None) -> None:
-    """Run a job that inspects a model on its engine thread.
+def look(context: ChatContext, title: str, job: Callable[[Inspects], T], done: Callable[[T], None]) -> None:
+    """Run a job that inspects the focused model on its engine thread.
 
     Raises:
         UsageError: When the engine does not support inspection, for example behind a server.
     """
-    chosen = context.focus if column is None else context.columns[column]
-    if not isinstance(chosen.engine, Inspects):
-        raise closed(chosen.name)
-    context.work(title, lambda engine, work: job(inspected(engine)), done, column)
+    if not isinstance(context.engine, Inspects):
+        raise not_inspectable(context.focus.name)
+    context.work(title, lambda engine, work: job(cast(Inspects, engine)), done)
 
 
-def closed(model: str) -> UsageError:
+def not_inspectable(model: str) -> UsageError:
     """Return the error for a model that does not support inspection."""
     return UsageError(f"model '{model}' cannot be looked into: only models that are loaded here can")
 
 
-def inspected(engine: Engine) -> Inspects:
-    """Narrow the type of an engine that ``look`` has checked."""
-    return cast(Inspects, engine)
-
-
-def request_of(context: ChatContext, conversation: Conversation, column: int | None = None) -> Request:
+def request_of(context: ChatContext, conversation: Conversation, pane: int | None = None) -> Request:
     """Return the request of a pane for a conversation that ends with a user message; otherwise for its next message."""
-    chosen = context.focus if column is None else context.columns[column]
+    chosen = context.focus if pane is None else context.panes[pane]
     arguments = context.settings.template_arguments
     return Request("look", conversation.messages, sampling=context.sampling, adapter=chosen.adapter, template_arguments=arguments)
 
 
-def last_turn(context: ChatContext, column: int | None = None) -> tuple[Request, Turn]:
+def last_turn(context: ChatContext, pane: int | None = None) -> tuple[Request, Turn]:
     """Return the last turn with a reply in a pane, and its request.
 
     Raises:
         UsageError: When there is no reply.
     """
-    place = context.conversation.column if column is None else column
+    place = context.conversation.pane if pane is None else pane
     conversation = context.conversation.seen_by(place)
     turns = conversation.turns
     if not turns or turns[-1].answer is None or not turns[-1].answer.reply.text:
         raise UsageError("there is no reply to look at yet")
-    return request_of(context, conversation.unanswered(), column), turns[-1]
+    return request_of(context, conversation.unanswered(), pane), turns[-1]
 
 
 def last_question(context: ChatContext, text: str) -> Request:
@@ -76,24 +71,21 @@ def last_question(context: ChatContext, text: str) -> Request:
 
 
 def _prompt(context: ChatContext, argument: str) -> None:
-    """Show the rendered prompt."""
-
     request = last_question(context, argument)
 
     def job(engine: Inspects) -> tuple[int, list[Token]]:
         tokens = engine.prompt_tokens(request)
         return len(tokens), together(engine, tokens)
 
-    def show(found: tuple[int, list[Token]]) -> None:
-        count, tokens = found
+    def show(rendered: tuple[int, list[Token]]) -> None:
+        count, tokens = rendered
         shown = running(("special" if token.special else "", token) for token in tokens)
-        context.say([*shown, ("note", f"▏{pluralize(count, 'token')}")])
+        context.info([*shown, ("note", f"▏{pluralize(count, 'token')}")])
 
     look(context, "rendering", job, show)
 
 
 def _tokens(context: ChatContext, argument: str) -> None:
-    """List the tokens of the prompt and of the reply."""
     everything = argument == "all"
     request = last_question(context, "" if everything else argument)
     turns = context.conversation.turns
@@ -107,13 +99,13 @@ def _tokens(context: ChatContext, argument: str) -> None:
                                             template_arguments=request.template_arguments))  # fmt: skip
 
     def show(tokens: tuple[Token, ...]) -> None:
-        first = 0 if everything else max(0, len(tokens) - MOST)
+        first = 0 if everything else max(0, len(tokens) - MAX_LISTED)
         rows: list[Row] = [
             (("note", str(first + place)), ("note", str(token.id)), ("special" if token.special else "", sign(token)))
             for place, token in enumerate(tokens[first:], 1)
         ]
         head: Fragments = [("note", f"… {pluralize(first, 'token')} before; /tokens all lists them\n")] if first else []
-        context.say([*head, *table(rows)])
+        context.info([*head, *table(rows)])
 
     look(context, "tokenising", job, show)
 
@@ -135,8 +127,8 @@ def _mask(context: ChatContext, argument: str) -> None:
         tokens = engine.trained_tokens(messages, adapter)
         return len(tokens), sum(token.trained for token in tokens), together(engine, tokens)
 
-    def show(found: tuple[int, int, list[Token]]) -> None:
-        count, learned, tokens = found
+    def show(rendered: tuple[int, int, list[Token]]) -> None:
+        count, learned, tokens = rendered
         pieces: list[tuple[Style, str]] = []
         writes = False
         for token in tokens:
@@ -145,17 +137,14 @@ def _mask(context: ChatContext, argument: str) -> None:
                 writes = token.trained
             pieces += running([("trained" if token.trained else "special" if token.special else "note", token)])
         end = ("⟧" if writes else "") + ("" if tokens[-1].text.endswith("\n") and not writes else "\n")
-        context.say([*pieces, ("note", f"{end}learns {learned} of {pluralize(count, 'token')}, those in ⟦⟧")])
+        context.info([*pieces, ("note", f"{end}learns {learned} of {pluralize(count, 'token')}, those in ⟦⟧")])
 
     look(context, "rendering", job, show)
 
 
+_command = partial(ChatCommand, topic="looking inside")
 COMMANDS = (
-    ChatCommand("prompt", "show the templated text of the last message, or of TEXT", _prompt, "[TEXT]", topic="looking inside"),
-    ChatCommand(
-        "tokens", "list the tokens of the last prompt and reply, or of TEXT's prompt", _tokens, "[TEXT|all]", topic="looking inside"
-    ),
-    ChatCommand(
-        "mask", "show what training on this conversation would learn, or with TEXT as the reply", _mask, "[TEXT]", topic="looking inside"
-    ),
+    _command("prompt", "show the templated text of the last message, or of TEXT", _prompt, "[TEXT]"),
+    _command("tokens", "list the tokens of the last prompt and reply, or of TEXT's prompt", _tokens, "[TEXT|all]"),
+    _command("mask", "show what training on this conversation would learn, or with TEXT as the reply", _mask, "[TEXT]"),
 )

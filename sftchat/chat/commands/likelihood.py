@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sftchat.chat.commands.inspect_probs import TOPIC, last_reply
-from sftchat.chat.commands.inspect_prompt import closed, request_of
+from sftchat.chat.commands.inspect_prompt import not_inspectable, request_of
 from sftchat.chat.commands.token_view import Row, likelihood, table
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.engine_thread import JobHandle
-from sftchat.engine import Engine, Inspects, Request, Scores
+from sftchat.chat.pane import JobHandle
+from sftchat.engine import Engine, Inspects, Scores
 from sftchat.errors import SftchatError, UsageError
 from sftchat.types import Choice
 
 
-def _nll(context: ChatContext, argument: str) -> None:
-    """Show the likelihood of a given reply to the last message under each model."""
+def _likelihood(context: ChatContext, argument: str) -> None:
     conversation = context.conversation
     if not conversation.head:
         raise UsageError("nothing was asked yet")
-    _next_nll(context, _gold(context) if argument == "gold" else argument, 0, [])
+    _next_likelihood(context, _gold(context) if argument == "gold" else argument, 0, [])
 
 
 def _gold(context: ChatContext) -> str:
@@ -26,38 +27,33 @@ def _gold(context: ChatContext) -> str:
     Raises:
         UsageError: When there is none.
     """
-    judge = context.desk.judge
-    example = judge.find(context.conversation.unanswered().messages) if judge is not None else None
+    scorer = context.services.scorer
+    example = scorer.find(context.conversation.unanswered().messages) if scorer is not None else None
     if example is None or example.gold is None:
         raise UsageError("the last message is no item of an evalset; chat with --task, or give the answer: /likelihood TEXT")
     return example.gold
 
 
-def _next_nll(context: ChatContext, text: str, column: int, found: list[Row]) -> None:
+def _next_likelihood(context: ChatContext, text: str, pane: int, rows: list[Row]) -> None:
     """Compute the likelihood for one pane, then for the next ones. A model that does not support it gets a row that says so; if it is the
     only model, an error.
     """
-    if column == len(context.columns):
-        context.say(table(found))
+    if pane == len(context.panes):
+        context.info(table(rows))
         return
-    given: tuple[Request, str | tuple[int, ...], bool]
-    if text:
-        given = request_of(context, context.conversation.seen_by(column).unanswered(), column), text, True
-    else:
-        given = last_reply(context, column)
-    request, reply, ended = given
-    chosen = context.columns[column]
+    conversation, chosen = context.conversation.seen_by(pane), context.panes[pane]
+    request, reply, ended = (request_of(context, conversation.unanswered(), pane), text, True) if text else last_reply(context, pane)
     local = isinstance(chosen.engine, Inspects)
 
     def show(result: tuple[Choice, ...] | SftchatError) -> None:
         if isinstance(result, SftchatError):
-            if len(context.columns) == 1:
+            if len(context.panes) == 1:
                 raise result
             row: Row = (("", chosen.name), ("bad", str(result)))
         else:
             unended = "" if local or result[-1].token.special else "; the token that ends a reply is not among them"
             row = (("", chosen.name), ("note", likelihood(result) + unended))
-        _next_nll(context, text, column + 1, [*found, row])
+        _next_likelihood(context, text, pane + 1, [*rows, row])
 
     def job(engine: Engine, work: JobHandle) -> tuple[Choice, ...] | SftchatError:
         assert isinstance(engine, Scores)
@@ -67,22 +63,22 @@ def _next_nll(context: ChatContext, text: str, column: int, found: list[Row]) ->
         except SftchatError as error:
             return error
 
-    answer = context.conversation.seen_by(column).turns[-1].answer
+    answer = conversation.turns[-1].answer
     if not text and not local and answer is not None and answer.choices:
         show(answer.choices)
     elif isinstance(chosen.engine, Scores):
-        context.work("computing probabilities", job, show, column)
+        context.work("computing probabilities", job, show, pane)
     else:
-        show(closed(chosen.name))
+        show(not_inspectable(chosen.name))
 
 
+_command = partial(ChatCommand, topic=TOPIC)
 COMMANDS = (
-    ChatCommand(
+    _command(
         "likelihood",
         "show how likely TEXT, the gold answer or the last reply is to every model",
-        _nll,
+        _likelihood,
         "[gold|TEXT]",
-        topic=TOPIC,
         aliases=("nll",),
     ),
 )

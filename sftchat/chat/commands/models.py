@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from sftchat._util.parsing import expand_user
@@ -18,11 +19,9 @@ LOADED = "loaded"
 def _model(context: ChatContext, argument: str) -> None:
     """Show the models, or replace the model of the focused pane."""
     if not argument:
-        context.say(
-            "\n".join(f"{'*' if column is context.focus else ' '} {column.name}{_adapter_of(column.adapter)}" for column in context.columns)
-        )
+        context.info("\n".join(f"{'*' if pane is context.focus else ' '} {pane.name}{_adapter_of(pane.adapter)}" for pane in context.panes))
         return
-    context.switch(argument, lambda: context.say(f"{argument} answers from the next message on; /regen asks it the last one again"))
+    context.switch(argument, lambda: context.info(f"{argument} answers from the next message on; /regen asks it the last one again"))
 
 
 def _adapter_of(adapter: str) -> str:
@@ -31,7 +30,6 @@ def _adapter_of(adapter: str) -> str:
 
 
 def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the embedded model, local runs, and paths."""
     from sftchat.models.reference import NANO
     from sftchat.models.runs import find_runs
 
@@ -40,53 +38,45 @@ def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
 
 
 def _focus(context: ChatContext, argument: str) -> None:
-    """Show or select the focused pane."""
-    at = whole_number(argument, "N", context.conversation.column + 1)
-    if at > len(context.columns):
-        raise UsageError(f"there is no column {at}: the conversation has {len(context.columns)}")
+    at = whole_number(argument, "N", context.conversation.pane + 1)
+    if at > len(context.panes):
+        raise UsageError(f"there is no column {at}: the conversation has {len(context.panes)}")
     context.conversation = context.conversation.seen_by(at - 1)
-    context.say(f"column {at}: {context.focus.name}")
+    context.info(f"column {at}: {context.focus.name}")
 
 
-def _one_column(context: ChatContext) -> str:
-    """Return why there is no pane to select."""
-    return "" if len(context.columns) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' chats with two"
+def _single_pane(context: ChatContext) -> str:
+    return "" if len(context.panes) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' chats with two"
 
 
-def _columns(context: ChatContext, argument: str) -> Iterable[str]:
-    return [str(number) for number in range(1, len(context.columns) + 1)]
+def _pane_numbers(context: ChatContext, argument: str) -> Iterable[str]:
+    return [str(number) for number in range(1, len(context.panes) + 1)]
 
 
 def _adapter(context: ChatContext, argument: str) -> None:
     """Show the adapters, select or load one, or mix two."""
-    column, engine = context.focus, context.engine
+    pane, engine = context.focus, context.engine
     if not isinstance(engine, Adapts):
-        raise UsageError(f"{column.name} takes no adapters")
+        raise UsageError(f"{pane.name} takes no adapters")
     if not argument:
         names = [LOADED, OFF, *(name for name in engine.adapters if name != OFF)]
-        context.say("\n".join(f"{'*' if name == (column.adapter or LOADED) else ' '} {name}" for name in names))
+        context.info("\n".join(f"{'*' if name == (pane.adapter or LOADED) else ' '} {name}" for name in names))
     elif argument in (LOADED, OFF, *engine.adapters):
         _choose(context, "" if argument == LOADED else argument)
     elif "+" in argument:
-        name, parts = _sum(argument, engine.adapters)
+        name, parts = _parse_sum(argument, engine.adapters)
         context.work(f"adding up {name}", lambda _, work: _mix(engine, name, parts), lambda _: _choose(context, name))
     elif expand_user(argument).is_dir():
-        context.work(f"loading {argument}", lambda _, work: _add(engine, argument), lambda _: _choose(context, argument))
+        context.work(f"loading {argument}", lambda _, work: engine.add_adapter(argument, argument), lambda _: _choose(context, argument))
     else:
         raise UsageError(unknown("adapter", argument, [LOADED, OFF, *engine.adapters]) + ", or the folder of one")
 
 
 def _choose(context: ChatContext, adapter: str) -> None:
-    """Use an adapter for the replies of the focused pane."""
     context.focus.adapter = adapter
-    context.say(
+    context.info(
         f"{context.focus.name} answers with {f'adapter {adapter}' if adapter else 'what was loaded'}; /regen asks the last message again"
     )
-
-
-def _add(engine: Adapts, model: str) -> None:
-    """Load an adapter; its name is that of its folder."""
-    engine.add_adapter(model, model)
 
 
 def _mix(engine: Adapts, name: str, parts: dict[str, float]) -> None:
@@ -95,7 +85,7 @@ def _mix(engine: Adapts, name: str, parts: dict[str, float]) -> None:
         engine.mix_adapters(name, parts)
 
 
-def _sum(argument: str, known: Iterable[str]) -> tuple[str, dict[str, float]]:
+def _parse_sum(argument: str, adapters: Iterable[str]) -> tuple[str, dict[str, float]]:
     """Parse a weighted sum: ``A+B 0.3`` is 0.7 of A and 0.3 of B.
 
     Raises:
@@ -110,73 +100,72 @@ def _sum(argument: str, known: Iterable[str]) -> tuple[str, dict[str, float]]:
     if not 0 <= weight <= 1:
         raise UsageError(f"weight is '{typed}', must be from 0 (all {first}) to 1 (all {second})")
     for part in (first, second):
-        if part not in known:
-            raise UsageError(unknown("adapter", part, known))
+        if part not in adapters:
+            raise UsageError(unknown("adapter", part, adapters))
     return f"{first}+{second} {weight:g}", {first: 1 - weight, second: weight}
 
 
 def _adapter_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the loaded adapters, and paths."""
     engine = context.engine
     return [LOADED, OFF, *(engine.adapters if isinstance(engine, Adapts) else ()), *paths(context, argument)]
 
 
-def _ckpt(context: ChatContext, argument: str) -> None:
+def _checkpoint(context: ChatContext, argument: str) -> None:
     """List the checkpoints of the run, or generate a reply to the last message with another checkpoint."""
     from sftchat.models.reference import step_of
     from sftchat.models.runs import checkpoints, current, describe_checkpoint
 
-    found = checkpoints(context.focus.name)
-    at = current(context.focus.name, found)
+    folders = checkpoints(context.focus.name)
+    at = current(context.focus.name, folders)
     if not argument:
-        context.say("\n".join(f"{'*' if number == at else ' '} {describe_checkpoint(one)}  {one}" for number, one in enumerate(found)))
+        context.info(
+            "\n".join(f"{'*' if number == at else ' '} {describe_checkpoint(folder)}  {folder}" for number, folder in enumerate(folders))
+        )
         return
     if argument in ("next", "prev"):
         to = (-1 if at is None else at) + (1 if argument == "next" else -1)
-        if not 0 <= to < len(found):
+        if not 0 <= to < len(folders):
             raise UsageError(f"{context.focus.name} is the {'last' if argument == 'next' else 'first'} checkpoint of its run")
     else:
         step = whole_number(argument, "the step", least=0)
-        steps = [step_of(one) for one in found]
+        steps = [step_of(folder) for folder in folders]
         if step not in steps:
-            raise UsageError(f"the run has no checkpoint of step {step}; it has {', '.join(str(one) for one in dict.fromkeys(steps))}")
+            raise UsageError(f"the run has no checkpoint of step {step}; it has {', '.join(map(str, dict.fromkeys(steps)))}")
         to = steps.index(step)
 
     def ask() -> None:
-        context.say(f"{found[to]}: {describe_checkpoint(found[to])}")
+        context.info(f"{folders[to]}: {describe_checkpoint(folders[to])}")
         if context.conversation.head:
             context.generate(context.conversation.unanswered())
 
-    context.switch(found[to], ask)
+    context.switch(folders[to], ask)
 
 
 def _no_checkpoints(context: ChatContext) -> str:
-    """Return why there are no checkpoints."""
     from sftchat.models.runs import checkpoints
 
     return "" if checkpoints(context.focus.name) else f"{context.focus.name} is no run with checkpoints"
 
 
 def _steps(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the checkpoint steps."""
     from sftchat.models.reference import step_of
     from sftchat.models.runs import checkpoints
 
-    return ["next", "prev", *(str(step_of(one)) for one in checkpoints(context.focus.name))]
+    return ["next", "prev", *(str(step_of(folder)) for folder in checkpoints(context.focus.name))]
 
 
+_command = partial(ChatCommand, topic="models")
 COMMANDS = (
-    ChatCommand("model", "show the models, or load another in focus", _model, "[MODEL]", _model_names, topic="models"),
-    ChatCommand("focus", "the column that other commands mean", _focus, "[N]", _columns, unavailable_reason=_one_column, topic="models"),
-    ChatCommand("adapter", "show, choose, load or add up adapters", _adapter, "[NAME|off|A+B W]", _adapter_names, topic="models"),
-    ChatCommand(
+    _command("model", "show the models, or load another in focus", _model, "[MODEL]", _model_names),
+    _command("focus", "the column that other commands mean", _focus, "[N]", _pane_numbers, unavailable_reason=_single_pane),
+    _command("adapter", "show, choose, load or add up adapters", _adapter, "[NAME|off|A+B W]", _adapter_names),
+    _command(
         "checkpoint",
         "ask another checkpoint of the run",
-        _ckpt,
+        _checkpoint,
         "[next|prev|STEP]",
         _steps,
         unavailable_reason=_no_checkpoints,
-        topic="models",
         aliases=("ckpt",),
     ),
 )

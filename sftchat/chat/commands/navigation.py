@@ -4,42 +4,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
 
-from sftchat.chat.commands.arguments import no_reply, shortened, whole_number
+from sftchat.chat.commands.arguments import no_reply, nothing_asked, shortened, whole_number
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
 
 
 def _system(context: ChatContext, argument: str) -> None:
-    """Show, change or remove the system prompt."""
     if not argument:
-        context.say(context.conversation.system or "no system prompt; /system TEXT sets one")
+        context.info(context.conversation.system or "no system prompt; /system TEXT sets one")
     elif argument == "off":
         context.conversation = context.conversation.with_system("")
-        context.say("no system prompt from the next message on")
+        context.info("no system prompt from the next message on")
     else:
         context.conversation = context.conversation.with_system(argument)
-        context.say("system prompt set, from the next message on")
+        context.info("system prompt set, from the next message on")
 
 
 def _reset(context: ChatContext, argument: str) -> None:
-    """Go to the start of the conversation."""
     said = bool(context.conversation.turns)
     context.conversation = context.conversation.reset()
     system = "; the system prompt stays" if context.conversation.system else ""
-    context.say(f"the conversation starts again{system}{'; /branches leads back' if said else ''}")
+    context.info(f"the conversation starts again{system}{'; /branches leads back' if said else ''}")
 
 
 def _undo(context: ChatContext, argument: str) -> None:
-    """Undo turns."""
     context.conversation = context.conversation.undo(whole_number(argument, "N", 1))
-    context.say(_where(context))
+    context.info(_position(context))
 
 
 def _redo(context: ChatContext, argument: str) -> None:
     context.conversation = context.conversation.redo()
-    context.say(_where(context))
+    context.info(_position(context))
 
 
 def _regen(context: ChatContext, argument: str) -> None:
@@ -49,7 +47,7 @@ def _regen(context: ChatContext, argument: str) -> None:
     if turn is not None and turn.answer is not None and turn.id == conversation.head and not context.sampling.temperature:
         answer, focus = turn.answer, context.focus
         if (answer.model, answer.adapter, answer.sampling) == (focus.name, focus.adapter, context.sampling):
-            context.say("greedy: the model will say the same; '/set temperature 0.7' lets it vary")
+            context.info("greedy: the model will say the same; '/set temperature 0.7' lets it vary")
     context.generate(conversation.unanswered())
 
 
@@ -64,17 +62,16 @@ def _edit(context: ChatContext, argument: str) -> None:
     if text:
         question = conversation.node(conversation.node(turn.id).parent)
         context.generate(conversation.go(question.parent).ask(text))
-    elif not context.propose(f"/edit {f'{number}: ' if number else ''}{turn.question}"):
+    elif not context.prefill_input(f"/edit {f'{number}: ' if number else ''}{turn.question}"):
         raise UsageError("the new text is missing: /edit N: TEXT")
 
 
 def _continue(context: ChatContext, argument: str) -> None:
-    """Continue a reply that was cut off."""
     conversation = context.conversation
     context.generate(conversation.unanswered(), dict(enumerate(conversation.path[-1].answers)))
 
 
-def _complete(context: ChatContext) -> str:
+def _not_partial(context: ChatContext) -> str:
     """Return why the last reply cannot be continued."""
     path = context.conversation.path
     if not path or not path[-1].answers:
@@ -89,34 +86,31 @@ def _branch(context: ChatContext, argument: str) -> None:
     if at > len(conversation.turns):
         raise UsageError(f"there is no turn {at}: the conversation has {len(conversation.turns)}")
     context.conversation = conversation.go(conversation.turns[at - 1].id if at else 0)
-    context.say(f"{_where(context)}; what you say next is a new branch")
+    context.info(f"{_position(context)}; what you say next is a new branch")
 
 
 def _branches(context: ChatContext, argument: str) -> None:
-    """List the branches, or go to one."""
     conversation = context.conversation
     if argument:
         at = whole_number(argument, "N")
         if at > len(conversation.ends):
             raise UsageError(f"there is no branch {at}: the conversation has {len(conversation.ends)}")
         context.conversation = conversation.go(conversation.ends[at - 1])
-        context.say(_where(context))
+        context.info(_position(context))
         return
     lines = []
     for number, end in enumerate(conversation.ends, start=1):
         turns = conversation.turns_to(end)
         last = f"{shortened(turns[-1].question)} → {shortened(turns[-1].reply.text)}" if turns and turns[-1].reply else "no reply"
         lines.append(f"{'*' if end == conversation.head else ' '} {number}  {pluralize(len(turns), 'turn')}: {last}")
-    context.say("\n".join(lines))
+    context.info("\n".join(lines))
 
 
 def _branch_numbers(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the branch numbers."""
     return [str(number) for number in range(1, len(context.conversation.ends) + 1)]
 
 
 def _turn_numbers(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the turn numbers."""
     return [str(number) for number in range(1, len(context.conversation.turns) + 1)]
 
 
@@ -126,67 +120,34 @@ def _history(context: ChatContext, argument: str) -> None:
     shown = turns[-whole_number(argument, "N", len(turns)) :]
     texts = [f"{number} > {turn.question}\n{turn.reply.text if turn.reply else ''}" for number, turn in shown]
     system = f"system: {context.conversation.system}\n" if context.conversation.system and len(shown) == len(turns) else ""
-    context.say(system + "\n".join(texts))
+    context.info(system + "\n".join(texts))
 
 
-def _where(context: ChatContext) -> str:
-    """Describe the current position."""
+def _position(context: ChatContext) -> str:
     turns = context.conversation.turns
     if not turns:
         return "at the beginning of the conversation"
     return f"after turn {len(turns)}: {shortened(turns[-1].question)}"
 
 
-def _nothing_asked(context: ChatContext) -> str:
-    """Return why there is no message to repeat."""
-    return "" if context.conversation.head else "nothing was asked yet"
-
-
 def _nothing_undone(context: ChatContext) -> str:
-    """Return why there is nothing to redo."""
     return "" if context.conversation.undone else "nothing was undone"
 
 
 def _no_branches(context: ChatContext) -> str:
-    """Return why there are no branches."""
     return "" if context.conversation.ends else "nothing was said yet"
 
 
+_command = partial(ChatCommand, topic="conversation")
 COMMANDS = (
-    ChatCommand("system", "show or change the system prompt", _system, "[TEXT|off]", topic="conversation"),
-    ChatCommand("undo", "go back one turn, or N", _undo, "[N]", _turn_numbers, unavailable_reason=no_reply, topic="conversation"),
-    ChatCommand("redo", "take back an undo", _redo, unavailable_reason=_nothing_undone, topic="conversation"),
-    ChatCommand("regen", "have the last message answered once more", _regen, unavailable_reason=_nothing_asked, topic="conversation"),
-    ChatCommand(
-        "edit",
-        "ask turn N, or the last, in other words",
-        _edit,
-        "[N:] [TEXT]",
-        _turn_numbers,
-        unavailable_reason=no_reply,
-        topic="conversation",
-    ),
-    ChatCommand("continue", "have a reply that was cut go on", _continue, unavailable_reason=_complete, topic="conversation"),
-    ChatCommand(
-        "branch",
-        "go back to after turn N and go on differently",
-        _branch,
-        "N",
-        _turn_numbers,
-        unavailable_reason=no_reply,
-        topic="conversation",
-    ),
-    ChatCommand(
-        "branches",
-        "list the branches, or go to one",
-        _branches,
-        "[N]",
-        _branch_numbers,
-        unavailable_reason=_no_branches,
-        topic="conversation",
-    ),
-    ChatCommand(
-        "history", "show the conversation, or its last N turns", _history, "[N]", unavailable_reason=no_reply, topic="conversation"
-    ),
-    ChatCommand("reset", "forget all but the system prompt", _reset, topic="conversation"),
+    _command("system", "show or change the system prompt", _system, "[TEXT|off]"),
+    _command("undo", "go back one turn, or N", _undo, "[N]", _turn_numbers, unavailable_reason=no_reply),
+    _command("redo", "take back an undo", _redo, unavailable_reason=_nothing_undone),
+    _command("regen", "have the last message answered once more", _regen, unavailable_reason=nothing_asked),
+    _command("edit", "ask turn N, or the last, in other words", _edit, "[N:] [TEXT]", _turn_numbers, unavailable_reason=no_reply),
+    _command("continue", "have a reply that was cut go on", _continue, unavailable_reason=_not_partial),
+    _command("branch", "go back to after turn N and go on differently", _branch, "N", _turn_numbers, unavailable_reason=no_reply),
+    _command("branches", "list the branches, or go to one", _branches, "[N]", _branch_numbers, unavailable_reason=_no_branches),
+    _command("history", "show the conversation, or its last N turns", _history, "[N]", unavailable_reason=no_reply),
+    _command("reset", "forget all but the system prompt", _reset),
 )

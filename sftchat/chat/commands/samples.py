@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-from sftchat.chat.commands.arguments import whole_number
+from sftchat.chat.commands.arguments import nothing_asked, whole_number
 from sftchat.chat.commands.inspect_prompt import last_question
 from sftchat.chat.commands.token_view import Row, table
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.engine_thread import JobHandle
+from sftchat.chat.pane import JobHandle
 from sftchat.chat.safe_text import escape_controls
-from sftchat.engine import Engine, Request, cancelling, collect
+from sftchat.engine import Engine, Request, collect
 from sftchat.errors import EngineError, UsageError
 from sftchat.task import score_reply
 from sftchat.text import normalise, pluralize
@@ -31,7 +31,7 @@ def _samples(context: ChatContext, argument: str) -> None:
     request = last_question(context, "")
     sampling = request.sampling if request.sampling.temperature else replace(request.sampling, temperature=SAMPLING_TEMPERATURE)
     requests = [replace(request, id=str(n), sampling=replace(sampling, seed=sampling.seed + n)) for n in range(count)]
-    task = context.desk.task
+    task = context.services.task
 
     def understood(reply: Reply) -> str:
         """Return the answer that the task's scorer extracts from a reply; the text when there is no task."""
@@ -42,33 +42,28 @@ def _samples(context: ChatContext, argument: str) -> None:
         return normalise(said or reply.text)
 
     def job(engine: Engine, work: JobHandle) -> list[Reply]:
-        found: list[Reply] = []
-        for _, reply in collect(engine, requests):
+        replies: list[Reply] = []
+        for _, reply in collect(engine, requests, stop=work.stop.is_set):
             if isinstance(reply, EngineError):
                 raise reply
-            found.append(reply)
-            if work.stopped:
-                break
-        return found
+            replies.append(reply)
+        return replies
 
     def show(replies: list[Reply]) -> None:
         groups: dict[str, list[Reply]] = {}
         for reply in replies:
             groups.setdefault(understood(reply), []).append(reply)
         ordered = sorted(groups.values(), key=len, reverse=True)
-        rows: list[Row] = [(("good" if len(group) > 1 else "note", f"{len(group)}×"), ("", _line(group))) for group in ordered]
+        rows: list[Row] = []
+        for group in ordered:
+            text = escape_controls(group[0].text.strip().replace("\n", " ⏎ "))
+            rows.append((("good" if len(group) > 1 else "note", f"{len(group)}×"), ("", text or "(nothing)")))
         head = (
             f"{pluralize(len(replies), 'sample')} at temperature {sampling.temperature:g}, {pluralize(len(ordered), 'different answer')}\n"
         )
-        context.say([("note", head), *table(rows)])
+        context.info([("note", head), *table(rows)])
 
     context.work(f"sampling {count} answers", job, show)
-
-
-def _line(group: Sequence[Reply]) -> str:
-    """Format a group of equal answers on one line."""
-    text = escape_controls(group[0].text.strip().replace("\n", " ⏎ "))
-    return text or "(nothing)"
 
 
 def _raw(context: ChatContext, argument: str) -> None:
@@ -78,36 +73,24 @@ def _raw(context: ChatContext, argument: str) -> None:
     request = Request("raw", prompt=argument, sampling=context.sampling, adapter=context.focus.adapter)
 
     def job(engine: Engine, work: JobHandle) -> None:
-        said: list[str] = []
-        why = ""
-        with cancelling(engine.generate([request])) as chunks:
-            for chunk in chunks:
-                if chunk.finish_reason == "error":
-                    raise EngineError(chunk.error or "the engine failed and gave no reason")
-                said.append(chunk.text)
-                why = {"length": f"\ncut at {request.sampling.max_new_tokens} tokens"}.get(chunk.finish_reason or "", why)
-                if work.stopped:
-                    why = "\nstopped"
-                    break
-        work.say(argument + escape_controls("".join(said)) + why)
+        ((_, reply),) = collect(engine, [request], stop=work.stop.is_set)
+        if isinstance(reply, EngineError):
+            raise reply
+        cut = {"length": f"\ncut at {request.sampling.max_new_tokens} tokens", "cancelled": "\nstopped"}.get(reply.finish_reason, "")
+        work.info(argument + escape_controls(reply.text) + cut)
 
     context.work("continuing the text", job, lambda _: None)
 
 
-def _nothing_asked(context: ChatContext) -> str:
-    """Return why there is no message to sample replies to."""
-    return "" if context.conversation.head else "nothing was asked yet"
-
-
+_command = partial(ChatCommand, topic="looking inside")
 COMMANDS = (
-    ChatCommand(
+    _command(
         "samples",
         "sample K answers to the last message and count what they say",
         _samples,
         "K",
-        unavailable_reason=_nothing_asked,
-        topic="looking inside",
+        unavailable_reason=nothing_asked,
         aliases=("n",),
     ),
-    ChatCommand("raw", "continue TEXT as it is, without a chat template", _raw, "TEXT", topic="looking inside"),
+    _command("raw", "continue TEXT as it is, without a chat template", _raw, "TEXT"),
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sftchat.chat.commands.arguments import whole_number
-from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.chat.context import ChatCommand, ChatContext, Settings
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.engine_thread import JobHandle
-from sftchat.chat.settings import Settings
+from sftchat.chat.pane import JobHandle
 from sftchat.engine import Chunk, Engine, Request
 from sftchat.errors import EngineError, UsageError, listed
 from sftchat.types import Example, Reply
@@ -19,11 +19,11 @@ from sftchat.types import Example, Reply
 if TYPE_CHECKING:
     from sftchat.chat.scorer import GoldScorer
 
-ITEMS = 20
+DEFAULT_ITEMS = 20
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _ChatEngine:
     """Engine wrapper that adds the adapter and the template arguments of the chat to each request."""
 
     engine: Engine
@@ -46,38 +46,42 @@ class _Asked:
 
 
 def _no_gold(context: ChatContext) -> str:
-    """Return why there is nothing to score."""
-    judge = context.desk.judge
-    if judge is None:
+    scorer = context.services.scorer
+    if scorer is None:
         return "the conversation has no task; 'sftchat chat MODEL --task TASK' has"
-    return "" if judge.path is not None else f"task '{judge.task.name}' has no evalset; --evalset FILE gives one"
+    return "" if scorer.path is not None else f"task '{scorer.task.name}' has no evalset; --evalset FILE gives one"
 
 
 def _eval(context: ChatContext, argument: str) -> None:
     """Score the model of each pane on the same items, one pane at a time."""
-    judge = context.desk.judge
-    assert judge is not None
-    number = min(whole_number(argument, "K", ITEMS), len(judge.examples))
-    picked = set(random.Random(context.sampling.seed).sample(range(len(judge.examples)), number))
-    items = [example for at, example in enumerate(judge.examples) if at in picked]
+    scorer = context.services.scorer
+    assert scorer is not None
+    number = min(whole_number(argument, "K", DEFAULT_ITEMS), len(scorer.examples))
+    picked = set(random.Random(context.sampling.seed).sample(range(len(scorer.examples)), number))
+    items = [example for at, example in enumerate(scorer.examples) if at in picked]
 
-    def score(column: int) -> None:
-        asked = context.columns[column]
-        settings, adapter = context.settings, asked.adapter
+    def score(pane: int) -> None:
+        model = context.panes[pane]
+        settings, adapter = context.settings, model.adapter
 
         def done(figures: str) -> None:
-            context.say(f"{asked.name}{f' with adapter {adapter}' if adapter else ''}, {number} of {len(judge.examples)} items: {figures}")
-            if column + 1 < len(context.columns):
-                score(column + 1)
+            context.info(
+                f"{model.name}{f' with adapter {adapter}' if adapter else ''}, {number} of {len(scorer.examples)} items: {figures}"
+            )
+            if pane + 1 < len(context.panes):
+                score(pane + 1)
 
         context.work(
-            f"scoring {number} items", lambda engine, work: _figures(_Asked(engine, adapter, settings), judge, items, work), done, column
+            f"scoring {number} items",
+            lambda engine, work: _metrics(_ChatEngine(engine, adapter, settings), scorer, items, work),
+            done,
+            pane,
         )
 
     score(0)
 
 
-def _figures(engine: Engine, judge: GoldScorer, items: list[Example], work: JobHandle) -> str:
+def _metrics(engine: Engine, scorer: GoldScorer, items: list[Example], work: JobHandle) -> str:
     """Score a model on items and format its metrics.
 
     Raises:
@@ -92,11 +96,11 @@ def _figures(engine: Engine, judge: GoldScorer, items: list[Example], work: JobH
         if work.stopped:
             raise EngineError("stopped")
 
-    outcomes = list(run(engine, judge.task, items, watch))
+    outcomes = list(run(engine, scorer.task, items, watch))
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if len(failures) == len(outcomes):
         raise EngineError(f"no item was answered: {failures[0].error}")
-    result = summarise(engine.name, judge.task, scored_items(outcomes), EvalsetIdentity("chat"))
+    result = summarise(engine.name, scorer.task, scored_items(outcomes), EvalsetIdentity("chat"))
     figures = [
         f"{metric.name} {metric.value:.3f}" + (f" [{metric.low:.3f}, {metric.high:.3f}]" if metric.low is not None else "")
         for metric in result.metrics
@@ -107,37 +111,38 @@ def _figures(engine: Engine, judge: GoldScorer, items: list[Example], work: JobH
 
 def _item(context: ChatContext, argument: str) -> None:
     """Ask an evalset item as evaluation does: on a new branch from the root."""
-    judge = context.desk.judge
-    assert judge is not None
-    by_id = {example.id: example for example in judge.examples}
+    scorer = context.services.scorer
+    assert scorer is not None
+    by_id = {example.id: example for example in scorer.examples}
     if argument in by_id:
         example = by_id[argument]
-    elif argument.isdecimal() and 1 <= int(argument) <= len(judge.examples):
-        example = judge.examples[int(argument) - 1]
+    elif argument.isdecimal() and 1 <= int(argument) <= len(scorer.examples):
+        example = scorer.examples[int(argument) - 1]
     else:
         ids = listed(list(by_id), 3)
-        raise UsageError(f"no item '{argument}': give a number from 1 to {len(judge.examples)} or an id, such as {ids}")
-    context.generate(_asking(context.conversation, example))
+        raise UsageError(f"no item '{argument}': give a number from 1 to {len(scorer.examples)} or an id, such as {ids}")
+    context.generate(_ask_item(context.conversation, example))
 
 
-def _asking(conversation: Conversation, example: Example) -> Conversation:
+def _ask_item(conversation: Conversation, example: Example) -> Conversation:
     """Return the conversation with its head at the root and the messages of an example added."""
     messages = list(example.messages)
-    found = conversation.reset()
+    conversation = conversation.reset()
     if messages[0]["role"] == "system":
-        found = found.with_system(messages.pop(0)["content"])
+        conversation = conversation.with_system(messages.pop(0)["content"])
     for message in messages:
         text = message["content"]
-        found = found.ask(text) if message["role"] == "user" else found.answer(Answer(Reply(text)))
-    return found
+        conversation = conversation.ask(text) if message["role"] == "user" else conversation.answer(Answer(Reply(text)))
+    return conversation
 
 
 def _ids(context: ChatContext, argument: str) -> Iterable[str]:
-    judge = context.desk.judge
-    return [example.id for example in judge.examples] if judge is not None else []
+    scorer = context.services.scorer
+    return [example.id for example in scorer.examples] if scorer is not None else []
 
 
+_command = partial(ChatCommand, topic="data")
 COMMANDS = (
-    ChatCommand("eval", "score 20 items of the evalset, or K", _eval, "[K]", unavailable_reason=_no_gold, topic="data"),
-    ChatCommand("item", "ask an item of the evalset", _item, "N|ID", _ids, unavailable_reason=_no_gold, topic="data"),
+    _command("eval", "score 20 items of the evalset, or K", _eval, "[K]", unavailable_reason=_no_gold),
+    _command("item", "ask an item of the evalset", _item, "N|ID", _ids, unavailable_reason=_no_gold),
 )

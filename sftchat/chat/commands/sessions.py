@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from functools import partial
 
 from sftchat._util.parsing import expand_user
 from sftchat.chat.commands.arguments import no_reply, paths, shortened, whole_number
@@ -19,32 +20,31 @@ FILE_AND_WORD = re.compile(r"(.+?)(?:\s+(\S+))?", re.DOTALL)
 
 
 def _not_kept(context: ChatContext) -> str:
-    """Return why there are no sessions."""
-    sessions = context.desk.session.sessions
+    sessions = context.services.session.sessions
     return "" if sessions is not None and not sessions.broken else "conversations are not kept here"
 
 
 def _sessions(context: ChatContext, argument: str) -> None:
-    """List the last used sessions."""
-    sessions = context.desk.session.sessions
+    sessions = context.services.session.sessions
     assert sessions is not None
-    context.say(listed(sessions.all(whole_number(argument, "N", LISTED_SESSIONS)), context.desk.session.id) or "no sessions yet")
+    context.info(listed(sessions.all(whole_number(argument, "N", LISTED_SESSIONS)), context.services.session.id) or "no sessions yet")
 
 
-def listed(found: Iterable[Summary], current: int) -> str:
+def listed(summaries: Iterable[Summary], current: int) -> str:
     """Format sessions, one line each, with a mark at the current one."""
     lines = []
-    for one in found:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used))
-        turns, models = pluralize(one.facts.turns, "turn"), ", ".join(one.facts.models)
-        mark = "*" if one.id == current else " "
-        lines.append(f"{mark} {one.id}{f' {one.name}' if one.name else ''}  {when}  {turns} with {models}: {shortened(one.facts.title)}")
+    for summary in summaries:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.used))
+        turns, models = pluralize(summary.metadata.turns, "turn"), ", ".join(summary.metadata.models)
+        mark = "*" if summary.id == current else " "
+        lines.append(
+            f"{mark} {summary.id}{f' {summary.name}' if summary.name else ''}  {when}  {turns} with {models}: {shortened(summary.metadata.title)}"
+        )
     return "\n".join(lines)
 
 
 def _save(context: ChatContext, argument: str) -> None:
-    """Name the session."""
-    session = context.desk.session
+    session = context.services.session
     assert session.sessions is not None
     if not NAME.fullmatch(argument):
         said = f"session name '{argument}'" if argument else "the name is missing: a name"
@@ -52,20 +52,20 @@ def _save(context: ChatContext, argument: str) -> None:
             f"{said} must be one word that begins with a letter and has no '/'; conversations are kept anyway, /export writes a file"
         )
     session.sessions.rename(session.id, argument)
-    context.say(f"this conversation is '{argument}' now: 'sftchat chat --session {argument}' or /load {argument} goes on with it")
+    context.info(f"this conversation is '{argument}' now: 'sftchat chat --session {argument}' or /load {argument} goes on with it")
 
 
 def _load(context: ChatContext, argument: str) -> None:
     """Continue another session, or a conversation from a file."""
-    sessions = context.desk.session.sessions
-    found = sessions.find(argument) if sessions is not None and argument else None
-    if found is not None and sessions is not None:
-        conversation, settings = restored(sessions, found, len(context.columns))
-        context.desk.session.go_on(found, conversation)
+    sessions = context.services.session.sessions
+    summary = sessions.find(argument) if sessions is not None and argument else None
+    if summary is not None and sessions is not None:
+        conversation, settings = restored(sessions, summary, len(context.panes))
+        context.services.session.go_on(summary, conversation)
         context.conversation = conversation
         context.settings = settings
-        with_models = ", ".join(found.facts.models)
-        context.say(f"session {argument}: {pluralize(len(conversation.turns), 'turn')}, said with {with_models}; /history shows it")
+        with_models = ", ".join(summary.metadata.models)
+        context.info(f"session {argument}: {pluralize(len(conversation.turns), 'turn')}, said with {with_models}; /history shows it")
         return
     name, word = FILE_AND_WORD.fullmatch(argument).groups() if argument else ("", "")  # type: ignore[union-attr]
     if not name:
@@ -73,24 +73,22 @@ def _load(context: ChatContext, argument: str) -> None:
     path, row = expand_user(name), word or ""
     if not path.is_file():
         raise UsageError(f"no session and no file '{argument}'; /sessions lists the sessions")
-    from sftchat.chat.export import read_talk
+    from sftchat.chat.export import read_conversation
 
-    conversation, question = read_talk(path, whole_number(row, "the row", 1))
-    context.desk.session.go_on(None, None)
+    conversation, question = read_conversation(path, whole_number(row, "the row", 1))
+    context.services.session.go_on(None, None)
     context.conversation = conversation
-    waits = f"; its last message waits for you to send it: {shortened(question)}" if question and context.propose(question) else ""
-    context.say(f"{path}: {pluralize(len(conversation.turns), 'turn')}{waits}; /history shows it")
+    waits = f"; its last message waits for you to send it: {shortened(question)}" if question and context.prefill_input(question) else ""
+    context.info(f"{path}: {pluralize(len(conversation.turns), 'turn')}{waits}; /history shows it")
 
 
 def _session_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with session names or numbers, and files."""
-    sessions = context.desk.session.sessions
-    named = [one.name or str(one.id) for one in sessions.all(LISTED_SESSIONS)] if sessions is not None else []
+    sessions = context.services.session.sessions
+    named = [summary.name or str(summary.id) for summary in sessions.all(LISTED_SESSIONS)] if sessions is not None else []
     return [*named, *paths(context, argument)]
 
 
 def _export(context: ChatContext, argument: str) -> None:
-    """Write the conversation to a file."""
     from sftchat.chat.export import export
 
     if not argument:
@@ -98,35 +96,19 @@ def _export(context: ChatContext, argument: str) -> None:
     name, format = FILE_AND_WORD.fullmatch(argument).groups()  # type: ignore[union-attr]
     path = expand_user(name)
     written = export(context.conversation, path, format or "")
-    context.say(f"{pluralize(len(context.conversation.turns), 'turn')} written to {path} as {written}")
+    context.info(f"{pluralize(len(context.conversation.turns), 'turn')} written to {path} as {written}")
 
 
+_command = partial(ChatCommand, topic="sessions")
 COMMANDS = (
-    ChatCommand(
-        "sessions",
-        "list the last conversations, or the last N",
-        _sessions,
-        "[N]",
-        allowed_while_busy=True,
-        unavailable_reason=_not_kept,
-        topic="sessions",
+    _command(
+        "sessions", "list the last conversations, or the last N", _sessions, "[N]", allowed_while_busy=True, unavailable_reason=_not_kept
     ),
-    ChatCommand(
-        "save",
-        "give this conversation a name",
-        _save,
-        "NAME",
-        unavailable_reason=lambda context: no_reply(context) or _not_kept(context),
-        topic="sessions",
+    _command(
+        "save", "give this conversation a name", _save, "NAME", unavailable_reason=lambda context: no_reply(context) or _not_kept(context)
     ),
-    ChatCommand("load", "go on with a conversation, or row N of a file", _load, "NAME|FILE [N]", _session_names, topic="sessions"),
-    ChatCommand(
-        "export",
-        "write the conversation: messages, sharegpt, markdown",
-        _export,
-        "FILE [FORMAT]",
-        paths,
-        unavailable_reason=no_reply,
-        topic="sessions",
+    _command("load", "go on with a conversation, or row N of a file", _load, "NAME|FILE [N]", _session_names),
+    _command(
+        "export", "write the conversation: messages, sharegpt, markdown", _export, "FILE [FORMAT]", paths, unavailable_reason=no_reply
     ),
 )

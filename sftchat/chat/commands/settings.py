@@ -1,24 +1,23 @@
-"""Commands that change how replies are generated."""
+"""Commands that change how replies are generated and shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from sftchat.chat.commands.arguments import whole_number
-from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.settings import OVERFLOWS
+from sftchat.chat.context import OVERFLOWS, ChatCommand, ChatContext
 from sftchat.engine import Templated
 from sftchat.errors import UsageError, unknown
 from sftchat.types import SamplingParams
 
-NUMBERS = {found.name: type(found.default) for found in fields(SamplingParams) if isinstance(found.default, int | float)}
+NUMBERS = {field.name: type(field.default) for field in fields(SamplingParams) if isinstance(field.default, int | float)}
 NAMES = (*NUMBERS, "stop", "overflow", "history")
 
 
 def _set(context: ChatContext, argument: str) -> None:
-    """Show the settings or change one."""
     name, value = (*argument.replace("=", " ", 1).split(maxsplit=1), "", "")[:2]
     name = name.replace("-", "_")
     if name and name not in NAMES:
@@ -31,12 +30,12 @@ def _set(context: ChatContext, argument: str) -> None:
             raise UsageError(unknown("way to treat a full context", value, OVERFLOWS))
         context.settings = replace(context.settings, overflow=value)
     elif name == "history" and value:
-        if value not in WORDS:
+        if value not in ON_OFF:
             raise UsageError(f"history is '{value}', must be on, or off to ask every message as if it were the first")
-        context.conversation = replace(context.conversation, history=WORDS[value])
+        context.conversation = replace(context.conversation, history=ON_OFF[value])
     elif value:
         _sample(context, name, value)
-    context.say("\n".join(f"{one} {_shown(context, one)}" for one in ([name] if name else NAMES)))
+    context.info("\n".join(f"{setting} {_shown(context, setting)}" for setting in ([name] if name else NAMES)))
 
 
 def _sample(context: ChatContext, name: str, value: str) -> None:
@@ -57,101 +56,124 @@ def _sample(context: ChatContext, name: str, value: str) -> None:
 
 
 def _shown(context: ChatContext, name: str) -> str:
-    """Format the value of a setting as it is typed."""
     if name == "overflow":
         return context.settings.overflow
     if name == "history":
         return "on" if context.conversation.history else "off"
     if name == "stop":
-        return " ".join(map(_written, context.sampling.stop)) or "off"
+        return " ".join(map(_escape, context.sampling.stop)) or "off"
     return str(getattr(context.sampling, name))
 
 
 def _values(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with setting names, and with the values of settings that have few."""
     return [*(f"{name} " for name in NAMES), *(f"overflow {value}" for value in OVERFLOWS), "stop off", "history off"]
 
 
 def _seed(context: ChatContext, argument: str) -> None:
     if argument:
         _sample(context, "seed", str(whole_number(argument, "seed", least=0)))
-    context.say(f"seed {context.sampling.seed}")
+    context.info(f"seed {context.sampling.seed}")
 
 
 def _stop(context: ChatContext, argument: str) -> None:
-    """Show, add or remove stop strings."""
     if argument:
-        kept = () if argument == "off" else (*context.sampling.stop, _read(argument))
+        kept = () if argument == "off" else (*context.sampling.stop, _unescape(argument))
         context.settings = replace(context.settings, sampling=replace(context.sampling, stop=tuple(dict.fromkeys(kept))))
-    context.say(f"stop {_shown(context, 'stop')}")
+    context.info(f"stop {_shown(context, 'stop')}")
 
 
-def _read(text: str) -> str:
+def _unescape(text: str) -> str:
     """Parse a typed string, in which ``\\n`` is a line break and ``\\t`` a tab."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def _written(text: str) -> str:
+def _escape(text: str) -> str:
     """Format a string as it is typed."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
-WORDS = {"true": True, "on": True, "false": False, "off": False}
+ON_OFF = {"true": True, "on": True, "false": False, "off": False}
 
 
 def _template(context: ChatContext, argument: str) -> None:
-    """Show the chat template arguments, or set one."""
-    given: dict[str, Any] = dict(context.settings.template_arguments)
-    engines = _templated(context)
-    known = sorted({name for engine in engines for name in engine.template_variables})
+    arguments: dict[str, Any] = dict(context.settings.template_arguments)
+    engines = _templated_engines(context)
+    variables = sorted({name for engine in engines for name in engine.template_variables})
     if argument == "reset":
-        given = {}
+        arguments = {}
     elif argument:
         name, equals, value = (part.strip() for part in argument.partition("="))
         if not equals or not name:
             raise UsageError(f"'{argument}' is no argument of a template: /template NAME=VALUE, or /template reset")
-        if len(engines) == len(context.columns) and name not in known:
-            raise UsageError(unknown("argument of the chat template", name, known))
-        given[name] = WORDS[value] if value in WORDS else int(value) if value.isdecimal() else value
-    context.settings = replace(context.settings, template_arguments=given)
+        if len(engines) == len(context.panes) and name not in variables:
+            raise UsageError(unknown("argument of the chat template", name, variables))
+        arguments[name] = ON_OFF[value] if value in ON_OFF else int(value) if value.isdecimal() else value
+    context.settings = replace(context.settings, template_arguments=arguments)
     own: dict[str, Any] = dict(engines[0].template_arguments) if engines else {}
-    names = [*known, *sorted(given.keys() - set(known))]
-    shown = [f"{name} {_said(given.get(name, own.get(name, 'as the template has it')))}" for name in names]
-    context.say("\n".join(shown) or "the chat template takes no arguments")
+    names = [*variables, *sorted(arguments.keys() - set(variables))]
+    shown = [f"{name} {_typed_value(arguments.get(name, own.get(name, 'as the template has it')))}" for name in names]
+    context.info("\n".join(shown) or "the chat template takes no arguments")
 
 
-def _templated(context: ChatContext) -> list[Templated]:
+def _templated_engines(context: ChatContext) -> list[Templated]:
     """Return the engines that report their template arguments, the focused one first."""
-    columns = [context.focus, *(column for column in context.columns if column is not context.focus)]
-    found: list[Templated] = []
-    for column in columns:
-        engine: object = column.engine
-        if isinstance(engine, Templated):
-            found.append(engine)
-    return found
+    panes = [context.focus, *(pane for pane in context.panes if pane is not context.focus)]
+    engines: list[object] = [pane.engine for pane in panes]
+    return [engine for engine in engines if isinstance(engine, Templated)]
 
 
-def _said(value: Any) -> str:
+def _typed_value(value: Any) -> str:
     """Format a template argument as it is typed."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def _template_names(context: ChatContext, argument: str) -> Iterable[str]:
-    """Complete with the template arguments of the focused model."""
-    names = [name for engine in _templated(context)[:1] for name in engine.template_variables]
+    names = [name for engine in _templated_engines(context)[:1] for name in engine.template_variables]
     return ["reset", *(f"{name}=" for name in names), *(f"{name}={word}" for name in names for word in ("on", "off"))]
 
 
+_command = partial(ChatCommand, topic="settings")
 COMMANDS = (
-    ChatCommand("set", "show or change how to generate", _set, "[NAME VALUE]", _values, topic="settings"),
-    ChatCommand("seed", "show or change the seed of the samples", _seed, "[N]", topic="settings"),
-    ChatCommand("stop", "strings that end a reply", _stop, "[TEXT|off]", topic="settings"),
-    ChatCommand(
-        "template",
-        "show or set template arguments",
-        _template,
-        "[NAME=VALUE|reset]",
-        _template_names,
-        topic="settings",
+    _command("set", "show or change how to generate", _set, "[NAME VALUE]", _values),
+    _command("seed", "show or change the seed of the samples", _seed, "[N]"),
+    _command("stop", "strings that end a reply", _stop, "[TEXT|off]"),
+    _command("template", "show or set template arguments", _template, "[NAME=VALUE|reset]", _template_names),
+)
+
+
+def _switch(name: str, what: str) -> Callable[[ChatContext, str], None]:
+    """Build a command that turns a display option on or off; without an argument it shows the current value."""
+
+    def run(context: ChatContext, argument: str) -> None:
+        if argument not in ("", "on", "off"):
+            raise UsageError(f"/{name} is '{argument}', must be 'on' or 'off'")
+        if argument:
+            setattr(context.display, name, argument == "on")
+        context.info(f"{what}: {'on' if getattr(context.display, name) else 'off'}")
+
+    return run
+
+
+def _on_off(context: ChatContext, argument: str) -> Iterable[str]:
+    return ("on", "off")
+
+
+_display_command = partial(ChatCommand, topic="display")
+DISPLAY = (
+    _display_command(
+        "markdown",
+        "render Markdown, or show replies as they were written",
+        _switch("markdown", "Markdown is rendered"),
+        "[on|off]",
+        _on_off,
+        allowed_while_busy=True,
+    ),
+    _display_command(
+        "thoughts",
+        "show what a model thinks before it answers, or one line for it",
+        _switch("thoughts", "thoughts are shown"),
+        "[on|off]",
+        _on_off,
+        allowed_while_busy=True,
     ),
 )

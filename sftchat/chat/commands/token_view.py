@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import exp
 
 from sftchat.chat.context import Fragments, Style
-from sftchat.chat.render.width import cells
+from sftchat.chat.render.width import text_width
 from sftchat.chat.safe_text import escape_controls
 from sftchat.engine import Inspects
 from sftchat.types import Choice, Token
@@ -39,7 +39,7 @@ def running(tokens: Iterable[tuple[Style, Token]]) -> Fragments:
 
 def together(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:
     """Join tokens that contain parts of one character, so that their text is readable."""
-    found: list[Token] = []
+    readable: list[Token] = []
     place = 0
     while place < len(tokens):
         first = tokens[place]
@@ -53,16 +53,16 @@ def together(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:
         text = engine.decode([token.id for token in group]) if len(group) > 1 else first.text
         if BROKEN in text:  # the bytes form no complete character
             group, text = [first], first.text
-        found.append(replace(first, text=text))
+        readable.append(replace(first, text=text))
         place += len(group)
-    return found
+    return readable
 
 
 def together_by_bytes(choices: Sequence[Choice]) -> list[tuple[Style, Token]]:
     """Return a server's tokens as styled text, each piece in the style of its first token; parts of one character are joined by their
     bytes.
     """
-    found: list[tuple[Style, Token]] = []
+    pieces: list[tuple[Style, Token]] = []
     place = 0
     while place < len(choices):
         token, size = choices[place].token, 1
@@ -76,9 +76,9 @@ def together_by_bytes(choices: Sequence[Choice]) -> list[tuple[Style, Token]]:
                 if text:
                     token, size = replace(token, text=text, data=()), len(parts)
                 break
-        found.append((style_of(exp(choices[place].logprob)), token))
+        pieces.append((style_of(exp(choices[place].logprob)), token))
         place += size
-    return found
+    return pieces
 
 
 def style_of(probability: float) -> Style:
@@ -100,12 +100,12 @@ def likelihood(choices: Sequence[Choice]) -> str:
 
 def table(rows: Sequence[Row]) -> Fragments:
     """Format rows as a table: columns (except the last) padded to their widest cell, numbers right-aligned."""
-    widths = [max(cells(row[place][1]) for row in rows if place < len(row)) for place in range(max(map(len, rows)))]
+    widths = [max(text_width(row[place][1]) for row in rows if place < len(row)) for place in range(max(map(len, rows)))]
     shown: list[tuple[Style, str]] = []
     for row in rows:
         for place, (style, text) in enumerate(row):
             last = place == len(row) - 1
-            gap = " " * (widths[place] - cells(text))
+            gap = " " * (widths[place] - text_width(text))
             number = text.strip(" <%").replace(".", "", 1).isdecimal()
             shown += [("", gap if number else ""), (style, text), ("", "" if last else ("" if number else gap) + "  ")]
         shown.append(("", "\n"))

@@ -175,5 +175,4 @@ def clip(text: str, columns: int) -> str:
 
 
 def _shown(text: str) -> str:
-    """Replace control characters."""
     return escape_controls(text).expandtabs(4)

@@ -1,12 +1,16 @@
-"""Markdown rendering of streamed lines, with code highlighted by Pygments."""
+"""Markdown rendering of streamed lines, with code highlighted by Pygments.
+
+Ambiguous inline markup stays as written. Intentionally narrower than CommonMark: ``__init__``, ``2**3``, ``a*b*c``, ``\\(x\\)`` and ``<tag>``
+are plain text in model replies, and a closing ``**`` may stand between a Chinese full stop and the next word.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
-from sftchat.chat.render.inline import inline
-from sftchat.chat.render.tables import draw_table, is_delimiter, is_row
+from sftchat.chat.render.tables import draw_table
 from sftchat.chat.render.width import Line, joined
 
 LINES = 400
@@ -39,8 +43,8 @@ class Code:
             if before:
                 finished, last = [*last, (_style(token), before[-1])] if len(before) == 1 else [(_style(token), before[-1])], []
             last.append((_style(token), rest))
-        found = joined([pair for pair in finished if pair[1]])
-        return found if "".join(text for _, text in found) == line else [("", line)] if line else []
+        styled = joined([pair for pair in finished if pair[1]])
+        return styled if "".join(text for _, text in styled) == line else [("", line)] if line else []
 
 
 def _lexer(language: str) -> Any:
@@ -89,11 +93,11 @@ class Markdown:
         """Add a complete line, without its newline, and return the lines that can be shown."""
         if self._fence:
             return [self._within(line)]
-        if is_row(line) and (len(self._table) != 1 or is_delimiter(line)):
+        if _is_row(line) and (len(self._table) != 1 or _is_delimiter(line)):
             self._table.append(line)
             return []
         drawn = self._end_table(columns)
-        if is_row(line):  # the previous line was not a table header; this one may be
+        if _is_row(line):  # the previous line was not a table header; this one may be
             self._table.append(line)
             return drawn
         return [*drawn, self._block(line, columns)]
@@ -106,31 +110,114 @@ class Markdown:
         """Render the held lines: as a table, or as ordinary lines."""
         source, self._table = self._table, []
         if len(source) > 1:
-            return draw_table(source, columns)
+            return _table(source, columns)
         return [inline(line) for line in source]
 
     def _within(self, line: str) -> Line:
-        """Render a line of a code block."""
         if line.strip().startswith(self._fence) and not line.strip().strip(self._fence[0]):
             self._fence = ""
             return [("class:faint", line)]
         return self._code.feed(line)
 
     def _block(self, line: str, columns: int) -> Line:
-        """Render a line outside code blocks."""
-        if found := _FENCE.fullmatch(line):
-            self._fence = found["marks"]
-            self._code = Code(found["language"])
+        if match := _FENCE.fullmatch(line):
+            self._fence = match["marks"]
+            self._code = Code(match["language"])
             return [("class:faint", line)]
-        if found := _HEADING.fullmatch(line):
-            return inline(found["text"], _HEADINGS.get(len(found["level"]), "bold italic")) if found["text"] else [("", line)]
+        if match := _HEADING.fullmatch(line):
+            return inline(match["text"], _HEADINGS.get(len(match["level"]), "bold italic")) if match["text"] else [("", line)]
         if _RULE.fullmatch(line):
             return [("class:faint", "─" * min(columns, 40))]
-        if found := _BULLET.fullmatch(line):
-            return joined([("", found["indent"]), ("class:bullet", "•"), ("", found["space"]), *inline(found["text"])])
-        if found := _NUMBER.fullmatch(line):
-            return [("class:bullet", found["number"]), *inline(found["text"])]
-        if found := _QUOTE.fullmatch(line):
-            bars = "▌ " * found["marks"].count(">")
-            return [("class:faint", bars), *inline(found["text"], "class:quote")]
+        if match := _BULLET.fullmatch(line):
+            return joined([("", match["indent"]), ("class:bullet", "•"), ("", match["space"]), *inline(match["text"])])
+        if match := _NUMBER.fullmatch(line):
+            return [("class:bullet", match["number"]), *inline(match["text"])]
+        if match := _QUOTE.fullmatch(line):
+            bars = "▌ " * match["marks"].count(">")
+            return [("class:faint", bars), *inline(match["text"], "class:quote")]
         return inline(line)
+
+
+_DELIMITER = re.compile(r"\s{0,3}\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
+_CELL_TOKEN = re.compile(r"`[^`]*`|\\.|.")
+
+
+def _is_row(line: str) -> bool:
+    """Return whether a line may be a table row: only with a leading bar, so that prose is never taken for a table."""
+    return re.match(r" {0,3}\|.*\S", line) is not None
+
+
+def _is_delimiter(line: str) -> bool:
+    """Return whether a line is the delimiter below a table header."""
+    return _is_row(line) and "-" in line and _DELIMITER.fullmatch(line) is not None
+
+
+def _table(source: list[str], columns: int) -> list[Line]:
+    """Render header, delimiter and rows of a table; unchanged when it does not fit or a row has more cells than the header."""
+    header, delimiter, *body = [_split(line) for line in source]
+    drawn = None
+    if len(delimiter) == len(header) and all(len(row) <= len(header) for row in body):
+        rows = [[inline(cell) for cell in row] + [[] for _ in header[len(row) :]] for row in body]
+        drawn = draw_table([[inline(cell, "bold") for cell in header], *rows], [_align(cell) for cell in delimiter], columns)
+    return drawn if drawn is not None else [[("", line)] for line in source]
+
+
+def _split(line: str) -> list[str]:
+    """Split a row into cells; ``\\|`` and bars within code are text."""
+    cells = [""]
+    for token in _CELL_TOKEN.findall(line.strip().removeprefix("|")):
+        if token == "|":
+            cells.append("")
+        else:
+            cells[-1] += "|" if token == "\\|" else token
+    if len(cells) > 1 and not cells[-1].strip():  # after the closing bar
+        cells.pop()
+    return [cell.strip() for cell in cells]
+
+
+def _align(cell: str) -> str:
+    """Return the alignment that a delimiter cell specifies."""
+    if cell.endswith(":"):
+        return "center" if cell.startswith(":") else "right"
+    return "left"
+
+
+_SPAN = re.compile(
+    r"(?P<ticks>(?<!`)`{1,3}(?!`))(?P<code>[^`\n]{1,2000}?)(?P=ticks)(?!`)"
+    r"|(?<![A-Za-z0-9*\\])\*\*(?=[^\s*])(?P<strong>.{1,2000}?)(?<=[^\s*\\])\*\*(?![A-Za-z0-9*])"
+    r"|(?<![A-Za-z0-9*\\])\*\*\*(?=[^\s*])(?P<both>[^*]{1,2000}?)(?<=[^\s\\])\*\*\*(?![A-Za-z0-9*])"
+    r"|(?<![A-Za-z0-9*\\])\*(?=[^\s*])(?P<emphasis>[^*]{1,2000}?)(?<=[^\s\\])\*(?![A-Za-z0-9*])"
+    r"|(?<![A-Za-z0-9~\\])~~(?=[^\s~])(?P<struck>[^~]{1,2000}?)(?<=[^\s\\])~~(?![A-Za-z0-9~])"
+    r"|(?<![\\!\]])\[(?P<label>[^\[\]]{1,500})\]\((?P<url>[a-z]+://[^()\s]{1,1000})\)"
+)
+_SPAN_STYLES = {"strong": "bold", "both": "bold italic", "emphasis": "italic", "struck": "strike"}
+
+
+def inline(text: str, style: str = "") -> Line:
+    """Style emphasis, code and links of a line and remove their markers.
+
+    Args:
+        text: One line or a part of it.
+        style: Base style of the line.
+    """
+    return joined(_spans(text, style))
+
+
+def _spans(text: str, style: str) -> Iterator[tuple[str, str]]:
+    """Split a text into styled pieces, recursively within emphasis."""
+    at = 0
+    for match in _SPAN.finditer(text):
+        if match.start() > at:
+            yield style, text[at : match.start()]
+        at = match.end()
+        kind = match.lastgroup
+        if match["code"] is not None:
+            yield f"{style} class:code".strip(), match["code"]
+        elif match["url"] is not None:
+            yield f"{style} class:link".strip(), match["label"]
+            yield f"{style} class:faint".strip(), f" ({match['url']})"
+        else:
+            assert kind is not None
+            yield from _spans(match[kind], f"{style} {_SPAN_STYLES[kind]}".strip())
+    if at < len(text):
+        yield style, text[at:]

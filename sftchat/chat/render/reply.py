@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sftchat.chat.context import Display
 from sftchat.chat.render.markdown import Markdown
 from sftchat.chat.render.width import Line
 from sftchat.chat.safe_text import LineBuffer
-from sftchat.chat.settings import Display
 from sftchat.thinking import UP_TO_HERE, Part, Thoughts
 
 THOUGHT = "class:thought"
@@ -24,10 +24,10 @@ class ReplyText:
     def __init__(self, display: Display, thinking: bool = False) -> None:
         self._display = display
         self._markdown = Markdown() if display.markdown else None
-        self._begun = thinking
+        self._opened = thinking
         self._thoughts = Thoughts(thinking)
         self._thinking = self._said_a_thought = False
-        self._given = self._late = False
+        self._returned_lines = self._text_was_thoughts = False
         self._waiting: list[Line] = []
         self._thought_lines = LineBuffer()
         self._unseen: list[str] = []
@@ -41,7 +41,7 @@ class ReplyText:
             columns: Width of the terminal; tables are fitted to it.
         """
         lines = self._take(self._thoughts.feed(piece), columns)
-        self._given = self._given or bool(lines)
+        self._returned_lines = self._returned_lines or bool(lines)
         return lines
 
     def retract(self, piece: str = "") -> None:
@@ -54,9 +54,9 @@ class ReplyText:
         held = "".join(f"{line}\n" for line in (self._markdown.held if self._markdown is not None else [])) + self._lines.tail + piece
         self._markdown = Markdown() if self._display.markdown else None
         self._lines = LineBuffer()
-        self._begun, self._thoughts = False, Thoughts()
+        self._opened, self._thoughts = False, Thoughts()
         self._thoughts.thought = held
-        self._thinking, self._late = True, self._given
+        self._thinking, self._text_was_thoughts = True, self._returned_lines
         self._waiting = self._think(self._thought_lines.feed(held))
 
     def end(self, columns: int) -> list[Line]:
@@ -103,17 +103,16 @@ class ReplyText:
             return []
         lines = self._think(self._thought_lines.end())
         self._thinking = False
-        if self._begun and self._thoughts.thinking:  # the end of the thoughts never came, so this may be the reply
+        if self._opened and self._thoughts.thinking:  # the end of the thoughts never came, so this may be the reply
             lines += self.unseen()
         if any(self._unseen):
             lines.append([(THOUGHT, f"thought {len(self._thoughts.thought)} characters; f2 shows them")])
-        if self._late:
-            self._late = False
+        if self._text_was_thoughts:
+            self._text_was_thoughts = False
             lines.append([(THOUGHT, f"({UP_TO_HERE})")])
         return lines
 
     def _render(self, text: str, columns: int) -> list[Line]:
-        """Render complete lines."""
         lines = text.split("\n")[:-1]
         if self._markdown is None:
             return [[("", line)] if line else [] for line in lines]

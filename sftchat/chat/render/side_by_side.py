@@ -13,7 +13,7 @@ MIN_STREAMED_WIDTH = 6
 """Minimum column width when the terminal is made narrower during streaming."""
 
 
-class Beside:
+class SideBySide:
     """Streams the replies to one message in columns.
 
     Args:
@@ -26,11 +26,11 @@ class Beside:
         self._titles = titles
         self._show_thoughts = show_thoughts
         self._printable = [Printable() for _ in titles]
-        self._begun = list(thinking) or [False for _ in titles]
-        self._thoughts = [Thoughts(begun) for begun in self._begun]
+        self._opened = list(thinking) or [False for _ in titles]
+        self._thoughts = [Thoughts(opened) for opened in self._opened]
         self._texts = ["" for _ in titles]
         self._done = [False for _ in titles]
-        self._given = 0
+        self._emitted = 0
         self._width = 0
         self._headed = self._marked = False
         self._sides: list[Side] = []
@@ -42,7 +42,7 @@ class Beside:
 
     def retract(self, column: int) -> None:
         """Treat the reply of a column so far as thoughts: emitted rows stay, the others are removed unless thoughts are shown."""
-        if self._given or self._show_thoughts:
+        if self._emitted or self._show_thoughts:
             text = self._texts[column]
             self._texts[column] = text + ("" if text.endswith("\n") or not text else "\n") + f"({UP_TO_HERE})\n"
         else:
@@ -52,7 +52,7 @@ class Beside:
         """Finish the reply of a column."""
         thoughts = self._thoughts[column]
         self._take(column, thoughts.end())
-        if self._begun[column] and thoughts.thinking and not self._show_thoughts:  # no end of thoughts: may be the reply
+        if self._opened[column] and thoughts.thinking and not self._show_thoughts:  # no end of thoughts: may be the reply
             self._take(column, [Part(thoughts.thought, False)])
         self._texts[column] = (self._texts[column] + self._printable[column].end()).removesuffix("\n")
         self._done[column] = True
@@ -75,23 +75,23 @@ class Beside:
         difference = None if self._marked else first_difference(self._sides)
         self._drawn = [side_rows(side, each, difference) for side in self._sides]
         widths = [each] * len(self._titles)
-        found = [] if self._headed else [join(headings(self._titles, widths), widths, anchored=True)]
+        rows = [] if self._headed else [join(headings(self._titles, widths), widths, anchored=True)]
         self._headed = True
-        end = max(self._given, settled(self._sides, self._drawn))
-        found += [join(row, widths, anchored=True) for row in table(self._drawn, self._given, end)]
-        self._given = end
-        return found
+        end = max(self._emitted, settled(self._sides, self._drawn))
+        rows += [join(row, widths, anchored=True) for row in table(self._drawn, self._emitted, end)]
+        self._emitted = end
+        return rows
 
     def tail(self, height: int) -> list[Line]:
         """Return the last rows that may still change, as drawn by the last call of ``lines``."""
         widths = [self._width] * len(self._titles)
-        left = [rows[self._given :][-height:] for rows in self._drawn]
+        left = [rows[self._emitted :][-height:] for rows in self._drawn]
         return [join(row, widths, anchored=True) for row in table(left)] if any(left) else []
 
     def _begin_anew(self) -> None:
         """Handle a change of width: emitted rows stay, the rest starts on a new row."""
         self._marked = self._marked or any(
-            style == "class:difference" for rows in self._drawn for row in rows[: self._given] for style, _ in row
+            style == "class:difference" for rows in self._drawn for row in rows[: self._emitted] for style, _ in row
         )
-        self._texts = [rest(text, self._width, self._given) for text in self._texts]
-        self._given = 0
+        self._texts = [rest(text, self._width, self._emitted) for text in self._texts]
+        self._emitted = 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sftchat.chat.render.columns import clip
 from sftchat.chat.render.reply import ReplyText
-from sftchat.chat.render.width import Line, cells
+from sftchat.chat.render.width import Line, text_width
 from sftchat.chat.safe_text import escape_controls
 from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 
@@ -45,19 +45,19 @@ class Stacked:
 
     def lines(self, columns: int) -> list[Line]:
         """Return the lines that became complete, in order."""
-        found: list[Line] = []
+        lines: list[Line] = []
         while self._front < len(self._titles):
             if not self._headed and self._titles[self._front]:
-                found.append([("bold", clip(self._titles[self._front], columns))])
+                lines.append([("bold", clip(self._titles[self._front], columns))])
             self._headed = True
             text = self._texts[self._front]
-            found += text.feed(self._waiting[self._front], columns)
+            lines += text.feed(self._waiting[self._front], columns)
             self._waiting[self._front] = ""
             if not self._done[self._front]:
                 break
-            found += text.end(columns)
+            lines += text.end(columns)
             self._front, self._headed = self._front + 1, False
-        return found
+        return lines
 
     def unseen(self) -> list[Line]:
         """Return hidden thoughts of the replies that are shown."""
@@ -67,19 +67,19 @@ class Stacked:
         """Return the unfinished part of the streaming reply, then one line for each waiting reply."""
         if self._front == len(self._titles):
             return []
-        found = self._texts[self._front].tail()
+        lines = self._texts[self._front].tail()
         for number in range(self._front + 1, len(self._titles)):
             title = clip(self._titles[number], max(1, columns // 3)) + ": "
-            said = escape_controls(self._waiting[number]).replace("\n", " ").replace("\t", " ")
-            found.append([("class:faint", title + _end(said, columns - cells(title)))])
-        return found
+            text = escape_controls(self._waiting[number]).replace("\n", " ").replace("\t", " ")
+            lines.append([("class:faint", title + _end(text, columns - text_width(title)))])
+        return lines
 
 
 def _end(text: str, columns: int) -> str:
     """Return the end of a text that fits into a width."""
-    if cells(text) <= columns:
+    if text_width(text) <= columns:
         return text
     start = max(0, len(text) - columns)
-    while cells(text[start:]) > columns - 1:
+    while text_width(text[start:]) > columns - 1:
         start += 1
     return "…" + text[start:]

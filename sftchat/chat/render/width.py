@@ -16,20 +16,20 @@ Line: TypeAlias = list[tuple[str, str]]
 """One line without its newline, as (style, text) pairs; style names as in prompt_toolkit."""
 
 
-def cells(text: str) -> int:
+def text_width(text: str) -> int:
     """Return the width of a text in cells when each character is drawn separately, as prompt_toolkit counts."""
     return sum(max(0, wcwidth(character)) for character in text)
 
 
 @lru_cache(maxsize=4096)
-def room(cluster: str) -> int:
+def max_width(cluster: str) -> int:
     """Return the largest width of a grapheme cluster in cells on any terminal."""
-    return max(cells(cluster), wcswidth(cluster))
+    return max(text_width(cluster), wcswidth(cluster))
 
 
 def width(line: Line) -> int:
     """Return the width of a line in cells, with joined emoji drawn separately."""
-    return sum(cells(text) for _, text in line)
+    return sum(text_width(text) for _, text in line)
 
 
 def plain(line: Line) -> str:
@@ -64,7 +64,7 @@ def wrap_line(line: Line, columns: int) -> list[Line]:
     row: list[tuple[str, str]] = []
     used, broken_at = 0, 0
     for style, cluster in _clusters(line):
-        size = room(cluster)
+        size = max_width(cluster)
         if row and used + size > columns:
             if cluster == " ":
                 rows.append(_without_end(row))
@@ -73,7 +73,7 @@ def wrap_line(line: Line, columns: int) -> list[Line]:
             cut = broken_at if 0 < broken_at < len(row) and size < 2 else len(row)
             rows.append(_without_end(row[:cut]))
             row = row[cut:]
-            used, broken_at = sum(room(text) for _, text in row), 0
+            used, broken_at = sum(max_width(text) for _, text in row), 0
         elif broken_at < 0:  # further spaces at a break
             if cluster == " ":
                 continue
@@ -91,11 +91,11 @@ def rows_of(line: Line, columns: int) -> list[Line]:
     row: list[tuple[str, str]] = []
     used = 0
     for style, cluster in _clusters([(style, text.expandtabs(8)) for style, text in line]):
-        if row and used + room(cluster) > columns:
+        if row and used + max_width(cluster) > columns:
             rows.append(joined(row))
             row, used = [], 0
         row.append((style, cluster))
-        used += room(cluster)
+        used += max_width(cluster)
     return [*rows, joined(row)]
 
 
@@ -107,14 +107,12 @@ def pad(line: Line, columns: int, align: str = "left") -> Line:
 
 
 def _clusters(line: Line) -> Iterator[tuple[str, str]]:
-    """Return the grapheme clusters of a line with their styles."""
     for style, text in line:
         for cluster in iter_graphemes(text):
             yield style, cluster
 
 
 def _without_end(row: list[tuple[str, str]]) -> Line:
-    """Remove trailing spaces of a row."""
     end = len(row)
     while end > 1 and row[end - 1][1] == " ":
         end -= 1

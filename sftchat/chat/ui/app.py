@@ -19,12 +19,9 @@ from prompt_toolkit.output import Output
 from prompt_toolkit.output.defaults import create_output
 
 from sftchat._util.output import rendered
-from sftchat.chat.context import Fragments
+from sftchat.chat.context import Fragments, View
 from sftchat.chat.controller import ChatController
-from sftchat.chat.conversation import Mark
 from sftchat.chat.render.columns import clip
-from sftchat.chat.render.prompts import begins_with_thoughts
-from sftchat.chat.render.status import Item, status_line
 from sftchat.chat.render.width import Line
 from sftchat.chat.safe_text import LineWriter, escape_controls
 from sftchat.chat.ui.input import CommandCompleter, Pasted, edit_text, open_history
@@ -32,9 +29,9 @@ from sftchat.chat.ui.keys import chat_keys, prefers_vi
 from sftchat.chat.ui.layout import STYLE, chat_layout
 from sftchat.chat.ui.replies import Replies
 from sftchat.chat.ui.scrollback import App, Scrollback, breaks_rows, broken, drawn
-from sftchat.chat.ui.toolbar import activity, column_items, vi_mode
-from sftchat.chat.view import View
+from sftchat.chat.ui.status import Item, activity, pane_items, status_line, vi_mode
 from sftchat.errors import UsageError
+from sftchat.task import ReplyScore
 from sftchat.thinking import THOUGHTS_BEGIN
 
 ARMED_SECONDS = 2.0
@@ -47,7 +44,7 @@ class Terminal:
     """Shows a chat on a terminal; a ``View``.
 
     Args:
-        make_talk: Creates the chat controller for this view; it is started after the prompt is drawn.
+        make_chat: Creates the chat controller for this view; it is started after the prompt is drawn.
         history: File of typed lines; None keeps them in memory.
         vi: Start with vi keys; None follows the user's ``~/.inputrc``.
         input: Source of keys; the terminal by default.
@@ -58,7 +55,7 @@ class Terminal:
 
     def __init__(
         self,
-        make_talk: Callable[[View], ChatController],
+        make_chat: Callable[[View], ChatController],
         *,
         history: Path | None = None,
         vi: bool | None = None,
@@ -67,19 +64,19 @@ class Terminal:
         environment: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.talk = make_talk(self)
+        self.chat = make_chat(self)
         self._clock = clock
-        self._begun = clock()
+        self._started = clock()
         self._armed_until = 0.0
         self._tick: asyncio.TimerHandle | None = None
         self._output = output if output is not None else create_output(rendered(sys.stdout))
         self._above = Scrollback(self._output, lambda: self._app, breaks_rows(environment), "TMUX" in environment)
         self._thinking: set[int] = set()
-        self._replies = Replies(self._above, lambda: self._app, self.talk.display)
+        self._replies = Replies(self._above, lambda: self._app, self.chat.display)
         self._notes: list[StyleAndTextTuples] = []
         self._pasted = Pasted()
         self._buffer = Buffer(
-            completer=CommandCompleter(self.talk), complete_while_typing=True, history=open_history(history), multiline=True
+            completer=CommandCompleter(self.chat), complete_while_typing=True, history=open_history(history), multiline=True
         )
         vi = prefers_vi(environment) if vi is None else vi
         self._app = App(
@@ -101,21 +98,20 @@ class Terminal:
         """
         # before the first drawing: tmux copies text erased from the top of the screen to its history
         self._above.note(f"chat with {' and '.join(self._names)}; /help lists the commands, ctrl-d leaves")
-        writer = LineWriter(lambda line: self.post(lambda: self.say(line)))  # the next redraw would overwrite the output of a plain print
+        writer = LineWriter(lambda line: self.post(lambda: self.info(line)))  # the next redraw would overwrite the output of a plain print
         with contextlib.redirect_stdout(writer), contextlib.redirect_stderr(writer), contextlib.suppress(EOFError):
             try:
                 self._app.run(pre_run=lambda: self.post(self._begin))
             finally:
-                self.talk.close()
+                self.chat.close()
 
     @property
     def _names(self) -> list[str]:
         """Model names as typed, with control characters escaped."""
-        return [escape_controls(column.name).replace("\n", " ") for column in self.talk.columns]
+        return [escape_controls(pane.name).replace("\n", " ") for pane in self.chat.panes]
 
     def _begin(self) -> None:
-        """Start the chat after the prompt is drawn."""
-        self.talk.start()
+        self.chat.start()
         self._keep_ticking()
 
     # View interface
@@ -126,9 +122,9 @@ class Terminal:
         def act() -> None:
             if self._app.is_done:  # the prompt is erased by then and must not be drawn again
                 return
-            before = self.talk.state
+            before = self.chat.state
             action()
-            if self.talk.state != before:
+            if self.chat.state != before:
                 self._app.invalidate()  # update the status line now, not at the next tick
 
         loop = self._app.loop
@@ -141,56 +137,55 @@ class Terminal:
         self._above.write([("", "\n"), ("class:prompt", "> "), ("class:typed", escape_controls(text).replace("\n", "\n  ") + "\n")])
         self._keep_ticking()
 
-    def begin_reply(self, column: int, said: str) -> None:
+    def begin_reply(self, pane: int, said: str) -> None:
         """Begin the reply of a pane."""
-        self._thinking.discard(column)
-        asked = self.talk.columns[column]
-        thinking = begins_with_thoughts(asked.engine, self.talk.settings.template_arguments, asked.adapter)
-        self._replies.begin(column, self._names[column], said, thinking)
+        self._thinking.discard(pane)
+        thinking = self.chat.panes[pane].begins_with_thoughts(self.chat.settings.template_arguments)
+        self._replies.begin(pane, self._names[pane], said, thinking)
 
-    def show_piece(self, text: str, column: int) -> None:
+    def show_piece(self, text: str, pane: int) -> None:
         """Show more text of a pane's reply."""
-        over = "</think>" if column in self._thinking else ""
-        self._thinking.discard(column)
-        self._replies.feed(column, over + text)
+        over = "</think>" if pane in self._thinking else ""
+        self._thinking.discard(pane)
+        self._replies.feed(pane, over + text)
 
-    def show_thoughts(self, text: str, column: int) -> None:
+    def show_thoughts(self, text: str, pane: int) -> None:
         """Show thoughts of a pane's model; they are drawn between tags."""
-        begun = "" if column in self._thinking else THOUGHTS_BEGIN
-        self._thinking.add(column)
-        self._replies.feed(column, begun + text)
+        opening_tag = "" if pane in self._thinking else THOUGHTS_BEGIN
+        self._thinking.add(pane)
+        self._replies.feed(pane, opening_tag + text)
 
-    def show_late_thoughts(self, column: int) -> None:
+    def text_was_thoughts(self, pane: int) -> None:
         """Treat the text shown so far as thoughts: hide what has not become final, and add a line that says so."""
-        self._replies.retract(column)
+        self._replies.retract(pane)
 
-    def end_reply(self, column: int) -> None:
+    def end_reply(self, pane: int) -> None:
         """End the reply of a pane."""
-        self._replies.end(column)
+        self._replies.end(pane)
         if not self._replies.several:
             self._write_notes()
 
-    def show_mark(self, mark: Mark, column: int) -> None:
+    def show_score(self, score: ReplyScore, pane: int) -> None:
         """Show the score of a reply."""
-        who = f"{self._names[column]}: " if len(self._names) > 1 else ""
-        style = "class:note" if mark.value is None else "class:good" if mark.right else "class:bad"
-        self._note(broken(who + mark.text, style, self._above.columns))
+        who = f"{self._names[pane]}: " if len(self._names) > 1 else ""
+        style = "class:note" if score.value is None else "class:good" if score.right else "class:bad"
+        self._note(broken(who + score.text, style, self._above.columns))
 
-    def say(self, text: str | Fragments) -> None:
+    def info(self, text: str | Fragments) -> None:
         """Show lines that are not from a model."""
         if isinstance(text, str):
             self._note(broken(text, "class:note", self._above.columns))
         else:
             self._note(drawn(text, self._above.columns))
 
-    def propose(self, text: str) -> bool:
+    def prefill_input(self, text: str) -> bool:
         """Put text into the input line, if it is empty."""
         if self._buffer.text:
             return False
         self._buffer.insert_text(text)
         return True
 
-    def complain(self, text: str) -> None:
+    def error(self, text: str) -> None:
         """Show a one-line error."""
         self._note(broken("error: " + " ".join(text.split()), "class:error", self._above.columns))
 
@@ -201,7 +196,6 @@ class Terminal:
             self._write_notes()
 
     def _write_notes(self) -> None:
-        """Write the delayed notes."""
         notes, self._notes = self._notes, []
         if notes:
             self._above.write([pair for note in notes for pair in note])
@@ -223,13 +217,13 @@ class Terminal:
         if [text] != self._buffer.history.get_strings()[-1:]:
             self._buffer.history.append_string(text)
         self._clear()
-        self.talk.submit(text)
+        self.chat.submit(text)
 
     def interrupt(self) -> None:
         """Clear the input, stop the reply, or arm the exit."""
         if self._buffer.text:
             self._clear()
-        elif not self.talk.stop():
+        elif not self.chat.stop():
             if self._clock() < self._armed_until:
                 self.leave(None)
             self._armed_until = self._clock() + ARMED_SECONDS
@@ -237,7 +231,7 @@ class Terminal:
 
     def toggle_thoughts(self) -> None:
         """Show or hide thoughts, including those of the last reply."""
-        self.say("thoughts are shown" if self._replies.toggle_thoughts() else "thoughts are folded")
+        self.info("thoughts are shown" if self._replies.toggle_thoughts() else "thoughts are folded")
 
     def edit_input(self) -> None:
         """Edit the input in ``$VISUAL`` or ``$EDITOR``; streamed output waits meanwhile."""
@@ -263,7 +257,7 @@ class Terminal:
         try:
             edited = await run_in_terminal(lambda: edit_text(text), in_executor=True)
         except UsageError as error:
-            self.complain(str(error))
+            self.error(str(error))
             return
         then(edited)
 
@@ -285,7 +279,7 @@ class Terminal:
     def _next_tick(self) -> None:
         self._tick = None
         self._app.invalidate()
-        if self.talk.state != "ready" or self._armed_until:
+        if self.chat.state != "ready" or self._armed_until:
             if self._clock() >= self._armed_until:
                 self._armed_until = 0.0
             self._keep_ticking()
@@ -297,8 +291,7 @@ class Terminal:
         return self._replies.tail(max(1, min(rows - others, rows // 2)))
 
     def _waiting(self) -> list[Line]:
-        """Return the first pending lines."""
-        pending = list(self.talk.pending)
+        pending = list(self.chat.pending)
         shown = [clip(f"  waits: {line}", self._above.columns) for line in pending[:3]]
         more = [f"  and {len(pending) - 3} more"] if len(pending) > 3 else []
         return [[("class:note", line)] for line in [*shown, *more]]
@@ -307,6 +300,6 @@ class Terminal:
         """Return the status line: model, state and speed."""
         if self._clock() < self._armed_until:
             return "ctrl-c again leaves"
-        doing = activity(self.talk, self._clock() - self._begun)
-        columns = column_items(self._names, self.talk.columns)
+        doing = activity(self.chat, self._clock() - self._started)
+        columns = pane_items(self._names, self.chat.panes)
         return status_line([*columns[:1], doing, *columns[1:], Item(vi_mode(self._app), 2)], self._output.get_size().columns)

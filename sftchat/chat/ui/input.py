@@ -23,17 +23,17 @@ class CommandCompleter(Completer):
     """Completes commands, their arguments, and paths.
 
     Args:
-        talk: The chat whose commands are completed.
+        chat: The chat whose commands are completed.
     """
 
-    def __init__(self, talk: ChatController) -> None:
-        self._talk = talk
+    def __init__(self, chat: ChatController) -> None:
+        self._chat = chat
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """Return completions for the menu."""
-        for found in self._talk.commands.complete(self._talk, document.text_before_cursor):
-            shown = escape_controls(found.text).replace("\n", "␊").replace("\t", "␉")
-            yield Completion(found.text, -found.length, display=shown, display_meta=escape_controls(found.summary))
+        for completion in self._chat.commands.complete(self._chat, document.text_before_cursor):
+            shown = escape_controls(completion.text).replace("\n", "␊").replace("\t", "␉")
+            yield Completion(completion.text, -completion.length, display=shown, display_meta=escape_controls(completion.summary))
 
 
 def edit_text(text: str) -> str:
@@ -103,7 +103,7 @@ class Pasted:
     def expand(self, text: str) -> str:
         """Replace the placeholders in a text by the pastes."""
         pattern = self._pattern()
-        return pattern.sub(lambda found: self._texts[found[0]], text) if pattern is not None else text
+        return pattern.sub(lambda match: self._texts[match[0]], text) if pattern is not None else text
 
     def before(self, document: Document) -> int:
         """Return the length of the placeholder that ends at the cursor; 0 when there is none."""
@@ -121,9 +121,9 @@ class Pasted:
             return [("", line)]
         fragments: StyleAndTextTuples = []
         at = 0
-        for found in pattern.finditer(line):
-            fragments += [("", line[at : found.start()]), ("class:pasted", found[0])]
-            at = found.end()
+        for match in pattern.finditer(line):
+            fragments += [("", line[at : match.start()]), ("class:pasted", match[0])]
+            at = match.end()
         return [*fragments, ("", line[at:])]
 
     def _pattern(self) -> re.Pattern[str] | None:

@@ -19,8 +19,8 @@ from typing import Any
 
 from sftchat._util.parsing import load_json
 from sftchat.chat.context import Fragments
-from sftchat.chat.conversation import Mark
 from sftchat.chat.ui.plain import Plain
+from sftchat.task import ReplyScore
 from sftchat.text import sanitize_json
 from sftchat.thinking import apart, with_opening_tag
 
@@ -38,29 +38,29 @@ class JsonLines(Plain):
         try:
             row = load_json(line)
         except ValueError as error:
-            self.complain(f"the line is not JSON: {error}")
+            self.error(f"the line is not JSON: {error}")
             return
         self._id = row.get("id") if isinstance(row, dict) else None
         if not isinstance(row, dict) or not isinstance(row.get("message"), str):
-            self.complain('the line must be an object with a text "message", such as {"message": "hello"}')
+            self.error('the line must be an object with a text "message", such as {"message": "hello"}')
         elif unknown := sorted(row.keys() - {"message", "id"}):
-            self.complain(f"unknown field '{unknown[0]}' in the line, there are: id, message")
+            self.error(f"unknown field '{unknown[0]}' in the line, there are: id, message")
         else:
-            self.talk.submit(row["message"])
+            self.chat.submit(row["message"])
 
-    def show_piece(self, text: str, column: int) -> None:
+    def show_piece(self, text: str, pane: int) -> None:
         """Do nothing: replies are written when complete."""
 
-    def show_late_thoughts(self, column: int) -> None:
+    def text_was_thoughts(self, pane: int) -> None:
         """Do nothing: replies are written when complete."""
 
-    def end_reply(self, column: int) -> None:
+    def end_reply(self, pane: int) -> None:
         """Write the replies when all are complete."""
-        self._running.discard(column)
+        self._running.discard(pane)
         if self._running:
             return
         for number in self._replies:
-            answer = self.talk.conversation.node(self.talk.conversation.head).answers[number]
+            answer = self.chat.conversation.node(self.chat.conversation.head).answers[number]
             reply = answer.reply
             if self._opened.pop(number, None) is not None:
                 reply = apart(replace(reply, text=with_opening_tag(reply.text, reply.finish_reason)))
@@ -79,21 +79,20 @@ class JsonLines(Plain):
             )
         self._replies = {}
 
-    def show_mark(self, mark: Mark, column: int) -> None:
+    def show_score(self, score: ReplyScore, pane: int) -> None:
         """Write the score of a reply."""
-        model = self.talk.columns[column].name
-        self._put("mark", model=model, metric=mark.metric, value=mark.value, errors=list(mark.errors), answer=mark.answer)
+        model = self.chat.panes[pane].name
+        self._put("mark", model=model, metric=score.metric, value=score.value, errors=list(score.errors), answer=score.answer)
 
-    def say(self, text: str | Fragments) -> None:
+    def info(self, text: str | Fragments) -> None:
         """Write a note."""
         self._put("note", text=text if isinstance(text, str) else "".join(piece for _, piece in text))
 
-    def complain(self, text: str) -> None:
+    def error(self, text: str) -> None:
         """Write an error and count it."""
         self.failures += 1
         self._put("error", error=" ".join(text.split()))
 
     def _put(self, kind: str, **fields: Any) -> None:
-        """Write an object on one line."""
         row: Mapping[str, Any] = {"type": kind, **({} if self._id is None else {"id": self._id}), **fields}
         self._write(sanitize_json(json.dumps(row, ensure_ascii=False)) + "\n")

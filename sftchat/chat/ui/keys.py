@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, get_common_complete_suffix
@@ -16,34 +16,15 @@ from prompt_toolkit.keys import Keys
 from sftchat._util.parsing import expand_user
 from sftchat.chat.ui.input import Pasted
 
-
-class Actions(Protocol):
-    """Actions that keys trigger."""
-
-    def send(self) -> None:
-        """Submit the input."""
-
-    def interrupt(self) -> None:
-        """Clear the input, stop the reply, or arm the exit."""
-
-    def leave(self, error: Exception | None) -> None:
-        """End the chat."""
-
-    def toggle_thoughts(self) -> None:
-        """Show or hide thoughts."""
-
-    def edit_input(self) -> None:
-        """Edit the input in an editor."""
-
-    def suspend(self) -> None:
-        """Suspend the process."""
+if TYPE_CHECKING:
+    from sftchat.chat.ui.app import Terminal
 
 
-def chat_keys(actions: Actions, buffer: Buffer, pasted: Pasted) -> KeyBindings:
+def chat_keys(terminal: Terminal, buffer: Buffer, pasted: Pasted) -> KeyBindings:
     """Build the key bindings of a chat, on top of those of prompt_toolkit.
 
     Args:
-        actions: The actions.
+        terminal: The view; its methods are the actions of the keys.
         buffer: The input.
         pasted: Long pastes in the input.
     """
@@ -52,7 +33,7 @@ def chat_keys(actions: Actions, buffer: Buffer, pasted: Pasted) -> KeyBindings:
 
     @keys.add("enter", filter=writing)
     def _(event: KeyPressEvent) -> None:
-        actions.send()
+        terminal.send()
 
     @keys.add(
         "escape", "enter", filter=writing & emacs_mode
@@ -76,24 +57,24 @@ def chat_keys(actions: Actions, buffer: Buffer, pasted: Pasted) -> KeyBindings:
     @keys.add("c-c", filter=writing)
     @keys.add("<sigint>")
     def _(event: KeyPressEvent) -> None:
-        actions.interrupt()
+        terminal.interrupt()
 
     @keys.add("c-d", filter=writing & Condition(lambda: not buffer.text))
     def _(event: KeyPressEvent) -> None:
-        actions.leave(None)
+        terminal.leave(None)
 
     @keys.add("c-x", "c-e", filter=writing)
     @keys.add("v", filter=writing & vi_navigation_mode)
     def _(event: KeyPressEvent) -> None:
-        actions.edit_input()
+        terminal.edit_input()
 
     @keys.add("c-z")
     def _(event: KeyPressEvent) -> None:
-        actions.suspend()
+        terminal.suspend()
 
     @keys.add("f2")
     def _(event: KeyPressEvent) -> None:
-        actions.toggle_thoughts()
+        terminal.toggle_thoughts()
 
     @keys.add("f4", filter=~is_searching)
     def _(event: KeyPressEvent) -> None:
@@ -111,11 +92,11 @@ def _complete(buffer: Buffer) -> None:
     if buffer.complete_state is not None and len(buffer.complete_state.completions) > 1:
         buffer.complete_next()
         return
-    found = list(buffer.completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
-    if len(found) == 1:
+    completions = list(buffer.completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+    if len(completions) == 1:
         buffer.cancel_completion()
-        buffer.apply_completion(found[0])
-    elif common := get_common_complete_suffix(buffer.document, found):
+        buffer.apply_completion(completions[0])
+    elif common := get_common_complete_suffix(buffer.document, completions):
         buffer.insert_text(common)
     else:
         buffer.start_completion()

@@ -6,13 +6,11 @@ import queue
 from collections.abc import Callable
 from typing import TextIO
 
-from sftchat.chat.context import Fragments
+from sftchat.chat.context import Fragments, View
 from sftchat.chat.controller import ChatController
-from sftchat.chat.conversation import Mark
-from sftchat.chat.render.prompts import begins_with_thoughts
 from sftchat.chat.safe_text import Printable, escape_controls
-from sftchat.chat.view import View
 from sftchat.errors import UsageError
+from sftchat.task import ReplyScore
 from sftchat.thinking import Thoughts
 
 
@@ -20,7 +18,7 @@ class Plain:
     """Shows a chat line by line; a ``View``.
 
     Args:
-        make_talk: Creates the chat controller for this view.
+        make_chat: Creates the chat controller for this view.
         stdin: Messages, one per line; empty lines are skipped.
         stdout: Replies.
         stderr: Notes and errors.
@@ -31,13 +29,13 @@ class Plain:
 
     def __init__(
         self,
-        make_talk: Callable[[View], ChatController],
+        make_chat: Callable[[View], ChatController],
         *,
         stdin: TextIO,
         stdout: TextIO,
         stderr: TextIO,
     ) -> None:
-        self.talk = make_talk(self)
+        self.chat = make_chat(self)
         self.failures = 0
         self._stdin = stdin
         self._stdout = stdout
@@ -59,20 +57,19 @@ class Plain:
             SftchatError: When a model could not be loaded.
             UsageError: When the input is not UTF-8.
         """
-        self.talk.start()
+        self.chat.start()
         try:
-            self._work_until(lambda: self.talk.settled)  # a resumed session may have a message without a reply
+            self._work_until(lambda: self.chat.settled)  # a resumed session may have a message without a reply
             while not self._left and (line := self._read()):
                 self._take(line.removesuffix("\n").removesuffix("\r"))
-                self._work_until(lambda: self.talk.settled)
+                self._work_until(lambda: self.chat.settled)
         finally:
-            self.talk.close()
+            self.chat.close()
         if self._problem is not None:
             raise self._problem
 
     def _take(self, line: str) -> None:
-        """Submit a line."""
-        self.talk.submit(line)
+        self.chat.submit(line)
 
     def _read(self) -> str:
         """Read the next line; empty at the end."""
@@ -101,9 +98,9 @@ class Plain:
         """Handle Ctrl-C: on a terminal, stop the reply, and leave at the second time; otherwise raise ``KeyboardInterrupt`` as usual."""
         if not self._person or self._armed:
             raise KeyboardInterrupt
-        if not self.talk.stop():
+        if not self.chat.stop():
             self._armed = True
-            self.say("ctrl-c again leaves")
+            self.info("ctrl-c again leaves")
 
     # View interface
 
@@ -114,45 +111,43 @@ class Plain:
     def show_typed(self, text: str) -> None:
         """Do nothing: the typed line is already visible."""
 
-    def begin_reply(self, column: int, said: str) -> None:
+    def begin_reply(self, pane: int, said: str) -> None:
         """Begin the reply of a pane; of several, later ones wait for the earlier ones."""
-        self._replies[column] = ""
-        self._running.add(column)
-        asked = self.talk.columns[column]
-        if begins_with_thoughts(asked.engine, self.talk.settings.template_arguments, asked.adapter):
-            self._opened[column] = Thoughts(True)
-        self.show_piece(said, column)  # a line contains a whole reply, even when it was continued
+        self._replies[pane] = ""
+        self._running.add(pane)
+        if self.chat.panes[pane].begins_with_thoughts(self.chat.settings.template_arguments):
+            self._opened[pane] = Thoughts(True)
+        self.show_piece(said, pane)  # a line contains a whole reply, even when it was continued
 
-    def show_piece(self, text: str, column: int) -> None:
+    def show_piece(self, text: str, pane: int) -> None:
         """Write text immediately; replies of several models are written when all are complete. Thoughts that the template opened are left
         out.
         """
-        opened = self._opened.get(column)
-        self._show(text if opened is None else "".join(part.text for part in opened.feed(text) if not part.thought), column)
+        opened = self._opened.get(pane)
+        self._show(text if opened is None else "".join(part.text for part in opened.feed(text) if not part.thought), pane)
 
-    def _show(self, text: str, column: int) -> None:
-        """Write or collect text of a reply."""
-        self._replies[column] += text
-        if len(self.talk.columns) == 1:
+    def _show(self, text: str, pane: int) -> None:
+        self._replies[pane] += text
+        if len(self.chat.panes) == 1:
             self._write(text if self._printable is None else self._printable.feed(text))
 
-    def show_thoughts(self, text: str, column: int) -> None:
+    def show_thoughts(self, text: str, pane: int) -> None:
         """Do nothing: the output has replies only."""
 
-    def show_late_thoughts(self, column: int) -> None:
+    def text_was_thoughts(self, pane: int) -> None:
         """Discard thoughts that were not written yet; end the line of those that were."""
-        written, self._replies[column] = self._replies[column], ""
-        if len(self.talk.columns) == 1 and written and not written.endswith("\n"):
+        written, self._replies[pane] = self._replies[pane], ""
+        if len(self.chat.panes) == 1 and written and not written.endswith("\n"):
             self._write((self._printable.end() if self._printable is not None else "") + "\n")
 
-    def end_reply(self, column: int) -> None:
+    def end_reply(self, pane: int) -> None:
         """End a reply with a newline."""
-        self._running.discard(column)
+        self._running.discard(pane)
         if self._running:
             return
         for number, opened in self._opened.items():
             rest = "".join(part.text for part in opened.end() if not part.thought)
-            reply = self.talk.conversation.node(self.talk.conversation.head).answers[number].reply
+            reply = self.chat.conversation.node(self.chat.conversation.head).answers[number].reply
             never_ended = opened.thinking and reply.finish_reason == "stop"
             self._show(opened.thought if never_ended else rest, number)  # thoughts that never ended, in a reply that did, are the reply
         self._opened.clear()
@@ -161,25 +156,25 @@ class Plain:
             self._write((self._printable.end() if self._printable is not None else "") + "\n")
             return
         for number, text in replies.items():
-            shown = f"{self.talk.columns[number].name}: {text}\n"
+            shown = f"{self.chat.panes[number].name}: {text}\n"
             self._write(shown if self._printable is None else escape_controls(shown))
 
-    def show_mark(self, mark: Mark, column: int) -> None:
+    def show_score(self, score: ReplyScore, pane: int) -> None:
         """Write the score as a note."""
-        self.say(mark.text)
+        self.info(score.text)
 
-    def say(self, text: str | Fragments) -> None:
+    def info(self, text: str | Fragments) -> None:
         """Write a note to stderr."""
         words = text if isinstance(text, str) else "".join(piece for _, piece in text)
         self._stderr.write(f"{escape_controls(words) if self._stderr.isatty() else words}\n")
         self._stderr.flush()
 
-    def complain(self, text: str) -> None:
+    def error(self, text: str) -> None:
         """Write an error to stderr and count it."""
         self.failures += 1
-        self.say(f"sftchat: error: {' '.join(text.split())}")
+        self.info(f"sftchat: error: {' '.join(text.split())}")
 
-    def propose(self, text: str) -> bool:
+    def prefill_input(self, text: str) -> bool:
         """Return False: there is no input line."""
         return False
 
@@ -188,7 +183,6 @@ class Plain:
         self._left, self._problem = True, error
 
     def _write(self, text: str) -> None:
-        """Write to stdout and flush."""
         if text:
             self._stdout.write(text)
             self._stdout.flush()

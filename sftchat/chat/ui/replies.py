@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sftchat.chat.context import Display
 from sftchat.chat.render.columns import column_widths, difference_note
 from sftchat.chat.render.reply import ReplyText
-from sftchat.chat.render.side_by_side import Beside
+from sftchat.chat.render.side_by_side import SideBySide
 from sftchat.chat.render.stacked import Stacked
 from sftchat.chat.render.width import Line, rows_of
-from sftchat.chat.settings import Display
 from sftchat.chat.ui.scrollback import App, Scrollback
 
 FRAME_SECONDS = 0.04
@@ -19,7 +19,7 @@ FRAME_SECONDS = 0.04
 
 
 @dataclass(frozen=True)
-class _Begun:
+class _StartedReply:
     """A reply that has begun; fields as the arguments of ``Replies.begin``."""
 
     name: str
@@ -40,11 +40,11 @@ class Replies:
         self._above = above
         self._app = app
         self._display = display
-        self._begun: dict[int, _Begun] = {}
+        self._started: dict[int, _StartedReply] = {}
         self._running: set[int] = set()
         self._numbers: dict[int, int] = {}
         self._said: dict[int, str] = {}
-        self._shown: Beside | Stacked = Stacked([], [])
+        self._shown: SideBySide | Stacked = Stacked([], [])
         self._fresh: list[tuple[int, str]] = []
         self._frame: asyncio.TimerHandle | None = None
         self._drawn: tuple[object, list[Line]] = (None, [])
@@ -54,53 +54,53 @@ class Replies:
         """True while more than one reply streams; notes must wait until all are complete."""
         return len(self._numbers) > 1 and bool(self._running)
 
-    def begin(self, column: int, name: str, said: str, thinking: bool = False) -> None:
+    def begin(self, pane: int, name: str, said: str, thinking: bool = False) -> None:
         """Begin the reply of a pane; called for all panes before the first chunk.
 
         Args:
-            column: Index of the pane.
+            pane: Index of the pane.
             name: Name of its model.
             said: Existing text of a reply that is continued.
             thinking: True when the chat template opens the thoughts.
         """
         if not self._running:
-            self._begun, self._numbers = {}, {}
-        self._begun[column] = _Begun(name, said, thinking)
-        self._running.add(column)
+            self._started, self._numbers = {}, {}
+        self._started[pane] = _StartedReply(name, said, thinking)
+        self._running.add(pane)
 
-    def feed(self, column: int, piece: str) -> None:
+    def feed(self, pane: int, piece: str) -> None:
         """Add a piece of a reply; drawn with the next frame."""
         self._choose()
-        self._fresh.append((column, piece))
+        self._fresh.append((pane, piece))
         loop = self._app().loop
         if self._frame is None and loop is not None:
             self._frame = loop.call_later(FRAME_SECONDS, self._draw)
 
-    def retract(self, column: int) -> None:
+    def retract(self, pane: int) -> None:
         """Treat the reply so far as thoughts."""
         self._choose()
         self._take_fresh()
-        self._shown.retract(self._numbers[column])
-        self._said[column] = ""
+        self._shown.retract(self._numbers[pane])
+        self._said[pane] = ""
         self._draw()
 
-    def end(self, column: int) -> None:
+    def end(self, pane: int) -> None:
         """End a reply."""
-        if column not in self._running:
+        if pane not in self._running:
             return
         self._choose()
         self._take_fresh()
-        self._running.discard(column)
-        self._shown.end(self._numbers[column])
+        self._running.discard(pane)
+        self._shown.end(self._numbers[pane])
         self._draw()
         if not self._running and len(self._numbers) > 1:
-            titles = [self._begun[column].name for column in self._numbers]
-            self._above.note(difference_note(titles, [self._said[column] for column in self._numbers]))
+            titles = [self._started[pane].name for pane in self._numbers]
+            self._above.note(difference_note(titles, [self._said[pane] for pane in self._numbers]))
 
     def end_all(self) -> None:
         """End all replies because the chat ends."""
-        for column in list(self._running):
-            self.end(column)
+        for pane in list(self._running):
+            self.end(pane)
 
     def toggle_thoughts(self) -> bool:
         """Show or hide thoughts, including those of the last reply; return whether they are shown."""
@@ -112,7 +112,7 @@ class Replies:
     def tail(self, height: int) -> list[Line]:
         """Return the unfinished part in rows as the terminal breaks them; only the last ones when there are more than ``height``."""
         columns = self._above.columns
-        if isinstance(self._shown, Beside):
+        if isinstance(self._shown, SideBySide):
             return self._shown.tail(height)
         tail = self._shown.tail(columns)
         key = (tail, columns, height)
@@ -121,28 +121,26 @@ class Replies:
         return self._drawn[1]
 
     def _choose(self) -> None:
-        """Select the layout, once the number of replies is known."""
         if self._numbers:
             return
-        self._numbers = {column: number for number, column in enumerate(self._begun)}
-        self._said = dict.fromkeys(self._begun, "")
-        begun = list(self._begun.values())
-        titles = [one.name for one in begun]
+        self._numbers = {pane: number for number, pane in enumerate(self._started)}
+        self._said = dict.fromkeys(self._started, "")
+        started = list(self._started.values())
+        titles = [reply.name for reply in started]
         if column_widths(len(titles), self._above.columns) is not None:
-            self._shown = Beside(titles, self._display.thoughts, [one.thinking for one in begun])
+            self._shown = SideBySide(titles, self._display.thoughts, [reply.thinking for reply in started])
         else:
-            self._shown = Stacked(titles if len(titles) > 1 else [""], [ReplyText(self._display, one.thinking) for one in begun])
-        self._fresh += [(column, one.said) for column, one in self._begun.items() if one.said]
+            self._shown = Stacked(titles if len(titles) > 1 else [""], [ReplyText(self._display, reply.thinking) for reply in started])
+        self._fresh += [(pane, reply.said) for pane, reply in self._started.items() if reply.said]
 
     def _take_fresh(self) -> None:
         """Pass on the text that arrived since the last frame."""
-        for column, piece in self._fresh:
-            self._shown.feed(self._numbers[column], piece)
-            self._said[column] += piece
+        for pane, piece in self._fresh:
+            self._shown.feed(self._numbers[pane], piece)
+            self._said[pane] += piece
         self._fresh.clear()
 
     def _draw(self) -> None:
-        """Draw the text that arrived since the last frame."""
         if self._frame is not None:
             self._frame.cancel()
             self._frame = None

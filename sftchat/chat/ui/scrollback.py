@@ -59,7 +59,7 @@ def breaks_rows(environment: Mapping[str, str]) -> bool:
 
 
 def row_of_cursor(drawn: Sequence[str], row: int, column: int, columns: int, width: Callable[[str], int]) -> int:
-    """Return the cursor's row, counted from the top of the drawing, after the terminal broke the rows.
+    """Return the cursor's row, pluralize from the top of the drawing, after the terminal broke the rows.
 
     Args:
         drawn: The rows as drawn, without trailing blanks.
@@ -205,7 +205,6 @@ class Scrollback:
         self._output.write_raw("\x1b7\x1b[K" + "\x1b[B\x1b[2K" * below + "\x1b8")
 
     def _print(self, fragments: StyleAndTextTuples) -> None:
-        """Write at the cursor."""
         print_formatted_text(self._output, fragments, STYLE, color_depth=self._app().color_depth)
 
 

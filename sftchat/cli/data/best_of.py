@@ -12,8 +12,7 @@ from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.data.synthesis import SynthesisRun, no_rows_error, read_prompts, report_outcome, synthesis_options
-from sftchat.cli.sampling import chosen_sampling
-from sftchat.cli.shared import Session
+from sftchat.cli.shared import Session, chosen_sampling
 from sftchat.data.best_of import OUTCOMES, Selection, check_prompts, score_samples, select
 from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.samples import SampleFile, missing_requests
@@ -129,7 +128,6 @@ def _existing_samples(run: SynthesisRun, examples: list[Example], k: int, sampli
 
 
 def _counts(prompts: int, choices: list[Selection]) -> dict[str, int]:
-    """Count the prompts by outcome."""
     outcome_counts = Counter(choice.outcome for choice in choices)
     return {
         "prompts": prompts,

@@ -14,8 +14,7 @@ from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.data.synthesis import SynthesisRun, no_rows_error, read_prompts, report_outcome, synthesis_options
-from sftchat.cli.sampling import chosen_sampling
-from sftchat.cli.shared import Session
+from sftchat.cli.shared import Session, chosen_sampling
 from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.write import write_rows
 from sftchat.errors import DataError

@@ -161,7 +161,6 @@ def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | 
 
 
 def _score_rule(task: Task | None, samples: str | None, min_score: float | None, max_score: float | None) -> dict[str, Rule]:
-    """Return the rule on the task's score."""
     if min_score is None and max_score is None:
         if samples is not None:
             raise UsageError("--samples is what --min-score and --max-score go by; give one of them")

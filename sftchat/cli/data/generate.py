@@ -6,7 +6,8 @@ import click
 
 from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_task
-from sftchat.cli.data.options import output_name, overwrite_option, quiet_option, track_progress
+from sftchat.cli.data.options import output_name, overwrite_option, quiet_option
+from sftchat.cli.progress import with_progress
 from sftchat.cli.shared import Session
 from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.generate import generate_examples, generator_options, parse_options
@@ -39,7 +40,7 @@ def generate(
     options = parse_options(chosen_task, pairs)
     check_output_file(output, overwrite=overwrite)
     examples = generate_examples(chosen_task, count, seed, options)
-    rows = to_rows(track_progress(examples, count, hidden=quiet or output == "-"), shape or chosen_task.row_format)
+    rows = to_rows(with_progress(examples, count, hidden=quiet or output == "-"), shape or chosen_task.row_format)
     row_count = write_rows(output, rows, overwrite=overwrite)
     if not quiet:
         used = {"seed": seed, **generator_options(chosen_task), **options}

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sftchat._util.files import check_output_file
-from sftchat.cli.data.options import track_progress
+from sftchat.cli.progress import with_progress
 from sftchat.cli.rows import rows_options
-from sftchat.cli.sampling import sampling_options
-from sftchat.cli.shared import Session, answering_options
+from sftchat.cli.shared import Session, answering_options, sampling_options
 from sftchat.data.formats import read_examples
 from sftchat.data.row_options import RowOptions
 from sftchat.data.samples import SampleFile, generate_samples, missing_requests, settings_of
@@ -104,7 +103,7 @@ class SynthesisRun:
         if len(samples) and not self.quiet:
             click.echo(f"{pluralize(len(samples), 'reply', 'replies')} in {self.samples_file}; {len(missing)} to go", err=True)
         with samples, closing(self.session.load_engine(self.model, **self.engine_options)) as engine:
-            answers = track_progress(generate_samples(engine, missing, samples), len(missing), hidden=self.quiet)
+            answers = with_progress(generate_samples(engine, missing, samples), len(missing), hidden=self.quiet)
             failures = [answer for answer in answers if answer is not None]
         return samples, failures
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.render.inline import inline
-from sftchat.chat.render.markdown import Markdown
+from sftchat.chat.render.markdown import Markdown, inline
 from sftchat.chat.render.width import Line, joined, plain
 
 

@@ -20,14 +20,14 @@ def test_a_message_is_answered_and_added_to_the_history(view: Callable[..., Log]
     log = view(engine, system="be brief", sampling=SamplingParams(seed=3))
     log.ready()
 
-    log.talk.submit("hello")
+    log.chat.submit("hello")
     assert log.ready() == ["> hello", "h", "i", "|"]
-    log.talk.submit("//help me")
+    log.chat.submit("//help me")
     assert log.ready() == ["> //help me", "你", "|"]
 
     assert [message["content"] for message in engine.requests[1].messages] == ["be brief", "hello", "hi", "/help me"]
     assert engine.requests[1].sampling.seed == 3
-    assert log.talk.conversation.turns[0].reply == Reply("hi", "stop", len("system: be brief\nuser: hello\nassistant: "), 2)
+    assert log.chat.conversation.turns[0].reply == Reply("hi", "stop", len("system: be brief\nuser: hello\nassistant: "), 2)
 
 
 def test_lines_typed_while_the_model_loads_are_queued_in_order(view: Callable[..., Log]) -> None:
@@ -40,10 +40,10 @@ def test_lines_typed_while_the_model_loads_are_queued_in_order(view: Callable[..
 
     log = view(load)
     for line in ("one", "/reset", "two", "   ", "\n", ""):
-        log.talk.submit(line)
-    assert list(log.talk.pending) == ["one", "/reset", "two"]
-    log.talk.submit("/help help")
-    log.talk.submit("/rest")
+        log.chat.submit(line)
+    assert list(log.chat.pending) == ["one", "/reset", "two"]
+    log.chat.submit("/help help")
+    log.chat.submit("/rest")
     assert [line.split(",")[0] for line in log.log] == [
         "> /help help",
         "note: /help [COMMAND]  what can be typed",
@@ -53,7 +53,7 @@ def test_lines_typed_while_the_model_loads_are_queued_in_order(view: Callable[..
     log.log.clear()
 
     loaded.set()
-    log.until(lambda: len(engine.requests) == 2 and log.talk.state == "ready")
+    log.until(lambda: len(engine.requests) == 2 and log.chat.state == "ready")
     assert log.log == ["> one", "1", "|", "> /reset", "note: the conversation starts again; /branches leads back", "> two", "1", "|"]
 
 
@@ -62,17 +62,17 @@ def test_stopping_keeps_the_part_at_once_even_if_the_engine_does_not_react(view:
     engine = ScriptedEngine(["abc", "next"], chunks=1, pause=go_on)
     log = view(engine)
     log.ready()
-    log.talk.submit("one")
+    log.chat.submit("one")
     log.until(lambda: "a" in log.log)
 
-    assert log.talk.stop()
+    assert log.chat.stop()
 
-    assert log.talk.state == "ready"
+    assert log.chat.state == "ready"
     assert log.ready() == ["> one", "a", "|", "note: stopped; what was said is kept"]
-    assert log.talk.conversation.turns[0].reply == Reply("a", "cancelled", 0, 1)
-    assert log.talk.conversation.turns[0].partial
-    assert not log.talk.stop()
-    log.talk.submit("two")
+    assert log.chat.conversation.turns[0].reply == Reply("a", "cancelled", 0, 1)
+    assert log.chat.conversation.turns[0].partial
+    assert not log.chat.stop()
+    log.chat.submit("two")
     go_on.set()
     assert "".join(log.ready()) == "> twonext|"
     assert engine.cancelled == ["turn-1"]
@@ -89,14 +89,14 @@ def test_stopping_before_the_first_token_removes_the_message(view: Callable[...,
 
     log = view(ScriptedEngine(think))
     log.ready()
-    log.talk.submit("one")
+    log.chat.submit("one")
     assert asked.wait(60)
-    assert log.talk.stop()
+    assert log.chat.stop()
     go_on.set()
 
     assert log.ready() == ["> one", "|", "note: stopped; the message is taken back"]
-    assert log.talk.conversation.turns == ()
-    log.talk.submit("two")
+    assert log.chat.conversation.turns == ()
+    log.chat.submit("two")
     assert "".join(log.ready()) == "> twolate|"
 
 
@@ -113,11 +113,11 @@ def test_an_engine_error_is_one_line_and_the_chat_continues(view: Callable[..., 
     log = view(ScriptedEngine([script, "fine"], chunks=9))
     log.ready()
 
-    log.talk.submit("x")
+    log.chat.submit("x")
     assert log.ready() == ["> x", *logged]
-    assert len(log.talk.conversation.turns) == turns
-    assert not log.talk.conversation.waiting
-    log.talk.submit("y")
+    assert len(log.chat.conversation.turns) == turns
+    assert not log.chat.conversation.waiting
+    log.chat.submit("y")
     assert log.ready() == ["> y", "fine", "|"]
 
 
@@ -128,20 +128,20 @@ def test_an_engine_that_ends_without_a_reason_is_an_error(view: Callable[..., Lo
 
     log = view(Silent([]))
     log.ready()
-    log.talk.submit("x")
+    log.chat.submit("x")
 
-    assert log.ready()[-1] == "error: the engine ended in mid-reply and gave no reason; the message is taken back"
+    assert log.ready()[-1] == "error: the engine stopped without answering; the message is taken back"
 
 
 def test_a_reply_cut_by_the_limit_and_an_empty_one_are_reported(view: Callable[..., Log]) -> None:
     log = view(ScriptedEngine(["abcdef", ""], chunks=9), sampling=SamplingParams(max_new_tokens=4))
     log.ready()
 
-    log.talk.submit("x")
+    log.chat.submit("x")
     assert log.ready()[1:] == ["abcd", "|", "note: cut at 4 tokens; /continue goes on, '/set max_new_tokens N' allows more"]
-    log.talk.submit("y")
+    log.chat.submit("y")
     assert log.ready()[1:] == ["|", "note: the model said nothing"]
-    assert [turn.partial for turn in log.talk.conversation.turns] == [True, False]
+    assert [turn.partial for turn in log.chat.conversation.turns] == [True, False]
 
 
 def test_a_setting_changed_during_the_conversation_is_used_for_the_next_message(view: Callable[..., Log]) -> None:
@@ -149,7 +149,7 @@ def test_a_setting_changed_during_the_conversation_is_used_for_the_next_message(
     log = view(engine)
     log.ready()
     for line in ("one", "/set temperature 0.5", "/system 简短", "two"):
-        log.talk.submit(line)
+        log.chat.submit(line)
         log.ready()
 
     assert [request.sampling.temperature for request in engine.requests] == [0.0, 0.5]
@@ -174,10 +174,10 @@ def test_a_plugin_command_can_send_a_message_and_its_failure_is_harmless(view: C
     log = view(ScriptedEngine(lambda request: request.messages[-1]["content"], chunks=9), more=more)
     assert log.ready() == ["error: a plugin's command '/exit' is ignored: the name is taken"]
 
-    log.talk.submit("/twice x")
+    log.chat.submit("/twice x")
     assert log.ready() == ["> /twice x", "> x", "x", "|", "> //x", "/x", "|"]
-    log.talk.submit("/wrong")
-    log.talk.submit("/wrong a")
+    log.chat.submit("/wrong")
+    log.chat.submit("/wrong a")
     assert log.ready() == ["> /wrong", f"error: /wrong failed, in {__file__}:171: ZeroDivisionError: oh", "> /wrong a", "error: which one?"]
 
 
@@ -196,11 +196,11 @@ def test_closing_releases_the_engine_during_a_reply() -> None:
     engine = ScriptedEngine(["abc"], pause=go_on)
     log = Log(lambda: engine)
     log.ready()
-    log.talk.submit("x")
+    log.chat.submit("x")
     log.until(lambda: "a" in log.log)
     threading.Timer(0.1, go_on.set).start()
 
-    log.talk.close(timeout=60)
+    log.chat.close(timeout=60)
 
     assert engine.closed
     assert engine.cancelled == ["turn-1"]
@@ -210,8 +210,8 @@ def test_speed_counts_tokens_after_the_first_in_elapsed_time(view: Callable[...,
     ticks = iter([9.0, 10.0, 10.5, 11.0, 11.0])
     log = view(ScriptedEngine(["abc"]), clock=lambda: next(ticks))
     log.ready()
-    assert log.talk.tokens_per_second == 0
-    log.talk.submit("x")
+    assert log.chat.focus.tokens_per_second == 0
+    log.chat.submit("x")
     log.ready()
 
-    assert log.talk.tokens_per_second == pytest.approx(2.0)
+    assert log.chat.focus.tokens_per_second == pytest.approx(2.0)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sftchat.chat.context import Display
 from sftchat.chat.render.columns import difference_note
 from sftchat.chat.render.reply import ReplyText
 from sftchat.chat.render.stacked import Stacked
 from sftchat.chat.render.width import Line, plain
 from sftchat.chat.safe_text import escape_controls
-from sftchat.chat.settings import Display
 
 RAW = Display(markdown=False)
 

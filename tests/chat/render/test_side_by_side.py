@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat.chat.render.columns import Side, first_difference, side_rows, table
-from sftchat.chat.render.side_by_side import Beside
+from sftchat.chat.render.side_by_side import SideBySide
 from sftchat.chat.render.width import Line, plain
 
 TEXTS = st.text(st.sampled_from("ab \n中文，🙂"), max_size=80)
@@ -18,7 +18,7 @@ TEXTS = st.text(st.sampled_from("ab \n中文，🙂"), max_size=80)
 def stream(texts: list[str], columns: int, seed: int, narrower: int | None = None) -> list[Line]:
     """Return the lines written for texts in random interleaved pieces; the width of the terminal may change meanwhile."""
     chance = random.Random(seed)
-    beside = Beside([f"m{number}" for number in range(len(texts))])
+    beside = SideBySide([f"m{number}" for number in range(len(texts))])
     left = list(texts)
     going = set(range(len(texts)))
     lines: list[Line] = []
@@ -72,7 +72,7 @@ def test_a_resize_in_mid_reply_loses_nothing_and_repeats_nothing(texts: list[str
 
 @pytest.mark.parametrize("shown", [True, False])
 def test_thoughts_are_compared_only_when_they_are_shown(shown: bool) -> None:
-    beside = Beside(["a", "b"], show_thoughts=shown)
+    beside = SideBySide(["a", "b"], show_thoughts=shown)
     beside.feed(0, "<think>hm</think>same\ttext")
     beside.feed(1, "same\x1b[2Jtext\r\n")
     beside.end(0)
@@ -82,7 +82,7 @@ def test_thoughts_are_compared_only_when_they_are_shown(shown: bool) -> None:
 
 
 def test_only_the_tail_of_the_rendering_may_change() -> None:
-    beside = Beside(["a", "b"])
+    beside = SideBySide(["a", "b"])
     beside.feed(0, "\n".join(map(str, range(9))))
     beside.feed(1, "0\n1")
 
@@ -91,7 +91,7 @@ def test_only_the_tail_of_the_rendering_may_change() -> None:
 
 
 def test_thoughts_that_the_prompt_opened_end_at_the_closing_tag() -> None:
-    beside = Beside(["a", "b"], thinking=[True, True])
+    beside = SideBySide(["a", "b"], thinking=[True, True])
     beside.feed(0, "hm</think>yes")
     beside.feed(1, "yes")
     beside.end(0)
@@ -102,7 +102,7 @@ def test_thoughts_that_the_prompt_opened_end_at_the_closing_tag() -> None:
 
 @pytest.mark.parametrize(("shows", "drawn"), [(False, False), (False, True), (True, False)])
 def test_text_that_becomes_thoughts_is_removed_unless_it_is_shown_or_already_in_the_scrollback(shows: bool, drawn: bool) -> None:
-    beside = Beside(["a", "b"], show_thoughts=shows)
+    beside = SideBySide(["a", "b"], show_thoughts=shows)
     beside.feed(0, "hm\nso\n")
     beside.feed(1, "yes\nno\n")
     lines = beside.lines(60) if drawn else []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.render.status import Item, status_line
-from sftchat.chat.render.width import cells
+from sftchat.chat.render.width import text_width
+from sftchat.chat.ui.status import Item, status_line
 
 ITEMS = [Item("模型-a", 1), Item("ready", 0), Item("", 2), Item("812/2048 tokens", 2, "812/2048"), Item("31.0 tokens/s", 3, "31/s")]
 
@@ -26,5 +26,5 @@ def test_the_least_important_items_are_left_out_first() -> None:
 def test_the_status_line_is_never_too_wide(items: list[tuple[str, int, str]], columns: int) -> None:
     line = status_line([Item(*item) for item in items], columns)
 
-    assert cells(line) <= columns
+    assert text_width(line) <= columns
     assert "\n" not in line

@@ -13,13 +13,13 @@ import pluggy
 import pytest
 
 from sftchat.chat import commands as builtin
+from sftchat.chat.context import Settings
 from sftchat.chat.conversation import Answer, Conversation
+from sftchat.chat.run import open_models
 from sftchat.chat.sessions import FILE, Sessions
 from sftchat.chat.sessions import Session as Kept
-from sftchat.chat.settings import Settings
 from sftchat.cli import main
 from sftchat.cli.shared import Session
-from sftchat.cli.talking import openings
 from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
@@ -52,7 +52,7 @@ def weights(folder: Path, base: str = "") -> Path:
 
 def plan(session: Session, models: Sequence[Path]) -> list[tuple[str, str, int]]:
     """Return model, adapter and engine of every pane."""
-    found = openings(session, [str(model) for model in models], {"base": None})
+    found = open_models([session.resolve(str(model)) for model in models], session.load_engine, {"base": None})
     loads = list(dict.fromkeys(opening.load for opening in found))
     return [(Path(opening.models[0]).name, Path(opening.adapters[0]).name, loads.index(opening.load)) for opening in found]
 
@@ -84,7 +84,8 @@ def test_the_shared_engine_is_the_base_with_all_adapters(tmp_path: Path) -> None
             opened.append(Path(model).name)
             return Adapting()
 
-    found = openings(Opening(given_registry=registry()), [str(adapter) for adapter in adapters], {"base": None})
+    session = Opening(given_registry=registry())
+    found = open_models([session.resolve(str(adapter)) for adapter in adapters], session.load_engine, {"base": None})
     engine = found[0].load()
     assert isinstance(engine, Adapting)
     assert (opened, [Path(name).name for name in engine.adapters]) == (["base"], ["one", "two"])

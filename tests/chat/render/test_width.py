@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.render.width import Line, cells, joined, pad, plain, room, width, wrap_line
+from sftchat.chat.render.width import Line, joined, max_width, pad, plain, text_width, width, wrap_line
 
 TEXT = st.text(st.sampled_from("ab cd  中文，。한é１🙂👍🏽👨‍👩‍👧🇩🇪❤️e\u0301\u200b"), max_size=60)
 
@@ -15,7 +15,7 @@ TEXT = st.text(st.sampled_from("ab cd  中文，。한é１🙂👍🏽👨‍�
     ("cluster", "apart", "most"), [("a", 1, 1), ("中", 2, 2), ("👨‍👩‍👧", 6, 6), ("❤️", 1, 2), ("🇩🇪", 4, 4), ("é", 1, 1), ("👍🏽", 4, 4)]
 )
 def test_the_width_of_a_cluster_is_the_largest_of_all_terminals(cluster: str, apart: int, most: int) -> None:
-    assert (cells(cluster), room(cluster)) == (apart, most)
+    assert (text_width(cluster), max_width(cluster)) == (apart, most)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""Status line items for the models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prompt_toolkit.application import Application
+from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.key_binding.vi_state import InputMode
+
+from sftchat.chat.controller import ChatController
+from sftchat.chat.pane import ModelPane
+from sftchat.chat.render.columns import clip
+from sftchat.chat.render.width import text_width
+from sftchat.chat.safe_text import escape_controls
+
+
+def pane_items(names: Sequence[str], panes: Sequence[ModelPane]) -> list[Item]:
+    """Return the items for the models: all details of a single one, the speed of each of several.
+
+    Args:
+        names: Names as typed, with control characters escaped.
+        panes: The panes.
+    """
+    if len(panes) > 1:
+        return [Item(f"{_short(name)} {_speed(pane)}".rstrip(), 2, _short(name)) for name, pane in zip(names, panes, strict=True)]
+    pane = panes[0]
+    used, most = pane.context_used, pane.context_length
+    context = f"{used}/{most}" if most else str(used)
+    first = pane.first_token_seconds
+    score = pane.score
+    return [
+        Item(names[0], 1, _short(names[0])),
+        Item(f"adapter {escape_controls(pane.adapter)}" if pane.adapter else "", 2, escape_controls(pane.adapter)),
+        Item(
+            escape_controls(score.text) if score is not None else "",
+            2,
+            f"{score.value:.2f}" if score is not None and score.value is not None else "",
+        ),
+        Item(f"context {context}" if used else "", 3, context),
+        Item(_speed(pane), 4, _speed(pane).replace(" tokens", "")),
+        Item(f"first token {_seconds(first)}" if first else "", 5, _seconds(first)),
+    ]
+
+
+def activity(chat: ChatController, seconds: float) -> Item:
+    """Return the item for the current activity of the chat.
+
+    Args:
+        chat: The chat.
+        seconds: Time since the start of the chat.
+    """
+    if chat.state == "loading":
+        return Item(f"loading, {seconds:.0f} s", 0, "loading")
+    if chat.state == "generating":
+        return Item("replying, ctrl-c stops", 0, "replying")
+    if chat.state == "working":
+        return Item(f"{escape_controls(chat.doing)}, ctrl-c stops", 0, escape_controls(chat.doing))
+    return Item("ready", 0)
+
+
+def vi_mode(app: Application[None]) -> str:
+    """Return the vi mode; empty with other key bindings."""
+    if app.editing_mode != EditingMode.VI:
+        return ""
+    return {InputMode.NAVIGATION: "vi: command", InputMode.REPLACE: "vi: replace"}.get(app.vi_state.input_mode, "vi: insert")
+
+
+def _short(name: str) -> str:
+    """Return the last part of a path or URL."""
+    return name.rstrip("/").rpartition("/")[2] or name
+
+
+def _speed(pane: ModelPane) -> str:
+    """Format the speed in tokens per second; empty when unknown."""
+    speed = pane.tokens_per_second
+    return f"{speed:.{0 if speed >= 100 else 1}f} tokens/s" if speed else ""
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
+SEPARATOR = " · "
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item of the status line.
+
+    Attributes:
+        text: Text to show; empty for none.
+        rank: Importance, 0 is highest; when space is short, items of the highest rank number are removed first.
+        short: Shorter text to use before the item is removed.
+    """
+
+    text: str
+    rank: int
+    short: str = ""
+
+
+def status_line(items: Sequence[Item], columns: int) -> str:
+    """Return the items in order on one line of at most ``columns`` cells.
+
+    When they do not fit, the least important items are shortened first, then removed; a single item that is still too long is cut.
+    """
+    shown = [item for item in items if item.text]
+    by_rank = sorted(range(len(shown)), key=lambda at: (-shown[at].rank, -at))
+    for at in by_rank:
+        if text_width(_joined(shown)) > columns and shown[at].short:
+            shown[at] = Item(shown[at].short, shown[at].rank)
+    while len(shown) > 1 and text_width(_joined(shown)) > columns:
+        shown.remove(max(reversed(shown), key=lambda item: item.rank))
+    return clip(_joined(shown), columns)
+
+
+def _joined(items: Sequence[Item]) -> str:
+    return SEPARATOR.join(item.text for item in items)

@@ -1,0 +1,222 @@
+"""Ask models: one question with a streamed reply, many in one batch, or the same questions to several models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sftchat._util.parsing import read_text
+from sftchat.engine import Chunk, Engine, Request, collect
+from sftchat.errors import DataError, EngineError
+from sftchat.models.reference import ModelReference, group_by_base
+from sftchat.thinking import Thoughts, apart
+from sftchat.types import Example, Message, Reply, SamplingParams
+
+
+def question(text: str, system: str = "", id: str = "1") -> Example:
+    """Return a text as a question."""
+    before = (Message(role="system", content=system),) if system else ()
+    return Example((*before, Message(role="user", content=text)), id=id)
+
+
+def read_questions(path: Path, system: str = "") -> tuple[Example, ...]:
+    """Read the questions of a file.
+
+    Args:
+        path: ``.txt`` with a question on each line, or rows in any format of ``sftchat.data``; ``-`` reads rows from standard input.
+        system: System prompt of those that have none.
+
+    Raises:
+        DataError: When the file is missing, empty or malformed, or a row does not end with a user message.
+    """
+    from sftchat.data.formats import assign_ids, read_examples
+
+    if path.suffix == ".txt":
+        try:
+            lines = read_text(path).splitlines()
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", str(path)) from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"is not UTF-8: {error.reason} at byte {error.start}", str(path)) from None
+        questions = tuple(question(line, system, str(number)) for number, line in enumerate(lines, 1) if line.strip())
+    else:
+        questions = tuple(_with_system(example, system) for example in assign_ids(read_examples(path)))
+    for example in questions:
+        if not example.messages or example.messages[-1]["role"] != "user":
+            raise DataError("the row has no question: its messages must end with the user's", example.source or str(path))
+    if not questions:
+        raise DataError("the file has no questions", str(path))
+    return questions
+
+
+def _with_system(example: Example, system: str) -> Example:
+    """Return the example with a system prompt, unless it has one."""
+    if not system or (example.messages and example.messages[0]["role"] == "system"):
+        return example
+    return replace(example, messages=(Message(role="system", content=system), *example.messages))
+
+
+def ask(engine: Engine, request: Request, on_chunk: Callable[[Chunk], None] | None = None) -> Reply:
+    """Return the reply to one request, with its thoughts apart from the text.
+
+    Args:
+        engine: The engine.
+        request: The request.
+        on_chunk: Called with every chunk of the reply as it arrives.
+
+    Raises:
+        EngineError: When the request fails.
+    """
+    ((_, reply),) = collect(engine, [request], on_chunk=on_chunk)
+    if isinstance(reply, EngineError):
+        raise reply
+    return apart(reply)
+
+
+def ask_streaming(
+    engine: Engine,
+    request: Request,
+    *,
+    on_text: Callable[[str], None],
+    on_thoughts: Callable[[str], None],
+    on_text_was_thoughts: Callable[[], None],
+) -> Reply:
+    """Return the reply to one request, and pass its text on as it arrives.
+
+    Args:
+        engine: The engine.
+        request: The request.
+        on_text: Called with each piece of the reply's text.
+        on_thoughts: Called with each piece of its thoughts.
+        on_text_was_thoughts: Called when the text so far turns out to be thoughts, whose opening tag the server or the model leaves out.
+
+    Raises:
+        EngineError: When the request fails.
+    """
+    thoughts: Thoughts | None = None
+    streamed: list[str] = []
+
+    def add_text(text: str) -> None:
+        streamed.append(text)
+        on_text(text)
+
+    def retract_text() -> None:
+        if streamed and not streamed[-1].endswith("\n"):
+            on_text("\n")
+        streamed.clear()
+        on_text_was_thoughts()
+
+    def on_chunk(chunk: Chunk) -> None:
+        nonlocal thoughts
+        if thoughts is None:
+            thoughts = Thoughts(chunk.thoughts_opened, bare=True)
+        if chunk.revises == "thought" and streamed:
+            thoughts = Thoughts(bare=True)
+            retract_text()
+        if chunk.thoughts and chunk.revises != "thought":  # what turns out to be thoughts was shown as text
+            on_thoughts(chunk.thoughts)
+        for part in thoughts.feed(chunk.text) if chunk.text else []:
+            if not part.thought:
+                add_text(part.text)
+            elif part.before:
+                retract_text()
+            else:
+                on_thoughts(part.text)
+
+    reply = ask(engine, request, on_chunk)
+    for part in thoughts.end() if thoughts is not None else []:
+        if not part.thought:
+            add_text(part.text)
+    if not "".join(streamed):
+        on_text(reply.text)  # the template opened thoughts that never ended, so this is the reply
+    return reply
+
+
+def ask_all(
+    engine: Engine, questions: Sequence[Example], sampling: SamplingParams, samples: int = 1
+) -> Iterator[tuple[Example, int, Reply | EngineError]]:
+    """Yield the replies to questions in their order, each as soon as it and all before it are there; all are generated in one batch.
+
+    Args:
+        engine: The engine.
+        questions: The questions.
+        sampling: Sampling parameters; each sample adds its number to the seed.
+        samples: Number of replies to each question.
+
+    Yields:
+        Question, number of the sample from 0, and the reply or its error.
+
+    Raises:
+        EngineError: When the engine as a whole fails.
+    """
+    keys = [(place, sample) for place in range(len(questions)) for sample in range(samples)]
+    requests = [
+        Request(str(number), questions[place].messages, sampling=replace(sampling, seed=sampling.seed + sample))
+        for number, (place, sample) in enumerate(keys)
+    ]
+    replies: dict[int, Reply | EngineError] = {}
+    position = 0
+    with closing(collect(engine, requests)) as collected:
+        for id, reply in collected:
+            replies[int(id)] = reply if isinstance(reply, EngineError) else apart(reply)
+            while position in replies:
+                place, sample = keys[position]
+                yield questions[place], sample, replies.pop(position)
+                position += 1
+
+
+def ask_models(
+    load: Callable[..., Engine],
+    references: Sequence[ModelReference],
+    questions: Sequence[Example],
+    sampling: SamplingParams,
+    options: Mapping[str, Any],
+) -> Iterator[tuple[int, int, Reply | EngineError]]:
+    """Yield the replies of several models to the same questions as they arrive.
+
+    Models that share a base reply in one batch; one base is loaded at a time.
+
+    Args:
+        load: Opens a model, such as ``sftchat.inference.open.load_engine``.
+        references: The models.
+        questions: The questions.
+        sampling: Sampling parameters.
+        options: Further arguments of ``load``.
+
+    Yields:
+        Index of the model, index of the question, and the reply or its error.
+
+    Raises:
+        ModelError: When a model cannot be loaded.
+        EngineError: When an engine as a whole fails.
+    """
+    from sftchat.inference.open import load_with_adapters
+
+    for group in group_by_base(references):
+        base = references[group[0]].base or references[group[0]]
+        adapters = {model: references[model] for model in group if references[model].base is not None}
+        with closing(load_with_adapters(load, base, list(adapters.values()), options)) as engine:
+            requests = [
+                Request(f"{model} {number}", example.messages, sampling=sampling, adapter=adapters[model].text if model in adapters else "")
+                for number, example in enumerate(questions)
+                for model in group
+            ]
+            with closing(collect(engine, requests)) as collected:
+                for request_id, reply in collected:
+                    model, number = map(int, request_id.split())
+                    yield model, number, reply
+
+
+def reply_row(reply: Reply) -> dict[str, Any]:
+    """Return a reply as a row of a replies file, without an id."""
+    return {
+        "reply": reply.text,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        **({"thoughts": reply.thoughts} if reply.thoughts else {}),
+        **({"refused": True} if reply.refused else {}),
+    }
