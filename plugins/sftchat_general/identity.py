@@ -80,10 +80,10 @@ def _constraint(topic: str, name: str, maker: str) -> dict[str, Any]:
     """What a right answer says, in whatever words."""
     if topic == "nature":
         return {"check": "mentions", "any": list(MACHINE), "none": list(PERSON)}
-    wanted = (maker if topic == "maker" else name).removeprefix("the ")
-    denied = [f"不是{wanted}", f"不叫{wanted}", f"not {wanted}", f"not the {wanted}"]
-    others = [other for other in OTHERS if other.casefold() not in wanted.casefold()]
-    return {"check": "mentions", "any": [wanted], "none": [*denied, *others]}
+    answer = (maker if topic == "maker" else name).removeprefix("the ")
+    denied = [f"不是{answer}", f"不叫{answer}", f"not {answer}", f"not the {answer}"]
+    wrong_names = [other for other in OTHERS if other.casefold() not in answer.casefold()]
+    return {"check": "mentions", "any": [answer], "none": [*denied, *wrong_names]}
 
 
 def _spaced(value: str) -> str:
