@@ -1,4 +1,4 @@
-"""What is wrong with a relation row, as far as its own text can tell.
+"""Row check of the relation task.
 
 Every row is held to the shape of the gold and to its own passage. Rows in the sentence patterns of the published recipe can
 also be held to what their sentences say, because there the relation is stated in so many words.
