@@ -94,7 +94,7 @@ def trained_pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]
         yield renderer.tokenizer.decode([token for token, _ in group], clean_up_tokenization_spaces=False), trained
 
 
-def measure(renderer: Renderer, max_length: int) -> TokenCheck:
+def make_token_check(renderer: Renderer, max_length: int) -> TokenCheck:
     """Return a check that a row can be rendered and is not too long for training.
 
     Args:
