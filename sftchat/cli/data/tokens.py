@@ -101,7 +101,8 @@ def make_token_check(renderer: Renderer, max_length: int) -> TokenCheck:
         renderer: Tokenizer and template.
         max_length: Maximum length of a row in tokens.
     """
-    from sftchat.templates.renderer import IGNORED, TemplateError
+    from sftchat.errors import TemplateError
+    from sftchat.templates.renderer import IGNORED
 
     def problems(example: Example) -> Iterator[tuple[str, str]]:
         try:
