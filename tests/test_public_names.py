@@ -21,7 +21,7 @@ NAMES = {
     ],
     "sftchat.text": ["COLONS", "DASHES", "MIDDLE_DOTS", "fold_width", "normalise", "printable", "strip_thinking", "tokens", "words"],
     "sftchat.testing": [
-        "BrokenContract", "Replies", "Script", "ScriptedEngine", "Shown", "chat_with", "check_task", "contract_faults", "garbage", "plugin_manager_with",
+        "BrokenContract", "Replies", "Script", "ScriptedEngine", "Shown", "chat_with", "check_task", "contract_faults", "garbage_replies", "plugin_manager_with",
     ],
     "sftchat.testing.terminal": ["ChatOnScreen", "Screen", "chat_on_screen"],
 }  # fmt: skip

@@ -15,7 +15,7 @@ from sftchat.cli import main
 from sftchat.models.loading import quiet_libraries
 from sftchat.models.manifest import read_manifest
 from tests.conftest import make_checkpoint, make_tokenizer
-from tests.models.shipped import SHIPPED, tokenizer_for
+from tests.templates.shipped import SHIPPED, tokenizer_for
 
 FOLDER = Path(__file__).parent.parent / "examples" / "configs"
 SMALL = ["--max-steps", "2", "--device", "cpu", "--precision", "float32", "--logging-steps", "1", "-q"]

@@ -14,7 +14,7 @@ from sftchat.cli.shared import Session
 from sftchat.models.manifest import read_manifest
 from sftchat.plugins.manager import Registry, load_plugins
 from tests.cli.test_train import TASK
-from tests.models.shipped import SHIPPED
+from tests.templates.shipped import SHIPPED
 from tests.test_recipes import with_template
 
 LAKES = {"Garda": "346", "Como": "410", "Iseo": "251", "Orta": "143"}

@@ -22,7 +22,7 @@ CLOSINGS = {
 
 
 def generate(n: int, seed: int) -> Iterator[Example]:
-    """Yield ``n`` reviews, as many of one kind as of the other in the long run; one in four has a "but" whose second half decides."""
+    """Yield ``n`` reviews, on average half of them positive; in one of four, the part after a "but" decides."""
     for index in range(n):
         rng = random.Random(f"sentiment-{seed}-{index}")
         label = rng.choice(LABELS)
@@ -37,7 +37,7 @@ def generate(n: int, seed: int) -> Iterator[Example]:
 
 
 def score(example: Example, reply: Reply) -> Score:
-    """The label that the reply names; one that names none or both has no answer."""
+    """Score the label in the reply; a reply with none or both has no answer."""
     named = [label for label in LABELS if label in tokens(strip_thinking(reply.text))]
     answer = named[0] if len(named) == 1 else ""
     gold = example.gold or ""
@@ -54,7 +54,7 @@ def score(example: Example, reply: Reply) -> Score:
 
 
 def macro_f1(sums: Any) -> Any:
-    """The mean over the labels of 2·tp / (pred + gold)."""
+    """Return the mean over the labels of 2·tp / (pred + gold)."""
     parts = [ratio(2 * sums[f"{label}_tp"], sums[f"{label}_pred"] + sums[f"{label}_gold"]) for label in LABELS]
     return sum(parts) / len(parts)
 
@@ -68,7 +68,7 @@ METRICS = (
 
 
 def training_defaults(method: str, parameters: int) -> TrainingDefaults:
-    """Larger steps for small models and for adapters."""
+    """Return higher learning rates for small models and adapters."""
     return TrainingDefaults(learning_rate=1e-3 if parameters < 50_000_000 else 2e-5 if method == "full" else 2e-4, epochs=1.0, rows=2000)
 
 

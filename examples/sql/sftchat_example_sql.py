@@ -1,4 +1,4 @@
-"""The task ``sql``: a question in English becomes a query, which is right when it returns what the gold query returns.
+"""The task ``sql``: a question in English becomes a query, which is right when it returns the rows of the gold query.
 
 A row: ``CREATE TABLE staff (name TEXT, city TEXT, pay INTEGER);\\nWho lives in Paris?`` → ``SELECT name FROM staff WHERE city = 'Paris'``
 """
@@ -25,7 +25,7 @@ ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, 
 
 
 def generate(n: int, seed: int) -> Iterator[Example]:
-    """Yield ``n`` questions over a schema, with the rows that the query will be run on in ``metadata["setup"]``."""
+    """Yield ``n`` questions about a schema; ``metadata["setup"]`` has the rows for running the query."""
     for index in range(n):
         rng = random.Random(f"sql-{seed}-{index}")
         table = rng.choice(sorted(TABLES))
@@ -47,11 +47,11 @@ def generate(n: int, seed: int) -> Iterator[Example]:
 
 
 def run(query: str, setup: str) -> list[tuple[object, ...]] | str:
-    """The rows that a query returns, or why it returns none; what a model writes may read the given tables and nothing else.
+    """Run a query, which may only read the given tables; returns its rows, or an error message.
 
     Args:
         query: One statement.
-        setup: Statements that make and fill the tables.
+        setup: Statements that create and fill the tables.
     """
     database = sqlite3.connect(":memory:")
     try:
@@ -93,7 +93,7 @@ METRICS = (
 
 
 def training_defaults(method: str, parameters: int) -> TrainingDefaults:
-    """Larger steps for small models and for adapters."""
+    """Return higher learning rates for small models and adapters."""
     return TrainingDefaults(learning_rate=1e-3 if parameters < 50_000_000 else 2e-5 if method == "full" else 2e-4, epochs=1.0, rows=4000)
 
 

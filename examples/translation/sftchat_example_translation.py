@@ -2,8 +2,8 @@
 
 A row: ``Translate into Chinese: My sister likes red apples.`` → ``我姐姐喜欢红苹果。``
 
-Corpus BLEU is a function of sums: n-gram matches and totals of every sentence add up, and so do the lengths. A scorer that returns these gives the
-gate corpus BLEU itself, with an interval and a paired test, where a mean of sentence BLEUs would be another figure.
+Corpus BLEU is a function of sums: n-gram matches, totals and lengths of all sentences add up. A scorer that returns these counts lets the gate use
+corpus BLEU itself, with an interval and a paired test; a mean of sentence BLEUs would be another metric.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def generate(n: int, seed: int) -> Iterator[Example]:
 
 @cache
 def sacrebleu() -> Any:
-    """BLEU over Chinese characters; imported when the first reply is scored, because `sftchat plugins` need not wait for it."""
+    """Return BLEU over Chinese characters; sacrebleu is imported at the first score, to keep `sftchat plugins` fast."""
     from sacrebleu.metrics import BLEU
 
     return BLEU(tokenize="zh", effective_order=True)
 
 
 def score(example: Example, reply: Reply) -> Score:
-    """Count what corpus BLEU is made of."""
+    """Return the counts of corpus BLEU."""
     said, gold = strip_thinking(reply.text).strip(), example.gold or ""
     counted = sacrebleu().corpus_score([said], [[gold]])
     stats = {"n": 1.0, "exact": float(said == gold), "sys_len": float(counted.sys_len), "ref_len": float(counted.ref_len)}
@@ -62,7 +62,7 @@ def score(example: Example, reply: Reply) -> Score:
 
 
 def bleu(sums: Any) -> Any:
-    """Corpus BLEU from 0 to 1 of summed counts (Papineni et al. 2002), as sacreBLEU computes it; for numbers and for arrays."""
+    """Compute corpus BLEU from 0 to 1 from summed counts (Papineni et al. 2002), as sacreBLEU does; for numbers and arrays."""
     import numpy as np
 
     def single(*row: float) -> float:
@@ -81,7 +81,7 @@ METRICS = (
 
 
 def training_defaults(method: str, parameters: int) -> TrainingDefaults:
-    """Larger steps for small models and for adapters."""
+    """Return higher learning rates for small models and adapters."""
     return TrainingDefaults(learning_rate=1e-3 if parameters < 50_000_000 else 2e-5 if method == "full" else 2e-4, epochs=1.0, rows=4000)
 
 

@@ -14,7 +14,7 @@ FORMS = (*SIGNS, *(f"story_{operation}" for operation in SIGNS))
 
 
 def compose(world: World) -> Draft:
-    """Ask for the result of one operation; neither an operand nor the result is larger than ``world.largest``."""
+    """Create a question about one operation; operands and result are at most ``world.largest``."""
     operation = world.rng.choice(tuple(SIGNS))
     story = world.rng.random() < 0.4
     sign = SIGNS[operation]
@@ -33,7 +33,7 @@ def compose(world: World) -> Draft:
 
 
 def _operands(world: World, operation: str, least: int) -> tuple[str, int, int]:
-    """Two operands by which the operation stays in bounds, the order of a sum or a product left open."""
+    """Draw two operands within the bounds; those of a sum or a product are sorted."""
     randint, largest = world.rng.randint, world.largest
     if operation == "sum":
         a = randint(least, largest - least)

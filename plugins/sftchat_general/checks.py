@@ -1,15 +1,15 @@
-"""What is wrong with a row of the general task, as far as the row itself can tell."""
+"""Row check of the general task."""
 
 from __future__ import annotations
 
 from sftchat import DataError, Example
-from sftchat_general.constraints import violated
+from sftchat_general.constraints import violations
 from sftchat_general.generate import KINDS
 from sftchat_general.scorer import read_constraints
 
 
 def validate_row(example: Example) -> tuple[str, ...]:
-    """Say what is wrong with a row, one short lower-case phrase a fault; empty when nothing is.
+    """Return the problems of a row, each a short lower-case phrase.
 
     Reports a missing or empty gold, an unknown kind, a malformed constraint, and a gold that breaks a constraint of its own row.
     """
@@ -23,5 +23,5 @@ def validate_row(example: Example) -> tuple[str, ...]:
         constraints = read_constraints(example)
     except DataError as error:
         return (*problems, str(error).removeprefix(f"{example.source or example.id}: "))
-    faults = violated(constraints, example.gold, example.messages[-1]["content"])
+    faults = violations(constraints, example.gold, example.messages[-1]["content"])
     return (*problems, *(f"the gold breaks a constraint of its row: {fault}" for fault in faults))

@@ -1,7 +1,7 @@
-"""What a reply can be held to by a program: constraints as they stand in the metadata of a row.
+"""Constraints on replies, checked by program, as stored in the metadata of a row.
 
-A constraint is an object with the name of its check and that check's parameters, such as ``{"check": "number", "value": 12}``. Every check
-says what is wrong with a reply in one word of ``FAULTS``, or nothing.
+A constraint is an object with the name of its check and that check's parameters, such as ``{"check": "number", "value": 12}``. A check
+returns an error class of ``CONSTRAINT_ERRORS``, or an empty string.
 """
 
 from __future__ import annotations
@@ -13,33 +13,43 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sftchat.text import tokens
-from sftchat_general.reading import folded, is_bare_number, item_tokens, length, lines, number, plain, says, unfenced
+from sftchat_general.reading import (
+    contains_value,
+    fold,
+    is_bare_number,
+    item_tokens,
+    parse_number,
+    plain_form,
+    reply_lines,
+    strip_fence,
+    text_length,
+)
 
-FAULTS = {
+CONSTRAINT_ERRORS = {
     "wrong_answer": "not what was asked for",
     "wrong_order": "the right items in another order",
     "wrong_format": "not in the form that was asked for",
     "extra_text": "the right answer with more around it, where nothing else was asked for",
 }
-"""What a check may find."""
+"""Error classes of the checks."""
 
 Constraint = Mapping[str, Any]
 
 
-def violated(constraints: Iterable[Constraint], reply: str, question: str) -> tuple[str, ...]:
-    """The faults of a reply, each once, in the order of the constraints; empty when every one holds.
+def violations(constraints: Iterable[Constraint], reply: str, question: str) -> tuple[str, ...]:
+    """Return the error classes of a reply, without duplicates, in the order of the constraints.
 
     Args:
-        constraints: Well-formed ones, see ``malformed``.
+        constraints: Valid ones, see ``constraint_problem``.
         reply: Any text.
-        question: The last turn of the user.
+        question: The last user turn.
     """
     faults = (CHECKS[constraint["check"]].fault(reply, constraint, question) for constraint in constraints)
     return tuple(dict.fromkeys(fault for fault in faults if fault))
 
 
-def malformed(constraint: object) -> str:
-    """What is wrong with a constraint as it was written, in a few words; empty when nothing is."""
+def constraint_problem(constraint: object) -> str:
+    """Return the problem of a constraint; empty when it is valid."""
     if not isinstance(constraint, Mapping):
         return f"constraint {constraint!r} is no object"
     name = constraint.get("check")
@@ -59,22 +69,24 @@ def malformed(constraint: object) -> str:
 
 
 def _number(reply: str, constraint: Constraint, question: str) -> str:
-    if number(reply, question) != constraint["value"]:
+    if parse_number(reply, question) != constraint["value"]:
         return "wrong_answer"
     return "extra_text" if constraint.get("only") and not is_bare_number(reply) else ""
 
 
 def _text(reply: str, constraint: Constraint, question: str) -> str:
     case = constraint.get("case", False)
-    answer, accepted = plain(reply, case=case), [plain(text, case=case) for text in constraint["accept"]]
+    answer, accepted = plain_form(reply, case=case), [plain_form(text, case=case) for text in constraint["accept"]]
     if answer in accepted:
         return ""
-    return "extra_text" if any(text in answer and says(folded(answer), text) for text in accepted) else "wrong_answer"
+    return "extra_text" if any(text in answer and contains_value(fold(answer), text) for text in accepted) else "wrong_answer"
 
 
 def _mentions(reply: str, constraint: Constraint, question: str) -> str:
-    text = folded(reply)
-    is_right = any(says(text, value) for value in constraint["any"]) and not any(says(text, value) for value in constraint.get("none", ()))
+    text = fold(reply)
+    is_right = any(contains_value(text, value) for value in constraint["any"]) and not any(
+        contains_value(text, value) for value in constraint.get("none", ())
+    )
     return "" if is_right else "wrong_answer"
 
 
@@ -83,7 +95,7 @@ def _sequence(reply: str, constraint: Constraint, question: str) -> str:
 
 
 def _compare(reply_tokens: Sequence[str], items: Sequence[str]) -> str:
-    """Hold tokens to the items they should be."""
+    """Compare tokens with those of the items."""
     expected_tokens = tokens(" ".join(items))
     if list(reply_tokens) == expected_tokens:
         return ""
@@ -91,7 +103,7 @@ def _compare(reply_tokens: Sequence[str], items: Sequence[str]) -> str:
 
 
 def _list(reply: str, constraint: Constraint, question: str) -> str:
-    rows = lines(reply)
+    rows = reply_lines(reply)
     marks = [_MARKS[constraint["marker"]].match(row) for row in rows]
     listed = [row[mark.end() :] for row, mark in zip(rows, marks, strict=True) if mark]
     if not listed:
@@ -108,7 +120,7 @@ _MARKS = {"-": re.compile(r"-\s+"), "*": re.compile(r"\*\s+"), "1.": re.compile(
 
 
 def _json(reply: str, constraint: Constraint, question: str) -> str:
-    text = unfenced(reply).strip()
+    text = strip_fence(reply).strip()
     start = text.find("{")
     try:
         value, end = json.JSONDecoder().raw_decode(text, max(start, 0))
@@ -118,8 +130,8 @@ def _json(reply: str, constraint: Constraint, question: str) -> str:
         return "wrong_format"
     expected = constraint.get("values", {})
     for key, accepted in expected.items():
-        if plain(str(value.get(key))) not in [
-            plain(str(alternative)) for alternative in (accepted if isinstance(accepted, list) else [accepted])
+        if plain_form(str(value.get(key))) not in [
+            plain_form(str(alternative)) for alternative in (accepted if isinstance(accepted, list) else [accepted])
         ]:
             return "wrong_answer"
     return "extra_text" if start > 0 or text[end:].strip() else ""
@@ -130,14 +142,14 @@ def _tags(reply: str, constraint: Constraint, question: str) -> str:
     match = re.search(rf"<{tag}>(.*)</{tag}>", reply, re.DOTALL)
     if not match:
         return "wrong_format"
-    if plain(match[1]) not in map(plain, constraint["accept"]):
+    if plain_form(match[1]) not in map(plain_form, constraint["accept"]):
         return "wrong_answer"
     return "extra_text" if match[0] != reply.strip() else ""
 
 
 def _length(reply: str, constraint: Constraint, question: str) -> str:
     least, most = constraint.get("least", 1), constraint["most"]
-    return "" if least <= length(reply, constraint["unit"]) <= most else "wrong_format"
+    return "" if least <= text_length(reply, constraint["unit"]) <= most else "wrong_format"
 
 
 def _is_text(value: object) -> bool:
@@ -174,13 +186,13 @@ def _one_of(*values: str) -> Callable[[object], bool]:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that can be checked.
+    """A kind of constraint.
 
     Attributes:
-        fault: From reply, constraint and question to a fault, or to nothing.
-        description: What it asks of a reply.
-        required: The parameters it needs, each with what tells whether a value will do.
-        optional: The parameters it can do without.
+        fault: Function of reply, constraint and question; returns an error class or an empty string.
+        description: The requirement on a reply.
+        required: Required parameters, each with a test of its value.
+        optional: Optional parameters, likewise.
     """
 
     fault: Callable[[str, Constraint, str], str]
@@ -221,4 +233,4 @@ CHECKS: dict[str, Check] = {
         {"least": _is_count},
     ),
 }
-"""Every check by name."""
+"""All checks by name."""

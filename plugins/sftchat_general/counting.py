@@ -1,4 +1,4 @@
-"""How many: letters of a word, items of a list, words of a sentence, characters of a phrase.
+"""Counts: letters of a word, items of a list, words of a sentence, characters of a phrase.
 
 A row: ``“春暖花开”有几个字？`` → ``4``
 """
@@ -12,7 +12,7 @@ FORMS = ("letters", "letter", "items", "characters")
 
 
 def compose(world: World) -> Draft:
-    """Ask for one count."""
+    """Create a question about one count."""
     form = world.rng.choice(FORMS)
     if form == "items":
         items = world.rng.sample(world.nouns(), world.rng.randint(2, 7))

@@ -1,4 +1,4 @@
-"""What every kind of row is made with: the choice of words and phrasings, and the draft that becomes a row.
+"""Building blocks of all kinds of rows: choice of words and phrasings, and the draft of a row.
 
 In a phrasing ``[x|y]`` is a choice, and may be empty on one side; ``{slot}`` is filled in.
 """
@@ -20,16 +20,16 @@ T = TypeVar("T")
 
 LANGUAGES = ("zh", "en")
 SPLITS = ("train", "test")
-"""The two worlds of content and of phrasings."""
+"""Splits of words, numbers and phrasings."""
 
 PHRASINGS: Mapping[str, Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {"zh": _ZH, "en": _EN}
-"""Phrasings by language and form; those of training first, then those held out."""
+"""Phrasings by language and form: for training, and held out."""
 
 HELD_OUT = 4
-"""About one word in so many, and one set of numbers, is held out for testing."""
+"""About one word, or set of numbers, in this many is held out for testing."""
 
 SALT = "general-2597:"
-"""Chosen so that no table of words is left with too few on either side."""
+"""Chosen so that both splits have enough words of every table."""
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -37,7 +37,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Persona:
-    """Who answers, as written in each language."""
+    """Name and maker of the assistant, by language."""
 
     name: Mapping[str, str]
     maker: Mapping[str, str]
@@ -48,11 +48,11 @@ class Draft:
     """One row before it has an id.
 
     Attributes:
-        turns: What user and assistant say in turn; the first and the last are the user's.
-        gold: The reply wanted.
-        form: Which phrasing asks.
-        constraints: What a right reply must fulfil, as ``sftchat_general.constraints`` reads it.
-        facts: What the gold follows from, enough to compute it again.
+        turns: Turns of user and assistant, alternating; the first and the last are the user's.
+        gold: The gold reply.
+        form: Name of the phrasing of the question.
+        constraints: Constraints on the reply, see ``sftchat_general.constraints``.
+        facts: Values from which the gold can be computed again.
     """
 
     turns: tuple[str, ...]

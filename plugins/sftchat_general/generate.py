@@ -1,4 +1,4 @@
-"""Rows of seven kinds whose answers a program can check: same options and seed, same bytes, row by row."""
+"""Generator of rows of seven kinds whose answers a program can check; deterministic in options and seed."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _COMPOSERS: dict[str, Callable[[World], Draft]] = {
 }
 
 KINDS = tuple(_COMPOSERS)
-"""What a row may ask for."""
+"""Kinds of rows."""
 
 PERSONA = Persona(
     name={"zh": "sftchat 的小助手", "en": "the sftchat assistant"},
     maker={"zh": "sftchat 团队", "en": "the sftchat team"},
 )
-"""Who answers unless an option says otherwise."""
+"""Default persona of the assistant."""
 
-ATTEMPTS = 25
-"""How often a row is drawn again that was there before; where so many fail, the options leave too few rows to choose from."""
+MAX_DRAWS = 25
+"""Maximum number of draws to avoid a duplicate row; more are useless, because the options leave too few different rows."""
 
-LARGEST = range(10, 1001)
-"""What the largest number of arithmetic may be."""
+LARGEST_RANGE = range(10, 1001)
+"""Valid values of the option ``largest``."""
 
 
 def generate(
@@ -48,27 +48,27 @@ def generate(
     name: str = "",
     maker: str = "",
 ) -> Iterator[Example]:
-    """Yield rows lazily; row i depends on the options, the seed and i, never on how many are asked for.
+    """Yield rows lazily; row i depends on the options, the seed and i, not on ``n``.
 
     Held out for ``test`` are words, names, colours, cities, pairs of operands, sets of numbers, days and months to be sorted, steps from one day
-    or month to another, remembered numbers, and phrasings: no row of one split has one of the other's. Not held out are the persona, the
-    patterns, verbs and places of sentences to be rewritten, the ages, and the names of days and months. Rows differ from one another
-    until the options leave no more to choose from; of identity, whose questions are few, that is soon.
+    or month to another, remembered numbers, and phrasings: no row of one split uses one of the other's. Not held out are the persona, the
+    patterns, verbs and places of sentences to be rewritten, the ages, and the names of days and months. Rows are different
+    until the options leave no more choices; for identity, which has few questions, that is soon.
 
     Args:
-        n: How many rows.
-        seed: Any integer; rows of different seeds have nothing in common but their making.
+        n: Number of rows.
+        seed: Any integer; rows of different seeds are independent.
         language: ``zh``, ``en`` or ``both``.
-        kinds: Which kinds, of ``KINDS``; each is as likely as any other.
-        split: ``train``, or ``test`` for words, numbers and phrasings that no training row has.
-        phrasings: ``train`` or ``test`` to choose the phrasings apart from the words and numbers; empty for those of the split. Questions of
-            identity are nothing but phrasings.
+        kinds: Kinds of rows, from ``KINDS``; all equally likely.
+        split: ``train``, or ``test`` for held-out words, numbers and phrasings.
+        phrasings: ``train`` or ``test`` to select the phrasings independently of words and numbers; empty for those of the split. Questions of
+            identity consist of phrasings only.
         largest: The largest operand or result of arithmetic, from 10 to 1000.
-        name: What the assistant calls itself, in both languages; empty for the persona of sftchat.
-        maker: Whom it names as its maker.
+        name: Name of the assistant, in both languages; empty for the default persona.
+        maker: Name of its maker, likewise.
 
     Raises:
-        ValueError: A number or an option has no meaning; one lower-case line.
+        ValueError: When an option is invalid; one lower-case line.
     """
     if n < 0:
         raise ValueError(f"n is {n}, must be 0 or more")
@@ -82,8 +82,8 @@ def generate(
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise ValueError(f"kinds has {', '.join(unknown) or 'nothing'}, must be some of {', '.join(KINDS)}")
-    if largest not in LARGEST:
-        raise ValueError(f"largest is {largest}, must be from {LARGEST.start} to {LARGEST.stop - 1}")
+    if largest not in LARGEST_RANGE:
+        raise ValueError(f"largest is {largest}, must be from {LARGEST_RANGE.start} to {LARGEST_RANGE.stop - 1}")
     persona = Persona(
         {key: name or value for key, value in PERSONA.name.items()}, {key: maker or value for key, value in PERSONA.maker.items()}
     )
@@ -97,11 +97,11 @@ def generate(
 
 
 def _rows(n: int, prefix: str, draw: Callable[[Random], tuple[str, str, Draft]]) -> Iterator[Example]:
-    """Rows that differ, as long as that is possible: row i may depend on those before it, never on those after."""
+    """Yield rows without duplicates, as long as possible; a row depends on earlier rows only."""
     digests: set[int] = set()
     for i in range(n):
-        for attempt in range(ATTEMPTS):
-            # The text of the seed goes through SHA-512, so neighbouring rows share no stream of random numbers.
+        for attempt in range(MAX_DRAWS):
+            # Random hashes a text seed with SHA-512, so that the random streams of rows are independent
             kind, language, draft = draw(Random(f"{prefix}-{i}-{attempt}"))
             digest = int.from_bytes(blake2b("\n".join(draft.turns).encode(), digest_size=8).digest())
             if digest not in digests:

@@ -38,7 +38,7 @@ def compose(world: World) -> Draft:
 
 
 def _json(world: World) -> Draft:
-    """Two or three facts about a person, some of them as JSON."""
+    """Facts about a person, two or three of them requested as JSON."""
     name, city = world.pick(words.NAMES[world.language]), world.pick(words.CITIES[world.language])
     facts: dict[str, str | int] = {"name": name, "age": world.rng.randint(5, 80), "city": city}
     chosen = sorted(world.rng.sample(sorted(facts), world.rng.randint(2, 3)), key=list(facts).index)
@@ -50,7 +50,7 @@ def _json(world: World) -> Draft:
 
 
 def _enumerated(keys: list[str], language: str) -> str:
-    """Keys in quotes, as one writes them in a sentence."""
+    """Return the keys in quotes, joined as in a sentence."""
     if language == "zh":
         return "、".join(f"“{key}”" for key in keys)
     quoted = [f'"{key}"' for key in keys]
@@ -58,7 +58,7 @@ def _enumerated(keys: list[str], language: str) -> str:
 
 
 def _one_word(world: World) -> Draft:
-    """One word of a category among words of others."""
+    """Find the word of a category among words of others."""
     categories = words.CATEGORIES[world.language]
     category, *others = world.rng.sample(sorted(categories), world.rng.randint(3, 4))
     word = world.pick(categories[category])

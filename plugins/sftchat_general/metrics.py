@@ -1,4 +1,4 @@
-"""The metrics of the general task, each a function of summed counts."""
+"""Metrics of the general task, each a function of summed counts."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ METRICS = (
     ),
     rate("exact", "exact", "share of replies that are the gold, case and closing punctuation aside"),
 )
-"""Primary metric first."""
+"""The first is the primary one."""

@@ -16,7 +16,7 @@ _NUMERALS = ("zero", "one", "two", "three", "four", "five", "six")
 
 
 def compose(world: World) -> Draft:
-    """Ask for an order, or for what comes so many days or months before or after."""
+    """Create a question about an order, or about a day or month at a distance."""
     form = world.rng.choice((*FORMS[: -len(STEPS)], "step"))
     if form in ("ascending", "descending"):
         numbers = world.until_of_split(lambda: tuple(sorted(world.rng.sample(range(1, 100), world.rng.randint(3, 5)))))
@@ -32,7 +32,7 @@ def compose(world: World) -> Draft:
 
 
 def _sort(world: World, form: str, ordered: list[str]) -> Draft:
-    """Ask to sort what is shown in another order than the wanted one."""
+    """Ask to sort shuffled items."""
     shuffled = list(ordered)
     while shuffled == ordered:
         world.rng.shuffle(shuffled)
@@ -48,13 +48,13 @@ def _step(world: World, form: str) -> Draft:
     step = 1 if direction == "after" else -1
     *passed, answer = (calendar[(start + step * k) % len(calendar)] for k in range(n + 1))
     question = world.say(form, start=calendar[start], n=n, **{unit + "s": f"{_NUMERALS[n]} {unit}" + ("s" if n > 1 else "")})
-    wrong_names = [name for name in calendar if name not in (answer, *passed)]  # whoever counts aloud names those passed on the way
+    wrong_names = [name for name in calendar if name not in (answer, *passed)]  # a reply may also name those in between
     constraint = {"check": "mentions", "any": _spellings(answer), "none": wrong_names}
     return Draft((question.text,), answer, question.form, (constraint,), {"start": calendar[start], "n": n, "direction": direction})
 
 
 def _spellings(name: str) -> list[str]:
-    """How a Chinese weekday is also written; any other name is its only spelling."""
+    """Return all spellings of a name; Chinese weekdays have several."""
     if not name.startswith("星期"):
         return [name]
     numerals = "日天" if name.endswith("日") else name[-1]

@@ -1,7 +1,7 @@
-"""ROUGE-L: how much of the gold stands in the reply in the same order (Lin 2004), for Chinese as for English.
+"""ROUGE-L: longest common subsequence of gold and reply (Lin 2004), for Chinese and English.
 
-The F1 of the longest common subsequence by rouge-score, with precision and recall weighed alike. Its own tokenizer drops every character
-that is not ASCII, so that identical Chinese texts score 0.0; with the tokens of ``sftchat.text`` they score 1.0. Figures are not comparable with
+The F1 of the longest common subsequence by rouge-score, with equal weight of precision and recall. Its own tokenizer drops all
+non-ASCII characters, so that identical Chinese texts score 0.0; with the tokens of ``sftchat.text`` they score 1.0. Figures are not comparable with
 those of tools that segment Chinese by a dictionary.
 """
 
@@ -11,18 +11,18 @@ from functools import cache
 from typing import Any
 
 from sftchat.text import tokens
-from sftchat_general.reading import plain
+from sftchat_general.reading import plain_form
 
-LONGEST = 2000
-"""Tokens of a reply that are looked at; the table of the subsequence grows with the product of both lengths."""
+MAX_TOKENS = 2000
+"""Maximum number of tokens compared, because time grows with the product of both lengths."""
 
 
 class _Tokenizer:
-    """What rouge-score asks for tokens."""
+    """The tokenizer interface of rouge-score."""
 
     def tokenize(self, text: str) -> list[str]:
-        """The tokens that overlap is counted in."""
-        return tokens(text)[:LONGEST]
+        """Return the first tokens of a text."""
+        return tokens(text)[:MAX_TOKENS]
 
 
 @cache
@@ -33,12 +33,12 @@ def _scorer() -> Any:
 
 
 def rouge_l(gold: str, reply: str) -> float:
-    """The overlap of two texts, from 0 to 1; texts without a single token overlap when they are the same.
+    """Return the overlap of two texts, from 0 to 1; texts without tokens are compared for equality.
 
     Args:
-        gold: The reply wanted.
-        reply: The reply given.
+        gold: The gold reply.
+        reply: The model's reply.
     """
     if not tokens(gold) and not tokens(reply):
-        return float(plain(gold) == plain(reply))
+        return float(plain_form(gold) == plain_form(reply))
     return float(_scorer().score(gold, reply)["rougeL"].fmeasure)

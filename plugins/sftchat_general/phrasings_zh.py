@@ -1,4 +1,4 @@
-"""Data: how things are asked and said in Chinese; the grammar is that of `draft`. Each form has what training sees, then what is held out."""
+"""Data: Chinese phrasings in the grammar of `draft`; for each form those for training, then those held out."""
 
 from __future__ import annotations
 

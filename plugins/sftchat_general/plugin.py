@@ -10,7 +10,7 @@ from sftchat_general.generate import generate
 from sftchat_general.metrics import METRICS
 
 TINY = 50_000_000
-"""Models with fewer parameters than this are trained from next to nothing and need more rows."""
+"""Models with fewer parameters than this need more rows."""
 
 _PACKAGE = Path(__file__).parent
 
@@ -50,17 +50,17 @@ def validate_row(example: Example) -> tuple[str, ...]:
 
 
 def training_defaults(method: str, parameters: int) -> TrainingDefaults:
-    """What training this task wants.
+    """Return the training defaults of the task.
 
     Args:
-        method: ``full``, or a kind of adapter; not used, as the program's own learning rates suit.
+        method: ``full``, or a kind of adapter; not used, because the default learning rates fit.
         parameters: Number of parameters of the base model.
     """
-    rows = 20_000 if parameters < TINY else 5_000  # the generator has rows enough, so that none need be seen twice
+    rows = 20_000 if parameters < TINY else 5_000  # the generator has enough rows for one epoch without repetition
     return TrainingDefaults(batch_size=8, epochs=1.0, max_length=256, lora_rank=32, rows=rows)
 
 
 def _evalset(name: str) -> Path:
-    """An evalset: inside the package where it was installed from a wheel, in the repository's ``evalsets/`` in a checkout."""
+    """Return the path of an evalset: in the package when installed from a wheel, in ``evalsets/`` of the repository in a checkout."""
     packaged = _PACKAGE / "evalsets" / name
     return packaged if packaged.is_file() else _PACKAGE.parent.parent / "evalsets" / name

@@ -1,4 +1,4 @@
-"""What a reply says, read leniently and without a look at the gold: its plain form, its number, its lines and items."""
+"""Lenient parsing of replies, independent of the gold: plain form, number, lines and items."""
 
 from __future__ import annotations
 
@@ -28,83 +28,83 @@ _FENCE = re.compile(r"\s*```[^\n`]*\n(.*?)\n?```\s*", re.DOTALL)
 _LEAD_IN = re.compile(r"\A[^\n]*:\s*(?=\S)")
 
 
-def folded(text: str) -> str:
-    """One case, normal form, no space beside a Chinese character: what is left is what words are looked for in."""
+def fold(text: str) -> str:
+    """Normalise a text for word search: one case, no space next to a Chinese character."""
     return _BESIDE_HAN.sub("", normalise(text)).casefold()
 
 
-def plain(text: str, *, case: bool = False) -> str:
-    """The form in which short answers are compared: as ``folded``, without quotes around or punctuation behind.
+def plain_form(text: str, *, case: bool = False) -> str:
+    """Return the form in which short answers are compared: as ``fold``, without surrounding quotes and final punctuation.
 
     Args:
         text: Any text.
-        case: Whether capital letters count.
+        case: Whether case is significant.
     """
     one_line = _BESIDE_HAN.sub("", normalise(text))
     bare = one_line.strip(_QUOTES).rstrip(_END + _QUOTES)
     return bare if case else bare.casefold()
 
 
-def says(text: str, value: str) -> bool:
-    """Whether a folded text has a value in it: as a word, where it is of Latin letters or digits, and never as the end of a Chinese numeral.
+def contains_value(text: str, value: str) -> bool:
+    """Return whether a folded text contains a value: as a whole word if Latin or digits, and not as the end of a Chinese numeral.
 
     Args:
-        text: As ``folded`` gives it.
+        text: Result of ``fold``.
         value: As written in a constraint.
     """
-    needle = folded(value)
+    needle = fold(value)
     lookbehind = "(?<![a-z0-9])" if needle[:1].isascii() else f"(?<![{_NUMERAL}])" if needle[:1] in _NUMERAL else ""
     lookahead = "(?![a-z0-9])" if needle[-1:].isascii() else ""
     return bool(needle) and re.search(lookbehind + re.escape(needle) + lookahead, text) is not None
 
 
-def number(text: str, question: str) -> Decimal | None:
-    """The number that a reply gives as its answer.
+def parse_number(text: str, question: str) -> Decimal | None:
+    """Return the number that a reply gives as its answer.
 
-    That is the number after its last ``=`` or 等于; without one, the last number that the question does not have (in ``12 is 7 plus 5``, the
-    12); else the last number. A reply that is one numeral in words is that number.
+    That is the number after its last ``=`` or 等于; without one, the last number that is not in the question (in ``12 is 7 plus 5``, the
+    12); else the last number. A reply may also be one numeral in words.
 
     Args:
         text: The reply.
-        question: What was asked.
+        question: The question.
     """
     line = _one_line(text)
     results = _RESULT.findall(line)
     if results:
-        return _value(results[-1])
+        return _to_decimal(results[-1])
     numbers = _NUMBER.findall(line)
-    in_question = {_value(numeral) for numeral in _NUMBER.findall(_one_line(question))}
-    new_numbers = [numeral for numeral in numbers if _value(numeral) not in in_question]
+    in_question = {_to_decimal(numeral) for numeral in _NUMBER.findall(_one_line(question))}
+    new_numbers = [numeral for numeral in numbers if _to_decimal(numeral) not in in_question]
     if numbers:
-        return _value((new_numbers or numbers)[-1])
-    bare = plain(text).removesuffix("个")
-    spelled = _SPELLED.get(bare.replace("-", " "), _han(bare))
+        return _to_decimal((new_numbers or numbers)[-1])
+    bare = plain_form(text).removesuffix("个")
+    spelled = _SPELLED.get(bare.replace("-", " "), _parse_chinese_numeral(bare))
     return None if spelled is None else Decimal(spelled)
 
 
 def is_bare_number(text: str) -> bool:
-    """Whether a reply is a number and nothing else, punctuation and quotes aside."""
-    bare = plain(text)
-    return _NUMBER.fullmatch(_one_line(bare)) is not None or bare.replace("-", " ") in _SPELLED or _han(bare) is not None
+    """Return whether a reply is only a number, apart from punctuation and quotes."""
+    bare = plain_form(text)
+    return _NUMBER.fullmatch(_one_line(bare)) is not None or bare.replace("-", " ") in _SPELLED or _parse_chinese_numeral(bare) is not None
 
 
-def unfenced(text: str) -> str:
-    """The text inside a code fence, where the whole reply is one."""
+def strip_fence(text: str) -> str:
+    """Remove a code fence around the whole reply."""
     fence = _FENCE.fullmatch(text)
     return fence[1] if fence else text
 
 
-def lines(text: str) -> list[str]:
-    """The lines of a reply that hold anything, a code fence around them removed."""
-    return [line.strip() for line in unfenced(text).splitlines() if line.strip()]
+def reply_lines(text: str) -> list[str]:
+    """Return the non-blank lines of a reply, without a surrounding code fence."""
+    return [line.strip() for line in strip_fence(text).splitlines() if line.strip()]
 
 
 def item_tokens(text: str) -> list[str]:
-    """The tokens of the items that a reply lists in whatever way.
+    """Return the tokens of the items that a reply lists, in any layout.
 
-    Bullets and numbering are no part of the items, nor is what ends in a colon before them, nor the ``and`` before the last.
+    Bullets, numbering, a lead-in that ends with a colon, and the ``and`` before the last item are removed.
     """
-    rows = lines(text)
+    rows = reply_lines(text)
     if len(rows) > 1 and rows[0].endswith((":", "：")):
         rows = rows[1:]
     if len(rows) > 1 and all(_MARKER.match(row) or _NUMBERED.match(row) for row in rows):
@@ -113,30 +113,30 @@ def item_tokens(text: str) -> list[str]:
     return [token for token in tokens(_LEAD_IN.sub("", joined, count=1)) if token not in ("and", "then")]
 
 
-def length(text: str, unit: str) -> int:
-    """How long a text is.
+def text_length(text: str, unit: str) -> int:
+    """Return the length of a text.
 
     Args:
         text: Any text.
-        unit: ``words``, parted by white space; or ``characters``, letters and digits of any script.
+        unit: ``words``, separated by white space, or ``characters``: letters and digits of any script.
     """
     return len(text.split()) if unit == "words" else sum(character.isalnum() for character in text)
 
 
 def _one_line(text: str) -> str:
-    """Normal form with every dash a hyphen, the digits of all scripts as ASCII and nothing in bold: what numbers are looked for in."""
+    """Normalise a text for number search: dashes become hyphens, digits of all scripts ASCII, and bold marks are removed."""
     line = normalise(text).translate(dict.fromkeys(map(ord, DASHES), "-")).replace("**", "")
     if line.isascii():
         return line
     return "".join(str(unicodedata.decimal(character)) if character.isdecimal() else character for character in line.translate(_SEPARATORS))
 
 
-def _value(numeral: str) -> Decimal:
+def _to_decimal(numeral: str) -> Decimal:
     return Decimal(numeral.replace(",", "").replace(" ", ""))
 
 
-def _han(text: str) -> int | None:
-    """The value of a whole number below a hundred million in Chinese numerals, with units (二百零五) or digit by digit (二〇二四); None for others."""
+def _parse_chinese_numeral(text: str) -> int | None:
+    """Parse a whole number below 10^8 in Chinese numerals, with units (二百零五) or by digits (二〇二四); None for other texts."""
     if not _HAN_NUMBER.fullmatch(text):
         return None
     digits = text.removeprefix("负")
@@ -161,8 +161,8 @@ def _han(text: str) -> int | None:
     return sign * total if digits.count("万") <= 1 and not digits.startswith("万") else None
 
 
-def _spelled() -> dict[str, int]:
-    """The numerals from 0 to 100 in words: English, and Chinese with 二 or 两."""
+def _spelled_numerals() -> dict[str, int]:
+    """Return the numerals from 0 to 100 in words, English and Chinese."""
     units = (
         "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
     )
@@ -177,4 +177,4 @@ def _spelled() -> dict[str, int]:
     return spelled
 
 
-_SPELLED = _spelled()
+_SPELLED = _spelled_numerals()

@@ -1,4 +1,4 @@
-"""What was said earlier in the conversation: a name, a number, a colour; two or three turns of the user.
+"""References to earlier turns: a name, a number, a colour; two or three turns of the user.
 
 A row: ``我叫小明。`` – ``你好，小明！`` – ``我叫什么名字？`` → ``你叫小明。``
 """
@@ -31,7 +31,7 @@ _GOLDS = {
 
 
 def compose(world: World) -> Draft:
-    """Tell one or two things, then ask for one of them."""
+    """Create turns that state one or two facts, and a question about one of them."""
     topics = world.rng.sample(_TOPICS, world.rng.randint(1, 2))
     topic = world.rng.choice(topics)
     facts = _facts(world)
@@ -50,7 +50,7 @@ def compose(world: World) -> Draft:
 
 
 def _facts(world: World) -> dict[str, Any]:
-    """Everything that might be told; the colour of the first thing is the favourite one, so that no other confuses."""
+    """Draw all facts; the favourite colour is that of the first thing, to avoid ambiguity."""
     first, second = world.some(words.BELONGINGS[world.language], 2)
     colour, another = world.some(words.COLOURS[world.language], 2)
     number = world.until_of_split(lambda: world.rng.randint(10, 99))
@@ -65,7 +65,7 @@ def _facts(world: World) -> dict[str, Any]:
 
 
 def _constraint(topic: str, facts: dict[str, Any], world: World) -> dict[str, Any]:
-    """What the answer must say, in whatever words."""
+    """Return the constraint on the answer."""
     if topic == "number":
         return {"check": "number", "value": facts["number"]}
     if topic == "name":

@@ -1,4 +1,4 @@
-"""Rewriting under a constraint: case, reverse order, one word for another, a shorter text, something in front.
+"""Rewriting under a constraint: case, reverse order, one word for another, a shorter text, a prefix.
 
 A row: ``Replace "Anna" with "Tom": Anna washed the old lamp at school.`` → ``Tom washed the old lamp at school.``
 """
@@ -12,7 +12,7 @@ FORMS = ("upper", "lower", "reverse", "replace", "first", "prefix")
 
 
 def compose(world: World) -> Draft:
-    """Give a text and say how to change it."""
+    """Create a text and an instruction to change it."""
     form = world.rng.choice(FORMS)
     if form in ("upper", "lower"):
         return _case(world, form)
@@ -43,7 +43,7 @@ def compose(world: World) -> Draft:
 
 
 def _case(world: World, form: str) -> Draft:
-    """Capital or small letters; in Chinese too the text is an English word or two."""
+    """Upper or lower case; with Chinese instructions too, the text is English."""
     text = (
         world.sentence()[0]
         if world.language == "en" and world.rng.random() < 0.5
@@ -54,6 +54,6 @@ def _case(world: World, form: str) -> Draft:
 
 
 def _draft(question: Phrase, gold: str, facts: dict[str, object], *, case: bool = False) -> Draft:
-    """A row with one right answer, word for word."""
+    """Create a row with one exact answer."""
     constraint = {"check": "text", "accept": [gold]} | ({"case": True} if case else {})
     return Draft((question.text,), gold, question.form, (constraint,), facts)

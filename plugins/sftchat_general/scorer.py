@@ -1,7 +1,7 @@
-"""Scores a reply of the general task: whether it does what was asked, how near it comes, and a name for what is wrong.
+"""Scorer of the general task: correctness, overlap with the gold, and error classes.
 
-A reply is correct when every constraint of its row holds; a row without constraints wants its gold, in normal form and whatever the case.
-What a reasoning model thinks aloud is no part of its reply.
+A reply is correct when it satisfies all constraints of its row; without constraints it must equal the gold, normalised and case-insensitive.
+Thoughts of a reasoning model are removed first.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from sftchat import DataError, Example, Reply, Score
 from sftchat.text import strip_thinking
-from sftchat_general.constraints import FAULTS, Constraint, malformed, violated
+from sftchat_general.constraints import CONSTRAINT_ERRORS, Constraint, constraint_problem, violations
 from sftchat_general.overlap import rouge_l
-from sftchat_general.reading import plain
+from sftchat_general.reading import plain_form
 
 STATS = {
     "n": "1",
@@ -21,16 +21,16 @@ STATS = {
     "exact": "1 where it is the gold in normal form, case and closing punctuation aside",
     "rouge_l": "the overlap with the gold, from 0 to 1",
 }
-"""Keys of ``Score.stats`` and what they count."""
+"""Keys of ``Score.stats`` and their meaning."""
 
-REPLY_FAULTS = {
+REPLY_ERRORS = {
     "empty": "no text at all",
     "refused": "the model declines",
     "truncated": "ended by the token limit",
 }
-"""Classes of whole replies, beside those of ``constraints.FAULTS``."""
+"""Error classes of whole replies, in addition to ``constraints.CONSTRAINT_ERRORS``."""
 
-ERRORS = (*FAULTS, *REPLY_FAULTS)
+ERRORS = (*CONSTRAINT_ERRORS, *REPLY_ERRORS)
 
 _REFUSAL = re.compile(
     r"抱歉|对不起|很遗憾|(?:我|目前|暂时)(?:无法|不能|没办法|没法)|不(?:便|会)回答|\bsorry\b|\bI(?: am|'m|’m) (?:unable|not able)|\bI (?:cannot|can't|can’t|won't|won’t)\b",
@@ -39,23 +39,23 @@ _REFUSAL = re.compile(
 
 
 def score(example: Example, reply: Reply) -> Score:
-    """Judge one reply.
+    """Score one reply.
 
     Args:
-        example: Has a gold; its metadata may hold ``constraints`` and a ``kind``, by which the counts are grouped.
-        reply: Any reply at all.
+        example: With a gold reply; its metadata may have ``constraints`` and a ``kind``, the slice of the counts.
+        reply: Any reply.
 
     Raises:
-        DataError: The gold is missing, or a constraint is malformed. No reply raises.
+        DataError: When the gold is missing, or a constraint is malformed; never because of the reply.
     """
     constraints = read_constraints(example)
     gold = example.gold or ""
     text = strip_thinking(reply.text).strip()
-    answer = plain(text)
-    exact = bool(text) and answer == plain(gold)
+    answer = plain_form(text)
+    exact = bool(text) and answer == plain_form(gold)
     question = example.messages[-1]["content"]
-    wrong = violated(constraints, text, question) if constraints else () if exact else ("wrong_answer",)
-    if not wrong and not exact and answer == plain(question):  # a parrot may say what a constraint looks for
+    wrong = violations(constraints, text, question) if constraints else () if exact else ("wrong_answer",)
+    if not wrong and not exact and answer == plain_form(question):  # a parrot may say what a constraint looks for
         wrong = ("wrong_answer",)
     if wrong and not text:
         wrong = ("empty",)
@@ -80,6 +80,6 @@ def read_constraints(example: Example) -> Sequence[Constraint]:
     if not isinstance(constraints, (list, tuple)):
         raise DataError("constraints must be a list of objects", where)
     for constraint in constraints:
-        if problem := malformed(constraint):
+        if problem := constraint_problem(constraint):
             raise DataError(problem, where)
     return constraints

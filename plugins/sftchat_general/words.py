@@ -1,7 +1,7 @@
-"""Data: the words that rows are made of, by language.
+"""Data: words of the rows, by language.
 
-About a quarter of the words is held out for ``split=test``, the same ones in every table (``sftchat_general.draft.held_out``); the order of a
-table is part of what the generator prints.
+About a quarter of the words is held out for ``split=test`` (``sftchat_general.draft.held_out``), the same ones in every table. The generated
+rows depend on the order of a table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "郑凯 梁燕 宋佳 唐宁 许文 韩冰 冯亮 邓超 曹颖 彭辉 曾莉 肖阳".split()
     ),
 }
-"""Whom a row may be about."""
+"""Names of people."""
 
 CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
@@ -34,7 +34,7 @@ CATEGORIES: dict[str, dict[str, tuple[str, ...]]] = {
         "乐器": tuple("钢琴 小提琴 吉他 长笛 小号 二胡 古筝 琵琶 口琴 大提琴 手风琴 唢呐".split()),
     },
 }
-"""Words of one kind, no word of which belongs to another; the English keys with their article."""
+"""Words by category, without overlap; English categories include the article."""
 
 WORDS: tuple[str, ...] = tuple(
     sorted(
@@ -69,13 +69,13 @@ BELONGINGS: dict[str, tuple[str, ...]] = {
     "en": ("hat", "bag", "car", "umbrella", "cup", "bike", "pen", "phone", "coat", "sofa", "door", "kite"),
     "zh": ("帽子", "书包", "汽车", "雨伞", "杯子", "自行车", "钢笔", "手机", "外套", "沙发", "大门", "风筝"),
 }
-"""Things of which one owns one, and which have a colour."""
+"""Possessions that have a colour."""
 
 CITIES: dict[str, tuple[str, ...]] = {
     "en": ("Paris", "London", "Rome", "Berlin", "Madrid", "Boston", "Tokyo", "Oslo", "Vienna", "Dublin", "Sydney", "Prague"),
     "zh": ("北京", "上海", "广州", "成都", "西安", "武汉", "杭州", "昆明", "南京", "青岛", "长沙", "厦门"),
 }
-"""Where people live."""
+"""Cities."""
 
 COUNTABLE: dict[str, tuple[tuple[str, str], ...]] = {
     "en": tuple(
@@ -87,7 +87,7 @@ COUNTABLE: dict[str, tuple[tuple[str, str], ...]] = {
         ("图书", "本"), ("玫瑰", "朵"), ("饼干", "块"), ("糖果", "颗"), ("橘子", "个"), ("本子", "个"), ("积木", "块"),
     ),
 }  # fmt: skip
-"""What can be given, bought and counted: in English in the plural, in Chinese with its measure word."""
+"""Countable things: English plurals, Chinese nouns with their measure words."""
 
 THINGS: dict[str, tuple[tuple[str, str], ...]] = {
     "en": tuple(
@@ -98,7 +98,7 @@ THINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("书包", "个"), ("扇子", "把"), ("杯子", "个"), ("贝壳", "个"), ("灯笼", "盏"), ("围巾", "条"), ("口琴", "支"),
     ),
 }  # fmt: skip
-"""What sentences are about, in Chinese with its measure word."""
+"""Nouns for sentences, in Chinese with their measure words."""
 
 SENTENCES: dict[str, tuple[str, ...]] = {
     "en": (
@@ -112,7 +112,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "{name}和朋友在{place}{verb}了一{measure}{thing}。",
     ),
 }
-"""Sentences to be rewritten."""
+"""Sentence patterns for rewriting."""
 
 VERBS: dict[str, tuple[str, ...]] = {
     "en": ("found", "painted", "carried", "washed", "dropped", "cleaned", "moved", "lifted"),
@@ -141,7 +141,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "en": ("Note: ", "Update: ", "Reminder: ", "Hint: ", "News: ", "Warning: ", "Answer: ", "Summary: "),
     "zh": ("注意：", "通知：", "提醒：", "提示：", "消息：", "警告：", "回答：", "摘要："),
 }
-"""What is put in front of a sentence."""
+"""Prefixes of sentences."""
 
 TAGS: tuple[str, ...] = ("answer", "result", "output", "final", "reply", "word", "text", "solution")
 """Names of tags that enclose an answer."""

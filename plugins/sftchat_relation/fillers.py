@@ -1,4 +1,4 @@
-"""Data: what fills the slots of a sentence that are not people, by the age of the story, and the openings of scenes."""
+"""Data: values of slots other than people, by era, and openings of scenes."""
 
 from __future__ import annotations
 
@@ -101,4 +101,4 @@ OPENERS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
 }  # fmt: skip
-"""Scene openers: nobody is named, no relation is meant."""
+"""Openings of scenes, without names and relations."""

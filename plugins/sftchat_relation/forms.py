@@ -18,7 +18,7 @@ from sftchat_relation.forms_groups import GROUPS as _GROUPS
 from sftchat_relation.forms_kin import KIN
 
 ERAS = ("old", "new")
-"""The ages of a story: swords, or trams."""
+"""Eras of a story: imperial, or modern."""
 
 _GENDERS = {
     "父子": "mm",

@@ -1,4 +1,4 @@
-"""Rows for training and measuring relation extraction: same options and seed, same bytes, row by row."""
+"""Generator of rows for relation extraction; deterministic in options and seed."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from random import Random
 from sftchat.types import Example, Message
 
 PRESETS = ("novel", "article")
-"""What the rows are like: prose to train on, or the published recipe to compare with."""
+"""Kinds of rows: prose for training, or the published recipe for comparison."""
 
 SPLITS = ("train", "test")
-"""The two worlds of sentences and of names; neither a sentence nor a given name is in both."""
+"""Splits of sentences and of names; no sentence and no given name is in both."""
 
 
 def generate(n: int, seed: int, *, preset: str = "novel", names: str = "train", forms: str = "train") -> Iterator[Example]:
-    """Yield rows lazily; row i depends on the options, the seed and i alone, never on how many are asked for.
+    """Yield rows lazily; row i depends on the options, the seed and i, not on ``n``.
 
     Args:
-        n: How many rows.
-        seed: Any integer; rows of different seeds have nothing in common but their making.
+        n: Number of rows.
+        seed: Any integer; rows of different seeds are independent.
         preset: ``novel`` or ``article``.
-        names: Whose people a novel is about: ``train``, or ``test`` for names no training row has.
-        forms: What sentences a novel is made of: ``train``, or ``test`` for sentences no training row has.
+        names: Names of a novel's characters: ``train``, or ``test`` for held-out names.
+        forms: Sentences of a novel: ``train``, or ``test`` for held-out sentences.
 
     Raises:
-        ValueError: A number or an option has no meaning; one lower-case line.
+        ValueError: When an option is invalid; one lower-case line.
     """
     if n < 0:
         raise ValueError(f"n is {n}, must be 0 or more")
@@ -48,7 +48,7 @@ def _article(seed: int, i: int) -> Example:
 def _novel(seed: int, i: int, names: str, forms: str) -> Example:
     from sftchat_relation import novel  # late: its tables of sentences take 30 ms, which listing plugins does not need
 
-    # The text of the seed goes through SHA-512, so neighbouring rows share no stream of random numbers.
+    # Random hashes a text seed with SHA-512, so that the random streams of rows are independent
     prompt, gold, ids = novel.compose(Random(f"novel-{names}-{forms}-{seed}-{i}"), names, forms)
     metadata = {"preset": "novel", "names": names, "forms": forms, "form_ids": ids}
     return Example((Message(role="user", content=prompt),), gold, f"novel-{names}-{forms}-{seed}-{i:06d}", metadata)

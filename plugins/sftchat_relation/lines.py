@@ -1,4 +1,4 @@
-"""The line grammar ``甲-乙:关系``: what a separator, a name, a bullet and a ``无`` are, and where a line may be cut."""
+"""Grammar of a line ``甲-乙:关系``: separators, names, bullets and ``无``, and splitting of lines."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import NamedTuple
 from sftchat.text import COLONS, DASHES, normalise
 
 NOTHING = "无"
-"""The whole of a reply that finds no relation."""
+"""Reply that states that there is no relation."""
 
-LONGEST_NAME, LONGEST_LABEL, LONGEST_LINE = 40, 12, 200
-"""Beyond these a stretch of text is prose; they also bound the work that one line can cause."""
+MAX_NAME_LENGTH, MAX_LABEL_LENGTH, MAX_LINE_LENGTH = 40, 12, 200
+"""Maximum lengths in characters; longer text is prose. They also bound the time per line."""
 
 PUNCTUATION = " \t\r\n.,;:!?。、…'\"“”‘’「」『』《》*_`|()[]{}"
-"""What may surround a label or a ``无`` without changing it."""
+"""Characters ignored around a label or ``无``."""
 
 _DASH, _COLON = re.escape(DASHES), re.escape(COLONS)
 COLON = re.compile(f"[{_COLON}]")
-"""A colon of any kind; the last one of a line stands before the relation."""
+"""Any colon; the last one of a line precedes the relation."""
 
 SEPARATOR = re.compile(f"<?[{_DASH}=~]+>?|[→←↔⇒⇔⟶➔➡]")
-"""A dash or an arrow of any kind; a run of them (``——``, ``->``) is one separator."""
+"""Any dash or arrow; a run of them (``——``, ``->``) is one separator."""
 
 CONJUNCTION = re.compile("[和与跟&、/]")
-"""What stands between two names in ordinary language."""
+"""Conjunctions between two names."""
 
 BULLET = re.compile(rf"\s*(?:[*+{_DASH}]\s+|[•·●▪◦‣]\s*|\(\d{{1,3}}\)[.、:]?\s*|\[\d{{1,3}}\][.、:]?\s*|\d{{1,3}}[.)、．:]\s*|[①-⑳]\s*)")
-"""Bullets and numbering; a dash or an asterisk is one only with a space behind it."""
+"""Bullets and numbering; a dash or an asterisk only before a space."""
 
 _HAN = "[\u4e00-\u9fff]"
-_PLAIN = re.compile(rf"({_HAN}{{1,{LONGEST_NAME}}})-({_HAN}{{1,{LONGEST_NAME}}}):({_HAN}{{1,{LONGEST_LABEL}}})")
-"""What nearly every line is: Chinese characters, which are in normal form and nobody's bullet or separator. Only faster than the general way."""
+_PLAIN = re.compile(rf"({_HAN}{{1,{MAX_NAME_LENGTH}}})-({_HAN}{{1,{MAX_NAME_LENGTH}}}):({_HAN}{{1,{MAX_LABEL_LENGTH}}})")
+"""Lines of Chinese characters only: the common case, matched faster than by the general rules."""
 
 _EXACT = re.compile(r"[^\s:](?:.*[^\s])?:[^\s:]+")
 _PROSE = re.compile(r"[:：,，;；。、\n]")
@@ -45,73 +45,73 @@ _RELATION_WORDS = frozenset(("关系", "人物关系", "relation"))
 
 
 class Triple(NamedTuple):
-    """One relation between two people; the order of head and tail means something where the relation is directed."""
+    """A relation between two people; the order of head and tail matters for directed relations."""
 
     head: str
     tail: str
     relation: str
 
     def __str__(self) -> str:
-        """The triple as a line of gold."""
+        """Format the triple as in the gold."""
         return f"{self.head}-{self.tail}:{self.relation}"
 
 
 def exact_triple(line: str, source: str) -> Triple | None:
-    """The triple of a line that has exactly the shape ``甲-乙:关系``, as written, whatever its label; None for any other line.
+    """Parse a line of exactly the form ``甲-乙:关系``, with any label; None for other lines.
 
     Args:
-        line: One line without its end.
-        source: Decides where a line with several hyphens is cut.
+        line: One line without its line end.
+        source: The passage; decides where a line with several hyphens is cut.
     """
     if match := _PLAIN.fullmatch(line):
         return Triple(*match.groups())
-    if len(line) > LONGEST_LINE or not _EXACT.fullmatch(line) or BULLET.match(line):
+    if len(line) > MAX_LINE_LENGTH or not _EXACT.fullmatch(line) or BULLET.match(line):
         return None
     pair, _, label = line.rpartition(":")
     cuts = [(pair[: hyphen.start()], pair[hyphen.end() :]) for hyphen in re.finditer("-", pair)]
-    names = choose([(head, tail) for head, tail in cuts if _exact_name(head, source) and _exact_name(tail, source)], source)
+    names = choose_cut([(head, tail) for head, tail in cuts if _exact_name(head, source) and _exact_name(tail, source)], source)
     return Triple(*names, label) if names and is_label(label) else None
 
 
 def is_name(text: str, source: str) -> bool:
-    """Whether a text can be a name: not empty, not long, no punctuation but what the source has inside it.
+    """Return whether a text can be a name: not empty, not long, without punctuation unless it occurs so in the source.
 
     Args:
-        text: What stands on one side of a separator.
-        source: Names such as 苏（松本）米子 must stand in it as they are; elsewhere a bracket or an asterisk is a remark or Markdown.
+        text: Text on one side of a separator.
+        source: The passage; names such as 苏（松本）米子 must occur in it, because other brackets or asterisks are remarks or Markdown.
     """
-    if not 0 < len(text) <= LONGEST_NAME or _PROSE.search(text):
+    if not 0 < len(text) <= MAX_NAME_LENGTH or _PROSE.search(text):
         return False
     return not _MARK.search(text) or text in source
 
 
 def is_label(text: str) -> bool:
-    """Whether a text can be a label, be it one that the vocabulary does not have."""
-    return 0 < len(text) <= LONGEST_LABEL and not _PROSE.search(text) and not _MARK.search(text)
+    """Return whether a text can be a label, known or unknown."""
+    return 0 < len(text) <= MAX_LABEL_LENGTH and not _PROSE.search(text) and not _MARK.search(text)
 
 
 def is_none(text: str) -> bool:
-    """Whether a text says, in any of the usual ways, that there is no relation."""
-    return len(text) <= LONGEST_NAME and _NONE.fullmatch(text.strip(PUNCTUATION)) is not None
+    """Return whether a text states in a usual way that there is no relation."""
+    return len(text) <= MAX_NAME_LENGTH and _NONE.fullmatch(text.strip(PUNCTUATION)) is not None
 
 
-def choose(cuts: list[tuple[str, str]], source: str) -> tuple[str, str] | None:
-    """The one cut whose parts both stand in the source, else the only one there is, else None."""
+def choose_cut(cuts: list[tuple[str, str]], source: str) -> tuple[str, str] | None:
+    """Return the only cut, or the only one whose parts both occur in the source; else None."""
     if len(cuts) > 1:
         cuts = [cut for cut in cuts if cut[0] in source and cut[1] in source]
     return cuts[0] if len(cuts) == 1 else None
 
 
-def chunks(statement: str) -> list[str]:
-    """Cut at ``,`` and ``、`` where the next piece again holds a separator and a colon, and at spaces where both sides do."""
+def split_statements(statement: str) -> list[str]:
+    """Split at ``,`` and ``、`` before another statement, and at spaces between two statements."""
     statements: list[str] = []
-    for piece in _glue(re.split(r"([,、])", statement), both=False):
-        statements.extend(_glue(re.split(r"(\s+)", piece), both=True))
+    for piece in _rejoin(re.split(r"([,、])", statement), both=False):
+        statements.extend(_rejoin(re.split(r"(\s+)", piece), both=True))
     return statements
 
 
 def without_heading(pair: str) -> str:
-    """Drop a label before the pair (结果:甲-乙) or the word 关系 after it (甲-乙:关系); what still holds a colon is no pair."""
+    """Remove a heading before the pair (结果:甲-乙) or the word 关系 after it (甲-乙:关系)."""
     pieces = COLON.split(pair)
     if len(pieces) == 2 and pieces[1].strip() in _RELATION_WORDS:
         return pieces[0]
@@ -119,18 +119,18 @@ def without_heading(pair: str) -> str:
 
 
 def _exact_name(name: str, source: str) -> bool:
-    """A name that stands in the source as it is, or that is in normal form without anything that could be a separator."""
+    """Return whether a name occurs in the source, or is normalised and without separators."""
     if not is_name(name, source) or any(c.isspace() or c in DASHES for c in name[:1] + name[-1:]):
         return False
     return name in source or (normalise(name) == name and not SEPARATOR.search(name))
 
 
-def _glue(pieces: list[str], *, both: bool) -> list[str]:
-    """Join pieces, which alternate with their delimiters, back together wherever the delimiter divides no two statements."""
+def _rejoin(pieces: list[str], *, both: bool) -> list[str]:
+    """Join pieces, which alternate with delimiters, unless the delimiter separates two statements."""
     joined = [[pieces[0]]]
-    seen_statement = _whole(pieces[0])
+    seen_statement = _is_statement(pieces[0])
     for delimiter, piece in zip(pieces[1::2], pieces[2::2], strict=True):
-        is_statement = _whole(piece)
+        is_statement = _is_statement(piece)
         if is_statement and (seen_statement or not both):
             joined.append([piece])
         else:
@@ -139,7 +139,7 @@ def _glue(pieces: list[str], *, both: bool) -> list[str]:
     return ["".join(parts) for parts in joined]
 
 
-def _whole(piece: str) -> bool:
-    """Whether a piece holds a separator and, after it, a colon."""
+def _is_statement(piece: str) -> bool:
+    """Return whether a piece has a separator and a colon after it."""
     separator = SEPARATOR.search(piece) or CONJUNCTION.search(piece)
     return separator is not None and COLON.search(piece, separator.end()) is not None

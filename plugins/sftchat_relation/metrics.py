@@ -1,8 +1,7 @@
-"""The metrics of the relation task, each a function of summed counts.
+"""Metrics of the relation task, each a function of summed counts.
 
-Where there was nothing to find and nothing was claimed (0/0), precision, recall and F1 are the share of replies that could be read: a
-slice whose gold is all ``无`` is perfect when every reply says so, and unreadable replies do not pass for silence. Where only one of
-the two is empty they are 0.
+Without gold and predicted triples (0/0), precision, recall and F1 are the share of readable replies: a slice whose gold is all ``无``
+scores 1 when every reply is ``无``, and unreadable replies count as wrong. When only one side is empty they are 0.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ Sums = Mapping[str, Any]
 
 
 def _nothing(sums: Sums) -> Any:
-    """The value of a metric when neither side has a triple."""
+    """Return the value of a metric when neither side has a triple."""
     return ratio(sums["parsed"], sums["n"])
 
 

@@ -1,4 +1,4 @@
-"""Names of invented people: surnames, given names that fit a gender, titles, and the wall between train and test.
+"""Names of invented people: surnames, given names that fit a gender, titles, and the split between train and test.
 
 A given name belongs to one split by a checksum of its characters, so that no person of a test passage was ever met in
 training, whoever generates the two files, in whatever order.
@@ -42,10 +42,10 @@ LAY_TITLES = {
     ("m", "new"): ("先生", "老板", "医生", "校长", "科长"),
     ("f", "new"): ("太太", "大妈", "医生"),
 }
-"""What follows a surname where a novel names a grown person by standing, by gender and age of the story."""
+"""Titles of adults after a surname, by gender and era."""
 
 ORDAINED_TITLES = {"m": ("道人", "真人", "大师", "上人", "长老"), "f": ("师太", "仙姑", "真人")}
-"""What follows two characters of a religious name."""
+"""Suffixes of religious names."""
 
 # Second characters that make an everyday word of the first: such a name makes the passage a riddle, not an exercise.
 _WORDS = {
@@ -64,7 +64,7 @@ TEST_SHARE = 4
 
 
 def split_of(given: str) -> str:
-    """The split that owns a given name: a checksum of its characters, the same on every machine."""
+    """Return the split of a given name, from a checksum of its characters."""
     # A multiplicative step first: the low bits of a CRC are linear in the text, and would favour some last characters.
     return "test" if (zlib.crc32(given.encode()) * 2654435761 >> 16) % TEST_SHARE == 0 else "train"
 
@@ -89,17 +89,17 @@ class Person:
 
     @property
     def pronoun(self) -> str:
-        """What the narration calls the person when not by name."""
+        """Pronoun of the person."""
         return "他" if self.gender == "m" else "她"
 
     @property
     def familiar(self) -> str:
-        """What family and friends call the person: the given name where it can stand alone, else the name."""
+        """Familiar name: the given name if it has two characters, else the full name."""
         return self.given if len(self.given) == 2 else self.name
 
 
 class NameSource:
-    """Draws the people of one passage: distinct, all of one split, no name a part of another."""
+    """Draws the people of one passage: distinct, of one split, no name a part of another."""
 
     def __init__(self, rng: Random, split: str) -> None:
         """Draw from a generator of random numbers, keeping to one split."""
@@ -150,7 +150,7 @@ class NameSource:
                 return person
 
     def surname(self) -> str:
-        """A surname that nobody in the passage has."""
+        """Draw a surname not yet used in the passage."""
         taken = {person.surname for person in self._people}
         while True:
             surname = self._pick(SURNAMES) if self._rng.randrange(12) else self._pick(COMPOUND_SURNAMES)
@@ -171,7 +171,7 @@ class NameSource:
         return first + second
 
     def _admit(self, draft: Person) -> Person | None:
-        """The person with the name put together, or None where split, sense or somebody else's name forbids it."""
+        """Return the person; None when the name is of the other split, has a bad meaning or conflicts with another name."""
         given, surname = draft.given, draft.surname
         name = given if given.startswith(surname) else surname + given
         # A character twice (刚刚, 香香) reads as a word; a name inside a name makes the gold ambiguous.

@@ -179,13 +179,13 @@ class _Passage:
     def _gender(self, form: Form, slot: str, cast: dict[str, Person]) -> str:
         gender = form.genders["abc".index(slot)]
         other = next((cast[slot].gender for slot in sorted(cast)), None)
-        if "=" in form.genders and gender in "-=" and other:  # rivals: whoever is cast second is like the first
+        if "=" in form.genders and gender in "-=" and other:  # rivals: the second person has the gender of the first
             return other
         return gender if gender in "mf" else self._pick("mf")
 
     @staticmethod
     def _share_surname(form: Form, slot: str, other: str, cast: dict[str, Person], gender: str) -> bool:
-        """Whether the person about to be named has the surname of one already cast."""
+        """Return whether a new person has the surname of one already cast."""
         for head, tail, label in form.relations:
             if {head, tail} != {slot, other}:
                 continue
@@ -214,7 +214,7 @@ class _Passage:
         return [form for form in forms if self.era in form.eras and form.id not in self.used]
 
     def _fill(self, text: str, cast: dict[str, Person]) -> str:
-        """The prose with every choice made and every slot filled."""
+        """Return the text with choices made and slots filled."""
         text = _CHOICE.sub(lambda match: self._pick(match[1].split("|")), text)
         return _SLOT.sub(lambda match: self._slot(match[1], cast), text)
 
@@ -238,7 +238,7 @@ class _Passage:
 
 
 def _independent(first: tuple[str, str], second: tuple[str, str]) -> bool:
-    """Whether one person can have both roles without the two others being related by that."""
+    """Return whether one person can have both roles without implying a relation of the two others."""
     labels = {first[0], second[0]}
     for role, other in ((first, second), (second, first)):
         elder = role[1] == "a" and role[0] in _PARENTS | {"祖孙"}

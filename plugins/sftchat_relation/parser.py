@@ -1,8 +1,7 @@
-"""Reads replies into triples, twice: strictly, as the format demands, and leniently, as a patient reader would.
+"""Parser of replies into triples: strictly by the format, and leniently.
 
-The parser never sees the gold. It knows the reply, the passage (to tell ``让-保罗`` from two people) and the vocabulary, so the same
-reply reads the same whatever the right answer is. Scoring both readings names a lost format as such, where a strict reading alone
-would report it as lost knowledge.
+Its inputs are the reply, the passage (to distinguish ``让-保罗`` from two people) and the vocabulary, not the gold: the result does not depend
+on the right answer. Scoring both results separates format errors from missing knowledge.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from sftchat_relation.lines import (
     BULLET,
     COLON,
     CONJUNCTION,
-    LONGEST_LINE,
+    MAX_LINE_LENGTH,
     NOTHING,
     PUNCTUATION,
     SEPARATOR,
     Triple,
-    choose,
-    chunks,
+    choose_cut,
     exact_triple,
     is_label,
     is_name,
     is_none,
+    split_statements,
     without_heading,
 )
-from sftchat_relation.structured import Row, in_brackets, in_json
+from sftchat_relation.structured import Row, parse_bracket_rows, parse_json_rows
 from sftchat_relation.vocabulary import RelationVocabulary
 
 __all__ = ["NOTHING", "ParsedReply", "Triple", "parse"]
@@ -37,15 +36,15 @@ __all__ = ["NOTHING", "ParsedReply", "Triple", "parse"]
 
 @dataclass(frozen=True)
 class ParsedReply:
-    """What a reply says.
+    """A parsed reply.
 
     Attributes:
-        strict: The triples as written, labels not folded; none at all unless every line of the reply is exactly ``甲-乙:关系``.
-        lenient: The triples in normal form, aliases folded and turned; repeats and labels outside the vocabulary are kept.
+        strict: Literal triples; empty unless every line of the reply is exactly ``甲-乙:关系``.
+        lenient: Normalised triples with canonical labels and direction; duplicates and unknown labels are kept.
         issues: Each at most once: ``format_drift`` (read, but not in the exact format), ``extra_text``, ``unknown_relation``,
-            ``ambiguous_split``; and for a reply that says nothing readable one of ``empty``, ``refusal``, ``unparsable``.
-        parsable: The reply holds a triple or says that there is none.
-        well_formed: The strict reading succeeded; tells a proper ``无`` from a reply outside the format.
+            ``ambiguous_split``; for an unreadable reply one of ``empty``, ``refusal``, ``unparsable``.
+        parsable: Whether the reply has a triple or states that there is none.
+        well_formed: Whether the strict parsing succeeded, also for ``无``.
     """
 
     strict: tuple[Triple, ...]
@@ -67,12 +66,12 @@ _JSON_ATTEMPTS = 4  # each may scan the rest of the reply before it fails; witho
 
 
 def parse(reply: str, source: str, vocabulary: RelationVocabulary) -> ParsedReply:
-    """Read a reply both ways. Total, deterministic, and in time about linear in the reply.
+    """Parse a reply both ways; never fails, deterministic, in about linear time.
 
     Args:
-        reply: The reply as generated; thinking is dropped before either reading.
-        source: The text that the reply is about: names are looked up in it where a line could be cut in several places.
-        vocabulary: The labels there are.
+        reply: The reply as generated; thoughts are removed first.
+        source: The passage; names in it decide where an ambiguous line is cut.
+        vocabulary: The labels.
     """
     text = strip_thinking(reply).strip()
     if not text:
@@ -98,7 +97,7 @@ def parse(reply: str, source: str, vocabulary: RelationVocabulary) -> ParsedRepl
 
 
 class _Reader:
-    """The lenient reading of one reply, in the order in which it is written."""
+    """Lenient parser of one reply."""
 
     def __init__(self, source: str, vocabulary: RelationVocabulary) -> None:
         self.raw_source = source
@@ -109,11 +108,11 @@ class _Reader:
 
     @cached_property
     def source(self) -> str:
-        """The source in normal form; lines that are exactly in the format do not need it."""
+        """The normalised source; computed lazily, because lines in the exact format do not need it."""
         return normalise(self.raw_source)
 
     def read(self, text: str) -> None:
-        """Read a whole reply: JSON values where a line begins with one, lines elsewhere."""
+        """Parse a whole reply: JSON values at the start of lines, otherwise lines."""
         echo = _ECHO.match(text)
         position = echo.end() if echo else 0
         if echo:
@@ -122,7 +121,7 @@ class _Reader:
         while position < len(text):
             opening = _JSON.match(text, position)
             if opening and attempts:
-                json_rows = in_json(text, opening.start(1), self._known)
+                json_rows = parse_json_rows(text, opening.start(1), self._known)
                 if json_rows:
                     rows, position = json_rows
                     self.issues["format_drift"] = None
@@ -147,7 +146,7 @@ class _Reader:
     def _loose_line(self, line: str) -> None:
         state_before = len(self.triples), self.nothing
         bare = line.replace("**", "").replace("`", "")
-        if not bare.strip() or _FENCE.fullmatch(line[:LONGEST_LINE]):
+        if not bare.strip() or _FENCE.fullmatch(line[:MAX_LINE_LENGTH]):
             self.issues["format_drift"] = None
             return
         for statement in fold_width(bare).split(";"):
@@ -158,11 +157,11 @@ class _Reader:
 
     def _statement(self, statement: str) -> None:
         if statement.lstrip()[:1] in {"(", "[", "{", "<"}:
-            rows, outside = in_brackets(statement, self._known)
+            rows, outside = parse_bracket_rows(statement, self._known)
             if rows:
                 self._rows(rows)
                 statement = outside
-        for chunk in chunks(statement):
+        for chunk in split_statements(statement):
             self._chunk(chunk)
 
     def _rows(self, rows: list[Row | str]) -> None:
@@ -175,10 +174,10 @@ class _Reader:
                 self.issues["extra_text"] = None
 
     def _chunk(self, chunk: str) -> None:
-        """One statement that cannot be cut further: a triple, ``无``, or extra text."""
+        """Parse one statement: a triple, ``无``, or extra text."""
         if not chunk.strip(PUNCTUATION):
             return
-        if len(chunk) > LONGEST_LINE:
+        if len(chunk) > MAX_LINE_LENGTH:
             self.issues["extra_text"] = None
             return
         text = normalise(chunk)
@@ -192,13 +191,13 @@ class _Reader:
             self.issues["extra_text"] = None
 
     def _pair(self, pair: str, label: str) -> bool:
-        """Cut a pair at a separator, or at 和 and its like where the label is sure; False when there is nothing to cut."""
+        """Split a pair at a separator, or at a conjunction such as 和 when the label is known; False when it cannot be split."""
         cuts = self._cuts(SEPARATOR, pair)
         if not cuts and self._known(_LABEL_END.split(label)[0]):
             cuts = self._cuts(CONJUNCTION, pair)
         if not cuts:
             return False
-        names = choose(cuts, self.source)
+        names = choose_cut(cuts, self.source)
         if names is None:
             self.issues["ambiguous_split"] = None
             return True
@@ -209,7 +208,7 @@ class _Reader:
         return [(head, tail) for head, tail in cuts if is_name(head, self.source) and is_name(tail, self.source)]
 
     def _name(self, text: str) -> str:
-        """A name without quotes, and without a remark in brackets unless the passage itself writes the name so."""
+        """Remove quotes, and a remark in brackets unless it is part of the name in the passage."""
         name = text.strip(_QUOTES)
         return name if name in self.source else _COMMENT.sub("", name).strip(_QUOTES)
 
@@ -217,11 +216,11 @@ class _Reader:
         return self.vocabulary.canonical(normalise(label).removesuffix("关系")) is not None
 
     def _reads_as_written(self, label: str) -> bool:
-        """Whether a label is one of the vocabulary, or nothing that could be turned into one: then the format is not at fault."""
+        """Return whether a label is known as written, or cannot be converted to a known one."""
         return self.vocabulary.canonical(label) is not None or (self._within(label) is None and not is_none(label))
 
     def _within(self, label: str) -> str | None:
-        """The known label that a text is, up to a 关系 behind it and whatever follows a comma, bracket or space."""
+        """Return the known label in a text, ignoring a final 关系 and text after a comma, bracket or space; None without one."""
         if self.vocabulary.canonical(label) is not None:
             return label
         first_word = _LABEL_END.split(label)[0]
@@ -229,11 +228,11 @@ class _Reader:
         return next((candidate for candidate in candidates if self.vocabulary.canonical(candidate) is not None), None)
 
     def _label(self, head: str, tail: str, label: str) -> bool:
-        """Add a triple under the known label, or as unknown; False when the label reads as prose."""
+        """Add a triple with a known or unknown label; False when the label is prose."""
         known_label = self._within(label)
         if known_label is not None:
             if label.removeprefix(known_label).removeprefix("关系")[:1] not in {"", "("}:
-                self.issues["extra_text"] = None  # 夫妻，他们很恩爱: the label counts, the remark is named
+                self.issues["extra_text"] = None  # 夫妻，他们很恩爱: the label counts, the remark is extra text
             relation, inverted = self.vocabulary.canonical(known_label) or (known_label, False)
             self.triples.append(Triple(tail, head, relation) if inverted else Triple(head, tail, relation))
         elif is_none(label):

@@ -10,7 +10,7 @@ from sftchat_relation.generate import generate
 from sftchat_relation.metrics import METRICS
 
 TINY = 50_000_000
-"""Models with fewer parameters than this are trained in minutes on a CPU: one pass, more rows rather than more passes."""
+"""Models with fewer parameters than this train in minutes on a CPU; they get one epoch."""
 
 _PACKAGE = Path(__file__).parent
 
@@ -55,16 +55,16 @@ def validate_row(example: Example) -> tuple[str, ...]:
 
 
 def training_defaults(method: str, parameters: int) -> TrainingDefaults:
-    """What training this task wants.
+    """Return the training defaults of the task.
 
     Args:
-        method: ``full``, or a kind of adapter; not used, as the program's own learning rates suit.
+        method: ``full``, or a kind of adapter; not used, because the default learning rates fit.
         parameters: Number of parameters of the base model.
     """
     return TrainingDefaults(batch_size=8, epochs=1.0 if parameters < TINY else 3.0, max_length=512, lora_rank=32, rows=12_000)
 
 
 def _evalset(name: str) -> Path:
-    """An evalset: inside the package where it was installed from a wheel, in the repository's ``evalsets/`` in a checkout."""
+    """Return the path of an evalset: in the package when installed from a wheel, in ``evalsets/`` of the repository in a checkout."""
     packaged = _PACKAGE / "evalsets" / name
     return packaged if packaged.is_file() else _PACKAGE.parent.parent / "evalsets" / name

@@ -1,8 +1,8 @@
-"""Scores a reply of the relation task: counts whose sums give every metric, and a name for every fault.
+"""Scorer of the relation task: counts whose sums give every metric, and error classes.
 
 Counts follow the relation-extraction literature (Taillé et al. 2020): triples are compared as sets, repeats count once, and an item
-without relations adds nothing to the counts of triples; whether it was answered rightly is in ``exact``. A reply that cannot be read is
-a reply without triples, and stays in the pool.
+without relations adds nothing to the counts of triples; whether the reply is right is in ``exact``. An unreadable reply
+is scored as one without triples.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from sftchat import DataError, Example, Reply, Score
 from sftchat.text import normalise
-from sftchat_relation.faults import entails, faults
+from sftchat_relation.error_classes import classify_errors, entails
 from sftchat_relation.parser import NOTHING, ParsedReply, Triple, parse
 from sftchat_relation.vocabulary import VOCABULARY
 
@@ -31,25 +31,25 @@ STATS = {
     "parsed": "1 where the reply was read",
     "truncated": "1 where the token limit ended the reply",
 }
-"""Keys of ``Score.stats`` and what they count."""
+"""Keys of ``Score.stats`` and their meaning."""
 
 UNKNOWN = "unknown_relation"
-"""The group that takes predicted labels outside the vocabulary, whatever they are."""
+"""Slice of all predicted labels outside the vocabulary."""
 
 
 def score(example: Example, reply: Reply) -> Score:
-    """Judge one reply.
+    """Score one reply.
 
     Args:
         example: Its user turns are the text that the names must come from; its gold is one ``甲-乙:关系`` a line, or ``无``.
-        reply: Any reply at all.
+        reply: Any reply.
 
     Raises:
-        DataError: The gold is missing or malformed. No reply raises.
+        DataError: When the gold is missing or malformed; never because of the reply.
     """
     source = "\n".join(message["content"] for message in example.messages if message["role"] == "user")
-    gold_reading = _Reading(_gold(example, source))
-    reply_reading = gold_reading if reply.text == example.gold else _Reading(parse(reply.text, source, VOCABULARY))
+    gold_reading = _Interpretation(_gold(example, source))
+    reply_reading = gold_reading if reply.text == example.gold else _Interpretation(parse(reply.text, source, VOCABULARY))
     parsed, gold, predicted = reply_reading.parsed, gold_reading.facts, reply_reading.facts
     matched = _match(gold, predicted)
     right_pairs = gold_reading.pairs & reply_reading.pairs
@@ -75,37 +75,41 @@ def score(example: Example, reply: Reply) -> Score:
     unmatched_gold = [triple for fact, triple in gold.items() if fact not in matched]
     unmatched_predicted = [triple for fact, triple in predicted.items() if fact not in matched_predicted]
     errors = [
-        *(faults(unmatched_gold, unmatched_predicted, normalise(source), VOCABULARY) if unmatched_gold or unmatched_predicted else ()),
+        *(
+            classify_errors(unmatched_gold, unmatched_predicted, normalise(source), VOCABULARY)
+            if unmatched_gold or unmatched_predicted
+            else ()
+        ),
         *(["duplicate"] if len(predicted) < len(parsed.lenient) else []),
-        *(issue for issue in parsed.issues if issue != UNKNOWN),  # each such triple has its own fault already
+        *(issue for issue in parsed.issues if issue != UNKNOWN),  # each such triple has an error class already
         *(["truncated"] if truncated else []),
     ]
     answer = "\n".join(map(str, predicted.values())) or (NOTHING if parsed.parsable else "")
     return Score(stats, answer, tuple(errors), _groups(gold, predicted, matched, stats["parsed"]))
 
 
-class _Reading:
-    """What a text was read to say, as it is compared.
+class _Interpretation:
+    """A parsed text, prepared for comparison.
 
     Args:
-        parsed: The text.
+        parsed: The parsed text.
 
     Attributes:
         parsed: The same.
         facts: Its triples by folded form.
-        written: The folded forms of its triples by how they were written; none where it is not exactly in the format.
+        written: Folded forms of its triples by their literal form; empty when it is not exactly in the format.
         pairs: Its pairs.
     """
 
     def __init__(self, parsed: ParsedReply) -> None:
         self.parsed = parsed
         self.facts = _facts(parsed.lenient)
-        self.written = {_written(triple): _fold(_canonical(triple)) for triple in parsed.strict}
+        self.written = {_as_written(triple): _fold(_canonical(triple)) for triple in parsed.strict}
         self.pairs = _pairs(self.facts)
 
 
 def _gold(example: Example, source: str) -> ParsedReply:
-    """The gold, which must be in the exact format, in any spelling of a label that the vocabulary knows."""
+    """Parse the gold, which must be in the exact format, with any known spelling of a label."""
     source_name = example.source or example.id
     if example.gold is None:
         raise DataError("row has no gold to score against", source_name)
@@ -119,14 +123,14 @@ def _gold(example: Example, source: str) -> ParsedReply:
 
 
 def _fold(triple: Triple) -> Triple:
-    """The triple in the one order that stands for both, where its relation has no direction."""
+    """Return a triple with head and tail sorted if its relation has no direction."""
     if triple.relation in VOCABULARY.symmetric and triple.tail < triple.head:
         return Triple(triple.tail, triple.head, triple.relation)
     return triple
 
 
 def _facts(triples: Iterable[Triple]) -> dict[Triple, Triple]:
-    """Triples by folded form, repeats dropped, each as it was first said."""
+    """Return triples by folded form, without duplicates, each in its first form."""
     facts: dict[Triple, Triple] = {}
     for triple in triples:
         facts.setdefault(_fold(triple), triple)
@@ -139,15 +143,15 @@ def _canonical(triple: Triple) -> Triple:
     return Triple(normalise(head), normalise(tail), relation)
 
 
-def _written(triple: Triple) -> Triple:
-    """A triple as it was written, label and names untouched, in one order where the label has no direction."""
+def _as_written(triple: Triple) -> Triple:
+    """Return a triple with literal label and names, sorted if the label has no direction."""
     if _canonical(triple).relation in VOCABULARY.symmetric and triple.tail < triple.head:
         return Triple(triple.tail, triple.head, triple.relation)
     return triple
 
 
 def _match(gold: Iterable[Triple], predicted: Iterable[Triple]) -> dict[Triple, Triple]:
-    """Match gold to predictions, one to one: equal ones first, then finer labels to broader ones."""
+    """Match gold to predictions one to one: equal ones first, then finer labels to broader ones."""
     gold_facts, predicted_facts = set(gold), set(predicted)
     matched = {fact: fact for fact in gold_facts & predicted_facts}
     free: dict[frozenset[str], list[Triple]] = {}
@@ -167,7 +171,7 @@ def _pairs(facts: Iterable[Triple]) -> set[frozenset[str]]:
 
 
 def _groups(gold: Iterable[Triple], predicted: Iterable[Triple], matched: dict[Triple, Triple], parsed: int) -> dict[str, dict[str, float]]:
-    """Counts by relation; a finer label that is right counts under the gold's."""
+    """Return the counts by relation; a correct finer label counts under the gold's."""
     groups: dict[str, dict[str, float]] = {}
 
     def count(relation: str, *keys: str) -> None:

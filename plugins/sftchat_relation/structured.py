@@ -1,4 +1,4 @@
-"""Replies that hold their triples in JSON or in brackets instead of in lines; only the lenient reading looks here."""
+"""Lenient parsing of triples in JSON or in brackets instead of lines."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ _RELATION = frozenset(["relation", "relationship", "predicate", "type", "label",
 
 _OPEN, _CLOSE, _INNER = r"[(\[{<]", r"[)\]}>]", r"([^()\[\]{}<>,、|:]{1,60})"
 _BRACKETS = re.compile(rf"{_OPEN}{_INNER}[,、|]{_INNER}[,、|]{_INNER}{_CLOSE}")
-_DEPTH = 6
+_MAX_DEPTH = 6
 
 
-def in_json(text: str, position: int, is_label: Callable[[str], bool]) -> tuple[list[Row | str], int] | None:
+def parse_json_rows(text: str, position: int, is_label: Callable[[str], bool]) -> tuple[list[Row | str], int] | None:
     """Read one JSON value that starts at a position.
 
     Rows may be objects with a key for each part, lists of three, one object from pair to relation, or strings to be read as lines.
 
     Args:
         text: The reply.
-        position: Of the opening ``[`` or ``{``.
-        is_label: Whether a word is a relation label; tells ``[甲, 关系, 乙]`` from ``[甲, 乙, 关系]``.
+        position: Position of the opening ``[`` or ``{``.
+        is_label: Returns whether a word is a relation label; distinguishes ``[甲, 关系, 乙]`` from ``[甲, 乙, 关系]``.
 
     Returns:
-        The rows and the position after the value; rows are empty for ``[]``, and None stands for what is not JSON or holds no rows.
+        Rows and the position after the value; no rows for ``[]``; None when it is not JSON or has no rows.
     """
     try:
         value, end = json.JSONDecoder().raw_decode(text, position)
     except (ValueError, RecursionError):
         return None
-    rows = list(_rows(value, is_label, _DEPTH))
-    return (rows, end) if rows or _hollow(value, _DEPTH) else None
+    rows = list(_rows(value, is_label, _MAX_DEPTH))
+    return (rows, end) if rows or _is_empty(value, _MAX_DEPTH) else None
 
 
-def in_brackets(statement: str, is_label: Callable[[str], bool]) -> tuple[list[Row | str], str]:
+def parse_bracket_rows(statement: str, is_label: Callable[[str], bool]) -> tuple[list[Row | str], str]:
     """Read ``(甲, 关系, 乙)`` groups.
 
     Args:
@@ -52,14 +52,14 @@ def in_brackets(statement: str, is_label: Callable[[str], bool]) -> tuple[list[R
         is_label: Whether a word is a relation label.
 
     Returns:
-        The rows, and what of the statement lies outside the brackets.
+        Rows, and the text outside the brackets.
     """
-    rows: list[Row | str] = [ordered([part.strip(" '\"“”‘’") for part in match], is_label) for match in _BRACKETS.findall(statement)]
+    rows: list[Row | str] = [order_parts([part.strip(" '\"“”‘’") for part in match], is_label) for match in _BRACKETS.findall(statement)]
     return rows, _BRACKETS.sub("", statement)
 
 
-def ordered(parts: list[str], is_label: Callable[[str], bool]) -> Row:
-    """Three parts as a row: the relation is the middle one, as in the literature's triples, unless only the last one is a label."""
+def order_parts(parts: list[str], is_label: Callable[[str], bool]) -> Row:
+    """Order three parts as a row: the relation is the middle one, as in the literature, unless only the last one is a label."""
     first, second, third = parts
     if is_label(third) and not is_label(second):
         return first, second, third
@@ -67,13 +67,13 @@ def ordered(parts: list[str], is_label: Callable[[str], bool]) -> Row:
 
 
 def _rows(value: Any, is_label: Callable[[str], bool], depth: int) -> Iterator[Row | str]:
-    """Walk a decoded value; a string that is no part of a row is passed on as a line."""
+    """Yield the rows of a JSON value; a string outside a row is yielded as a line."""
     if depth == 0:
         return
     if isinstance(value, list):
         texts = [item for item in value if isinstance(item, str)]
         if len(texts) == len(value) == 3 and not any(":" in text or "：" in text for text in texts):
-            yield ordered(texts, is_label)
+            yield order_parts(texts, is_label)
             return
         for item in value:
             if isinstance(item, str):
@@ -96,9 +96,9 @@ def _part(row: dict[str, Any], keys: frozenset[str]) -> str:
     return next((item for key, item in row.items() if key.strip().lower() in keys and isinstance(item, str)), "")
 
 
-def _hollow(value: Any, depth: int) -> bool:
-    """Whether a value is empty lists and objects all through: the JSON way to say that there is nothing."""
+def _is_empty(value: Any, depth: int) -> bool:
+    """Return whether a value has only empty lists and objects: JSON for no relation."""
     if depth == 0 or not isinstance(value, (list, dict)):
         return False
     items = value.values() if isinstance(value, dict) else value
-    return all(_hollow(item, depth - 1) for item in items)
+    return all(_is_empty(item, depth - 1) for item in items)

@@ -1,4 +1,4 @@
-"""The relation labels: which exist, which have no direction, what other spellings mean, and which are coarser than which.
+"""Relation labels: directions, other spellings, and which labels are broader than others.
 
 Everything a scorer or a checker must know about a label is a row of these tables; no code tests for a label by name.
 """
@@ -28,7 +28,7 @@ class RelationVocabulary:
     broader: Mapping[str, tuple[str, ...]]
 
     def canonical(self, label: str) -> tuple[str, bool] | None:
-        """The canonical label of any known spelling, and whether head and tail change places; None for an unknown label."""
+        """Return the canonical label of a known spelling, and whether head and tail are swapped; None for an unknown label."""
         if label in self.relations:
             return label, False
         return self.aliases.get(label)
@@ -100,4 +100,4 @@ VOCABULARY = RelationVocabulary(
         }
     ),
 )
-"""The labels of this plugin: novels, the published recipe and the coarser real data sets under one roof."""
+"""The labels of this plugin: novels, the published recipe and the coarser real data sets."""

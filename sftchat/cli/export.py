@@ -49,7 +49,7 @@ def command(
     modelfile, warning = export_ollama(reference, output, trust_remote_code=trust_remote_code, **template)
     if quiet:
         return
-    click.echo(f"proved that Ollama writes the model's prompts: {', '.join(modelfile.proved)}", err=True)
+    click.echo(f"proved that Ollama writes the model's prompts: {', '.join(modelfile.verified)}", err=True)
     for note in (*modelfile.notes, *([warning] if warning else [])):
         click.echo(f"note: {note}", err=True)
     click.echo(f"saved to {output}; next: cd {output} && ollama create {output.name}", err=True)

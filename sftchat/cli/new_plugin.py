@@ -1,4 +1,4 @@
-"""``sftchat new-plugin``: a project for a task of your own."""
+"""``sftchat new-plugin``: write a plugin project for a new task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sftchat.errors import UsageError
 @click.command()
 @click.argument("name")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the project.  [default: NAME]")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_obj
 def command(session: Session, name: str, output: Path | None, quiet: bool) -> None:
     """Write a plugin project with a task called NAME: it installs, passes its own tests and trains as it is.

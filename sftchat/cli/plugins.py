@@ -1,4 +1,4 @@
-"""``sftchat plugins``: what is installed, and what failed to load and why."""
+"""``sftchat plugins``: list installed plugins, and why some failed to load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sftchat.text import printable
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(session: Session, as_json: bool) -> None:
-    """List tasks, engines and chat commands, and which distribution brought each; what did not load comes first.
+    """List tasks, engines and chat commands with their distributions; plugins that failed to load come first.
 
     \b
     sftchat plugins

@@ -1,4 +1,4 @@
-"""The options that say how rows are read, the same on every command that reads rows."""
+"""Options for reading rows, the same on every command that reads rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def rows_options(command: F) -> F:
-    """Add the options that say how rows are read; the command gets them as one argument ``row_options``, a ``RowOptions``."""
+    """Add the options for reading rows; the command gets them as one argument ``row_options``, a ``RowOptions``."""
 
     @wraps(command)
     def reading(*words: Any, roles: tuple[str, ...], columns: tuple[str, ...], **given: Any) -> Any:
-        """Make one argument of the options."""
         named = {name: given.pop(name) for name in ("label_column", "label_instruction", "merge_turns", "leading_assistant")}
         return command(*words, row_options=RowOptions(role_map(roles), parse_column_map(columns), **named), **given)
 
@@ -44,7 +43,7 @@ _ROWS = (
         "roles",
         multiple=True,
         metavar="NAME=ROLE",
-        help=f"What a role of the file stands for: {', '.join(ROLES)}. Repeatable.",
+        help=f"Role of a role name in the file: {', '.join(ROLES)}. Repeatable.",
     ),
     click.option("--merge-turns", is_flag=True, help="Join consecutive turns of one role."),
     click.option(
@@ -52,16 +51,16 @@ _ROWS = (
         type=click.Choice(["refuse", "drop"]),
         default="refuse",
         show_default=True,
-        help="What is done about assistant turns before the first user turn.",
+        help="How to handle assistant turns before the first user turn.",
     ),
 )
 
 
 def role_map(pairs: tuple[str, ...]) -> dict[str, str]:
-    """Read ``--role-map NAME=ROLE``.
+    """Parse ``--role-map NAME=ROLE``.
 
     Raises:
-        UsageError: For a pair without ``=``, or a role that does not exist.
+        UsageError: When a pair has no ``=``, or a role does not exist.
     """
     roles = {}
     for pair in pairs:

@@ -60,14 +60,14 @@ class Addresses:
     def split(self, word: str, sign: str, option: str) -> tuple[str, str]:
         """Split a word into its task and the rest; without a task prefix, no task and the whole word.
 
-            Args:
-                word: As typed.
-        sign: The separator, ``=`` or ``:``.
-                option: The option, for the message.
+        Args:
+            word: As typed.
+            sign: The separator, ``=`` or ``:``.
+            option: The option, for the message.
 
-            Raises:
-                UsageError: When it begins with a task that does not score, with a misspelt task name that is not a file, or
-                    with another word before an existing file.
+        Raises:
+            UsageError: When it begins with a task that does not score, with a misspelt task name that is not a file, or
+                another word before an existing file.
         """
         name, found, rest = word.partition(sign)
         if not found:
@@ -107,7 +107,7 @@ class Addresses:
         return found
 
     def one_each(self, words: Iterable[str], option: str, shared: Callable[[str], bool] | None = None) -> dict[str, str | None]:
-        """Like ``several``, for options that a task may have once; None for tasks without a value.
+        """Like ``by_task``, for options that a task may have once; None for tasks without a value.
 
         Raises:
             UsageError: When a task has two values.

@@ -132,7 +132,7 @@ class Findings:
         rows: Number of rows, including malformed ones and a truncated end of an array.
         replies: Number of rows with a reply to train on or to score against.
         formats: Number of rows by format, without malformed ones.
-        first_lines: Line of the first row of each format.
+        shapes: Line of the first row of each format.
         problems: All problems, in file order.
         notes: Changes made while reading, and unused columns, one line each.
     """
@@ -141,7 +141,7 @@ class Findings:
     rows: int
     replies: int
     formats: Mapping[str, int] = field(default_factory=dict)
-    first_lines: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -182,7 +182,7 @@ def check(
     """
     rows = replies = 0
     formats: Counter[str] = Counter()
-    first_lines: dict[str, str] = {}
+    shapes: dict[str, str] = {}
     problems: list[Problem] = []
     row_numbers: dict[str, int] = {}
     compared: list[Example] = []
@@ -203,7 +203,7 @@ def check(
             continue
         shape = format_with_options(row, options)
         formats[shape] += 1
-        first_lines.setdefault(shape, line_of(source))
+        shapes.setdefault(shape, line_of(source))
         replies += example.conversation[-1]["role"] == "assistant"
         row_findings = [Problem(kind, source, message) for kind, message in (*_row_problems(example), *duplicates.find(example))]
         if near_duplicates is not None and not any(problem.kind in ("duplicate", "conflict") for problem in row_findings):
@@ -221,7 +221,7 @@ def check(
         )
     problems += _leak_problems(compared, against, options)
     problems.sort(key=lambda problem: row_numbers[problem.source])  # stable sort: problems of one row stay in the order of detection
-    return Findings(os.fspath(path), rows, replies, dict(formats), first_lines, tuple(problems), tuple(notes.lines()))
+    return Findings(os.fspath(path), rows, replies, dict(formats), shapes, tuple(problems), tuple(notes.lines()))
 
 
 def remaining_rows(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dict[str, Any]]:

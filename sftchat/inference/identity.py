@@ -114,6 +114,6 @@ def source_hash() -> str:
     """Hash sftchat's own code that renders prompts and samples tokens; replaces an engine version that must be increased by hand."""
     digest = hashlib.sha256()
     package = Path(__file__).parent.parent
-    for path in (package / "engine.py", *(path for pattern in SOURCES for path in sorted(package.glob(pattern)))):
+    for path in (package / "engine.py", package / "thinking.py", *(path for pattern in SOURCES for path in sorted(package.glob(pattern)))):
         digest.update(f"{path.name}\0{file_hash(path)}\0".encode())
     return digest.hexdigest()

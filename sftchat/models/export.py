@@ -46,12 +46,12 @@ class Modelfile:
 
     Attributes:
         text: Its content.
-        proved: Conversations for which Ollama's prompt is the same.
+        verified: Conversations for which Ollama's prompt is the same.
         notes: Known differences, in sentences.
     """
 
     text: str
-    proved: tuple[str, ...]
+    verified: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -67,13 +67,13 @@ def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], model_name: str
         TemplateError: When the template cannot be expressed; names the conversation and the difference.
     """
     template, notes = go_template(renderer)
-    proved = []
+    verified = []
     for number, (name, turns) in enumerate(CONVERSATIONS.items()):
         problem = _difference(renderer, template, [Message(role=role, content=content) for role, content in turns])
         if problem is None:
             continue
         if not problem:
-            proved.append(name)
+            verified.append(name)
         elif number < REQUIRED_CONVERSATIONS:
             raise TemplateError(f"chat template '{renderer.name}' cannot be written as a template for Ollama: with {name}, {problem}")
         else:
@@ -87,7 +87,7 @@ def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], model_name: str
         f'TEMPLATE """{template}"""',
         *(f'PARAMETER stop "{stop}"' for stop in stops),
     ]
-    return Modelfile("\n".join(lines) + "\n", tuple(proved), tuple(notes))
+    return Modelfile("\n".join(lines) + "\n", tuple(verified), tuple(notes))
 
 
 def go_template(renderer: Renderer) -> tuple[str, list[str]]:

@@ -238,14 +238,14 @@ def check_vocabulary(name: str, model: Any, tokenizer: Any) -> tuple[int, int]:
     """
     rows = int(model.get_input_embeddings().weight.shape[0])
     ids = {**tokenizer.get_vocab(), **tokenizer.added_tokens_encoder}
-    most = max(ids.values(), default=-1) + 1
-    if most > rows:
-        beyond = sorted((token for token, place in ids.items() if place >= rows), key=lambda token: (ids[token], token))
+    count = max(ids.values(), default=-1) + 1
+    if count > rows:
+        beyond = [token for row, token in sorted((row, token) for token, row in ids.items()) if row >= rows]
         raise ModelError(
-            f"the tokenizer of '{name}' has ids up to {most - 1} and the embedding {rows} rows: {len(beyond)} token{'s' * (len(beyond) != 1)} would have none "
+            f"the tokenizer of '{name}' has ids up to {count - 1} and the embedding {rows} rows: {len(beyond)} token{'s' * (len(beyond) != 1)} would have none "
             f"({first_names([repr(token) for token in beyond])}); take the tokenizer that belongs to the weights, or resize the embedding"
         )
-    return rows, most
+    return rows, count
 
 
 def _missing(model: Any, keys: Iterable[str]) -> Iterator[str]:

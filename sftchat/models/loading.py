@@ -135,7 +135,7 @@ def load_checked(
     import torch
     from transformers import AutoModelForCausalLM
 
-    place = choose_device(device)
+    device = choose_device(device)
     if reference.base is not None:
         base, check = load_checked(
             reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, four_bit=four_bit
@@ -144,19 +144,19 @@ def load_checked(
         return adapted, replace(check, adapter=tensors)
     if reference.folder is not None:
         check_claims(reference.folder)
-    wanted = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, place)
+    weights_dtype = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, device)
     revision = _checked_revision(reference, allow_pickle)
     try:
         with hub_access(local=reference.folder is not None):
             model, info = AutoModelForCausalLM.from_pretrained(
                 reference.source,
                 revision=revision,
-                dtype=wanted,
+                dtype=weights_dtype,
                 use_safetensors=None if allow_pickle else True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # ``check_loaded`` reports them by name
-                **(_four_bit(wanted, place) if four_bit else {}),
+                **(_four_bit(weights_dtype, device) if four_bit else {}),
             )
     except Exception as error:  # as in load_tokenizer
         raise ModelError(_load_error(reference, "model", error)) from error
@@ -164,7 +164,7 @@ def load_checked(
     if check.unused:
         message = f"model '{reference.text}' leaves {len(check.unused)} tensors of its files unused: {first_names(check.unused)}"
         warnings.warn(message, SftchatWarning, stacklevel=2)
-    return (model if four_bit else model.to(place)).eval(), check
+    return (model if four_bit else model.to(device)).eval(), check
 
 
 def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
@@ -190,13 +190,13 @@ def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
     return folder.name
 
 
-def _four_bit(dtype: Any, place: str) -> dict[str, Any]:
+def _four_bit(dtype: Any, device: str) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     rounding = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    return {"quantization_config": rounding, "device_map": {"": place}}
+    return {"quantization_config": rounding, "device_map": {"": device}}
 
 
 def load(

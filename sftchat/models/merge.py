@@ -32,7 +32,7 @@ COMPARED_POSITIONS = 48
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MergeComparison:
     """Difference of logits between a merged model and its adapter on the base model.
 
     Attributes:
@@ -74,7 +74,7 @@ def merge(
     dtype: str = "auto",
     force: bool = False,
     **options: Any,
-) -> Comparison:
+) -> MergeComparison:
     """Merge an adapter into its base model and write a full model; the output folder is created only if all checks pass.
 
     Args:
@@ -198,13 +198,13 @@ def _logits(model: Any, rows: Sequence[Sequence[int]], around: Callable[[], Any]
         return [model(input_ids=row, use_cache=False).logits[0, -COMPARED_POSITIONS:].float().cpu() for row in ids]
 
 
-def _compare(adapted: Sequence[Any], plain: Sequence[Any], merged: Sequence[Any]) -> Comparison:
+def _compare(adapted: Sequence[Any], plain: Sequence[Any], merged: Sequence[Any]) -> MergeComparison:
     import torch
 
     a, b, m = (torch.cat(list(logits)) for logits in (adapted, plain, merged))
     lost = (m - a).abs()
     agreed = (m.argmax(-1) == a.argmax(-1)).float().mean()
-    return Comparison(float((a - b).abs().mean()), float(lost.mean()), float(lost.max()), float(agreed), len(adapted))
+    return MergeComparison(float((a - b).abs().mean()), float(lost.mean()), float(lost.max()), float(agreed), len(adapted))
 
 
 def _prompt(renderer: Renderer, turns: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -228,7 +228,7 @@ def _replies(model: Any, prompts: Sequence[Sequence[int]], stop_ids: Sequence[in
     return replies
 
 
-def _check_loss(compared: Comparison, dtype: str) -> None:
+def _check_loss(compared: MergeComparison, dtype: str) -> None:
     """Raise ModelError if the merged model lost too much of the adapter's effect."""
     if compared.share > MAX_LOST_SHARE:
         way = "keep more digits with --dtype float32" if dtype != "float32" else "the adapter cannot be merged; use it as it is"
@@ -238,7 +238,7 @@ def _check_loss(compared: Comparison, dtype: str) -> None:
         )
 
 
-def _manifest(adapter: ModelReference, trained: Manifest | None, renderer: Renderer, dtype: str, compared: Comparison) -> Manifest:
+def _manifest(adapter: ModelReference, trained: Manifest | None, renderer: Renderer, dtype: str, compared: MergeComparison) -> Manifest:
     """Return the adapter's manifest extended by the merge; a minimal one for an adapter trained by other software."""
     assert adapter.base is not None
     if trained is None:

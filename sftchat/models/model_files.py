@@ -338,17 +338,10 @@ def _numbers(config: Mapping[str, Any]) -> int:
     layers, width, inner, vocabulary, heads, size, experts, expert, positions = (
         max((value for name in names if isinstance(value := config.get(name), int)), default=0)
         for names in (
-            LAYER_KEYS,
-            ("hidden_size", "n_embd", "d_model"),
-            ("intermediate_size", "n_inner", "ffn_dim", "d_ff"),
-            ("vocab_size",),
-            ("num_attention_heads", "n_head", "num_key_value_heads"),
-            ("head_dim",),
-            EXPERT_KEYS,
-            ("moe_intermediate_size",),
-            ("n_positions",),
+            LAYER_KEYS, ("hidden_size", "n_embd", "d_model"), ("intermediate_size", "n_inner", "ffn_dim", "d_ff"), ("vocab_size",),
+            ("num_attention_heads", "n_head", "num_key_value_heads"), ("head_dim",), EXPERT_KEYS, ("moe_intermediate_size",), ("n_positions",),
         )
-    )
+    )  # fmt: skip
     return layers * width * (max(width, heads * size) + inner + experts * expert) + (vocabulary + positions) * width
 
 

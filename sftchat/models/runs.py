@@ -18,7 +18,7 @@ MAX_DEPTH = 3
 
 
 @dataclass(frozen=True)
-class Run:
+class RunSummary:
     """A model trained with sftchat.
 
     Attributes:
@@ -32,7 +32,7 @@ class Run:
     about: str = ""
 
 
-def find_runs(folder: Path, most: int = 20) -> tuple[Run, ...]:
+def find_runs(folder: Path, most: int = 20) -> tuple[RunSummary, ...]:
     """Return the runs, adapters and checkpoints below a folder, newest first; folders within one are not listed separately.
 
     Args:
@@ -74,7 +74,7 @@ def describe_checkpoint(model: str) -> str:
     return ", ".join([f"step {step}" if step is not None else model, *described])
 
 
-def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
+def _runs(root: Path, folder: Path, depth: int) -> Iterator[RunSummary]:
     try:
         inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
     except OSError:
@@ -83,7 +83,7 @@ def _runs(root: Path, folder: Path, depth: int) -> Iterator[Run]:
         marks = [path / name for name in (MANIFEST, ADAPTER_CONFIG, CONFIG) if (path / name).is_file()]
         steps = [file for name in (CONFIG, ADAPTER_CONFIG) for file in path.glob(f"{CHECKPOINT}*/{name}")]
         if (marks and _usable(path)) or steps:
-            yield Run(str(path.relative_to(root)), max(mark.stat().st_mtime for mark in marks + steps), _about(path))
+            yield RunSummary(str(path.relative_to(root)), max(mark.stat().st_mtime for mark in marks + steps), _about(path))
         elif depth > 1:
             yield from _runs(root, path, depth - 1)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-LONG = 5.0
+SLOW_IMPORT_SECONDS = 5.0
 """Time in seconds after which a slow import is reported."""
 
 
@@ -154,16 +154,16 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
     """
     manager = pluggy.PluginManager("sftchat")
     manager.add_hookspecs(hookspecs)
-    points = _installed() if entry_points is None else list(entry_points)
+    points = _installed_entry_points() if entry_points is None else list(entry_points)
     tasks: dict[str, Task] = {}
     engines: dict[str, EngineType] = {}
     commands: dict[str, ChatCommand] = {}
     owner: dict[tuple[str, str], str] = {}
     infos: list[PluginInfo] = []
     contested: dict[str, str] = {}
-    for entry_point in sorted(points, key=lambda point: (not _own(point), point.name, _distribution(point))):
+    for entry_point in sorted(points, key=lambda point: (not _is_built_in(point), point.name, _distribution(point))):
         try:
-            with _nothing_on_stdout(), _announced(entry_point):
+            with _stdout_to_stderr(), _report_slow_import(entry_point):
                 added = _load(manager, entry_point, owner)
         except KeyboardInterrupt:
             raise
@@ -183,7 +183,7 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
 
 
 @contextlib.contextmanager
-def _nothing_on_stdout() -> Iterator[None]:
+def _stdout_to_stderr() -> Iterator[None]:
     """Redirect standard output of the block to standard error, at file descriptor level: standard output is for results."""
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as cleanup:
         with contextlib.suppress(OSError):  # a process without standard streams
@@ -195,14 +195,14 @@ def _nothing_on_stdout() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _announced(entry_point: EntryPoint) -> Iterator[None]:
+def _report_slow_import(entry_point: EntryPoint) -> Iterator[None]:
     """Report which plugin is being imported when the import is slow, because a hanging import cannot be interrupted."""
 
     def tell() -> None:
         sys.stderr.write(f"sftchat: still importing plugin '{printable(entry_point.name)}' ({printable(_distribution(entry_point))}) …\n")
         sys.stderr.flush()
 
-    timer = threading.Timer(LONG, tell)
+    timer = threading.Timer(SLOW_IMPORT_SECONDS, tell)
     timer.daemon = True
     timer.start()
     try:
@@ -230,9 +230,9 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[tu
     try:
         manager.check_pending()  # detects misspelt hook names
         added = _Added(
-            _named(manager, plugin, "sftchat_register_tasks", Task, "name"),
-            _named(manager, plugin, "sftchat_register_engines", EngineType, "scheme"),
-            _named(manager, plugin, "sftchat_register_chat_commands", ChatCommand, "name"),
+            _collect(manager, plugin, "sftchat_register_tasks", Task, "name"),
+            _collect(manager, plugin, "sftchat_register_engines", EngineType, "scheme"),
+            _collect(manager, plugin, "sftchat_register_chat_commands", ChatCommand, "name"),
         )
         kinds: dict[str, Mapping[str, object]] = {"task": added.tasks, "engine": added.engines, "command": added.commands}
         keys = [(kind, name) for kind, objects in kinds.items() for name in objects]
@@ -268,10 +268,10 @@ def _check_version(plugin: Any, distribution: str) -> None:
     )
 
 
-def _named(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:
+def _collect(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:
     """Call a registering hook of one plugin and index the result."""
     by_name: dict[str, T] = {}
-    for result in _alone(manager, plugin, hook)():
+    for result in _hook_of(manager, plugin, hook)():
         for item in result:
             if not isinstance(item, kind):
                 raise PluginError(f"{hook} must return {kind.__name__} objects, got {type(item).__name__}")
@@ -282,7 +282,7 @@ def _named(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T],
     return by_name
 
 
-def _alone(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[..., Any]:
+def _hook_of(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[..., Any]:
     """Return a hook caller for one plugin only."""
     return manager.subset_hook_caller(hook, remove_plugins=[other for other in manager.get_plugins() if other is not plugin])
 
@@ -290,17 +290,17 @@ def _alone(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[..
 def _hooks(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Any]]]:
     """Return the hook implementations by plugin name, so that each can be called separately."""
     implementing = [implementation.plugin for implementation in getattr(manager.hook, hook).get_hookimpls()]
-    return [(manager.get_name(plugin) or "", _alone(manager, plugin, hook)) for plugin in implementing]
+    return [(manager.get_name(plugin) or "", _hook_of(manager, plugin, hook)) for plugin in implementing]
 
 
-def _installed() -> list[EntryPoint]:
+def _installed_entry_points() -> list[EntryPoint]:
     """Return the entry points of all installed distributions."""
     from importlib.metadata import entry_points  # imported here because it takes 30 ms that `--help` does not need
 
     return list(entry_points(group=hookspecs.ENTRY_POINT_GROUP))
 
 
-def _own(entry_point: EntryPoint) -> bool:
+def _is_built_in(entry_point: EntryPoint) -> bool:
     """Whether the entry point is built in; built-in ones are loaded first, so that third-party plugins cannot take their names."""
     return entry_point.dist is not None and entry_point.dist.name == "sftchat"
 

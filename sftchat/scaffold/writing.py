@@ -10,7 +10,7 @@ from sftchat._util.files import atomic_folder, check_output_folder
 from sftchat.errors import UsageError
 
 NAME = re.compile(r"[a-z]([a-z0-9_-]*[a-z0-9])?")
-LONGEST = 50
+MAX_NAME_LENGTH = 50
 SOURCES = Path(__file__).parent / "project"
 
 FILES = {
@@ -24,17 +24,17 @@ FILES = {
     "{package}/gold.jsonl": "package/gold.jsonl.jinja",
     "tests/test_{module}.py": "tests/test_task.py.jinja",
 }
-"""What is written, and from which file of ``SOURCES``."""
+"""Files of a project, each with its source in ``SOURCES``."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """What things are called in a project.
+    """Names in a project.
 
     Attributes:
-        task: As the user typed it: the task and the entry point.
-        version: Of the sftchat it is written for, such as ``0.1.0``.
-        plugin_api: Of the plugin interface it is written for.
+        task: Name of the task and of the entry point.
+        version: Version of sftchat, such as ``0.1.0``.
+        plugin_api: Version of the plugin interface.
     """
 
     task: str
@@ -42,47 +42,47 @@ class Names:
     plugin_api: int
 
     def __post_init__(self) -> None:
-        """Refuse what could not be the name of a task, of a distribution and of a package at once."""
-        if not NAME.fullmatch(self.task) or "--" in self.task or len(self.task) > LONGEST:
+        """Refuse a name that is not valid for a task, a distribution and a package."""
+        if not NAME.fullmatch(self.task) or "--" in self.task or len(self.task) > MAX_NAME_LENGTH:
             raise UsageError(
-                f"plugin name '{self.task[: LONGEST + 1]}' must be at most {LONGEST} lower-case letters, digits, '-' and '_', "
+                f"plugin name '{self.task[: MAX_NAME_LENGTH + 1]}' must be at most {MAX_NAME_LENGTH} lower-case letters, digits, '-' and '_', "
                 "starting with a letter and ending with a letter or digit, such as sentiment"
             )
 
     @property
     def module(self) -> str:
-        """The task's name as part of a Python name."""
+        """The task name as part of a Python name."""
         return self.task.replace("-", "_")
 
     @property
     def package(self) -> str:
-        """The import package; its beginning keeps it from hiding a package that is called like the task."""
+        """The import package; its prefix avoids hiding a package named like the task."""
         return f"sftchat_{self.module}"
 
     @property
     def distribution(self) -> str:
-        """What pip calls it."""
+        """The name of the distribution."""
         return self.package.replace("_", "-")
 
     @property
     def requirement(self) -> str:
-        """The releases of sftchat it works with: this one's until the next that may change the interface."""
+        """The version range of sftchat: from this release to before the next that may change the interface."""
         major, minor, *_ = self.version.split(".")
         return f">={major}.{minor},<{major}.{int(minor) + 1}" if major == "0" else f">={major}.{minor},<{int(major) + 1}"
 
 
 def write_project(names: Names, folder: Path) -> list[str]:
-    """Write the project; returns its files, relative to the folder, in the order in which to read them.
+    """Write the project atomically; return its files, relative to the folder, in reading order.
 
     Args:
-        names: What things are called.
-        folder: The folder of the project; must not exist. All of it appears at once or nothing does.
+        names: Names in the project.
+        folder: Folder of the project; must not exist.
 
     Raises:
         UsageError: When the folder exists or cannot be written.
     """
     check_output_folder(folder, must_be_new=True)
-    texts = {path.format(package=names.package, module=names.module): _rendered(source, names) for path, source in FILES.items()}
+    texts = {path.format(package=names.package, module=names.module): _render(source, names) for path, source in FILES.items()}
     try:
         with atomic_folder(folder) as draft:
             for path, text in texts.items():
@@ -93,8 +93,8 @@ def write_project(names: Names, folder: Path) -> list[str]:
     return list(texts)
 
 
-def _rendered(source: str, names: Names) -> str:
-    """One file with the names filled in, written ``<< like this >>`` because Python, TOML and workflows use braces."""
+def _render(source: str, names: Names) -> str:
+    """Render one file; slots are ``<< like this >>`` because Python, TOML and workflows use braces."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(

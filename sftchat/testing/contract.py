@@ -13,8 +13,8 @@ from sftchat.testing.rows import evalset_faults, generate_rows, row_faults
 from sftchat.testing.scores import ScoredReply, garbage_faults, gold_faults, metric_faults, speed_faults
 from sftchat.types import Example
 
-ROWS = 100
-MILLISECONDS = 20.0
+DEFAULT_ROWS = 100
+MAX_SCORING_MILLISECONDS = 20.0
 
 
 class BrokenContract(AssertionError):
@@ -32,10 +32,10 @@ class BrokenContract(AssertionError):
 def check_task(
     task: Task,
     *,
-    rows: int = ROWS,
+    rows: int = DEFAULT_ROWS,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
-    milliseconds: float = MILLISECONDS,
+    milliseconds: float = MAX_SCORING_MILLISECONDS,
     model: str = "sftchat:nano",
 ) -> None:
     """Check a task against the contract that sftchat relies on.
@@ -67,10 +67,10 @@ def check_task(
 def contract_faults(
     task: Task,
     *,
-    rows: int = ROWS,
+    rows: int = DEFAULT_ROWS,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
-    milliseconds: float = MILLISECONDS,
+    milliseconds: float = MAX_SCORING_MILLISECONDS,
     model: str = "sftchat:nano",
 ) -> Iterator[str]:
     """Yield the violations that ``check_task`` would raise, one line each; same arguments."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from sftchat.types import Reply
 
-FIXED = (
+FIXED_REPLIES = (
     "",
     " ",
     "\n\n\n",
@@ -59,7 +59,7 @@ def garbage_replies(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]
         golds: Correct replies to modify; may be empty.
         n: Number of random replies of each kind.
     """
-    for text in FIXED:
+    for text in FIXED_REPLIES:
         yield Reply(text)
     for reason in ("length", "cancelled", "error"):
         yield Reply(golds[0][: len(golds[0]) // 2] if golds else "", finish_reason=reason)
@@ -81,7 +81,7 @@ def _modify(text: str, rng: random.Random) -> str:
             text + text,
             f"{text}\n{text}",
             "\n".join(rng.sample(lines, len(lines))),
-            text[:at] + rng.choice(FIXED)[:40] + text[at:],
+            text[:at] + rng.choice(FIXED_REPLIES)[:40] + text[at:],
             text[::-1],
             text.swapcase(),
             f"Sure! Here is the answer:\n{text}\nIs there anything else?",

@@ -10,7 +10,7 @@ from sftchat.plugins.manager import Registry, load_plugins
 
 
 @dataclass(frozen=True)
-class _Given:
+class _InMemoryEntryPoint:
     """Entry point of an object in memory."""
 
     name: str
@@ -37,7 +37,7 @@ def plugin_manager_with(*plugins: Any) -> Registry:
     points = []
     for index, plugin in enumerate(plugins):
         name = getattr(plugin, "__name__", type(plugin).__name__)
-        points.append(_Given(f"{index}-{name}", plugin))
+        points.append(_InMemoryEntryPoint(f"{index}-{name}", plugin))
     registry = load_plugins(points)
     for info in registry.plugins:
         if info.problem:

@@ -17,7 +17,7 @@ from sftchat.testing.garbage import garbage_replies
 from sftchat.types import Example, Reply, Score
 
 TOLERANCE = 1e-9
-SLOWEST_SECONDS = 1.0
+MAX_GARBAGE_SECONDS = 1.0
 """Maximum CPU time for the longest garbage reply; above it a scorer is slower than linear."""
 
 
@@ -93,7 +93,7 @@ def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[
             )
         if ScoredReply.of(task, example, reply).score != outcome.score:
             faults.setdefault("again", f"the scorer judges the reply {outcome.shown} otherwise when it is asked again")
-        if took > SLOWEST_SECONDS:
+        if took > MAX_GARBAGE_SECONDS:
             faults.setdefault("slow", f"the scorer takes {took:.1f} s for the reply {outcome.shown}")
     return outcomes, list(faults.values())
 

@@ -24,7 +24,7 @@ from sftchat.testing.chat import commands_of, opening_of
 
 __all__ = ["ChatOnScreen", "Screen", "chat_on_screen"]
 
-SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 """Timeout of waits; long, because the machine may be busy."""
 SCROLLBACK = 100_000
 
@@ -87,7 +87,7 @@ class Screen:
         """
         holds = (lambda text: expected in text) if isinstance(expected, str) else expected
         with self.changed:
-            if not self.changed.wait_for(lambda: holds(self.text()) or self.ended, SECONDS) or not holds(self.text()):
+            if not self.changed.wait_for(lambda: holds(self.text()) or self.ended, TIMEOUT_SECONDS) or not holds(self.text()):
                 raise AssertionError(f"never saw {expected!r}; the screen:\n{self.text()}")
         return self.text()
 
@@ -164,7 +164,7 @@ class ChatOnScreen:
         Raises:
             AssertionError: On timeout; the message shows the screen.
         """
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + TIMEOUT_SECONDS
         while not holds():
             if time.monotonic() > end or self.screen.ended:
                 raise AssertionError(f"waited in vain; the screen:\n{self.screen.text()}")
@@ -177,7 +177,7 @@ class ChatOnScreen:
 
     def left(self) -> str:
         """Wait until the chat has ended and return the remaining screen text."""
-        self._thread.join(SECONDS)
+        self._thread.join(TIMEOUT_SECONDS)
         if self._thread.is_alive():
             raise AssertionError(f"the chat did not end; the screen:\n{self.screen.text()}")
         return self.screen.text()

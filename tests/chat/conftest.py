@@ -26,7 +26,7 @@ from sftchat.chat.commands import BUILTINS, Commands
 from sftchat.chat.context import Settings
 from sftchat.chat.pane import Opening
 from sftchat.testing import terminal as terminal_kit
-from sftchat.testing.terminal import SECONDS, ChatOnScreen, close
+from sftchat.testing.terminal import TIMEOUT_SECONDS, ChatOnScreen, close
 from sftchat.types import SamplingParams
 from tests.chat.emulator import Emulator
 from tests.chat.logged import Log
@@ -163,15 +163,15 @@ class Pty:
 
     def left(self) -> str:
         """Wait until the program ends; returns the screen."""
-        self.process.wait(SECONDS)
-        self._reader.join(SECONDS)
+        self.process.wait(TIMEOUT_SECONDS)
+        self._reader.join(TIMEOUT_SECONDS)
         return self.screen.text()
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(SECONDS)
-        self._reader.join(SECONDS)
+            self.process.wait(TIMEOUT_SECONDS)
+        self._reader.join(TIMEOUT_SECONDS)
         os.close(self._master)
 
 

@@ -1,4 +1,4 @@
-"""A view that writes down what it is told, and a conversation behind it: for tests of what needs no terminal."""
+"""View that records all calls, with a chat behind it, for tests without a terminal."""
 
 from __future__ import annotations
 

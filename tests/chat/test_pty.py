@@ -152,11 +152,11 @@ def shown(text: str) -> str:
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(24, 10), (80, 24)])
-def test_the_scrollback_is_the_reply_whatever_the_tokens(terminal: Start, columns: int, lines: int) -> None:
+def test_the_scrollback_is_the_reply_for_any_tokens(terminal: Start, columns: int, lines: int) -> None:
     run_cases(terminal("--tokens", columns=columns, lines=lines), range(30))
 
 
-def test_the_scrollback_is_the_reply_whatever_the_resizes(terminal: Start) -> None:
+def test_the_scrollback_is_the_reply_for_any_resizes(terminal: Start) -> None:
     run_cases_with_resizes(terminal, range(1000, 1030))
 
 

@@ -42,7 +42,7 @@ def random_pieces(chance: random.Random, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("columns", [7, 13, 24, 40, 81])
-def test_the_scrollback_is_the_reply_whatever_the_split(chat: Start, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_the_scrollback_is_the_reply_for_any_split(chat: Start, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setattr(replies, "FRAME_SECONDS", 0.0)  # one frame per piece, as far as the loop keeps up
     chance = random.Random(columns)
     texts = [random_text(chance) for _ in range(20)]

@@ -125,7 +125,7 @@ def test_stored_replies_need_no_torch(desk: Desk) -> None:
     assert done.stdout == "[] []\n"
 
 
-def test_an_unanswered_item_exits_3_whatever_the_floors_say(desk: Desk) -> None:
+def test_an_unanswered_item_exits_3_for_any_floors(desk: Desk) -> None:
     code, out, err = desk.run("s:flaky", "--min", "accuracy=1", "-o", "out")
 
     assert code == 3

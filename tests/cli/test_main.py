@@ -151,7 +151,7 @@ def test_truncated_weights_could_not_be_loaded(capsys: pytest.CaptureFixture[str
     assert line.startswith(f"model of '{folder}' could not be loaded: ")
 
 
-def test_a_hub_model_that_cannot_be_reached_says_what_to_check(
+def test_an_unreachable_hub_model_is_reported_with_what_to_check(
     capsys: pytest.CaptureFixture[str], session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the Hub's client waits half a minute between attempts

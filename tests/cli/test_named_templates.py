@@ -11,8 +11,8 @@ import pytest
 from sftchat.cli import main
 from sftchat.models.manifest import read_manifest
 from tests.conftest import make_checkpoint
-from tests.models.test_foreign_templates import CALLED, LOOK, chat
-from tests.models.test_named_templates import NAMED
+from tests.templates.test_foreign_templates import CALLED, LOOK, chat
+from tests.templates.test_named import NAMED
 
 ROWS: list[Any] = [
     {"messages": chat("q", "a")},

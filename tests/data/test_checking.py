@@ -54,7 +54,7 @@ def test_all_problems_of_a_file_are_found_at_once(tmp_path: Path, monkeypatch: p
         rows=10,
         replies=6,
         formats={"prompt-completion": 2, "evalset": 1, "messages": 2, "text": 3},
-        first_lines={"prompt-completion": "1", "evalset": "5", "messages": "7", "text": "9"},
+        shapes={"prompt-completion": "1", "evalset": "5", "messages": "7", "text": "9"},
         problems=(
             Problem(
                 "malformed",
@@ -132,7 +132,7 @@ def test_a_template_token_in_a_text_row_is_a_warning_at_its_line_and_in_a_turn_a
     assert {problem.kind for problem in problems if problem.source == f"{path}:3"} <= {"special-token"}
 
 
-def test_warnings_of_template_tokens_fail_no_check_unless_their_policy_says_so(
+def test_warnings_of_template_tokens_fail_a_check_only_under_that_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

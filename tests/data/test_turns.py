@@ -34,7 +34,7 @@ def refused(row: dict[str, Any], options: RowOptions = RowOptions()) -> str:  # 
 
 
 @pytest.mark.parametrize("row", [{"tools": [TOOL]}, {"tools": [FUNCTION]}, {"tools": json.dumps([FUNCTION])}, {"tools": json.dumps([TOOL])}, {"functions": [FUNCTION]}, {"tools": [{"type": "function", **FUNCTION}]}, {"metadata": {"tools": [FUNCTION]}}])  # fmt: skip
-def test_tools_have_one_form_whatever_the_file_has(row: dict[str, Any]) -> None:
+def test_tools_of_any_form_are_converted_to_one(row: dict[str, Any]) -> None:
     example = to_example({"messages": [ASK, LAST], **row})
 
     assert example.metadata == {"tools": [TOOL]}
@@ -72,7 +72,7 @@ CALLS = [
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}])
 @pytest.mark.parametrize("role", ["tool", "function"])
-def test_calls_have_one_form_whatever_the_file_has(call: dict[str, Any], content: dict[str, Any], role: str) -> None:
+def test_calls_of_any_form_are_converted_to_one(call: dict[str, Any], content: dict[str, Any], role: str) -> None:
     called = {"role": "assistant", **content, **call}
 
     assert turns(ASK, called, {**ANSWER, "role": role}, LAST) == [

@@ -34,7 +34,7 @@ def test_a_dash_is_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) ->
     assert capfdbinary.readouterr().out == '{"a": "甲"}\n'.encode()
 
 
-def test_an_existing_file_is_replaced_only_when_told_to(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_only_on_request(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"old")
     with pytest.raises(UsageError) as caught:

@@ -195,5 +195,5 @@ def test_no_wait_is_shorter_than_requested_or_longer_than_the_cap_beyond_it(atte
 
 
 @pytest.mark.parametrize("trouble", [RequestFailed("x"), RequestFailed("x", retryable=True, wait=301.0)])
-def test_there_is_no_point_in_waiting_for_what_does_not_pass(trouble: Any) -> None:
+def test_permanent_conditions_are_not_waited_for(trouble: Any) -> None:
     assert Retries().delay(1, trouble) is None

@@ -16,7 +16,7 @@ from sftchat.inference.open import EnginePool
 from sftchat.models.loading import load_model
 from sftchat.models.reference import ModelReference, cached_folder, hub_access, resolve
 from sftchat.testing import ScriptedEngine
-from tests.models.test_references import adapter, checkpoint
+from tests.models.test_reference import adapter, checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -14,7 +14,7 @@ from sftchat_general.checks import validate_row
 from sftchat_general.constraints import CHECKS
 from sftchat_general.generate import KINDS, generate
 from sftchat_general.plugin import sftchat_register_tasks
-from sftchat_general.reading import plain
+from sftchat_general.reading import plain_form
 from sftchat_general.scorer import score
 
 (TASK,) = sftchat_register_tasks()
@@ -23,7 +23,7 @@ ROWS = tuple(read_examples(PATH))
 
 
 def talk(row: Example) -> str:
-    return "\n".join(plain(message["content"]) for message in row.messages)
+    return "\n".join(plain_form(message["content"]) for message in row.messages)
 
 
 def test_it_is_the_file_of_the_repository() -> None:
@@ -113,8 +113,8 @@ def test_an_item_is_written_in_its_stated_language() -> None:
 
 def test_no_prompt_is_printed_by_the_generator() -> None:
     printed = {talk(row) for split in ("train", "test") for row in generate(8000, 11, split=split)}
-    questions = {plain(row.messages[-1]["content"]) for split in ("train", "test") for row in generate(8000, 11, split=split)}
-    assert [row.id for row in ROWS if talk(row) in printed or plain(row.messages[-1]["content"]) in questions] == []
+    questions = {plain_form(row.messages[-1]["content"]) for split in ("train", "test") for row in generate(8000, 11, split=split)}
+    assert [row.id for row in ROWS if talk(row) in printed or plain_form(row.messages[-1]["content"]) in questions] == []
 
 
 def test_every_line_is_written_the_same_way() -> None:

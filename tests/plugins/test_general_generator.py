@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sftchat.types import Example
 from sftchat_general import arithmetic, counting, identity, layout, ordering, reference, rewriting, words
 from sftchat_general.checks import validate_row
-from sftchat_general.constraints import violated
+from sftchat_general.constraints import violations
 from sftchat_general.draft import LANGUAGES, PHRASINGS, SPLITS, held_out, share
 from sftchat_general.generate import KINDS, PERSONA, generate
 
@@ -316,7 +316,7 @@ def test_every_gold_keeps_its_constraints_and_no_prompt_answers_itself() -> None
     asked = [
         (row, row.messages[-1]["content"]) for row in EVERY if row.metadata["kind"] not in ("arithmetic", "counting")
     ]  # 2 - 1 ends in a 1
-    assert [question for row, question in asked if not violated(row.metadata["constraints"], question, question)] == []
+    assert [question for row, question in asked if not violations(row.metadata["constraints"], question, question)] == []
 
 
 def test_a_conversation_has_two_or_three_user_turns_and_every_other_row_has_one() -> None:
@@ -351,4 +351,4 @@ def test_any_persona_keeps_its_own_constraints(name: str) -> None:
     assert [(row.gold, validate_row(row)) for row in rows if validate_row(row)] == []
     other = [row for row in generate(60, 3, kinds=("identity",), name="Zed", maker="Zed") if row.metadata["facts"]["topic"] != "nature"]
     mine = {row.id: row for row in rows}
-    assert [row.gold for row in other if not violated(mine[row.id].metadata["constraints"], row.gold or "", "")] == []
+    assert [row.gold for row in other if not violations(mine[row.id].metadata["constraints"], row.gold or "", "")] == []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat_general.reading import is_bare_number, number
+from sftchat_general.reading import is_bare_number, parse_number
 
 SCRIPTS = {
     "full-width": 0xFF10,
@@ -59,18 +59,18 @@ SCRIPTS = {
     ],
 )
 def test_a_number_is_read_in_every_spelling(text: str, value: str) -> None:
-    assert number(text, "?") == Decimal(value)
+    assert parse_number(text, "?") == Decimal(value)
     assert is_bare_number(text) or text.endswith("个")
 
 
 @pytest.mark.parametrize("text", ["十百", "一二十", "万", "二两", "五五十", "百万万", "one two", "no number", "負"])
 def test_text_without_a_numeral_gives_none(text: str) -> None:
-    assert number(text, "?") is None
+    assert parse_number(text, "?") is None
 
 
 @pytest.mark.parametrize(("text", "value"), [("12 345", "12345"), ("3 12", "12"), ("1234 567", "567"), ("1 0000", "0")])
 def test_a_space_separates_only_thousands(text: str, value: str) -> None:
-    assert number(text, "?") == Decimal(value)
+    assert parse_number(text, "?") == Decimal(value)
 
 
 @given(
@@ -79,4 +79,4 @@ def test_a_space_separates_only_thousands(text: str, value: str) -> None:
 def test_any_whole_number_in_any_script_is_read(value: int, script: str, separator: str) -> None:
     written = f"{abs(value):,}".replace(",", separator).translate({ord(str(n)): chr(SCRIPTS[script] + n) for n in range(10)})
 
-    assert number(("−" if value < 0 else "") + written, "?") == value
+    assert parse_number(("−" if value < 0 else "") + written, "?") == value

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import Example, Message, Reply, Score, TrainingDefaults
-from sftchat_relation.faults import FAULTS, REPLY_FAULTS
+from sftchat_relation.error_classes import ERROR_CLASSES, REPLY_ERRORS
 from sftchat_relation.generate import generate
 from sftchat_relation.metrics import METRICS
 from sftchat_relation.plugin import sftchat_register_tasks
@@ -115,7 +115,7 @@ GARBAGE = st.one_of(
 def test_garbage_never_raises_and_never_beats_the_gold(row: Example, garbage: str) -> None:
     best, judged = score(row, Reply(row.gold or "")), score(row, Reply(garbage))
     assert set(judged.stats) == set(STATS)
-    assert set(judged.errors) <= {*FAULTS, *REPLY_FAULTS}
+    assert set(judged.errors) <= {*ERROR_CLASSES, *REPLY_ERRORS}
     assert judged.stats["tp"] <= min(judged.stats["pred"], judged.stats["gold"])
     assert all(metrics([judged])[name] <= value for name, value in metrics([best]).items())
     for key in ("tp", "pred", "gold"):

@@ -18,7 +18,7 @@ from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import IGNORED, Renderer, TemplateError
 from sftchat.training.rows import TOKENIZE_BATCH, render_rows
 from tests.conftest import make_tokenizer
-from tests.models.shipped import SHIPPED, tokenizer_for
+from tests.templates.shipped import SHIPPED, tokenizer_for
 from tests.training.test_training import run
 
 ENDING = TEMPLATES["chatml"].source.replace(

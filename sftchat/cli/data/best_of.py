@@ -1,4 +1,4 @@
-"""``sftchat data best-of``: the best of k replies by the task's own scorer, as rows and as pairs."""
+"""``sftchat data best-of``: best of k replies by the task's scorer, as rows and as preference pairs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.data.asking import Asking, asking_options, no_rows, read_prompts, told
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
+from sftchat.cli.data.synthesis import SynthesisRun, no_rows_error, read_prompts, report_outcome, synthesis_options
 from sftchat.cli.shared import Session, chosen_sampling
 from sftchat.data.best_of import OUTCOMES, Selection, check_prompts, score_samples, select
 from sftchat.data.formats import FORMATS, to_rows
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from sftchat.data.row_options import RowOptions
     from sftchat.types import Example, SamplingParams
 
-TEMPERATURE = 0.8
-"""Warm enough for samples that differ."""
+DEFAULT_TEMPERATURE = 0.8
+"""Minimum default temperature, so that samples differ."""
 
 
 @click.command("best-of", short_help="the best of k replies by the task's scorer")
 @click.argument("task", shell_complete=complete_task)
 @click.argument("model", shell_complete=complete_model)
-@asking_options
-@click.option("-k", "k", type=click.IntRange(min=1), default=4, show_default=True, metavar="K", help="Replies to every prompt.")
+@synthesis_options
+@click.option("-k", "k", type=click.IntRange(min=1), default=4, show_default=True, metavar="K", help="Replies per prompt.")
 @click.option("--pairs", metavar="FILE", help="Also write best and worst as prompt, chosen, rejected, for TRL's DPOTrainer and others.")
-@click.option("--score-only", is_flag=True, help="Ask nothing: score what is in the file of samples.")
+@click.option("--score-only", is_flag=True, help="Generate nothing: score the replies in the file of samples.")
 @click.option("--solved-threshold", "solved", type=float, metavar="X", help="Leave out prompts whose replies have this mean score or more.")
-@click.option("--min-score", "least", type=float, metavar="X", help="Least score of a best reply.  [default: above 0]")
+@click.option("--min-score", "least", type=float, metavar="X", help="Minimum score of the best reply.  [default: above 0]")
 @click.option("--format", "shape", type=click.Choice(FORMATS), default="messages", show_default=True, help="Shape of the rows.")
 @json_option
 @overwrite_option
@@ -63,10 +63,10 @@ def best_of(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Let MODEL answer every prompt K times and keep the reply that TASK scores best, as a row to train on.
+    """Generate K replies of MODEL to every prompt and keep the one that TASK scores best, as a training row.
 
-    The score is the task's first metric. The gold reply of a prompt is what replies are compared with; it never competes with them. Replies
-    are kept in OUT.samples.jsonl as they come: after a break the same command asks only what is missing, and --score-only scores them again.
+    The score is the task's first metric. The gold reply of a prompt is the scorer's reference, not a candidate. Replies are saved in
+    OUT.samples.jsonl as they arrive: after an interruption the same command generates only the missing ones, and --score-only scores them again.
 
     \b
     sftchat data best-of relation run --prompts more.jsonl -k 4 -o best.jsonl
@@ -78,20 +78,27 @@ def best_of(
     if score_only and fresh:
         raise UsageError("--fresh makes replies again and --score-only makes none; give one of them")
     if options["temperature"] is None:
-        options["temperature"] = max(chosen_task.sampling.temperature, TEMPERATURE)
+        options["temperature"] = max(chosen_task.sampling.temperature, DEFAULT_TEMPERATURE)
     sampling = chosen_sampling(chosen_task, options)
     if k > 1 and sampling.temperature == 0:
         raise UsageError(f"temperature 0 gives the same reply {k} times; give --temperature above 0, or -k 1")
-    asking = Asking(
-        session, model, {**options, "preferred": chosen_task.template}, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet
-    )  # fmt: skip
-    asking.check(pairs)
+    run = SynthesisRun(
+        session=session,
+        model=model,
+        engine_options={**options, "preferred": chosen_task.template},
+        output=output,
+        samples_file=Path(samples or f"{output}.samples.jsonl"),
+        fresh=fresh,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    run.check(pairs)
     examples = read_prompts(prompts, limit, check_prompts, row_options)
-    sample_file, failures = (_stored(asking, examples, k, sampling), []) if score_only else asking.ask(examples, k, sampling)
+    sample_file, failures = (_existing_samples(run, examples, k, sampling), []) if score_only else run.generate(examples, k, sampling)
     choices = [select(scored, solved=solved, min_reward=least) for scored in score_samples(chosen_task, examples, sample_file, k)]
     counts = _counts(len(examples), choices)
     if not counts["kept"]:
-        raise no_rows(asking, prompts, len(examples), _words(counts), failures)
+        raise no_rows_error(run, prompts, len(examples), _summary(counts), failures)
     if pairs is not None:
         write_rows(pairs, (choice.pair for choice in choices if choice.pair is not None), overwrite=overwrite)
     write_rows(output, to_rows((choice.row for choice in choices if choice.row is not None), shape), overwrite=overwrite)
@@ -105,23 +112,23 @@ def best_of(
         "limit": limit,
     }
     for file in filter(None, (output, pairs)):
-        write_provenance(file, "data best-of", [prompts, str(asking.samples_file)], settings, counts)
-    ctx.exit(told(counts, _words(counts), output, failures, as_json=as_json, quiet=quiet))
+        write_provenance(file, "data best-of", [prompts, str(run.samples_file)], settings, counts)
+    ctx.exit(report_outcome(counts, _summary(counts), output, failures, as_json=as_json, quiet=quiet))
 
 
-def _stored(asking: Asking, examples: list[Example], k: int, sampling: SamplingParams) -> SampleFile:
-    """The samples that are there, if all are."""
-    if not asking.samples_file.is_file():
-        raise UsageError(f"there are no samples in '{asking.samples_file}'; leave --score-only out to make them, or give --samples FILE")
-    samples = SampleFile(asking.samples_file)
+def _existing_samples(run: SynthesisRun, examples: list[Example], k: int, sampling: SamplingParams) -> SampleFile:
+    """Return the existing samples; raises an error when some are missing."""
+    if not run.samples_file.is_file():
+        raise UsageError(f"there are no samples in '{run.samples_file}'; leave --score-only out to make them, or give --samples FILE")
+    samples = SampleFile(run.samples_file)
     missing = missing_requests(examples, k, sampling, samples)
     if missing:
-        raise SftchatError(f"{asking.samples_file} lacks {len(missing)} of the samples; leave --score-only out to ask for those")
+        raise SftchatError(f"{run.samples_file} lacks {len(missing)} of the samples; leave --score-only out to ask for those")
     return samples
 
 
 def _counts(prompts: int, choices: list[Selection]) -> dict[str, int]:
-    """Prompts by what became of them."""
+    """Count the prompts by outcome."""
     outcome_counts = Counter(choice.outcome for choice in choices)
     return {
         "prompts": prompts,
@@ -131,7 +138,7 @@ def _counts(prompts: int, choices: list[Selection]) -> dict[str, int]:
     }
 
 
-def _words(counts: dict[str, int]) -> str:
-    """What became of the prompts, and how many pairs there are."""
+def _summary(counts: dict[str, int]) -> str:
+    """Format the counts as text."""
     outcome_counts = [f"{counts[name]} {name}" for name in (*OUTCOMES, "unanswered") if counts[name] or name == "kept"]
     return f"{', '.join(outcome_counts)}; best and worst differ in {counts['pairs']}"

@@ -1,4 +1,4 @@
-"""``sftchat data check``: what is wrong with rows, as ``file:line: what``, and what is done about each class of it."""
+"""``sftchat data check``: problems of rows as ``file:line: message``, with a policy for each class of problems."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_file, complete_model, complete_task
-from sftchat.cli.data.options import json_option, overwrite_option, place, quiet_option
+from sftchat.cli.data.options import json_option, output_name, overwrite_option, quiet_option
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import Session, json_text, template_options
 from sftchat.data.check import PROBLEM_CLASSES, Findings, Policy, check, parse_policies, remaining_rows
@@ -99,7 +99,11 @@ def check_files(
     if as_json:
         click.echo(json_text([as_object(findings, policies) for findings in results]))
     if output is not None and not quiet:
-        done = f"wrote {pluralize(written, 'row')} to {place(output)}" if written is not None else f"{place(output)} is not written"
+        done = (
+            f"wrote {pluralize(written, 'row')} to {output_name(output)}"
+            if written is not None
+            else f"{output_name(output)} is not written"
+        )
         click.echo(done, err=True)
     ctx.exit(1 if failed else 0)
 
@@ -109,7 +113,7 @@ check_files.help = check_files.help.replace("CLASSES", ", ".join(PROBLEM_CLASSES
 
 
 def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -> None:
-    """Refuse what could not be written before anything is read."""
+    """Check that the output can be written, before any file is read."""
     if output is None:
         return
     if len(files) > 1:
@@ -134,10 +138,10 @@ def chosen_measure(
     Raises:
         UsageError: When an option needs a model and none is given.
     """
-    from sftchat.cli.data.tokens import first_given, longest_row, measure, open_renderer
+    from sftchat.cli.data.tokens import first_option_given, longest_row, measure, open_renderer
 
     if model is None:
-        if first := first_given({"max_length": max_length is not None, **template}):
+        if first := first_option_given({"max_length": max_length is not None, **template}):
             raise UsageError(f"{first} needs --model, whose tokenizer counts")
         return None
     renderer = open_renderer(model, task, trust_remote_code=trust_remote_code, **template)
@@ -150,8 +154,8 @@ def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:
     wrong = pluralize(len(findings.problems), "problem") if findings.problems else "no problems"
     lines = [f"{findings.path}: {findings.rows} rows ({formats}), {findings.replies} with a reply: {wrong}"]
     lines += [f"  note: {note}" for note in findings.notes]
-    if len(findings.first_lines) > 1:
-        lines.append("  mixed shapes: " + ", ".join(f"{name} from line {line}" for name, line in findings.first_lines.items()))
+    if len(findings.shapes) > 1:
+        lines.append("  mixed shapes: " + ", ".join(f"{name} from line {line}" for name, line in findings.shapes.items()))
     for kind, count in findings.counts.items():
         first = next(line_of(problem.source) for problem in findings.problems if problem.kind == kind)
         lines.append(f"  {policies[kind]} {count} {kind}" + (f", first at line {first}" if first else ""))

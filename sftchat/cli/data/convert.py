@@ -6,7 +6,7 @@ import click
 
 from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_file
-from sftchat.cli.data.options import overwrite_option, place, quiet_option
+from sftchat.cli.data.options import output_name, overwrite_option, quiet_option
 from sftchat.cli.rows import rows_options
 from sftchat.data.formats import FORMATS, read_examples, to_rows
 from sftchat.data.row_options import ReadingNotes, RowOptions
@@ -47,4 +47,4 @@ def convert(source: str, output: str, shape: str, template: str | None, row_opti
     if not quiet:
         for change in notes.change_lines():
             click.echo(f"note: {change}", err=True)
-        click.echo(f"wrote {written} rows as {shape} to {place(output)}", err=True)
+        click.echo(f"wrote {written} rows as {shape} to {output_name(output)}", err=True)

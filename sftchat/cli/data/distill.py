@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.data.asking import Asking, asking_options, no_rows, read_prompts, told
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
+from sftchat.cli.data.synthesis import SynthesisRun, no_rows_error, read_prompts, report_outcome, synthesis_options
 from sftchat.cli.shared import Session, chosen_sampling
 from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.write import write_rows
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from sftchat.data.samples import SampleFile
     from sftchat.types import Example
 
-MOST_TOKENS = 1024
-"""Tokens of a reply unless the user says otherwise: teachers speak longer than tasks ask for."""
+DEFAULT_MAX_NEW_TOKENS = 1024
+"""Default maximum length of a reply in tokens; teachers write longer replies than tasks need."""
 
 
 @click.command("distill", short_help="a stronger model's replies as rows")
 @click.argument("model", shell_complete=complete_model)
-@asking_options
-@click.option("--task", metavar="TASK", shell_complete=complete_task, help="Generate as this task does when it is scored.")
-@click.option("--system", default="", metavar="TEXT", help="System prompt for MODEL alone; the rows do without it.")
-@click.option("--strip-thinking", is_flag=True, help="Leave out what MODEL thinks, which rows have in <think>…</think>.")
+@synthesis_options
+@click.option("--task", metavar="TASK", shell_complete=complete_task, help="Generate with the template and sampling of this task.")
+@click.option("--system", default="", metavar="TEXT", help="System prompt for MODEL only; not part of the rows.")
+@click.option("--strip-thinking", is_flag=True, help="Remove the thoughts of MODEL, which are otherwise in <think>…</think>.")
 @click.option("--format", "shape", type=click.Choice(FORMATS), default="messages", show_default=True, help="Shape of the rows.")
 @json_option
 @overwrite_option
@@ -60,10 +60,10 @@ def distill(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Let MODEL answer the prompts of FILE and write its replies as rows to train another model on.
+    """Generate replies of MODEL to the prompts of FILE and write them as rows for training another model.
 
-    MODEL is any model, a server too, which then has --concurrency requests at once. Replies are kept in OUT.samples.jsonl as they come: after a
-    break the same command asks only what is missing. Replies that hit the token limit, and empty ones, become no rows.
+    MODEL is any model, or a server, which gets --concurrency requests at once. Replies are saved in OUT.samples.jsonl as they arrive: after an
+    interruption the same command generates only the missing ones. Replies that hit the token limit, and empty ones, are left out.
 
     \b
     sftchat data distill http://localhost:8000/v1#teacher --prompts train.jsonl -o taught.jsonl
@@ -72,36 +72,45 @@ def distill(
     session: Session = ctx.obj
     chosen_task = session.registry.task(task) if task else None
     if options["max_new_tokens"] is None and chosen_task is None:
-        options["max_new_tokens"] = MOST_TOKENS
+        options["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS
     sampling = chosen_sampling(chosen_task, options)
     engine = {**options, "preferred": chosen_task.template} if chosen_task is not None else options
-    asking = Asking(session, model, engine, output, Path(samples or f"{output}.samples.jsonl"), fresh, overwrite, quiet)
-    asking.check()
-    examples = read_prompts(prompts, limit, _with_prompts, row_options)
-    requests = [_instructed(example, system) for example in examples]
-    sample_file, failures = asking.ask(requests, 1, sampling)
+    run = SynthesisRun(
+        session=session,
+        model=model,
+        engine_options=engine,
+        output=output,
+        samples_file=Path(samples or f"{output}.samples.jsonl"),
+        fresh=fresh,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    run.check()
+    examples = read_prompts(prompts, limit, _require_prompts, row_options)
+    requests = [_with_system_prompt(example, system) for example in examples]
+    sample_file, failures = run.generate(requests, 1, sampling)
     outcome_counts: Counter[str] = Counter()
-    rows = list(_taught(examples, requests, sample_file, strip_thinking, outcome_counts))
+    rows = list(_distilled_rows(examples, requests, sample_file, strip_thinking, outcome_counts))
     counts = {"prompts": len(examples), **{outcome: outcome_counts[outcome] for outcome in ("kept", "cut-off", "empty", "unanswered")}}
     summary = ", ".join(f"{count} {outcome}" for outcome, count in outcome_counts.items())
     if not rows:
-        raise no_rows(asking, prompts, len(examples), summary, failures)
+        raise no_rows_error(run, prompts, len(examples), summary, failures)
     write_rows(output, to_rows(rows, shape), overwrite=overwrite)
     settings = {**(sample_file.settings or {}), "task": task, "system": system, "strip_thinking": strip_thinking, "limit": limit}
-    write_provenance(output, "data distill", [prompts, str(asking.samples_file)], settings, counts)
-    ctx.exit(told(counts, summary, output, failures, as_json=as_json, quiet=quiet))
+    write_provenance(output, "data distill", [prompts, str(run.samples_file)], settings, counts)
+    ctx.exit(report_outcome(counts, summary, output, failures, as_json=as_json, quiet=quiet))
 
 
-def _with_prompts(examples: Iterable[Example]) -> Iterator[Example]:
-    """Refuse rows that ask nothing."""
+def _require_prompts(examples: Iterable[Example]) -> Iterator[Example]:
+    """Yield the examples; raises an error for a text row without a prompt."""
     for example in examples:
         if not example.messages:
             raise DataError("the row is a text without a prompt to be answered", example.source)
         yield example
 
 
-def _instructed(example: Example, system: str) -> Example:
-    """The prompt as the teacher gets it."""
+def _with_system_prompt(example: Example, system: str) -> Example:
+    """Return the prompt with the system prompt for the teacher."""
     if not system:
         return example
     if example.messages[0]["role"] == "system":
@@ -109,14 +118,14 @@ def _instructed(example: Example, system: str) -> Example:
     return replace(example, messages=(Message(role="system", content=system), *example.messages))
 
 
-def _taught(
+def _distilled_rows(
     examples: list[Example], requests: list[Example], sample_file: SampleFile, strip: bool, outcome_counts: Counter[str]
 ) -> Iterator[Example]:
-    """Every prompt with the teacher's reply as its gold, counting what becomes of each."""
+    """Yield each prompt with the teacher's reply as gold, and count outcomes."""
     for example, request in zip(examples, requests, strict=True):
         replies = sample_file.replies_to(request.messages)
         text = strip_thinking(replies[0].text).strip() if replies and strip else replies[0].text if replies else ""
-        if text.strip() and not strip and replies[0].thoughts:  # a server keeps apart what other models say in tags
+        if text.strip() and not strip and replies[0].thoughts:  # a server returns thoughts separately, other models in tags
             text = f"<think>\n{replies[0].thoughts}\n</think>\n\n{text}"
         if not replies:
             outcome_counts["unanswered"] += 1

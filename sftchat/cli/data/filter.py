@@ -1,4 +1,4 @@
-"""``sftchat data filter``: fewer and better rows, with a word on every one that goes."""
+"""``sftchat data filter``: select rows, and report why each other row was removed."""
 
 from __future__ import annotations
 
@@ -36,21 +36,23 @@ if TYPE_CHECKING:
 @click.option(
     "--near", type=click.FloatRange(0, 1), default=0.8, show_default=True, metavar="X", help="Similarity of near duplicates; 0 keeps them."
 )
-@click.option("--min-chars", type=click.IntRange(min=0), metavar="N", help="Fewest characters of a row, all turns together.")
-@click.option("--max-chars", type=click.IntRange(min=1), metavar="N", help="Most characters of a row.")
+@click.option("--min-chars", type=click.IntRange(min=0), metavar="N", help="Minimum number of characters of a row, all turns together.")
+@click.option("--max-chars", type=click.IntRange(min=1), metavar="N", help="Maximum number of characters of a row.")
 @click.option("--model", metavar="MODEL", shell_complete=complete_model, help="Its tokenizer and template count the tokens of a row.")
-@click.option("--max-length", type=click.IntRange(min=8), metavar="N", help="Most tokens of a row, with --model.")
+@click.option("--max-length", type=click.IntRange(min=8), metavar="N", help="Maximum number of tokens of a row, with --model.")
 @template_options()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
-@click.option("--task", metavar="TASK", shell_complete=complete_task, help="Remove the rows that this task finds wrong.")
-@click.option("--samples", metavar="FILE", help="What a model said to these prompts, from 'data best-of'; then scores are its mean.")
+@click.option("--task", metavar="TASK", shell_complete=complete_task, help="Remove rows in which this task finds problems.")
 @click.option(
-    "--min-score", type=float, metavar="X", help="Least score by the task's first metric: of the samples, else of the row's own reply."
+    "--samples", metavar="FILE", help="Replies of a model to these prompts, from 'data best-of'; the score of a row is then their mean."
 )
-@click.option("--max-score", type=float, metavar="X", help="Most score: leaves out what the model can do.")
-@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Of the rows left, the N that are most different from one another.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of that choice.")
-@click.option("--removed", "list_file", metavar="FILE", help="Write the rows that went, and why, to FILE.")
+@click.option(
+    "--min-score", type=float, metavar="X", help="Minimum score by the task's first metric, of the samples or else of the row's own reply."
+)
+@click.option("--max-score", type=float, metavar="X", help="Maximum score: leaves out what the model can do already.")
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Keep the N remaining rows that differ most from one another.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of that choice.")
+@click.option("--removed", "list_file", metavar="FILE", help="Write the removed rows, with reasons, to FILE.")
 @json_option
 @rows_options
 @overwrite_option
@@ -75,10 +77,10 @@ def filter_rows(
     quiet: bool,
     **lengths: Any,
 ) -> None:
-    """Write the rows of IN that are worth training on to OUT, unchanged and in their order, and say how many went and why.
+    """Write selected rows of IN to OUT, unchanged and in order, and report how many were removed and why.
 
-    Exact duplicates always go, near ones unless --near 0. The rules are asked in this order, and a row goes by the first that it breaks: task,
-    length, score, duplicate, near-duplicate, diversity. OUT.provenance.json says how OUT was made.
+    Exact duplicates are always removed, near ones unless --near 0. Rules apply in this order, and the first that a row breaks is its reason: task,
+    length, score, duplicate, near-duplicate, diversity. OUT.provenance.json records how OUT was made.
 
     \b
     sftchat data filter train.jsonl fewer.jsonl
@@ -96,7 +98,7 @@ def filter_rows(
     if len(removed) == rows:
         raise DataError(f"no row is left of {rows}: {_counts(removed)}; nothing is written", source)
     if list_file is not None:
-        write_rows(list_file, _listed(source, removed), overwrite=overwrite)
+        write_rows(list_file, _removed_rows(source, removed), overwrite=overwrite)
     kept_count = write_rows(output, remaining_rows(source, frozenset(row.source for row in removed)), overwrite=overwrite)
     counts = {"rows": rows, "kept": kept_count, **Counter(row.reason for row in removed)}
     settings = {
@@ -120,12 +122,12 @@ def filter_rows(
 
 
 def _counts(removed: Sequence[RemovedRow]) -> str:
-    """How many went by which reason, in words."""
+    """Format the number of removed rows by reason."""
     return ", ".join(f"{count} {reason}" for reason, count in Counter(row.reason for row in removed).most_common())
 
 
-def _listed(source: str, removed: Sequence[RemovedRow]) -> Any:
-    """The rows that went, each with its reason beside it, in the order of the file."""
+def _removed_rows(source: str, removed: Sequence[RemovedRow]) -> Any:
+    """Yield the removed rows with their reasons, in file order."""
     from sftchat.data.read import read_rows
 
     reasons = {row.source: row for row in removed}
@@ -135,20 +137,19 @@ def _listed(source: str, removed: Sequence[RemovedRow]) -> Any:
 
 
 def _task_rule(task: Task | None) -> dict[str, Rule]:
-    """What a task finds wrong."""
+    """Return the rule that a task finds no problem."""
     from sftchat.data.check import task_problems
 
     return {"task": lambda example: next((words for _, words in task_problems(task, example)), "")} if task is not None else {}
 
 
 def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | None, **tokens: Any) -> dict[str, Rule]:
-    """Bounds on characters and tokens; ``tokens`` are the options of ``chosen_measure``."""
+    """Return the rule on characters and tokens; ``tokens`` are the options of ``chosen_measure``."""
     from sftchat.cli.data.check import chosen_measure
 
     measure = chosen_measure(task, **tokens)
 
     def rule(example: Example) -> str:
-        """Say which bound a row breaks."""
         size = sum(len(turn["content"]) for turn in example.conversation)
         if min_chars is not None and size < min_chars:
             return f"{size} characters, fewer than {min_chars}"
@@ -160,7 +161,7 @@ def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | 
 
 
 def _score_rule(task: Task | None, samples: str | None, min_score: float | None, max_score: float | None) -> dict[str, Rule]:
-    """Bounds on the task's score."""
+    """Return the rule on the task's score."""
     if min_score is None and max_score is None:
         if samples is not None:
             raise UsageError("--samples is what --min-score and --max-score go by; give one of them")
@@ -172,7 +173,6 @@ def _score_rule(task: Task | None, samples: str | None, min_score: float | None,
     score = _scorer(task, samples)
 
     def rule(example: Example) -> str:
-        """Say which bound a row breaks."""
         value = score(example)
         if min_score is not None and value < min_score:
             return f"score {value:.3f}, below {min_score:g}"
@@ -182,7 +182,7 @@ def _score_rule(task: Task | None, samples: str | None, min_score: float | None,
 
 
 def _scorer(task: Task, samples: str | None) -> Callable[[Example], float]:
-    """The score of a row: what a model's samples are worth in the mean, else what its own reply is worth against itself."""
+    """Return a function for the score of a row: the mean over a model's samples, else the score of its gold reply."""
     from pathlib import Path
 
     from sftchat.data.best_of import mean_reward

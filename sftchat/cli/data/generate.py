@@ -6,7 +6,7 @@ import click
 
 from sftchat._util.files import check_output_file
 from sftchat.cli.completing import complete_task
-from sftchat.cli.data.options import overwrite_option, place, quiet_option
+from sftchat.cli.data.options import output_name, overwrite_option, quiet_option
 from sftchat.cli.progress import with_progress
 from sftchat.cli.shared import Session
 from sftchat.data.formats import FORMATS, to_rows
@@ -16,9 +16,9 @@ from sftchat.data.write import write_rows
 
 @click.command(short_help="rows from a task's generator")
 @click.argument("task", shell_complete=complete_task)
-@click.option("-n", "count", type=click.IntRange(min=1), required=True, metavar="N", help="How many rows.")
+@click.option("-n", "count", type=click.IntRange(min=1), required=True, metavar="N", help="Number of rows.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same bytes.")
-@click.option("-o", "--output", required=True, metavar="FILE", help="Where to; - is stdout.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Output file; - is stdout.")
 @click.option("--format", "shape", type=click.Choice(FORMATS), help="Shape of the rows.  [default: the task's own]")
 @click.option("--option", "pairs", multiple=True, metavar="NAME=VALUE", help="An option of the generator. Repeatable.")
 @overwrite_option
@@ -29,7 +29,7 @@ def generate(
 ) -> None:
     """Write rows from the generator of TASK.
 
-    The options are the task's own; one that does not exist is answered with those that do.
+    Options depend on the task; the error for an unknown one lists them.
 
     \b
     sftchat data generate relation -n 1000 --seed 0 -o train.jsonl
@@ -45,4 +45,4 @@ def generate(
     if not quiet:
         used = {"seed": seed, **generator_options(chosen_task), **options}
         settings = ", ".join(f"{name}={value}" for name, value in used.items())
-        click.echo(f"wrote {row_count} rows of task {task} to {place(output)} ({settings})", err=True)
+        click.echo(f"wrote {row_count} rows of task {task} to {output_name(output)} ({settings})", err=True)

@@ -1,4 +1,4 @@
-"""What the verbs of ``sftchat data`` share: options, and the way rows and their places are shown."""
+"""Options and progress display shared by the commands of ``sftchat data``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the o
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def place(output: str) -> str:
-    """The output as a reader would call it."""
+def output_name(output: str) -> str:
+    """Return the name of an output for messages."""
     return "stdout" if output == "-" else output

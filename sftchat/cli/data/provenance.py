@@ -1,4 +1,4 @@
-"""``OUT.provenance.json``: where rows come from, beside every file that was filtered or synthesised."""
+"""``OUT.provenance.json``: how a filtered, split or synthesised file was made."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 
-def provenance_of(output: str) -> Path:
-    """The name of the file beside an output."""
+def provenance_path(output: str) -> Path:
+    """Return the provenance file of an output."""
     return Path(f"{output}.provenance.json")
 
 
 def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings: Mapping[str, Any], counts: Mapping[str, int]) -> None:
-    """Write what made an output; the same command over the same files writes the same bytes, so no time is in it.
+    """Write the provenance of an output; without a time, so that the same command on the same files writes the same bytes.
 
     Args:
-        output: The file that was written.
-        made_by: Such as ``data filter``.
-        inputs: Files that it was made of, or data sets of the Hub, which have no hash.
-        settings: Everything that was chosen.
-        counts: Rows by what became of them.
+        output: The written file.
+        made_by: The command, such as ``data filter``.
+        inputs: Input files, or data sets of the Hub, which have no hash.
+        settings: All options.
+        counts: Number of rows by outcome.
     """
     import sftchat
     from sftchat._util.files import write_atomically, write_error
@@ -37,7 +37,7 @@ def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings:
         "counts": counts,
         "output": {"file": output, "sha256": _hash(output)},
     }
-    path = provenance_of(output)
+    path = provenance_path(output)
     try:
         write_atomically(path, json.dumps(facts, ensure_ascii=False, indent=2) + "\n", "strict")
     except OSError as error:
@@ -45,7 +45,7 @@ def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings:
 
 
 def _hash(name: str) -> str | None:
-    """SHA-256 of a file; None of what is none."""
+    """Return the SHA-256 of a file; None when it is not a file."""
     from sftchat.models.fingerprint import file_hash
 
     return file_hash(Path(name)) if Path(name).is_file() else None

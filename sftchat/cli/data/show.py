@@ -1,4 +1,4 @@
-"""``sftchat data show``: the first rows as a table, or as the tokens a model would be trained on."""
+"""``sftchat data show``: first rows as a table, or as training tokens of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from sftchat.chat.safe_text import escape_controls
 from sftchat.cli.completing import complete_file, complete_model
 from sftchat.cli.data.options import json_option, quiet_option
-from sftchat.cli.data.tokens import first_given, open_renderer, pieces, rendered
+from sftchat.cli.data.tokens import first_option_given, open_renderer, render_example, trained_pieces
 from sftchat.cli.rows import rows_options
 from sftchat.cli.shared import json_text, stdout, template_options
 from sftchat.data.formats import read_examples
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.argument("file", shell_complete=complete_file)
 @click.option("-n", "count", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="How many rows.")
 @click.option(
-    "--model", metavar="MODEL", shell_complete=complete_model, help="Show the rows as this model would see them, what is trained in green."
+    "--model", metavar="MODEL", shell_complete=complete_model, help="Show the rows as rendered for this model, trained tokens in green."
 )
 @template_options()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
@@ -50,14 +50,14 @@ def show(
 ) -> None:
     """Print the first rows of FILE as a table; long text is cut.
 
-    With a model, print them as the text of its tokens: green is trained, the rest is read. Without colours, 〖 and 〗 stand around what is trained.
+    With a model, print the rendered text: trained parts are green, others are only read. Without colours, trained parts stand between 〖 and 〗.
 
     \b
     sftchat data show train.jsonl
     sftchat data show train.jsonl -n 1 --json
     sftchat data show train.jsonl -n 2 --model sftchat:nano
     """
-    if model is None and (option := first_given(template)):
+    if model is None and (option := first_option_given(template)):
         raise UsageError(f"{option} needs --model, whose tokenizer it is rendered for")
     examples = list(islice(read_examples(file, row_options), count))
     if model is not None:
@@ -72,10 +72,10 @@ def show(
 
 
 def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, quiet: bool) -> None:
-    """Print rows as what a model reads and what it learns to write."""
+    """Print rendered rows, with trained parts marked."""
     from sftchat.templates.renderer import Rendered
 
-    rows = [(example.source, row) for example in examples for row in rendered(renderer, example) or (Rendered((), ()),)]
+    rows = [(example.source, row) for example in examples for row in render_example(renderer, example) or (Rendered((), ()),)]
     if as_json:
         objects = [{"source": source, "ids": row.ids, "labels": row.labels} for source, row in rows]
         click.echo(json_text(objects, indent=None))
@@ -86,7 +86,7 @@ def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, qui
     for source, row in rows:
         console.print(Text(f"{source}: {len(row.ids)} tokens, {row.trained} of them trained", style="bold"))
         text = Text()
-        for piece, is_trained in pieces(renderer, row.ids, row.labels):
+        for piece, is_trained in trained_pieces(renderer, row.ids, row.labels):
             escaped = escape_controls(piece)
             marked = f"〖{escaped}〗" if is_trained and (console.no_color or not console.is_terminal) else escaped
             text.append(marked, style="bold green" if is_trained else "dim")
@@ -96,7 +96,7 @@ def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, qui
 
 
 def _print_table(examples: list[Example], console: Console) -> None:
-    """Print line, turns, the last turn of the prompt, and the gold reply, in what width the terminal has."""
+    """Print line, number of turns, last turn of the prompt, and gold reply, within the terminal width."""
     from rich.table import Table
 
     lines = [line_of(example.source) for example in examples]
@@ -119,7 +119,7 @@ def _print_table(examples: list[Example], console: Console) -> None:
 
 
 def _excerpt(content: str, width: int, console: Console, max_lines: int = 6) -> Text:
-    """The beginning of a text, wrapped to a column and cut to some lines."""
+    """Return the beginning of a text, wrapped to a width and cut to ``max_lines``."""
     from rich.text import Text
 
     wrapped = Text(escape_controls(content)).wrap(console, width)

@@ -1,4 +1,4 @@
-"""``sftchat data split``: rows to train on and rows to test with, of which neither gives the other away."""
+"""``sftchat data split``: training and test rows without leakage."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from sftchat.text import pluralize
     default=0.1,
     show_default=True,
     metavar="X",
-    help="Share of the rows for TEST, or how many, from 1 on.",
+    help="Share of the rows for TEST, or their number, from 1.",
 )
-@click.option("--by", metavar="COLUMN", help="Rows with the same value, such as of one document, stay together.")
-@click.option("--stratify", metavar="COLUMN", help="Every value, such as a class, gives the same share.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice.")
+@click.option("--by", metavar="COLUMN", help="Keep rows with the same value together, such as those of one document.")
+@click.option("--stratify", metavar="COLUMN", help="Take the same share of every value, such as a class.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the selection.")
 @json_option
 @rows_options
 @overwrite_option
@@ -57,8 +57,8 @@ def split_rows(
 ) -> None:
     """Write the rows of IN to TRAIN and TEST, unchanged and in their order; the same seed writes the same bytes.
 
-    Rows with the same prompt stay together. Rows chosen for TEST whose prompt is nearly that of a row of TRAIN go to TRAIN, so 'sftchat data
-    check TEST --against TRAIN' finds no leak. OUT.provenance.json says how each was made.
+    Rows with the same prompt stay together. Rows selected for TEST with nearly the same prompt as a row of TRAIN move to TRAIN, so that 'sftchat
+    data check TEST --against TRAIN' finds no leak. A provenance.json next to each file records how it was made.
 
     \b
     sftchat data split rows.jsonl train.jsonl test.jsonl

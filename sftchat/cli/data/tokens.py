@@ -47,18 +47,18 @@ def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = Fa
     return renderer
 
 
-def first_given(options: Mapping[str, Any]) -> str:
-    """The first of some options, given by their parameter's names, that has a value, as it is typed; empty when none has."""
+def first_option_given(options: Mapping[str, Any]) -> str:
+    """Return the first option with a value, as typed on the command line; empty when none has one."""
     typed = {"template_arguments": "template-argument"}
     return next((f"--{typed.get(name, name.replace('_', '-'))}" for name, value in options.items() if value), "")
 
 
 def longest_row(model: str, task: Task | None, max_length: int | None) -> int:
-    """The most tokens that training takes of a row, with a warning where more was asked for than the model's context holds.
+    """Return the maximum row length in training, in tokens; warns when more was requested than the model's context holds.
 
     Args:
         model: As for ``open_renderer``.
-        task: Whose wish is asked where nothing is given.
+        task: Its default applies without ``max_length``.
         max_length: ``--max-length``.
     """
     from sftchat.models.reference import context_length, resolve, within_context
@@ -69,11 +69,11 @@ def longest_row(model: str, task: Task | None, max_length: int | None) -> int:
     return within_context(requested, context_length(resolve(model)), max_length)
 
 
-def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
-    """The rows that training makes of one: several where the template writes history differently, none where there is nothing to learn.
+def render_example(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
+    """Return the training rows of an example: several when the template renders history differently, none without a reply to learn.
 
     Raises:
-        TemplateError: When the template cannot write the row.
+        TemplateError: When the template cannot render the row.
     """
     from sftchat.errors import DataError
     from sftchat.templates.renderer import Rendered
@@ -86,8 +86,8 @@ def rendered(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
     return tuple(map(Rendered, rows.ids, rows.labels))
 
 
-def pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
-    """The text of a row cut where training begins and ceases, and whether each piece is trained; special tokens written out."""
+def trained_pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
+    """Yield the text of a row in pieces, each with whether it is trained; special tokens are included."""
     from sftchat.templates.renderer import IGNORED
 
     for trained, group in groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED):
@@ -95,18 +95,17 @@ def pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Ite
 
 
 def measure(renderer: Renderer, max_length: int) -> TokenCheck:
-    """What says of a row that it is too long for a training, or cannot be rendered.
+    """Return a check that a row can be rendered and is not too long for training.
 
     Args:
         renderer: Tokenizer and template.
-        max_length: Tokens that a row may have.
+        max_length: Maximum length of a row in tokens.
     """
     from sftchat.templates.renderer import IGNORED, TemplateError
 
     def problems(example: Example) -> Iterator[tuple[str, str]]:
-        """Render a row and count."""
         try:
-            rows = rendered(renderer, example)
+            rows = render_example(renderer, example)
         except TemplateError as error:
             yield "template", str(error).removeprefix(f"{example.source}: ")  # a problem has its source already
             return

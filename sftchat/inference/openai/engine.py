@@ -40,7 +40,7 @@ from sftchat.inference.openai.protocol import (
     reply_end,
 )
 from sftchat.inference.openai.reply import StreamedReply
-from sftchat.inference.openai.server import KEYS, Answer, Server, check_model, server_and_model
+from sftchat.inference.openai.server import KEYS, Server, ServerResponse, check_model, server_and_model
 from sftchat.types import Choice
 
 IDLE_CHUNK_SECONDS = 0.1
@@ -142,7 +142,7 @@ class EndpointEngine:
             raise UsageError("there is nothing to judge: give the text of a reply")
         return score_text(self._ask, request, self.model, reply, alternatives, template_arguments=self._template_arguments)
 
-    def _ask(self, path: str, body: Mapping[str, Any], tokens: int) -> Answer:
+    def _ask(self, path: str, body: Mapping[str, Any], tokens: int) -> ServerResponse:
         """Send a request that is not streamed, adapted to what the server refuses; raises ``EngineError``."""
         while True:
             full_body = adapt({**body, **self._extra_body, "stream": False}, self._learned.get(body["model"], ()))
@@ -298,7 +298,7 @@ class EndpointEngine:
             self._warned.add((kind, model))
             emit(SftchatWarning(warning))
 
-    def _learns(self, answer: Answer, body: Mapping[str, Any], emit: Emit) -> bool:
+    def _learns(self, answer: ServerResponse, body: Mapping[str, Any], emit: Emit) -> bool:
         """Whether to adapt the request after a refusal; a new adaptation is stored for the model and reported once."""
         if answer.status not in (*REFUSAL_STATUSES, *OTHER_REFUSAL_STATUSES) or (adaptation := adaptation_to(answer.text, body)) is None:
             return False
@@ -312,7 +312,7 @@ class EndpointEngine:
                 emit(SftchatWarning(f"model '{model}' of {self._server.url} {adaptation.message}"))
         return adapt(dict(body), learned) != body
 
-    def _refusal(self, answer: Answer, request: Request, body: Mapping[str, Any], emit: Emit) -> RequestFailed:
+    def _refusal(self, answer: ServerResponse, request: Request, body: Mapping[str, Any], emit: Emit) -> RequestFailed:
         """Return the error for a response with a status other than 200."""
         status, message = answer.status, self._server.error_of(answer)
         if self._learns(answer, body, emit):

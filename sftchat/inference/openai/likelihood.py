@@ -12,12 +12,12 @@ from sftchat.engine import Request
 from sftchat.errors import EngineError
 from sftchat.inference.openai.logprobs import choice_of, choices_of, logprobs_fields, number, token_of
 from sftchat.inference.openai.protocol import path_and_body
-from sftchat.inference.openai.server import Answer
+from sftchat.inference.openai.server import ServerResponse
 from sftchat.types import UNNUMBERED, Choice, SamplingParams, Token
 
 ONE_TOKEN = SamplingParams(max_new_tokens=1)
 """A server must generate at least one token."""
-Ask = Callable[[str, Mapping[str, Any], int], Answer]
+Ask = Callable[[str, Mapping[str, Any], int], ServerResponse]
 """Posts a body to a path and returns the response; the number is the number of tokens that limits its size."""
 
 
@@ -56,13 +56,13 @@ def score_text(
         length = sum(len(turn["content"]) for turn in request.messages) + len(request.prompt or "") + len(request.reply_prefix)
         answer = ask(path, {**body, **extra}, length)
         if answer.status != 200:
-            raise _lacks(model, feature, answer.error)
+            raise _unsupported(model, feature, answer.error)
         try:
             value = load_json(answer.text, last_wins=True)
         except ValueError:
             value = None
         if not isinstance(value, Mapping):
-            raise _lacks(model, feature, "its answer is no JSON object")
+            raise _unsupported(model, feature, "its answer is no JSON object")
         return value
 
     if request.prompt is not None:
@@ -78,7 +78,7 @@ def score_text(
     return tuple(token.choice for token in with_reply[len(without) :])
 
 
-def _lacks(model: str, what: str, why: str) -> EngineError:
+def _unsupported(model: str, what: str, why: str) -> EngineError:
     return EngineError(f"model '{model}': its server does not give the log-probabilities of a given text ({what}): {why}")
 
 
@@ -86,7 +86,7 @@ def _prompt(answer: Mapping[str, Any], alternatives: int, model: str) -> list[_P
     """Return the prompt tokens in vLLM's format: per token the alternatives by id, its own first; null for the very first token."""
     listed = answer.get("prompt_logprobs")
     if not isinstance(listed, list):
-        raise _lacks(model, "prompt_logprobs", "it takes the request and sends none")
+        raise _unsupported(model, "prompt_logprobs", "it takes the request and sends none")
     tokens: list[_PromptToken] = []
     for entry in listed:
         if listed_tokens := _alternatives(entry):
@@ -118,7 +118,7 @@ def _echoed(answer: Mapping[str, Any], before: str, text: str, model: str) -> tu
     offsets = logprobs.get("text_offset") if isinstance(logprobs, Mapping) else None
     texts = logprobs.get("tokens") if isinstance(logprobs, Mapping) else None
     if not isinstance(logprobs, Mapping) or not isinstance(texts, list) or not str((first or {}).get("text", "")).startswith(before + text):
-        raise _lacks(model, "echo", "it takes the request and does not repeat the text")
+        raise _unsupported(model, "echo", "it takes the request and does not repeat the text")
     starts: Sequence[int] = offsets or []
     if not _fits(offsets, texts) or not all(isinstance(offset, int) for offset in starts):
         starts = _starts(texts)

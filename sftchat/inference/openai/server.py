@@ -34,7 +34,7 @@ MAX_NAME_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerResponse:
     """A response of a server, read up to its size limit.
 
     Attributes:
@@ -109,7 +109,7 @@ class Server:
         finally:
             await response.aclose()
 
-    async def read(self, response: httpx2.Response, reader: LimitedReader, max_bytes: int) -> Answer:
+    async def read(self, response: httpx2.Response, reader: LimitedReader, max_bytes: int) -> ServerResponse:
         """Read a response to its end; of a long error only the beginning.
 
         Args:
@@ -123,9 +123,9 @@ class Server:
         """
         error = response.status_code != 200
         content = await reader.body(response, self.limits.error_bytes if error else max_bytes, truncate=error)
-        return Answer(response.status_code, response.headers, content.decode("utf-8-sig", "replace"))
+        return ServerResponse(response.status_code, response.headers, content.decode("utf-8-sig", "replace"))
 
-    def ask(self, method: str, path: str, max_bytes: int, body: Mapping[str, Any] | None = None) -> Answer:
+    def ask(self, method: str, path: str, max_bytes: int, body: Mapping[str, Any] | None = None) -> ServerResponse:
         """Send a short request; wait for the response at most the time to connect plus ``timeout``.
 
         Args:
@@ -140,7 +140,7 @@ class Server:
             httpx2.RequestError: When there is no response.
         """
 
-        async def exchange() -> Answer:
+        async def exchange() -> ServerResponse:
             reader = LimitedReader(*min((CONNECT_SECONDS + self.timeout, "--timeout"), (self.request_timeout, "--request-timeout")))
             async with self.client() as client, self.answer(client, method, path, reader, body) as response:
                 return await self.read(response, reader, max_bytes)
@@ -153,7 +153,7 @@ class Server:
         """Redaction of the server's key and of all keys in the environment."""
         return Redaction({self.key, *(os.environ.get(name, "").strip() for name in KEYS)})
 
-    def error_of(self, answer: Answer) -> str:
+    def error_of(self, answer: ServerResponse) -> str:
         """Return the server's error message in one line for display: ``HTTP 400: the prompt is too long``."""
         if answer.status // 100 == 3:
             return f"HTTP {answer.status}: it is at {self.sanitize(answer.headers.get('location', 'another address'))}"

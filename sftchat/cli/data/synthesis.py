@@ -1,4 +1,4 @@
-"""The phase that ``best-of`` and ``distill`` share: prompts from a file, replies from a model into a file of samples, resumed where it stopped."""
+"""Generation shared by ``best-of`` and ``distill``: replies of a model to the prompts of a file, saved as samples; an interrupted run is resumed."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def asking_options(command: F) -> F:
-    """Add the options of everything that lets a model answer the prompts of a file."""
+def synthesis_options(command: F) -> F:
+    """Add the options of commands that generate replies to the prompts of a file."""
     for option in reversed(
         (
             click.option(
-                "--prompts", required=True, metavar="FILE", help="Rows whose prompts are asked; their replies are not shown to the model."
+                "--prompts", required=True, metavar="FILE", help="Rows with the prompts; their replies are not shown to the model."
             ),
-            click.option("-o", "--output", required=True, metavar="OUT", help="Where to."),
+            click.option("-o", "--output", required=True, metavar="OUT", help="Output file."),
             click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N prompts."),
-            click.option("--samples", metavar="FILE", help="What the model says, kept as it comes.  [default: OUT.samples.jsonl]"),
-            click.option("--fresh", is_flag=True, help="Ask everything again, also what is in the file of samples."),
+            click.option("--samples", metavar="FILE", help="File in which replies are saved as they arrive.  [default: OUT.samples.jsonl]"),
+            click.option("--fresh", is_flag=True, help="Generate all replies again, also those in the file of samples."),
         )
     ):
         command = option(command)
     return rows_options(sampling_options(answering_options(command)))
 
 
-@dataclass
-class Asking:
-    """What is asked of whom.
+@dataclass(frozen=True, kw_only=True)
+class SynthesisRun:
+    """One run of ``best-of`` or ``distill``: model and files.
 
     Attributes:
         session: Opens the model.
-        model: As typed.
-        engine: Options of the model.
-        output: Where rows will go.
-        samples_file: Where replies are kept.
-        fresh: Forget what is there.
-        overwrite: The output may be replaced.
-        quiet: Show nothing.
+        model: MODEL as typed.
+        engine_options: Options of the model.
+        output: File of the rows.
+        samples_file: File of the replies.
+        fresh: Discard existing replies.
+        overwrite: Replace an existing output.
+        quiet: Show no progress.
     """
 
     session: Session
     model: str
-    engine: dict[str, Any]
+    engine_options: dict[str, Any]
     output: str
     samples_file: Path
     fresh: bool
@@ -70,10 +70,10 @@ class Asking:
     quiet: bool
 
     def check(self, *more: str | None) -> None:
-        """Refuse outputs that could not be written, before anything is read or asked.
+        """Check that all outputs can be written, before any file is read or reply generated.
 
         Raises:
-            UsageError: One is standard output, exists, or is given twice.
+            UsageError: When one is standard output, exists, or is given twice.
         """
         targets = [self.output, *(name for name in more if name is not None)]
         if "-" in targets:
@@ -85,24 +85,24 @@ class Asking:
             raise UsageError("two of the outputs are one file; give each a name of its own")
         check_output_file(self.samples_file, overwrite=True)
 
-    def ask(self, examples: Sequence[Example], k: int, sampling: SamplingParams) -> tuple[SampleFile, list[EngineError]]:
-        """Have every prompt answered ``k`` times; the model is opened only when something is left to ask.
+    def generate(self, examples: Sequence[Example], k: int, sampling: SamplingParams) -> tuple[SampleFile, list[EngineError]]:
+        """Generate ``k`` replies per prompt; the model is loaded only when replies are missing.
 
         Returns:
-            The samples, and why some requests were not answered.
+            The samples, and the errors of failed requests.
 
         Raises:
-            UsageError: The samples that are there were made with other settings.
-            EngineError: When the engine can generate nothing more; what came before is kept.
+            UsageError: When the existing samples have other settings.
+            EngineError: When the engine fails as a whole; earlier replies are saved.
         """
-        settings = settings_of(self.model, self.session.identify(self.model, **self.engine), sampling)
+        settings = settings_of(self.model, self.session.identify(self.model, **self.engine_options), sampling)
         samples = SampleFile(self.samples_file, settings, fresh=self.fresh)
         missing = missing_requests(examples, k, sampling, samples)
         if not missing:
             return samples, []
         if len(samples) and not self.quiet:
             click.echo(f"{pluralize(len(samples), 'reply', 'replies')} in {self.samples_file}; {len(missing)} to go", err=True)
-        with samples, closing(self.session.load_engine(self.model, **self.engine)) as engine:
+        with samples, closing(self.session.load_engine(self.model, **self.engine_options)) as engine:
             answers = with_progress(generate_samples(engine, missing, samples), len(missing), hidden=self.quiet)
             failures = [answer for answer in answers if answer is not None]
         return samples, failures
@@ -111,10 +111,10 @@ class Asking:
 def read_prompts(
     file: str, limit: int | None, check_rows: Callable[[Iterable[Example]], Iterable[Example]], row_options: RowOptions
 ) -> list[Example]:
-    """The prompts of a file, looked at one and all before a model is opened.
+    """Read and check all prompts of a file, before a model is loaded.
 
     Raises:
-        DataError: A row is malformed or cannot be used, or ends with a turn that cannot be answered.
+        DataError: When a row is malformed or unsuitable, or its prompt does not end with a user or tool turn.
     """
     examples = list(check_rows(islice(read_examples(file, row_options), limit)))
     for example in examples:
@@ -125,37 +125,39 @@ def read_prompts(
     return examples
 
 
-def no_rows(asking: Asking, prompts: str, number: int, summary: str, failures: Sequence[EngineError]) -> SftchatError:
-    """The error when no prompt gave a row: the model's own reason where it did not answer, else what became of the replies.
+def no_rows_error(run: SynthesisRun, prompts: str, number: int, summary: str, failures: Sequence[EngineError]) -> SftchatError:
+    """Return the error for a run without any row: the errors of the requests, else the outcomes of the replies.
 
     Args:
-        asking: What was asked.
+        run: The run.
         prompts: Name of the file of prompts.
-        number: How many there are.
-        summary: What became of them.
-        failures: Of requests without an answer.
+        number: Number of prompts.
+        summary: Number of prompts by outcome.
+        failures: Errors of failed requests.
     """
-    written = f"nothing is written but {asking.samples_file}" if asking.samples_file.exists() else "nothing is written"
+    written = f"nothing is written but {run.samples_file}" if run.samples_file.exists() else "nothing is written"
     if failures:
-        return EngineError(f"no prompt of {number} gave a row: {summary} ({_reasons(failures)}); {written}")
+        return EngineError(f"no prompt of {number} gave a row: {summary} ({_list_reasons(failures)}); {written}")
     return DataError(f"no prompt of {number} gave a row: {summary}; {written}", prompts)
 
 
-def _reasons(failures: Sequence[EngineError]) -> str:
-    """Why requests had no answer, each reason once, the first two in full."""
+def _list_reasons(failures: Sequence[EngineError]) -> str:
+    """List the distinct errors, at most two."""
     return listed(sorted({str(failure) for failure in failures}), 2)
 
 
-def told(counts: Mapping[str, int], summary: str, output: str, failures: Sequence[EngineError], *, as_json: bool, quiet: bool) -> int:
-    """Say what became of the prompts, and that some requests failed; returns the exit code.
+def report_outcome(
+    counts: Mapping[str, int], summary: str, output: str, failures: Sequence[EngineError], *, as_json: bool, quiet: bool
+) -> int:
+    """Print the outcomes and failed requests; return the exit code.
 
     Args:
-        counts: By what became of them, ``prompts`` and ``kept`` among them.
-        summary: The same for a person.
-        output: Where the rows are.
-        failures: Of requests without an answer.
-        as_json: Print the counts.
-        quiet: Say nothing but errors.
+        counts: Number of prompts by outcome, with ``prompts`` and ``kept``.
+        summary: The same as text.
+        output: File of the rows.
+        failures: Errors of failed requests.
+        as_json: Print the counts as JSON.
+        quiet: Print errors only.
     """
     if as_json:
         click.echo(json.dumps(counts))
@@ -163,7 +165,7 @@ def told(counts: Mapping[str, int], summary: str, output: str, failures: Sequenc
         click.echo(f"wrote {pluralize(counts['kept'], 'row')} to {output} of {pluralize(counts['prompts'], 'prompt')}: {summary}", err=True)
     if not failures:
         return 0
-    reasons = _reasons(failures)
+    reasons = _list_reasons(failures)
     remedy = "the same command with --overwrite asks those again"
     click.echo(f"sftchat: error: {pluralize(len(failures), 'request')} had no answer ({reasons}); {remedy}", err=True)
     return 3

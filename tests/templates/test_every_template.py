@@ -14,11 +14,11 @@ from sftchat.templates.named import TEMPLATES, without_training_markers
 from sftchat.templates.parity import SAMPLES, check_parity
 from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
-from tests.models.conversations import Conversation, check_rows_or_remedy, conversations
-from tests.models.shipped import SHIPPED, tokenizer_for
-from tests.models.test_foreign_templates import CALL, CLOSED_THOUGHT, LOOK, NO_END, SHAPES, TEXT_ARGUMENTS
-from tests.models.test_foreign_templates import renderer_of as foreign
-from tests.models.test_named_templates import DEFAULT, NAMED, TOOL_USE
+from tests.templates.conversations import Conversation, check_rows_or_remedy, conversations
+from tests.templates.shipped import SHIPPED, tokenizer_for
+from tests.templates.test_foreign_templates import CALL, CLOSED_THOUGHT, LOOK, NO_END, SHAPES, TEXT_ARGUMENTS
+from tests.templates.test_foreign_templates import renderer_of as foreign
+from tests.templates.test_named import DEFAULT, NAMED, TOOL_USE
 
 ONE, EACH = "one row", "one row for each reply, since the template writes a reply differently once it is history"
 ALTERNATE, NO_TOOLS = "roles must alternate", "leaves out tool 'get_weather'; no template of sftchat can write it either"

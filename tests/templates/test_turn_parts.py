@@ -18,7 +18,7 @@ from sftchat.templates.turn_parts import (
     with_thought,
     without_thought,
 )
-from tests.models.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
+from tests.templates.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 
 TOOLS = "{% for t in tools or [] %}<|s|>{{ t['function']['name'] }}{% endfor %}"
 ASKED = (

@@ -13,7 +13,7 @@ from sftchat.templates.named import TEMPLATES, without_training_markers
 from sftchat.templates.renderer import Renderer, TemplateError, choose_renderer
 from sftchat.types import Message
 from tests.conftest import make_tokenizer
-from tests.models.shipped import SHIPPED, tokenizer_for
+from tests.templates.shipped import SHIPPED, tokenizer_for
 
 ORIGINALS = [name for name in SHIPPED if not name.endswith("_training")]
 
@@ -56,7 +56,7 @@ def test_ollama_renders_the_prompts_of_every_template(name: str) -> None:
     talk = [("system", "简短。"), ("user", "你好"), ("assistant", "好"), ("user", "{{ .System }}?")]
     messages = [Message(role=role, content=content) for role, content in talk[1 if name == "gemma" else 0 :]]
     assert evaluate(template_in(modelfile.text), ollama_data(messages)) == renderer.prompt_text(messages)
-    assert [name for name in modelfile.proved if name in ("one turn", "several turns")] == ["one turn", "several turns"]
+    assert [name for name in modelfile.verified if name in ("one turn", "several turns")] == ["one turn", "several turns"]
 
 
 @pytest.mark.parametrize(

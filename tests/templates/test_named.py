@@ -18,7 +18,7 @@ from sftchat.models.manifest import Manifest, as_trained
 from sftchat.templates.named import TEMPLATES
 from sftchat.templates.parity import SAMPLES, check_parity, remedy
 from sftchat.templates.renderer import TemplateError, check_arguments, choose_renderer
-from tests.models.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
+from tests.templates.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 
 DEFAULT = TEMPLATES["chatml"].source
 TOOL_USE = (

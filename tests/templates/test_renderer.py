@@ -115,7 +115,7 @@ def test_a_template_without_a_stop_token_cannot_be_trained_on_where_the_tokenize
         Renderer(endless, "endless", ENDLESS).training_ids(chat(("user", "q"), ("assistant", "a")))
 
 
-def test_a_template_that_refuses_the_roles_says_which(tokenizer: Any) -> None:
+def test_a_template_that_refuses_the_roles_is_reported_with_the_roles(tokenizer: Any) -> None:
     with pytest.raises(TemplateError, match=r"refuses the turns \(system, user, assistant\): no system role"):
         Renderer(tokenizer, "strict", NO_SYSTEM).training_ids(chat(("system", "s"), ("user", "q"), ("assistant", "a")))
 

@@ -12,7 +12,7 @@ from itertools import product
 from sftchat_relation.lines import Triple
 from sftchat_relation.vocabulary import RelationVocabulary
 
-FAULTS = {
+ERROR_CLASSES = {
     "missing": "a gold triple without a counterpart",
     "spurious": "a predicted triple without a counterpart",
     "wrong_relation": "the right pair under another label",
@@ -25,7 +25,7 @@ FAULTS = {
 }
 """Classes of triples; one an error."""
 
-REPLY_FAULTS = {
+REPLY_ERRORS = {
     "duplicate": "the same triple more than once; counted once",
     "format_drift": "readable, but not exactly the format",
     "ambiguous_split": "a line that could be cut into two names in several ways",
@@ -54,12 +54,12 @@ def entails(predicted: Triple, gold: Triple, vocabulary: RelationVocabulary) -> 
     return predicted[:2] == gold[:2] or (gold.relation in vocabulary.symmetric and same_pair(predicted, gold))
 
 
-def faults(gold: Iterable[Triple], predicted: Iterable[Triple], source: str, vocabulary: RelationVocabulary) -> Iterator[str]:
-    """Name the faults of the triples that found no match, one class each, counterparts together as one.
+def classify_errors(gold: Iterable[Triple], predicted: Iterable[Triple], source: str, vocabulary: RelationVocabulary) -> Iterator[str]:
+    """Yield one error class for each unmatched triple, or pair of similar ones.
 
     Args:
         gold: The unmatched gold triples, names and labels in normal form.
-        predicted: The unmatched predicted triples, likewise. The order of neither matters.
+        predicted: The unmatched predicted triples, likewise; the order is irrelevant.
         source: The text in normal form.
         vocabulary: The labels.
     """
@@ -67,29 +67,29 @@ def faults(gold: Iterable[Triple], predicted: Iterable[Triple], source: str, voc
     counterparts = sorted(
         (rank, i, j, fault)
         for (i, gold_triple), (j, predicted_triple) in product(enumerate(missing), enumerate(spurious))
-        for rank, fault in _comparisons(gold_triple, predicted_triple, source, vocabulary)
+        for rank, fault in _compare(gold_triple, predicted_triple, source, vocabulary)
     )
     paired_gold: set[int] = set()
     paired_predicted: set[int] = set()
-    for _, i, j, fault in counterparts:  # the closest counterparts first
+    for _, i, j, fault in counterparts:  # the most similar pairs first
         if i not in paired_gold and j not in paired_predicted:
             paired_gold.add(i)
             paired_predicted.add(j)
             yield fault
     for j, predicted_triple in enumerate(spurious):
         if j not in paired_predicted:
-            yield _alone(predicted_triple, source, vocabulary)
+            yield _classify_unpaired(predicted_triple, source, vocabulary)
     yield from ("missing" for i in range(len(missing)) if i not in paired_gold)
 
 
-def _alone(predicted: Triple, source: str, vocabulary: RelationVocabulary) -> str:
+def _classify_unpaired(predicted: Triple, source: str, vocabulary: RelationVocabulary) -> str:
     if predicted.head not in source or predicted.tail not in source:
         return "hallucinated_entity"
     return "spurious" if predicted.relation in vocabulary.relations else "unknown_relation"
 
 
-def _comparisons(gold: Triple, predicted: Triple, source: str, vocabulary: RelationVocabulary) -> Iterator[tuple[int, str]]:
-    """The faults that would turn the gold into the prediction, each with how far apart it leaves them."""
+def _compare(gold: Triple, predicted: Triple, source: str, vocabulary: RelationVocabulary) -> Iterator[tuple[int, str]]:
+    """Yield error classes that explain the prediction, each with a distance (smaller is more similar)."""
     same_label = gold.relation == predicted.relation or gold.relation in vocabulary.broader.get(predicted.relation, ())
     if same_pair(gold, predicted):
         if same_label:
@@ -110,18 +110,18 @@ def _comparisons(gold: Triple, predicted: Triple, source: str, vocabulary: Relat
 
 
 def _closeness(gold: str, predicted: str, source: str) -> int:
-    """0 for the same name, 1 for one that contains the other or misspells it, 2 for another."""
+    """Return 0 for the same name, 1 for a part or a misspelling of it, 2 for another."""
     if gold == predicted:
         return 0
     if gold in predicted or predicted in gold:
         return 1
-    # 李小芳 for 李小红 is a misspelling only when there is no 李小芳 in the text; with two characters nobody can tell.
+    # 李小芳 for 李小红 is a misspelling only when there is no 李小芳 in the text; with two characters this is undecidable.
     misspelt = max(len(gold), len(predicted)) > 2 and predicted not in source and _one_edit(gold, predicted)
     return 1 if misspelt else 2
 
 
 def _one_edit(text: str, other: str) -> bool:
-    """Whether inserting, deleting or replacing one character turns one text into the other."""
+    """Return whether the edit distance of two texts is at most 1."""
     short, long = sorted((text, other), key=len)
     if len(long) - len(short) > 1:
         return False
