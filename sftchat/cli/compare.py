@@ -112,7 +112,7 @@ def _resolve(session: Session, models: Sequence[str], options: dict[str, Any]) -
         if models.count(model) > 1:
             raise UsageError(f"model '{model}' stands twice")
     references = [
-        resolve(model, base=options["base"], schemes=session.registry.engines, allow_pickle=options["allow_pickle"]) for model in models
+        resolve(model, base=options["base"], schemes=session.engine_types, allow_pickle=options["allow_pickle"]) for model in models
     ]
     for reference in references:
         if reference.served and options["template"]:

@@ -38,7 +38,7 @@ def command(
     if not ollama:
         raise UsageError("say what to export for: --ollama")
     check_output_folder(output, must_be_new=True)
-    reference = resolve(model, schemes=session.registry.engines)
+    reference = resolve(model, schemes=session.engine_types)
     if reference.scheme:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}'; only local models can be exported")
     if reference.base is not None:

@@ -36,7 +36,7 @@ def command(
     from sftchat.errors import UsageError
     from sftchat.models.reference import resolve
 
-    reference = resolve(model, base=base, schemes=session.registry.engines, allow_pickle=allow_pickle)
+    reference = resolve(model, base=base, schemes=session.engine_types, allow_pickle=allow_pickle)
     if reference.served:
         _show_server(reference.source, as_json)
         return 0

@@ -72,7 +72,7 @@ def command(
     check_output_folder(output, must_be_new=True)
     if prompts is None and row_options.non_default:
         raise UsageError("options that say how rows are read need the rows; give --prompts FILE as well")
-    reference = resolve(adapter, base=base, schemes=session.registry.engines)
+    reference = resolve(adapter, base=base, schemes=session.engine_types)
     require_local("merging an adapter")
     from sftchat.models.manifest import find_manifest
     from sftchat.training.checkpoints import complete_checkpoint

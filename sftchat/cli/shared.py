@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,7 @@ from sftchat.errors import UsageError, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sftchat.engine import Engine
+    from sftchat.engine import Engine, EngineType
     from sftchat.inference.open import EnginePool
     from sftchat.models.reference import ModelReference
     from sftchat.plugins.manager import Registry
@@ -23,6 +23,27 @@ if TYPE_CHECKING:
     from sftchat.types import SamplingParams
 
 F = TypeVar("F", bound=Callable[..., Any])
+V = TypeVar("V")
+
+
+class DeferredMapping(Mapping[str, V]):
+    """Mapping whose content is loaded at the first lookup.
+
+    Args:
+        load: Returns the content; called at every lookup.
+    """
+
+    def __init__(self, load: Callable[[], Mapping[str, V]]) -> None:
+        self._load = load
+
+    def __getitem__(self, key: str) -> V:
+        return self._load()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load())
+
+    def __len__(self) -> int:
+        return len(self._load())
 
 
 @dataclass
@@ -48,6 +69,11 @@ class Session:
 
         return load_plugins()
 
+    @property
+    def engine_types(self) -> Mapping[str, EngineType]:
+        """Engine types of plugins by scheme; the plugins are loaded when a scheme is looked up, so not for a folder or a model of the Hub."""
+        return DeferredMapping(lambda: self.registry.engines)
+
     def load_engine(self, model: str, **options: Any) -> Engine:
         """Open MODEL with the options of the command line.
 
@@ -60,7 +86,7 @@ class Session:
         from sftchat.inference.open import load_engine
         from sftchat.models.lazy_imports import deferred_imports
 
-        return load_engine(model, self.registry.engines, importing=deferred_imports, **options)
+        return load_engine(model, self.engine_types, importing=deferred_imports, **options)
 
     def sharing(self, most: int = 1) -> EnginePool:
         """Return an opener of models that shares a base among its adapters.
@@ -70,7 +96,7 @@ class Session:
         """
         from sftchat.inference.open import EnginePool
 
-        return EnginePool(self.load_engine, self.registry.engines, most)
+        return EnginePool(self.load_engine, self.engine_types, most)
 
     def resolve(self, model: str, *, base: str | None = None, allow_pickle: bool = False, **options: Any) -> ModelReference:
         """Resolve MODEL from names and files only; models of tests are resolved by name.
@@ -83,7 +109,7 @@ class Session:
 
         if self.open_engine is not None:
             return ModelReference(model, model)
-        return resolve(model, base=base, schemes=self.registry.engines, allow_pickle=allow_pickle)
+        return resolve(model, base=base, schemes=self.engine_types, allow_pickle=allow_pickle)
 
     def identify(self, model: str, **options: Any) -> str:
         """Return the hash of everything except the request that affects the replies of MODEL, without opening it; empty when unknown.
@@ -101,7 +127,7 @@ class Session:
             return ""
         from sftchat.inference.identity import identify
 
-        return identify(model, self.registry.engines, **options)
+        return identify(model, self.engine_types, **options)
 
 
 def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def test_a_chat_that_a_test_leaves_open_is_ended() -> None:
 
 
 def test_a_missing_text_is_reported_with_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kit, "SECONDS", 0.1)
+    monkeypatch.setattr(kit, "TIMEOUT_SECONDS", 0.1)
     screen = Screen(20, 4)
     screen.feed("床前明月光\r\nhere")
 
