@@ -293,7 +293,6 @@ def _hooks(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable
 
 
 def _installed_entry_points() -> list[EntryPoint]:
-    """Return the entry points of all installed distributions."""
     from importlib.metadata import entry_points  # imported here because it takes 30 ms that `--help` does not need
 
     return list(entry_points(group=hookspecs.ENTRY_POINT_GROUP))
