@@ -210,7 +210,7 @@ def test_the_task_is_the_one_the_model_was_trained_on(desk: Desk, monkeypatch: p
         (("s:good", "--evalset", "broken.jsonl"), "broken.jsonl:1: "),
         (("s:good", "-o", "taken"), "'taken' already holds a report; add --overwrite to replace it, or give another folder with -o"),
         (("s:good", "-o", "gold.jsonl"), "output 'gold.jsonl' is a file; give a folder"),
-        (("s:good", "-o", "gold.jsonl/out"), "cannot make output folder 'gold.jsonl/out': not a directory"),
+        (("s:good", "-o", "gold.jsonl/out"), "output folder 'gold.jsonl/out' cannot be made: "),
         (("--replies", "none.jsonl"), "none.jsonl: no such file of replies"),
         (("--replies", "few.jsonl"), "few.jsonl: no reply to 'i1', 'i2', 'i3', 'i4', 'i5' and 2 more of the 8 items"),
         (("s:good", "--baseline", "few.jsonl"), "few.jsonl: no reply to 'i1', 'i2', 'i3', 'i4', 'i5' and 2 more of the 8 items"),
