@@ -35,9 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftchat import Metric, ratio
-from sftchat.evaluation.gate import outcome
-from sftchat.evaluation.paired_test import paired_difference
-from sftchat.evaluation.rules import GatedMetric
+from sftchat.evaluation.comparison import paired_difference
+from sftchat.evaluation.gate import GatedMetric, outcome
 from sftchat.evaluation.statistics import Counts, interval
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))

@@ -19,8 +19,9 @@ from typing import Any
 
 from tiny_tokenizer import tokenizer_for
 
+from sftchat.errors import TemplateError
 from sftchat.templates.parity import SAMPLES, Check, Sample, check_parity, remedy
-from sftchat.templates.renderer import Renderer, TemplateError, choose_renderer
+from sftchat.templates.renderer import Renderer, choose_renderer
 
 SOURCES = Path(__file__).with_name("template_sources.json")
 COLUMNS = {

@@ -63,6 +63,14 @@ class ModelError(SftchatError):
     """A model cannot be found or loaded."""
 
 
+class TemplateError(ModelError):
+    """A chat template that is unusable for training or fails to render a conversation."""
+
+
+class RewrittenHistoryError(TemplateError):
+    """A chat template that renders a reply differently in history, so that one row cannot train every reply of a conversation."""
+
+
 class MissingExtraError(SftchatError):
     """An optional dependency is not installed.
 

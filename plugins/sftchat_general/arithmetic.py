@@ -18,8 +18,8 @@ def compose(world: World) -> Draft:
     operation = world.rng.choice(tuple(SIGNS))
     story = world.rng.random() < 0.4
     sign = SIGNS[operation]
-    least = 2 if story else 1  # a story needs plurals
-    a, b = world.until_of_split(lambda: _operands(world, operation, least))[1:]
+    smallest = 2 if story else 1  # a story needs plurals
+    a, b = world.until_of_split(lambda: _operands(world, operation, smallest))[1:]
     if operation != "difference" and world.rng.random() < 0.5:
         a, b = b, a  # after the split: 3 + 4 and 4 + 3 are on one side
     value = {"+": a + b, "-": a - b, "×": a * b}[sign]
@@ -32,17 +32,17 @@ def compose(world: World) -> Draft:
     return world.ask_number(question, value, facts)
 
 
-def _operands(world: World, operation: str, least: int) -> tuple[str, int, int]:
+def _operands(world: World, operation: str, smallest: int) -> tuple[str, int, int]:
     """Draw two operands within the bounds; those of a sum or a product are sorted."""
     randint, largest = world.rng.randint, world.largest
     if operation == "sum":
-        a = randint(least, largest - least)
-        return "+", *_sorted(a, randint(least, largest - a))
+        a = randint(smallest, largest - smallest)
+        return "+", *_sorted(a, randint(smallest, largest - a))
     if operation == "product":
         a = randint(2, largest // 2)
-        return "×", *_sorted(a, randint(least, largest // a))
-    a = randint(least + 1, largest)
-    return "-", a, randint(least, a - 1)
+        return "×", *_sorted(a, randint(smallest, largest // a))
+    a = randint(smallest + 1, largest)
+    return "-", a, randint(smallest, a - 1)
 
 
 def _sorted(a: int, b: int) -> tuple[int, int]:

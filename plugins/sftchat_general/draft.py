@@ -72,15 +72,15 @@ class Phrase:
 
 @dataclass(frozen=True)
 class World:
-    """What one row may be made of.
+    """Random choices for one row.
 
     Attributes:
-        rng: Makes every choice of the row.
+        rng: Source of all choices.
         language: ``zh`` or ``en``.
-        split: Whose words and numbers: ``train`` or ``test``.
-        phrasings: Whose phrasings.
-        largest: The largest number in arithmetic.
-        persona: Who answers.
+        split: Split of words and numbers: ``train`` or ``test``.
+        phrasings: Split of phrasings.
+        largest: Largest number in arithmetic.
+        persona: Persona of the assistant.
     """
 
     rng: Random
@@ -91,22 +91,22 @@ class World:
     persona: Persona
 
     def pick(self, values: Sequence[T]) -> T:
-        """One of the values that this split may use."""
+        """Draw one of the values of this split."""
         return self.rng.choice(share(values, self.split))
 
     def some(self, values: Sequence[T], count: int) -> list[T]:
-        """Several different ones, in random order."""
+        """Draw several different values of this split, in random order."""
         return self.rng.sample(share(values, self.split), count)
 
     def say(self, form: str, **slots: object) -> Phrase:
-        """Phrase something in this language."""
+        """Draw a phrasing of a form and fill its slots."""
         phrasings = PHRASINGS[self.language][form][SPLITS.index(self.phrasings)]
         number = self.rng.randrange(len(phrasings))
         text = _CHOICE.sub(lambda match: self.rng.choice(match[1].split("|")), phrasings[number])
         return Phrase(fill(text, slots), f"{form}:{self.language}:{self.phrasings}:{number}")
 
     def ask_number(self, question: Phrase, value: int, facts: Mapping[str, Any]) -> Draft:
-        """A question whose answer is a number, now and then with the demand for nothing else."""
+        """Create a question whose answer is a number, sometimes with the request to answer with nothing else."""
         constraint: dict[str, Any] = {"check": "number", "value": value}
         text = question.text
         if self.rng.random() < 0.4:
@@ -115,22 +115,22 @@ class World:
         return Draft((text,), str(value), question.form, (constraint,), facts)
 
     def until_of_split(self, draw: Callable[[], T]) -> T:
-        """Draw until the outcome belongs to this split."""
+        """Draw until the value belongs to this split."""
         while True:
             value = draw()
             if held_out(value) == (self.split == "test"):
                 return value
 
     def nouns(self) -> list[str]:
-        """The words of all categories that this split may use."""
+        """Return the words of all categories in this split."""
         return [word for group in words.CATEGORIES[self.language].values() for word in share(group, self.split)]
 
     def listed(self, items: Sequence[object]) -> str:
-        """Items as one writes them in a line."""
+        """Join items to a list in one line."""
         return ("、" if self.language == "zh" else ", ").join(map(str, items))
 
     def sentence(self) -> tuple[str, dict[str, str]]:
-        """A sentence, and the words in it that are names of people or things."""
+        """Create a sentence; also return its words for the person and the thing."""
         thing, measure = self.pick(words.THINGS[self.language])
         slots = {
             "name": self.pick(words.NAMES[self.language]),
@@ -144,15 +144,15 @@ class World:
 
 
 def share(values: Sequence[T], split: str) -> list[T]:
-    """The values of a table that one split may use; of a row with several columns, the first decides."""
+    """Return the values of a table in one split; tuples are assigned by their first element."""
     return [value for value in values if held_out(value[0] if isinstance(value, tuple) else value) == (split == "test")]
 
 
 def held_out(value: object) -> bool:
-    """Whether a word or a set of numbers belongs to the test split: the same in every table, everywhere and always."""
+    """Return whether a word or a set of numbers belongs to the test split, by its hash."""
     return sha256(f"{SALT}{value}".encode()).digest()[0] % HELD_OUT == 0
 
 
 def fill(text: str, slots: Mapping[str, object]) -> str:
-    """Fill the slots of a text; values are taken as they are."""
+    """Fill the slots of a text."""
     return _SLOT.sub(lambda match: str(slots[match[1]]), text)

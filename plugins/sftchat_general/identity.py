@@ -1,4 +1,4 @@
-"""Who the assistant is: its name, its maker, and that it is no person.
+"""Identity of the assistant: its name, its maker, and that it is not a person.
 
 A row: ``你好！你叫什么名字？`` → ``我是 sftchat 的小助手。``
 """
@@ -42,13 +42,13 @@ OTHERS = (
     "豆包",
     "Kimi",
 )
-"""Whom a model may still take itself for, and who made those."""
+"""Other assistants and makers, with which a model may confuse itself."""
 
 MACHINE = (
     "AI", "人工智能", "语言模型", "助手", "我是程序", "我是机器", "我不是人", "我不是真人", "我不是活人",
     "language model", "assistant", "chatbot", "not human", "not a human", "not a person", "not a real person",
 )  # fmt: skip
-"""What it may say of itself, none of which stands in a question."""
+"""Accepted self-descriptions; none occurs in a question."""
 
 PERSON = (
     "我是人类",
@@ -62,11 +62,11 @@ PERSON = (
     "I'm human",
     "I'm a human",
 )
-"""What it may not say."""
+"""Rejected self-descriptions."""
 
 
 def compose(world: World) -> Draft:
-    """Ask one thing about the persona."""
+    """Create a question about the persona."""
     topic = world.rng.choice(FORMS)
     opener, question, closer = world.say("opener").text, world.say(topic), world.say("closer").text
     name, maker = world.persona.name[world.language], world.persona.maker[world.language]
@@ -77,13 +77,13 @@ def compose(world: World) -> Draft:
 
 
 def _constraint(topic: str, name: str, maker: str) -> dict[str, Any]:
-    """What a right answer says, in whatever words."""
+    """Return the constraint on the answer."""
     if topic == "nature":
         return {"check": "mentions", "any": list(MACHINE), "none": list(PERSON)}
-    wanted = (maker if topic == "maker" else name).removeprefix("the ")
-    denied = [f"不是{wanted}", f"不叫{wanted}", f"not {wanted}", f"not the {wanted}"]
-    others = [other for other in OTHERS if other.casefold() not in wanted.casefold()]
-    return {"check": "mentions", "any": [wanted], "none": [*denied, *others]}
+    answer = (maker if topic == "maker" else name).removeprefix("the ")
+    denied = [f"不是{answer}", f"不叫{answer}", f"not {answer}", f"not the {answer}"]
+    wrong_names = [other for other in OTHERS if other.casefold() not in answer.casefold()]
+    return {"check": "mentions", "any": [answer], "none": [*denied, *wrong_names]}
 
 
 def _spaced(value: str) -> str:

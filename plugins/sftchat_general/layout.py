@@ -41,8 +41,8 @@ def _json(world: World) -> Draft:
     """Facts about a person, two or three of them requested as JSON."""
     name, city = world.pick(words.NAMES[world.language]), world.pick(words.CITIES[world.language])
     facts: dict[str, str | int] = {"name": name, "age": world.rng.randint(5, 80), "city": city}
-    chosen = sorted(world.rng.sample(sorted(facts), world.rng.randint(2, 3)), key=list(facts).index)
-    values = {_KEYS[world.language][key]: facts[key] for key in chosen}
+    requested = sorted(world.rng.sample(sorted(facts), world.rng.randint(2, 3)), key=list(facts).index)
+    values = {_KEYS[world.language][key]: facts[key] for key in requested}
     question = world.say("json", keys=_enumerated(list(values), world.language), text=world.say("age_city", **facts).text)
     constraint = {"check": "json", "keys": list(values), "values": values}
     gold = json.dumps(values, ensure_ascii=False)
@@ -60,9 +60,9 @@ def _enumerated(keys: list[str], language: str) -> str:
 def _one_word(world: World) -> Draft:
     """Find the word of a category among words of others."""
     categories = words.CATEGORIES[world.language]
-    category, *others = world.rng.sample(sorted(categories), world.rng.randint(3, 4))
+    category, *other_categories = world.rng.sample(sorted(categories), world.rng.randint(3, 4))
     word = world.pick(categories[category])
-    items = [word, *(world.rng.choice(share(categories[other], world.split)) for other in others)]
+    items = [word, *(world.rng.choice(share(categories[other], world.split)) for other in other_categories)]
     world.rng.shuffle(items)
     question = world.say("one_word", category=category, items=world.listed(items))
     constraint = {"check": "text", "accept": [word]}

@@ -65,7 +65,6 @@ def _facts(world: World) -> dict[str, Any]:
 
 
 def _constraint(topic: str, facts: dict[str, Any], world: World) -> dict[str, Any]:
-    """Return the constraint on the answer."""
     if topic == "number":
         return {"check": "number", "value": facts["number"]}
     if topic == "name":

@@ -1,8 +1,8 @@
 """The `article` preset: the published recipe for relation rows, reproduced with its noise.
 
-Twenty characters, twenty-three labels and eight sentence patterns are combined at random, so that men marry men, teachers are
-rivals and a pattern about love states any label at all. A model trained on it learns the patterns, not the relations; it is
-here to be trained against, and for the checks to have something to find.
+Twenty characters, twenty-three labels and eight sentence patterns are combined at random, so a pattern may state a label that
+contradicts it. A model trained on these rows learns the patterns, not the relations; they serve as a baseline for training and as input for
+the row check.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from random import Random
 
 PROMPT = "从以下小说内容中提取人物关系:"
-"""What stands before the text, with no line break between."""
+"""Instruction before the text, without a line break."""
 
 CHARACTERS = (
     "韩立", "墨大夫", "紫灵", "李慕白", "莫倾城", "楚风", "柳如烟", "剑宗掌门", "江尘", "林清",
     "沈墨", "苏璃", "周天", "谢灵涯", "唐昊", "萧炎", "白浅", "夜华", "凤九", "东皇太一",
 )  # fmt: skip
-"""The cast of every row."""
+"""Names of the characters."""
 
 RELATIONS = (
     "夫妻", "师徒", "恋人", "敌对", "父女", "师兄弟", "好友", "师妹", "师姐", "师傅", "师尊", "同门",
@@ -34,11 +34,11 @@ FORMS = (
     "{a}深爱着{b},两人结为{r}。",
     "{a}和{b}曾是{r}。",
 )
-"""The sentence patterns; their numbers in the metadata count from 1."""
+"""Sentence patterns; numbered from 1 in the metadata."""
 
 
 def compose(rng: Random) -> tuple[str, str, list[int]]:
-    """One row: the prompt, the gold and the number of each sentence's pattern."""
+    """Return prompt, gold, and the pattern number of each sentence."""
     count = 1 + rng.randrange(3)
     relations = rng.sample(RELATIONS, count)
     people = rng.sample(CHARACTERS, 2 * count)

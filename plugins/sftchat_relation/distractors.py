@@ -1,8 +1,8 @@
 """Data: sentences that state no relation between named people, by split; the grammar is that of `forms`.
 
-Traps among them: relation words about people without a name, relations denied, rumoured, planned or pretended, strangers at
-blows, and trades. {a} and {b} may be people the passage already knows, as long as they have nothing to do with one another;
-a sentence tagged ``!`` would contradict what may be said of such people, and is only about new ones.
+They include traps: relation words about unnamed people, relations that are denied, rumoured, planned or pretended, fights between
+strangers, and trades. {a} and {b} may be people who occur in the passage already, if they are unrelated; a sentence tagged ``!`` could
+contradict other sentences about such people, so it is only used for new ones.
 """
 
 from __future__ import annotations

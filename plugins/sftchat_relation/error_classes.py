@@ -39,12 +39,12 @@ REPLY_ERRORS = {
 
 
 def same_pair(one: Triple, other: Triple) -> bool:
-    """Whether two triples are about the same two people, in any order."""
+    """Return whether two triples are about the same two people, in any order."""
     return one[:2] in (other[:2], (other.tail, other.head))
 
 
 def entails(predicted: Triple, gold: Triple, vocabulary: RelationVocabulary) -> bool:
-    """Whether a predicted triple says what the gold says: the same, or the same more exactly.
+    """Return whether a predicted triple entails the gold: the same relation or a finer one.
 
     A finer label is right where the gold has one of its broader labels (父子 for 父母). The order must be that of the gold, unless the
     gold's label has no direction.

@@ -1,7 +1,7 @@
-"""The sentences of the `novel` preset and their grammar.
+"""Sentence patterns of the `novel` preset, and their grammar.
 
-A form is prose with an optional tag before ``>`` that says what the prose cannot: ``!`` (only about people new to the passage),
-the genders of {a}, {b}, {c} as ``m``, ``f`` or ``-``, ``o`` or ``n`` for a story of old or of modern times, and for groups the
+A form is prose with an optional tag before ``>``: ``!`` (only about people new to the passage),
+the genders of {a}, {b}, {c} as ``m``, ``f`` or ``-``, ``o`` or ``n`` for the old or the new era, and for groups the
 labels, such as ``mfm ab夫妻 ac父子 bc母子>``. In the prose ``[x|y]`` is a choice; {a}, {b}, {c} are people, {pa} is a pronoun
 and {ga} a given name; every other slot is a row of `fillers`. In a form of one relation {a} is the head and {b} the tail.
 """
@@ -44,11 +44,11 @@ class Form:
     Attributes:
         id: Label, split and number, such as ``师徒:train:3``.
         split: ``train`` or ``test``.
-        text: The prose with its choices and slots.
-        genders: The gender each person must have, by slot in alphabetical order; ``-`` is any, ``=`` that of the other.
-        eras: The ages of a story it can stand in.
-        relations: Head slot, tail slot and label, in the order the text establishes them; empty for a distractor.
-        newcomers: Whether it may only be about people new to the passage.
+        text: Prose with choices and slots.
+        genders: Required gender of each person, by slot in alphabetical order; ``-`` is any, ``=`` that of the other.
+        eras: Eras in which it can be used.
+        relations: Head slot, tail slot and label, in order of the text; empty for a distractor.
+        newcomers: Whether all its people must be new to the passage.
     """
 
     id: str
@@ -61,12 +61,12 @@ class Form:
 
     @property
     def people(self) -> tuple[str, ...]:
-        """The slots of people, in the order the text first names them."""
+        """Slots of people, in order of first mention."""
         return tuple(dict.fromkeys(_PEOPLE.findall(self.text)))
 
 
 def parse(row: str, form_id: str, split: str, label: str | None = None) -> Form:
-    """Read one row of a table; a row of a single relation gets its label, and its label's genders, from the table."""
+    """Parse one row of a table; in a table of one relation, the label and its genders come from the table."""
     tag = _TAG.match(row)
     assert tag is not None  # every part of the tag is optional
     bang, genders, era, pairs = tag.groups(default="")
@@ -87,10 +87,10 @@ RELATION_FORMS: dict[tuple[str, str], tuple[Form, ...]] = {
     for label, splits in {**KIN, **BONDS}.items()
     for split, rows in splits.items()
 }
-"""The forms of one relation each, by label and split."""
+"""Forms of one relation, by label and split."""
 
 GROUP_FORMS = {split: _table("group", split, rows) for split, rows in _GROUPS.items()}
-"""The forms of several relations among three people, by split."""
+"""Forms of several relations among three people, by split."""
 
 DISTRACTOR_FORMS = {split: _table("distractor", split, rows) for split, rows in _DISTRACTORS.items()}
-"""The forms of no relation, by split."""
+"""Forms without a relation, by split."""

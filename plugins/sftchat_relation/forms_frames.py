@@ -1,8 +1,8 @@
 """Data: sentences that fit many relations, with a slot for the word that names the role; the grammar is that of `forms`.
 
-A story says what two people are to each other again and again with the same few nouns in ever other sentences. The nouns of a
-relation are the same in both splits, the sentences are not. {H} is the noun of the head, {T} of the tail, {N} of whoever is named after it
-(written {Y}) as seen from the other ({X}), {D} of the two together. A leading ``+`` marks what people do for those they are fond of.
+A story states relations with few nouns in many different sentences. The nouns of a
+relation are the same in both splits, the sentences differ. {H} is the noun of the head, {T} of the tail, {N} of the person
+named after it ({Y}) in relation to the other ({X}), {D} of both together. A leading ``+`` marks friendly acts.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 
 class Nouns(NamedTuple):
-    """The words for the two sides of a relation.
+    """Nouns for the two sides of a relation.
 
     Attributes:
-        tag: The genders they ask for, as in `forms`; empty for the relation's own.
-        head: What the head is to the tail.
-        tail: What the tail is to the head.
-        alone: Whether one of the two words tells the relation and both sexes it depends on.
+        tag: Required genders, as in `forms`; empty for those of the relation.
+        head: Noun of the head.
+        tail: Noun of the tail.
+        alone: Whether one of the nouns determines the relation and the genders.
     """
 
     tag: str
@@ -40,7 +40,7 @@ PAIRS: dict[str, tuple[Nouns, ...]] = {
     "主仆": (Nouns("", "[主人|东家]", "[仆人|下人]", True),),
     "夫妻": (Nouns("", "丈夫", "[妻子|爱妻]", True),),
 }
-"""Relations whose two sides have words of their own."""
+"""Relations with different nouns for the two sides."""
 
 PEERS = {
     "恋人": ("[恋人|心上人]", "一对恋人"),
@@ -50,7 +50,7 @@ PEERS = {
     "战友": ("[战友|老战友]", "[两个战友|两个老战友]"),
     "同门": ("同门", "两个同门"),
 }
-"""Relations whose two sides have one word, and the word for both together."""
+"""Relations with one noun for both sides, and the noun for both together."""
 
 COUPLES = {"夫妻": "[夫妻二人|夫妻俩]", "兄弟": "[兄弟二人|兄弟俩]", "姐妹": "[姐妹二人|姐妹俩]"} | {label: words[1] for label, words in PEERS.items()}
 
@@ -106,7 +106,7 @@ BOTH = {
         "{H}{a}舍不得吃，把点心都留给了{T}{b}。",
     ),
 }
-"""Both are named with their nouns."""
+"""Sentences with the nouns of both people."""
 
 ONE = {
     "train": (
@@ -138,7 +138,7 @@ ONE = {
         "+那一夜，{X}和{N}{Y}[说了很多话|都没有睡]。",
     ),
 }
-"""One of the two is named with a noun."""
+"""Sentences with the noun of one person."""
 
 TOGETHER = {
     "train": (
@@ -158,11 +158,11 @@ TOGETHER = {
         "谁能想到，{a}和{b}竟是{D}。",
     ),
 }
-"""The two are named together."""
+"""Sentences with the noun of both together."""
 
 
 def frames(label: str, split: str) -> tuple[str, ...]:
-    """The rows of one relation and split, nouns filled in."""
+    """Return the rows of one relation and split, with nouns."""
     rows = []
     for nouns in PAIRS.get(label, ()):
         rows += [nouns.tag + row.replace("{H}", nouns.head).replace("{T}", nouns.tail) for row in BOTH[split]]
@@ -178,5 +178,5 @@ def frames(label: str, split: str) -> tuple[str, ...]:
 
 
 def _one(row: str, x: str, noun: str, y: str) -> str:
-    """A row of `ONE` with its people and its noun."""
+    """Fill people and noun into a row of `ONE`."""
     return row.removeprefix("+").replace("{X}", f"{{{x}}}").replace("{Y}", f"{{{y}}}").replace("{N}", noun)

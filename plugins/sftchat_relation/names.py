@@ -102,19 +102,18 @@ class NameSource:
     """Draws the people of one passage: distinct, of one split, no name a part of another."""
 
     def __init__(self, rng: Random, split: str) -> None:
-        """Draw from a generator of random numbers, keeping to one split."""
         self._rng = rng
         self._split = split
         self._people: list[Person] = []
 
     def person(self, gender: str, *, surname: str | None = None, like: Person | None = None, marked: bool = False) -> Person:
-        """A new person with surname and given name.
+        """Draw a person with surname and given name.
 
         Args:
             gender: ``m`` or ``f``.
-            surname: That of the family; None for one that nobody in the passage has.
+            surname: Surname of the family; None for an unused one.
             like: A sibling, whose generation character may be shared.
-            marked: Whether the name must tell the gender.
+            marked: Whether the name must show the gender.
         """
         while True:
             family = surname if surname is not None else self.surname()
@@ -123,7 +122,7 @@ class NameSource:
                 return person
 
     def titled(self, gender: str, era: str, *, surname: str | None = None) -> Person:
-        """A new person named by surname and standing, such as 墨大夫."""
+        """Draw a person named by surname and title, such as 墨大夫."""
         while True:
             family = surname if surname is not None else self.surname()
             person = self._admit(Person("", gender, family, family + self._pick(LAY_TITLES[gender, era]), "titled"))
@@ -133,7 +132,7 @@ class NameSource:
                 return self.person(gender, surname=surname)
 
     def ordained(self, gender: str) -> Person:
-        """A new person with a religious name, such as 清尘道人."""
+        """Draw a person with a religious name, such as 清尘道人."""
         while True:
             first, second = self._pick(NEUTRAL), self._pick(NEUTRAL)
             person = self._admit(Person("", gender, "", first + second + self._pick(ORDAINED_TITLES[gender]), "ordained"))
@@ -141,7 +140,7 @@ class NameSource:
                 return person
 
     def servant(self, gender: str) -> Person:
-        """A new person with the pet name of a servant, such as 阿秀 or 翠儿."""
+        """Draw a person with the pet name of a servant, such as 阿秀 or 翠儿."""
         while True:
             character = self._pick(CHARACTERS[gender] + NEUTRAL)
             given = self._pick(("阿" + character, character + "儿", "小" + character))
@@ -161,7 +160,7 @@ class NameSource:
         return items[self._rng.randrange(len(items))]
 
     def _given(self, gender: str, like: Person | None, marked: bool) -> str:
-        """One or two characters, at least one of them of the gender three times in four, or always."""
+        """Draw one or two characters; usually, or always if marked, one of them shows the gender."""
         gendered = CHARACTERS[gender]
         if self._rng.randrange(10) < 3:
             return self._pick(gendered if marked or self._rng.randrange(3) else NEUTRAL)

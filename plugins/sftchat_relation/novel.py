@@ -17,7 +17,7 @@ from sftchat_relation.names import NameSource, Person
 from sftchat_relation.vocabulary import NOVEL, VOCABULARY
 
 PROMPT = "从以下小说内容中提取人物关系:\n"
-"""What stands before the passage."""
+"""Instruction before the passage."""
 
 NOTHING = "无"
 """The gold of a passage without relations."""
@@ -146,7 +146,7 @@ class _Passage:
         return form, self._cast(form, cast)
 
     def _may_be(self, person: Person, label: str, slot: str) -> bool:
-        """Whether a known person can take a slot of one more relation without a third relation following from the two."""
+        """Return whether a known person can have one more relation without implying a third one."""
         if person in self.closed or len(self.roles[person]) > 1 or (label in _KIN and not person.surname):
             return False
         if person.style != "full" and not _STYLES.get((label, slot), (0, 0, 0))[_NAMED.index(person.style)]:

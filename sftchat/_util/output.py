@@ -195,16 +195,16 @@ class Rendered(_Over):
 
     def write(self, text: str) -> int:
         """Write text and return its length."""
-        self.handle.write(self._defused(text) if self._in_workflow else text)
+        self.handle.write(self._neutralize(text) if self._in_workflow else text)
         return len(text)
 
-    def _defused(self, text: str) -> str:
+    def _neutralize(self, text: str) -> str:
         """Neutralize workflow commands, including those split over several writes."""
         line = self._line + text
-        whole = _WORKFLOW_COMMAND.sub(lambda found: f"{found[0][:-1]}{_REPLACEMENT}", line)
-        last = re.split("[\n\r]", whole)[-1]
-        self._line = last.lstrip() if last.lstrip() in ("", ":") else "x" + last[len(last.rstrip("#")) :][:2]
-        return whole[len(line) - len(text) :]
+        neutralized = _WORKFLOW_COMMAND.sub(lambda match: f"{match[0][:-1]}{_REPLACEMENT}", line)
+        last_line = re.split("[\n\r]", neutralized)[-1]
+        self._line = last_line.lstrip() if last_line.lstrip() in ("", ":") else "x" + last_line[len(last_line.rstrip("#")) :][:2]
+        return neutralized[len(line) - len(text) :]
 
 
 class Guarded(Rendered):
@@ -217,24 +217,24 @@ class Guarded(Rendered):
         super().__init__(handle, in_workflow=in_workflow)
         self.rendered = Rendered(handle, in_workflow=in_workflow)
         self.buffer = _Bytes(self)
-        self._begun = ""  # first character of the current line
+        self._line_start = ""  # first character of the current line
 
     def write(self, text: str) -> int:
         """Write text with control characters replaced, and return its length."""
         if _CURSOR_UP in text and not text.replace(_CURSOR_UP, "").strip("\n") and _by_tqdm():
             self.rendered.write(text)
         else:
-            self.rendered.write(self._shown(text))
+            self.rendered.write(self._replace_controls(text))
         return len(text)
 
-    def _shown(self, text: str) -> str:
+    def _replace_controls(self, text: str) -> str:
         """Replace control characters."""
         lines = sanitize_lines(text, allowed="\t\r").split("\n")
         for place, line in enumerate(lines):
-            begun = line if place else self._begun + line
-            if not begun.startswith("\r"):
+            line_start = line if place else self._line_start + line
+            if not line_start.startswith("\r"):
                 lines[place] = line.replace("\r", _REPLACEMENT)
-        self._begun = begun[:1]
+        self._line_start = line_start[:1]
         return "\n".join(lines)
 
 
@@ -298,12 +298,12 @@ def prepare_process() -> None:
 @contextmanager
 def guarded_streams() -> Iterator[tuple[TextIO, TextIO]]:
     """Guard the streams within the block, and yield the guarded standard output and standard error."""
-    before = sys.stdout, sys.stderr
+    previous = sys.stdout, sys.stderr
     guard_streams()
     try:
         yield sys.stdout, sys.stderr
     finally:
-        sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = previous
 
 
 def with_guarded_streams(run: Callable[P, int]) -> Callable[P, int]:

@@ -150,7 +150,6 @@ def plain_score(score: object) -> Score:
 
 
 def _counts(name: str, stats: object) -> dict[str, float]:
-    """Return counts by name."""
     if not isinstance(stats, Mapping):
         raise Malformed(f"gives {short_repr(stats)} as {name}, must be counts by name")
     counts: dict[str, float] = {}

@@ -32,22 +32,25 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from sftchat.evaluation.reply_cache import default_path, size, summary
+    from sftchat.evaluation.cache_contents import leak_checks, size, summary
+    from sftchat.evaluation.reply_cache import default_path
 
     path = default_path()
-    models = summary(path)
+    models, checks = summary(path), leak_checks(path)
     if as_json:
-        found = {"path": str(path), "bytes": size(path), "models": [asdict(model) for model in models]}
-        click.echo(json_text(found))
+        content = {"path": str(path), "bytes": size(path), "models": [asdict(model) for model in models], "leak_checks": checks}
+        click.echo(json_text(content))
         return
     if not models:
         click.echo(f"no replies in {path}")
-        return
-    click.echo(f"{pluralize(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {readable(size(path))}")
-    wide = max(len(str(model.replies)) for model in models)
+    else:
+        click.echo(f"{pluralize(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {readable(size(path))}")
+    wide = max((len(str(model.replies)) for model in models), default=0)
     for model in models:
         used = datetime.fromtimestamp(model.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if model.used else "never"
         click.echo(f"{model.identity[:SHOWN]}  {model.replies:>{wide}}  {used}  {json_text(model.name)[1:-1]}")
+    if checks:
+        click.echo(f"{pluralize(checks, 'comparison')} of an evalset with training data")
 
 
 @command.command(short_help="forget replies")
@@ -66,8 +69,9 @@ def prune(older_than: float | None, identity: str | None, everything: bool) -> N
         raise UsageError("--all forgets every reply; leave out --older-than and --model, or leave out --all")
     if not everything and older_than is None and identity is None:
         raise UsageError("nothing said about which replies to forget; give --older-than DAYS, --model IDENTITY, or --all")
-    from sftchat.evaluation.reply_cache import clear, default_path, size, summary
-    from sftchat.evaluation.reply_cache import prune as forget
+    from sftchat.evaluation.cache_contents import clear, size, summary
+    from sftchat.evaluation.cache_contents import prune as forget
+    from sftchat.evaluation.reply_cache import default_path
 
     path = default_path()
     before = size(path)

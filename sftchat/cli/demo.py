@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sftchat.engine import Engine
-    from sftchat.evaluation.comparison import Comparison
-    from sftchat.evaluation.results import ModelResult
+    from sftchat.evaluation.results import Comparison, ModelResult
     from sftchat.plugins.manager import Registry
     from sftchat.task import DemoConfig, Task
     from sftchat.training.prepare import TrainingJob
@@ -32,6 +31,10 @@ BASE = "sftchat:nano"
 TRAINING_SEED, TEST_SEED = 1, 2
 SAMPLE = 400
 """Number of rows for measuring the speed of training in advance."""
+REPLY_CHARACTERS = 120
+"""Maximum number of characters shown of a reply."""
+BROKEN_ITEMS = 3
+"""Maximum number of newly broken items shown; ``report.html`` has all."""
 
 
 @click.command()
@@ -221,7 +224,6 @@ class Story:
         self, run: Path, before: Mapping[str, ModelResult], after: Mapping[str, ModelResult], sets: Mapping[str, list[Example]]
     ) -> None:
         """Run two gates: the tuned model against its base, and a damaged copy against the tuned model."""
-        from sftchat.cli.gates import show_gate
         from sftchat.evaluation.evaluate import evaluate
         from sftchat.testing.degrade import LEVELS, write_damaged
 
@@ -272,3 +274,27 @@ def _shorten(text: str, limit: int = 120) -> str:
     """Return the text on one line, shortened."""
     line = " / ".join(part for part in text.splitlines() if part)
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: ModelResult, words: str) -> int:
+    """Print a command, its verdict and exit code, and a few newly broken items with both replies; return the exit code."""
+    from sftchat.evaluation.evaluate import compare
+    from sftchat.evaluation.gate import COLOURS, GateConfig, GatedMetric, decide, gate
+    from sftchat.evaluation.report.view import Report, error_classes
+
+    config = GateConfig(gated=(GatedMetric(task.metric.name),))
+    (comparison,), gates = gate((compare(baseline, candidate, task),), lambda _: config.gated)
+    report = Report(task.name, (candidate,), (baseline,), (comparison,), gates=gates)
+    verdict = decide(report, config)
+    console.print(f"  $ {words}", soft_wrap=True)
+    for line in verdict.lines:
+        console.print(f"  {line}", soft_wrap=True)
+    colour = COLOURS[verdict.tone]
+    console.print(f"  exit code [bold {colour}]{verdict.exit_code}[/bold {colour}]\n", markup=True)
+    for old, new in comparison.broken[:BROKEN_ITEMS]:
+        console.print(f"    broken: {new.example.id}  ({', '.join(error_classes(new))})", soft_wrap=True)
+        for name, text in (("gold", new.example.gold or ""), ("before", old.reply.text), ("now", new.reply.text)):
+            console.print(f"      {name:<7}{' / '.join(text.splitlines())[:REPLY_CHARACTERS]}", soft_wrap=True)
+    if len(comparison.broken) > BROKEN_ITEMS:
+        console.print(f"    and {len(comparison.broken) - BROKEN_ITEMS} more")
+    return verdict.exit_code

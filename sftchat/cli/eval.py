@@ -3,27 +3,66 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.gating import check_updates, chosen_demands, chosen_selection, gate_options, show_plan, update_baselines
-from sftchat.cli.reports import PAGE, chosen_files, refuse_folder, report_options, say_verdict, write_reports
-from sftchat.cli.shared import Session, answering_options, stderr, stdout
+from sftchat.cli.shared import Session, answering_options, json_text, stderr, stdout
 from sftchat.cli.tasks import Addresses, chosen_tasks, is_model
-from sftchat.errors import ModelError, PluginError, UsageError, in_one_line
+from sftchat.errors import ModelError, UsageError, in_one_line
 from sftchat.text import pluralize, printable
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.plan import Plan
-    from sftchat.evaluation.report import Report
-    from sftchat.evaluation.run import Progress
+    from sftchat.evaluation.gate import GateOptions, Verdict
+    from sftchat.evaluation.plan import Plan, Selection
+    from sftchat.evaluation.report.view import Report
     from sftchat.plugins.manager import Registry
-    from sftchat.task import Task
+
+F = TypeVar("F", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+_GATE_OPTIONS = (
+    click.option("--gate", "gated", multiple=True, metavar="METRIC[=MARGIN]", help="Metric to compare, margin in points; repeatable."),
+    click.option(
+        "--min-drop", type=click.FloatRange(min=0), default=0.5, show_default=True, metavar="X", help="Points; less is no regression."
+    ),
+    click.option("--min", "floors", multiple=True, metavar="METRIC=X", help="Smallest acceptable value, repeatable; exit 1 when missed."),
+    click.option("--min-lower", "lower_floors", multiple=True, metavar="METRIC=X", help="The same for the lower bound of the interval."),
+    click.option("--must-pass", multiple=True, metavar="FILE|ID", help="Items that must be right, repeatable; exit 1 when one is not."),
+    click.option("--strict", is_flag=True, help="Exit 4 where a drop beyond the margin cannot be excluded, or items differ."),
+    click.option("--require-baseline", is_flag=True, help="Exit 4 where the baseline file is missing: the default, stated."),
+    click.option("--allow-missing-baseline", is_flag=True, help="Go on where the baseline file is missing: for the first run."),
+)
+_OTHER_OPTIONS = (
+    click.option("--update-baseline", multiple=True, metavar="[TASK=]FILE", help="Write the model's replies as the new baseline."),
+    click.option("--plan", "planning", is_flag=True, help="Load no model; say how small a drop the evalset can show."),
+    click.option("--cluster", default="", metavar="KEY", help="Metadata key of items that belong together, such as one document's."),
+    click.option("--ids", multiple=True, metavar="FILE|ID", help="Evaluate these items alone, without a gate; repeatable."),
+    click.option("--only", type=click.Choice(["newly-broken", "failing"]), help="Evaluate what went wrong the last time, without a gate."),
+    click.option("--from", "past", type=FILE, metavar="DIR", help="The last time: an output folder; else the baseline file."),
+)
+_REPORT_OPTIONS = (
+    click.option("--junit", type=FILE, metavar="FILE", help="Write JUnit XML: newly broken items are failures."),
+    click.option("--markdown", type=FILE, metavar="FILE", help="Write a report that fits into a GitHub comment."),
+    click.option("--html", type=FILE, metavar="FILE", help="Write the report as one HTML page; -o writes one too."),
+)
+GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "strict", "require_baseline", "allow_missing_baseline")
+
+
+def several(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return a decorator that adds options in the given order."""
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 @click.command()
@@ -41,11 +80,13 @@ if TYPE_CHECKING:
     "--baseline", "baselines", multiple=True, metavar="[TASK=]FILE|MODEL", help="What to compare with; exit 1 when significantly worse."
 )
 @click.option("--replies", multiple=True, metavar="[TASK=]FILE", help="Score stored replies instead of a model.")
-@click.option("--partial", is_flag=True, help="Score the items that --replies FILE has replies to; no gate passes on a part.")
+@click.option(
+    "--partial", "partial_replies", is_flag=True, help="Score the items that --replies FILE has replies to; no gate passes on a part."
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json, report.html and replies.jsonl here."
 )
-@report_options
+@several(*_REPORT_OPTIONS)
 @click.option("--overwrite", is_flag=True, help="Replace the report that DIR already holds.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N rows of each evalset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
@@ -55,7 +96,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resampling and sampling.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-@gate_options
+@several(*_GATE_OPTIONS, *_OTHER_OPTIONS)
 @answering_options
 @click.pass_context
 def command(
@@ -76,7 +117,7 @@ def command(
     seed: int,
     planning: bool,
     cluster: str,
-    partial: bool,
+    partial_replies: bool,
     **options: Any,
 ) -> None:
     """Score models against gold replies, compare them with a baseline, and say by the exit code whether they are good enough.
@@ -95,13 +136,17 @@ def command(
     4 not comparable with the baseline, which may also be missing, or inconclusive with --strict.
     """
     from sftchat.evaluation.gate import COULD_NOT, PASSED
+    from sftchat.evaluation.pipeline import Evaluation
     from sftchat.evaluation.plan import REPORT, check_output, make_plan
+    from sftchat.evaluation.progress import progress
+    from sftchat.evaluation.report.files import PAGE, ReportFiles, check_not_read, write_reports
     from sftchat.models.reference import expand
 
     session: Session = ctx.obj
-    files, updates = chosen_files(options), options.pop("update_baseline")
-    demands = chosen_demands(options)
-    selection = chosen_selection(options, demands)
+    files = ReportFiles(**{name: options.pop(name) for name in ("junit", "markdown", "html")})
+    updates = options.pop("update_baseline")
+    gate_options = _take_gate_options(options)
+    selection = _take_selection(options, gate_options)
     if not planning:
         _check_sources(models, replies)
     if self_check and replies:
@@ -112,10 +157,10 @@ def command(
     tasks = chosen_tasks(session.registry, names, models)
     if selection is not None and len(tasks) > 1:
         raise UsageError("--ids and --only evaluate one --task at a time")
-    words = Addresses(tasks, session.registry.tasks)
-    sets, stored = words.by_task(evalsets, "--evalset"), words.one_each(replies, "--replies")
-    beside, demanded = words.one_each(baselines, "--baseline", is_model), words.demands_of(demands)
-    new_baselines = words.one_each(updates, "--update-baseline")
+    addresses = Addresses(tasks, session.registry.tasks)
+    sets, stored = addresses.by_task(evalsets, "--evalset"), addresses.one_each(replies, "--replies")
+    baseline_of, options_of = addresses.one_each(baselines, "--baseline", is_model), addresses.gate_options_of(gate_options)
+    new_baselines = addresses.one_each(updates, "--update-baseline")
     if any(stored.values()) and not all(stored.values()):
         raise UsageError("--replies must be given for every --task, or for none")
     plans = [
@@ -123,44 +168,59 @@ def command(
             task,
             models,
             evalsets=[Path(name) for name in sets[task.name]],
-            baseline=beside[task.name],
+            baseline=baseline_of[task.name],
             replies=Path(file) if (file := stored[task.name]) else None,
             limit=limit,
             seed=seed,
             output=output,
-            demands=demanded[task.name],
+            gate_options=options_of[task.name],
             cluster=cluster,
             selection=selection,
             label=f".{task.name}" if len(tasks) > 1 else "",
             self_check=self_check,
-            partial=partial,
+            partial=partial_replies,
             tasks=session.registry.tasks,
         )
         for task in tasks
     ]
     if planning:
-        show_plan(plans, as_json)
+        _show_power(plans, as_json)
         return
-    if not baselines and demands.against_baseline:
-        raise UsageError(f"{' and '.join(demands.against_baseline)} need{'' if len(demands.against_baseline) > 1 else 's'} --baseline FILE")
-    check_updates(new_baselines, plans, limit)
-    if partial and any(new_baselines.values()):
-        raise UsageError("--update-baseline needs every item; leave out --partial")
-    _check_models(session.registry, plans, options)
-    inputs = [Path(word) for task in tasks for word in (*sets[task.name], stored[task.name], beside[task.name]) if word is not None]
-    inputs += [path for task in tasks for path in task.evalsets.values()]
-    ctx.with_resource(files.prepared(inputs))
-    if output is not None:
-        names = (REPORT, PAGE, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None))
-        refuse_folder(output, names, inputs)
+    if not baselines and (needing := gate_options.against_baseline):
+        raise UsageError(f"{' and '.join(needing)} need{'' if len(needing) > 1 else 's'} --baseline FILE")
+    if updates:
+        from sftchat.evaluation.update_baseline import check_updates
 
-    report = _carry_out(session, plans, quiet, fresh, options)
+        check_updates(new_baselines, plans, limit)
+        if partial_replies:
+            raise UsageError("--update-baseline needs every item; leave out --partial")
+    _check_models(session.registry, plans, options)
+    inputs = [Path(word) for task in tasks for word in (*sets[task.name], stored[task.name], baseline_of[task.name]) if word is not None]
+    inputs += [path for task in tasks for path in task.evalsets.values()]
+    ctx.with_resource(files.prepare(inputs))
+    if output is not None:
+        written = (REPORT, PAGE, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None))
+        check_not_read(output, written, inputs)
+
+    load, watch = session.sharing(), None if quiet else partial(progress, stderr())
+    evaluation = Evaluation(plans, load, session.identify, options, fresh=fresh, watch=watch, say=lambda line: _echo(f"sftchat: {line}"))
+    try:
+        with closing(load):
+            report = evaluation.run()
+    except BaseException as error:  # an interruption too: the words for the error itself are said elsewhere
+        for line in evaluation.kept_lines(error):
+            _echo(line)
+        raise
     if report is None:
         return
     verdict = report.verdict
     assert verdict is not None
-    write_reports(report, verdict, files, output, os.environ)  # before anything is printed: whoever reads that may leave
-    updated = list(update_baselines(new_baselines, plans, report, verdict, session.registry, options))
+    write_reports(report, verdict, files, output, os.environ, _echo)  # before anything is printed: whoever reads that may leave
+    lines = [f"report: {output / PAGE}"] if output is not None and not quiet else []
+    if updates:
+        lines += _update_baselines(new_baselines, plans, report, session.registry, options)
+    for path, count in evaluation.partial_files.items() if models else ():
+        lines.append(f"{pluralize(count, 'reply', 'replies')} kept in {path}; the same command with --overwrite asks only for the others")
     try:
         if as_json:
             click.echo(report.to_json(), nl=False)
@@ -168,96 +228,94 @@ def command(
             from sftchat.evaluation.report.terminal import show
 
             show(report, stdout())
-        written = [f"report: {output / PAGE}"] if output is not None and not quiet else []
-        kept = [
-            f"{pluralize(_lines(path), 'reply', 'replies')} kept in {path}; the same command with --overwrite asks only for the others"
-            for path in (_kept_files(plans) if models else ())
-        ]
-        for line in (*written, *updated, *kept):
-            click.echo(printable(line), err=True)
-        say_verdict(verdict, os.environ)
+        for line in lines:
+            _echo(line)
+        show_verdict(verdict, os.environ)
     finally:  # last, so that nothing of it can change the verdict, and also when the reader of the tables has left
         failed = session.registry.eval_finished(report, output)
-        for error in failed:
-            click.echo(f"sftchat: warning: {printable(in_one_line(error))}; the verdict is not affected", err=True)
-    ctx.exit(COULD_NOT if failed and demands.strict and verdict.exit_code == PASSED else verdict.exit_code)
+        for problem in failed:
+            _echo(f"sftchat: warning: {in_one_line(problem)}; the verdict is not affected")
+    ctx.exit(COULD_NOT if failed and gate_options.strict and verdict.exit_code == PASSED else verdict.exit_code)
 
 
-def _carry_out(session: Session, plans: Sequence[Plan], quiet: bool, fresh: bool, options: dict[str, Any]) -> Report | None:
-    """Run the plans with progress on standard error; say what is kept when it breaks off. None in all but the first of several processes."""
-    from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
-    from sftchat.evaluation.distributed import answer_shard
-    from sftchat.evaluation.pipeline import carry_out
-    from sftchat.evaluation.progress import progress
-    from sftchat.evaluation.reply_cache import ReplyCache, default_path
-    from sftchat.inference.distributed import process_info, take_accelerator, wait_for_all
-    from sftchat.inference.identity import OPTIONS_WITHOUT_EFFECT
-
-    place = process_info()
-    if fresh and place.count > 1:
-        raise UsageError("--fresh asks everything in one process; set SFTCHAT_CACHE_DIR to a new folder to ask it again in several")
-    quiet = quiet or place.rank > 0
-    console = stderr()
-    store = ReplyCache(default_path(), lambda words: click.echo(f"sftchat: {words}", err=True))
-    memories: list[CacheOptions] = []
-    load = session.sharing()
-
-    def opener(task: Task) -> Callable[[str], CachedEngine]:
-        def identify(model: str) -> str:
-            return session.identify(model, hashed=store.file_hash, preferred=task.template, **options)
-
-        def describe(model: str) -> str:
-            asked = {name: value for name, value in options.items() if name not in OPTIONS_WITHOUT_EFFECT}
-            return repr((model, task.template, sorted(asked.items())))
-
-        def say(words: str) -> None:
-            click.echo(f"sftchat: {printable(words)}", err=True)
-
-        memory = CacheOptions(store, identify, fresh, describe=describe, say=say)
-        memories.append(memory)
-        return lambda name: CachedEngine(name, lambda model: load(model, preferred=task.template, **options), memory)
-
-    def watch(title: str, total: int, remembered: Callable[[], int]) -> AbstractContextManager[Progress]:
-        return nullcontext(lambda outcome: None) if quiet else progress(console, title, total, remembered)
-
-    try:
-        with closing(store), closing(load):
-            if place.count > 1 and any(plan.models for plan in plans):
-                take_accelerator()
-                answer_shard(plans, opener, watch, place)
-                wait_for_all()
-            return carry_out(plans, opener, watch) if place.rank == 0 else None
-    except BaseException as error:  # an interruption too: the words for the error itself are said elsewhere
-        mended = ", once the plugin is mended" if isinstance(error, PluginError) else ""
-        _say_kept(sum(memory.kept for memory in memories), store.path, fresh, mended)
-        for path in _kept_files(plans):
-            _say_kept(_lines(path), path, fresh, mended)
-        if lost := sum(memory.lost for memory in memories):
-            click.echo(
-                f"{pluralize(lost, 'reply', 'replies')} lost: what a model answers that cannot be remembered is kept with -o only", err=True
-            )
-        raise
+def _echo(line: str) -> None:
+    """Print a line on standard error."""
+    click.echo(printable(line), err=True)
 
 
-def _kept_files(plans: Sequence[Plan]) -> list[Path]:
-    """Files with replies from which the same command goes on."""
-    folder = plans[0].output
-    return sorted(folder.glob("replies*.partial.jsonl")) if folder is not None else []
+def _take_gate_options(options: dict[str, Any]) -> GateOptions:
+    """Take the gate options out of a command's options.
+
+    Raises:
+        UsageError: When they contradict each other.
+    """
+    from sftchat.evaluation.gate import GateOptions
+
+    gate_options = GateOptions(**{name: options.pop(name) for name in GATE_OPTIONS})
+    gate_options.check()
+    return gate_options
 
 
-def _lines(path: Path) -> int:
-    """How many replies a file holds."""
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
+def _take_selection(options: dict[str, Any], gate_options: GateOptions) -> Selection | None:
+    """Take the selection out of a command's options; None when everything is evaluated.
 
+    Raises:
+        UsageError: With a gate option, because no gate is computed on a selection.
+    """
+    from sftchat.evaluation.plan import Selection
 
-def _say_kept(count: int, path: Path, fresh: bool, mended: str = "") -> None:
-    """Say what is kept where, and how to go on from there."""
-    if count:
-        again = "without --fresh goes on" if fresh else "goes on"
-        click.echo(
-            f"{pluralize(count, 'reply', 'replies')} kept in {printable(str(path))}; the same command {again} from there{mended}", err=True
+    ids, only, past = (options.pop(name) for name in ("ids", "only", "past"))
+    if past is not None and only is None:
+        raise UsageError("--from says where --only looks; add --only newly-broken or --only failing")
+    if (ids or only) and gate_options.in_use:
+        raise UsageError(
+            f"{'--ids' if ids else '--only'} evaluates a selection without a gate, and {gate_options.in_use[0]} demands one; "
+            "leave one of them out"
         )
+    return Selection(ids, only, past) if ids or only else None
+
+
+def _show_power(plans: Sequence[Plan], as_json: bool) -> None:
+    """Print the smallest drops that the evalsets can show, from the baselines' items.
+
+    Raises:
+        UsageError: When there are no stored items to plan from.
+    """
+    from sftchat.evaluation.power import lines, minimum_detectable_effects
+
+    effects = minimum_detectable_effects(plans)
+    if as_json:
+        click.echo(json_text([vars(effect) for effect in effects], sort_keys=True))
+        return
+    for effect in effects:
+        for line in lines(effect):
+            click.echo(line)
+
+
+def show_verdict(verdict: Verdict, environment: Mapping[str, str]) -> None:
+    """Print the reasons and the verdict on standard error, the verdict last and on a terminal in its colour.
+
+    Args:
+        verdict: What to print.
+        environment: With ``NO_COLOR`` (https://no-color.org) nothing is coloured.
+    """
+    from sftchat.evaluation.gate import COLOURS
+
+    for line in verdict.reasons:
+        _echo(line)
+    for line in verdict.lines[len(verdict.reasons) :]:
+        click.secho(printable(line), err=True, fg=COLOURS[verdict.tone], color=False if environment.get("NO_COLOR") else None)
+
+
+def _update_baselines(
+    files: Mapping[str, str | None], plans: Sequence[Plan], report: Report, registry: Registry, options: Mapping[str, Any]
+) -> list[str]:
+    """Write the new baselines and return the lines for the user."""
+    from sftchat.evaluation.update_baseline import update_baselines
+    from sftchat.models.reference import resolve
+
+    opener = partial(resolve, base=options.get("base"), schemes=registry.engines, allow_pickle=options.get("allow_pickle", False))
+    return list(update_baselines(files, plans, report, opener))
 
 
 def _check_sources(models: Sequence[str], replies: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from sftchat.errors import UsageError
 from sftchat.models.manifest import trained_tasks
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.rules import GateOptions
+    from sftchat.evaluation.gate import GateOptions
     from sftchat.plugins.manager import Registry
     from sftchat.task import Task
 
@@ -119,28 +119,27 @@ class Addresses:
             found[name] = given[0] if given else None
         return found
 
-    def demands_of(self, demands: GateOptions) -> Mapping[str, GateOptions]:
-        """Assign demands: ``TASK:METRIC…`` to that task, ``METRIC…`` to every task with the metric.
+    def gate_options_of(self, options: GateOptions) -> Mapping[str, GateOptions]:
+        """Return the gate options of each task: ``TASK:METRIC…`` is for that task, ``METRIC…`` for every one that has the metric.
 
         Raises:
             UsageError: When no task has a metric.
         """
-        found = {task.name: replace(demands, gated=(), floors=(), lower_floors=(), must_pass=()) for task in self.tasks}
+        of_task = {task.name: replace(options, gated=(), floors=(), lower_floors=(), must_pass=()) for task in self.tasks}
         for kind, option in (("gated", "--gate"), ("floors", "--min"), ("lower_floors", "--min-lower")):
-            for word in getattr(demands, kind):
+            for word in getattr(options, kind):
                 name, rest = self.split(word, ":", option)
                 metric = rest.partition("=")[0]
-                # a single task reports unknown metrics itself
-                alone = [task.name for task in self.tasks if len(self.tasks) == 1 or metric in {one.name for one in task.metrics}]
-                whose = [name] if name else alone
-                if not whose:
-                    raise UsageError(f"none of the tasks {', '.join(found)} has a metric '{metric}'")
-                for task in whose:
-                    more: dict[str, Any] = {kind: (*getattr(found[task], kind), rest)}
-                    found[task] = replace(found[task], **more)
-        for task, words in self.by_task(demands.must_pass, "--must-pass").items():
-            found[task] = replace(found[task], must_pass=words)
-        return found
+                # the options of a single task name its unknown metrics themselves
+                having = [task.name for task in self.tasks if len(self.tasks) == 1 or metric in {own.name for own in task.metrics}]
+                if not (addressed := [name] if name else having):
+                    raise UsageError(f"none of the tasks {', '.join(of_task)} has a metric '{metric}'")
+                for task in addressed:
+                    more: dict[str, Any] = {kind: (*getattr(of_task[task], kind), rest)}
+                    of_task[task] = replace(of_task[task], **more)
+        for task, words in self.by_task(options.must_pass, "--must-pass").items():
+            of_task[task] = replace(of_task[task], must_pass=words)
+        return of_task
 
 
 def is_model(word: str) -> bool:

@@ -207,18 +207,14 @@ def check(
         replies += example.conversation[-1]["role"] == "assistant"
         row_findings = [Problem(kind, source, message) for kind, message in (*_row_problems(example), *duplicates.find(example))]
         if near_duplicates is not None and not any(problem.kind in ("duplicate", "conflict") for problem in row_findings):
-            problems += (
-                _near_duplicate_problem(duplicate.source, duplicate.first, duplicate.similarity)
-                for duplicate in near_duplicates.add(source, conversation_text(example))
-            )
+            new_duplicates = near_duplicates.add(source, conversation_text(example))
+            problems += (Problem("near-duplicate", duplicate.source, duplicate.message) for duplicate in new_duplicates)
         further = chain(check_tokens(example) if check_tokens is not None else (), task_problems(task, example))
         problems += [*row_findings, *(Problem(kind, source, message) for kind, message in further)]
         if against:
             compared.append(example)
     if near_duplicates is not None:
-        problems += (
-            _near_duplicate_problem(duplicate.source, duplicate.first, duplicate.similarity) for duplicate in near_duplicates.flush()
-        )
+        problems += (Problem("near-duplicate", duplicate.source, duplicate.message) for duplicate in near_duplicates.flush())
     problems += _leak_problems(compared, against, options)
     problems.sort(key=lambda problem: row_numbers[problem.source])  # stable sort: problems of one row stay in the order of detection
     return Findings(os.fspath(path), rows, replies, dict(formats), shapes, tuple(problems), tuple(notes.lines()))
@@ -247,7 +243,6 @@ def _iter_rows_or_errors(path: str | os.PathLike[str]) -> Iterator[Row | DataErr
 
 
 def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
-    """Return the problems of a row by itself."""
     turns = example.conversation
     if all(turn["role"] != "assistant" for turn in turns):
         yield "no-reply", "no assistant turn, so nothing to learn from; add the reply, or check prompts with --policy no-reply=keep"
@@ -270,11 +265,6 @@ def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
                 yield "template-token", f"{where} {description}; the text is learned as it stands, so no template is added"
         if control := CONTROL_CHARACTERS.search(turn["content"]):
             yield "control-character", f"{where} holds the control character U+{ord(control[0]):04X} at character {control.start() + 1}"
-
-
-def _near_duplicate_problem(source: str, first: str, similarity: float) -> Problem:
-    """Build the problem for a near duplicate."""
-    return Problem("near-duplicate", source, f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")
 
 
 def _leak_problems(examples: Sequence[Example], against: Sequence[str], options: RowOptions) -> Iterator[Problem]:

@@ -115,6 +115,11 @@ class NearDuplicate:
     first: str
     similarity: float
 
+    @property
+    def message(self) -> str:
+        """The duplicate in one line."""
+        return f"nearly the same row as line {line_of(self.first)} (similarity about {self.similarity:.2f})"
+
 
 class NearDuplicateFinder:
     """Detects near duplicates of earlier kept rows (MinHash).
@@ -141,7 +146,6 @@ class NearDuplicateFinder:
 
     @cached_property
     def _index(self) -> Any:
-        """Index of the kept sketches."""
         from datasketch import MinHashLSH
 
         return MinHashLSH(num_perm=HASHES, params=BANDS)

@@ -71,13 +71,13 @@ class FilterOptions:
 
     Attributes:
         rules: Predicates by removal reason, applied in order.
-        near: Similarity, at most 1, from which a row is a near duplicate of an earlier one; 0 turns this off.
+        near_threshold: Similarity, at most 1, from which a row is a near duplicate of an earlier one; 0 turns this off.
         keep: Number of remaining rows to keep, selected for diversity; None keeps all.
         seed: Seed of that selection.
     """
 
     rules: Mapping[str, Rule] = field(default_factory=dict)
-    near: float = 0.8
+    near_threshold: float = 0.8
     keep: int | None = None
     seed: int = 0
 
@@ -97,14 +97,14 @@ class RemovedRow:
     message: str
 
 
-def find_removed(examples: Iterable[Example], selection: FilterOptions) -> tuple[int, list[RemovedRow]]:
+def find_removed(examples: Iterable[Example], options: FilterOptions) -> tuple[int, list[RemovedRow]]:
     """Count the rows and return the removed ones.
 
     Rows are streamed, so a file may be larger than memory; only the selection for diversity needs all remaining rows.
 
     Args:
         examples: Examples with unique sources.
-        selection: Filter options.
+        options: Filter options.
 
     Raises:
         DataError: When a row is malformed.
@@ -113,12 +113,12 @@ def find_removed(examples: Iterable[Example], selection: FilterOptions) -> tuple
     rows = 0
     removed: dict[str, RemovedRow] = {}
     first: dict[bytes, str] = {}
-    finder = NearDuplicateFinder(selection.near) if selection.near else None
+    finder = NearDuplicateFinder(options.near_threshold) if options.near_threshold else None
     texts: dict[str, str] = {}
     for example in examples:
         rows += 1
         source = example.source
-        violation = next(((reason, reason_text) for reason, rule in selection.rules.items() if (reason_text := rule(example))), None)
+        violation = next(((reason, reason_text) for reason, rule in options.rules.items() if (reason_text := rule(example))), None)
         if violation is not None:
             removed[source] = RemovedRow(source, *violation)
             continue
@@ -127,25 +127,20 @@ def find_removed(examples: Iterable[Example], selection: FilterOptions) -> tuple
             removed[source] = RemovedRow(source, "duplicate", f"the same row as line {line}")
             continue
         text = conversation_text(example)
-        if selection.keep is not None:
+        if options.keep is not None:
             texts[source] = text
         if finder is not None:
             for duplicate in finder.add(source, text):
-                removed[duplicate.source] = _near_duplicate_row(duplicate.source, duplicate.first, duplicate.similarity)
+                removed[duplicate.source] = RemovedRow(duplicate.source, "near-duplicate", duplicate.message)
     if finder is not None:
         for duplicate in finder.flush():
-            removed[duplicate.source] = _near_duplicate_row(duplicate.source, duplicate.first, duplicate.similarity)
-    if selection.keep is not None:
+            removed[duplicate.source] = RemovedRow(duplicate.source, "near-duplicate", duplicate.message)
+    if options.keep is not None:
         remaining = {source: text for source, text in texts.items() if source not in removed}
-        selected = set(select_diverse(remaining.values(), selection.keep, selection.seed))
+        selected = set(select_diverse(remaining.values(), options.keep, options.seed))
         for index, source in enumerate(remaining):
             if index not in selected:
                 removed[source] = RemovedRow(
                     source, "diversity", f"closer to one of the {len(selected)} rows kept than those are to each other"
                 )
     return rows, list(removed.values())
-
-
-def _near_duplicate_row(source: str, first: str, similarity: float) -> RemovedRow:
-    """Build the entry of a near duplicate."""
-    return RemovedRow(source, "near-duplicate", f"nearly the same row as line {line_of(first)} (similarity about {similarity:.2f})")

@@ -117,7 +117,6 @@ class SampleFile:
         return stream
 
     def _read(self) -> None:
-        """Read the existing samples."""
         try:
             with self.path.open("rb") as file:
                 for number, line, cut_off in iter_bounded_lines(file):
@@ -206,7 +205,6 @@ def _to_line(row: Mapping[str, Any]) -> bytes:
 
 
 def _parse_line(line: bytes, source: str) -> dict[str, Any]:
-    """Parse one line as an object."""
     try:
         row = load_json(line)
     except ValueError:

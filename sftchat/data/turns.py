@@ -253,7 +253,6 @@ def _remedy(previous: str, role: str, has_user_turn: bool) -> str:
 
 
 def _with_article(role: str) -> str:
-    """Return a role with its indefinite article."""
     return f"an {role}" if role == "assistant" else f"a {role}"
 
 
@@ -281,7 +280,6 @@ def normalize_tools(value: Any, location: str = "tools", on_change: OnChange = i
 
 
 def _normalize_tool(tool: Mapping[str, Any], location: str, on_change: OnChange) -> dict[str, Any]:
-    """Convert one tool."""
     full = remove_nulls(tool, on_change)
     function = full.get("function", full)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -309,7 +307,6 @@ def normalize_calls(value: Any, location: str, on_change: OnChange = ignore_chan
 
 
 def _normalize_call(call: Any, location: str, on_change: OnChange) -> dict[str, Any]:
-    """Convert one call."""
     full = remove_nulls(call, on_change) if isinstance(call, dict) else {}
     function = full.get("function", full)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):

@@ -1,11 +1,10 @@
 """Evaluation: generate replies to evalsets, score them, compute confidence intervals, compare models pairwise and decide a gate.
 
-- Input: ``evalset`` reads evalsets; ``replies`` and ``baseline`` read stored replies.
-- Generation: ``run`` generates and scores; ``cached_engine``, ``reply_cache`` and ``partial_replies`` avoid repeated requests; ``distributed``
-  uses several processes.
-- Statistics: ``scored``, ``totals`` and ``pairing`` hold counts; ``statistics``, ``paired_test`` and ``power`` compute intervals and tests.
-- Results: ``evaluate`` for one model or two; ``checks`` for leaks, repeatability and ranking; ``results`` and ``comparison`` as data.
-- Gate: ``rules`` is its configuration, ``gate`` decides.
-- A whole evaluation: ``plan`` checks it, ``pipeline`` runs it; ``progress`` shows progress, ``report`` writes the output formats,
-  ``update_baseline`` writes a baseline.
+- Input: ``evalset`` reads evalsets; ``replies`` and ``baseline`` read and write stored replies.
+- One model or two: ``evaluate`` generates, scores, summarises and compares; ``scored`` holds items with their counts; ``results`` is what comes
+  out; ``checks`` are leaks, repeatability and ranking.
+- Statistics: ``statistics`` for one model, ``comparison`` for two, ``power`` before anything runs.
+- Gate: ``gate`` is everything that decides the exit code.
+- A whole evaluation: ``plan`` checks it, ``pipeline`` runs it; ``reply_cache`` and ``partial_replies`` avoid repeated requests;
+  ``report`` has the output formats.
 """

@@ -17,7 +17,7 @@ from sftchat._util.parsing import MAX_BYTES, from_json, load_json
 from sftchat.errors import DataError, NotComparableError, listed
 from sftchat.evaluation.evalset import Evalset, EvalsetIdentity
 from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply
-from sftchat.evaluation.run import Item
+from sftchat.evaluation.scored import Item
 from sftchat.task import Task
 from sftchat.text import pluralize
 from sftchat.types import Example, Reply, SamplingParams
@@ -94,11 +94,11 @@ def content_hash(example: Example) -> str:
 
     Two items with the same id are the same item only when their hashes are equal.
     """
-    given = [example.id, list(example.messages), example.gold, dict(example.metadata)]
-    return hashlib.sha256(_ENCODER.encode(given).encode()).hexdigest()[:16]
+    content = [example.id, list(example.messages), example.gold, dict(example.metadata)]
+    return hashlib.sha256(_ENCODER.encode(content).encode()).hexdigest()[:16]
 
 
-def known_sampling(sampling: SamplingParams) -> dict[str, Any]:
+def sampling_facts(sampling: SamplingParams) -> dict[str, Any]:
     """Return the sampling parameters as stored in the header; greedy decoding has no seed."""
     values = asdict(sampling) | {"stop": list(sampling.stop)}
     return {key: value for key, value in values.items() if key != "seed" or sampling.temperature > 0}
@@ -134,9 +134,9 @@ def nearest_file(text: str) -> str:
     path = Path(text)
     if not path.parent.is_dir():
         return f" (there is no folder '{path.parent}')"
-    there = {other.stem: other.name for other in path.parent.iterdir() if other.is_file()}
-    near = get_close_matches(path.stem, there, n=1, cutoff=0.7)
-    return f" (there is '{path.with_name(there[near[0]])}')" if near else ""
+    names = {other.stem: other.name for other in path.parent.iterdir() if other.is_file()}
+    near = get_close_matches(path.stem, names, n=1, cutoff=0.7)
+    return f" (there is '{path.with_name(names[near[0]])}')" if near else ""
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -220,8 +220,10 @@ def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
     if not isinstance(stats, dict) or not isinstance(right, bool) or not isinstance(content, str):
         raise DataError(f"item '{identity}' must have 'stats', 'right' and 'content'", source)
     try:
-        counts = {key: count if type(count) is float else float(from_json(float, count)) for key, count in stats.items()}
-    except ValueError as error:
+        if not {*map(type, stats.values())} <= {int, float}:
+            from_json(Mapping[str, float], stats)  # names the count
+        counts = {key: float(count) for key, count in stats.items()}
+    except (ValueError, OverflowError) as error:
         raise DataError(f"'stats' of item '{identity}' are no counts: {error}", source) from error
     return identity, StoredItem(reply, counts, right, content)
 
@@ -270,7 +272,7 @@ def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example]
     header, path = baseline.header, baseline.path
     if header.task != task.name:
         raise NotComparableError(f"baseline {path} is of task '{header.task}', not of '{task.name}'")
-    today = None if sampling is None else known_sampling(sampling)
+    today = None if sampling is None else sampling_facts(sampling)
     if today is not None and header.sampling is not None:
         for key in sorted({*today, *header.sampling}):
             then, now = header.sampling.get(key), today.get(key)
@@ -299,32 +301,18 @@ def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
         NotComparableError: When the counts of an item differ; names the item and the count.
     """
     for item in items:
-        if error := _recounted(baseline, item, baseline.items[item.example.id]):
-            raise error
+        stored = baseline.items[item.example.id]
+        before, after = stored.stats, item.score.stats
+        if before == after and item.right == stored.right:
+            continue
+        key = next((key for key in sorted({*before, *after}) if before.get(key) != after.get(key)), None)
+        if key is not None:
+            change = f"'{key}' of item '{item.example.id}' was {_count(before.get(key))} and is {_count(after.get(key))}"
+        else:
+            was, now = ("right", "wrong") if stored.right else ("wrong", "right")
+            change = f"item '{item.example.id}' was {was} and is {now}"
+        raise NotComparableError(f"baseline {baseline.path} was counted by another scorer: {change}; write it again with --update-baseline")
 
 
-def _recounted(baseline: Baseline, item: Item, stored: StoredItem) -> NotComparableError | None:
-    """Return the error for an item whose counts differ from the stored ones; None when they are equal.
-
-    Args:
-        baseline: Stored baseline.
-        item: The stored reply, scored in this run.
-        stored: The stored item.
-    """
-    then, now = stored.stats, item.score.stats
-    key = None if now == then else next((key for key in sorted({*then, *now}) if then.get(key) != now.get(key)), None)
-    if key is not None:
-        what = f"'{key}' of item '{item.example.id}' was {_plain(then.get(key))} and is {_plain(now.get(key))}"
-    elif item.right != stored.right:
-        what = f"item '{item.example.id}' was {_verdict(stored.right)} and is {_verdict(item.right)}"
-    else:
-        return None
-    return NotComparableError(f"baseline {baseline.path} was counted by another scorer: {what}; write it again with --update-baseline")
-
-
-def _verdict(right: bool) -> str:
-    return "right" if right else "wrong"
-
-
-def _plain(count: float | None) -> str:
+def _count(count: float | None) -> str:
     return "not counted" if count is None else f"{count:g}"

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import platform
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from inspect import isfunction
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from sftchat._util.parsing import from_json, load_json
+from sftchat.data.duplicates import prompt_text
 from sftchat.data.formats import read_examples
 from sftchat.data.generate import generate_examples
-from sftchat.data.leakage import find_leaks
+from sftchat.data.leakage import Leak, find_leaks
 from sftchat.data.row_options import recorded_options
 from sftchat.engine import Engine
 from sftchat.errors import SftchatError
 from sftchat.evaluation import statistics
-from sftchat.evaluation.comparison import Ranked
-from sftchat.evaluation.evaluate import compare, summarise
-from sftchat.evaluation.results import LeakCheck, ModelResult, SelfCheck
-from sftchat.evaluation.run import Item, Outcome, run
-from sftchat.evaluation.scored import scored_items
-from sftchat.models.fingerprint import file_hash
+from sftchat.evaluation.evaluate import compare, run, summarise
+from sftchat.evaluation.reply_cache import ReplyCache
+from sftchat.evaluation.results import LeakCheck, ModelResult, Ranked, SelfCheck
+from sftchat.evaluation.scored import Item, Outcome, scored_items
+from sftchat.models.fingerprint import Hashed, file_hash, files_digest
 from sftchat.models.manifest import Manifest
 from sftchat.models.reference import step_of
 from sftchat.task import Task
+from sftchat.text import pluralize
 from sftchat.types import Example, SamplingParams
 
-MOST_ROWS = 200_000
-"""Maximum size of a training set that is compared by default; a larger one would take longer than ten seconds."""
+MAX_TRAINING_ROWS = 1_000_000
+"""Maximum size of a training set that is compared by default; a larger one takes minutes."""
+SLOW_ROWS = 100_000
+"""Number of training rows from which the user is told what takes so long."""
+CHECK_SOURCES = ("data/*.py", "text.py", "thinking.py")
+"""The source files of sftchat that read training rows and compare them."""
 
 
-def check_leaks(result: ModelResult, manifest: Manifest, task: Task, tasks: Mapping[str, Task], *, seed: int = 0) -> LeakCheck:
+def check_leaks(
+    result: ModelResult,
+    manifest: Manifest,
+    task: Task,
+    tasks: Mapping[str, Task],
+    *,
+    seed: int = 0,
+    cache: ReplyCache | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> LeakCheck:
     """Compare the items of a result with the rows its checkpoint was trained on.
 
     Args:
@@ -38,52 +58,115 @@ def check_leaks(result: ModelResult, manifest: Manifest, task: Task, tasks: Mapp
         task: Task of the result.
         tasks: All tasks by name; a generator's rows are reproduced from its seed.
         seed: Seed of the resampling.
+        cache: Keeps the leaks of the same items in the same training rows; None compares them again.
+        say: Called with a line for the user before a comparison that takes long.
 
     Raises:
         PluginError: When a metric cannot be computed.
     """
-    if manifest.rows > MOST_ROWS:
+    if manifest.rows > MAX_TRAINING_ROWS:
         return LeakCheck(
             (), (), (f"{manifest.rows:,} rows are too many to compare unasked; 'sftchat data check EVALSET --against FILE' does",)
         )
-    unchecked: list[str] = []
     outcomes: tuple[Outcome, ...] = (*result.items, *result.failures)
-    leaks = find_leaks([outcome.example for outcome in outcomes], _rows(manifest.data, tasks, unchecked))
-    seen = {leak.id for leak in leaks}
-    rest = [outcome for outcome in outcomes if outcome.example.id not in seen]
+    examples = [outcome.example for outcome in outcomes]
+    unchecked: list[str] = []
+    hashed = file_hash if cache is None else cache.file_hash
+    available = [source for source in manifest.data if _is_available(source, tasks, hashed, unchecked)]
+    key = _leak_key(examples, available, tasks, hashed) if cache is not None and available else None
+    leaks = _cached_leaks(cache, key, examples) if cache is not None and key is not None else None
+    if leaks is None:
+        if manifest.rows >= SLOW_ROWS:
+            say(f"comparing {pluralize(len(examples), 'item')} with {manifest.rows:,} training rows, once for these rows")
+        failed: list[str] = []
+        leaks = find_leaks(examples, _rows(available, tasks, failed))
+        unchecked += failed
+        if cache is not None and key is not None and not failed and all(_is_available(source, tasks, hashed, []) for source in available):
+            places = {example.id: place for place, example in enumerate(examples)}
+            cache.put_leaks(key, json.dumps([[places[leak.id], leak.row, leak.similarity] for leak in leaks]))
+    leaking = {leak.id for leak in leaks}
+    rest = [outcome for outcome in outcomes if outcome.example.id not in leaking]
     clean = summarise(result.model, task, scored_items(rest), result.evalset, seed=seed).metrics if leaks and rest else ()
     return LeakCheck(leaks, clean, tuple(unchecked))
 
 
+def _leak_key(examples: Sequence[Example], sources: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task], hashed: Hashed) -> bytes | None:
+    """Return a hash of everything that affects the leaks; None when the code of a generator is unknown."""
+    package = Path(__file__).parent.parent
+    code = files_digest(package, [path.relative_to(package).as_posix() for pattern in CHECK_SOURCES for path in package.glob(pattern)])
+    digest = hashlib.sha256(f"{code} {platform.python_version()}".encode())
+    for source in sources:
+        generator = _code_hash(tasks[source["generator"]].generate, hashed) if "generator" in source else "file"
+        if not generator:
+            return None
+        digest.update(f"\0{generator} {json.dumps(source, sort_keys=True, default=str)}".encode())
+    for example in examples:
+        digest.update(b"\0\0" + prompt_text(example).encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+def _code_hash(function: Callable[..., object], hashed: Hashed) -> str:
+    """Return a hash of all files of the package that defines a function; empty for what may read other values, such as a closure."""
+    if not isfunction(function) or function.__closure__:
+        return ""
+    file = getattr(sys.modules.get(function.__module__.partition(".")[0]), "__file__", None)
+    if file is None or function.__module__ == "__main__":
+        return ""
+    path = Path(file)
+    try:
+        if path.name != "__init__.py":
+            return hashed(path)
+        names = [other.relative_to(path.parent).as_posix() for other in path.parent.rglob("*") if other.is_file()]
+        return files_digest(path.parent, [name for name in names if "__pycache__" not in name], hashed)
+    except OSError:
+        return ""
+
+
+def _cached_leaks(cache: ReplyCache, key: bytes, examples: Sequence[Example]) -> tuple[Leak, ...] | None:
+    """Return the leaks of an earlier check, or None."""
+    text = cache.get_leaks(key)
+    try:
+        rows = () if text is None else from_json(tuple[tuple[int, str, float], ...], load_json(text))
+        leaks = tuple(Leak(examples[place].id, examples[place].source, row, similarity) for place, row, similarity in rows)
+    except (ValueError, IndexError):
+        return None  # damaged: checked again, and replaced
+    return None if text is None else leaks
+
+
+def _is_available(source: Mapping[str, Any], tasks: Mapping[str, Task], hashed: Hashed, unchecked: list[str]) -> bool:
+    """Return whether a source still has the rows of the training; a changed or missing one is added to ``unchecked``."""
+    try:
+        if "generator" in source:
+            if source["generator"] not in tasks:
+                raise SftchatError(f"task '{source['generator']}' is not installed")
+        elif source["file"].startswith("hf://"):
+            raise SftchatError("data of the Hub is not fetched again for this")
+        elif not Path(source["file"]).is_file():
+            raise SftchatError("no such file any more")
+        elif hashed(Path(source["file"])) != source["sha256"]:
+            raise SftchatError("the file was changed after the training")
+        return True
+    except (SftchatError, OSError, KeyError) as error:
+        unchecked.append(_reason(source, error))
+        return False
+
+
 def _rows(sources: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], unchecked: list[str]) -> Iterator[Example]:
-    """Yield the training rows of every source; a changed or missing source is added to ``unchecked``."""
+    """Yield the training rows of every source; one that cannot be read is added to ``unchecked``."""
     for source in sources:
         try:
-            yield from _source(source, tasks)
+            if "generator" in source:
+                yield from generate_examples(tasks[source["generator"]], source["n"], source["seed"], source["options"])
+            else:
+                yield from read_examples(Path(source["file"]), recorded_options(source))
         except (SftchatError, OSError, KeyError) as error:
-            words = error.args[0] if isinstance(error, SftchatError) and error.args else type(error).__name__
-            unchecked.append(f"{source.get('file') or source.get('generator') or source}: {words}")
+            unchecked.append(_reason(source, error))
 
 
-def _source(source: Mapping[str, Any], tasks: Mapping[str, Task]) -> Iterator[Example]:
-    """Yield the rows of one source.
-
-    Raises:
-        SftchatError: When they are not what the checkpoint was trained on.
-    """
-    if "generator" in source:
-        if source["generator"] not in tasks:
-            raise SftchatError(f"task '{source['generator']}' is not installed")
-        yield from generate_examples(tasks[source["generator"]], source["n"], source["seed"], source["options"])
-        return
-    if source["file"].startswith("hf://"):
-        raise SftchatError("data of the Hub is not fetched again for this")
-    path = Path(source["file"])
-    if not path.is_file():
-        raise SftchatError("no such file any more")
-    if file_hash(path) != source["sha256"]:
-        raise SftchatError("the file was changed after the training")
-    yield from read_examples(path, recorded_options(source))
+def _reason(source: Mapping[str, Any], error: Exception) -> str:
+    """Return the line on a source that cannot be compared."""
+    words = error.args[0] if isinstance(error, SftchatError) and error.args else type(error).__name__
+    return f"{source.get('file') or source.get('generator') or source}: {words}"
 
 
 ITEMS = 50

@@ -1,227 +1,380 @@
-"""Comparison of two models on the same items, with gate results, as data."""
+"""Two models on the same items: pairs, changed items, paired tests and intervals of the differences.
+
+Only the items on which the models differ carry evidence; tests that ignore the pairing underestimate it (Yeh 2000).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from statistics import NormalDist
 
-from sftchat.evaluation.results import ModelResult, named
-from sftchat.evaluation.run import Item
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from sftchat.evaluation.run import Pair  # loads the engines
+from sftchat.errors import NotComparableError
+from sftchat.evaluation.results import LEVEL, MetricDifference
+from sftchat.evaluation.scored import Ints, Pair, ScoredItems
+from sftchat.evaluation.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    Array,
+    Counts,
+    apply,
+    bootstrap,
+    clopper_pearson,
+    coin_flips,
+    grouped,
+    percentiles,
+    value,
+)
+from sftchat.task import Metric
 
-Judgement = Literal["better", "worse", "no significant difference"]
-Outcome = Literal["regressed", "inconclusive", "fine"]
-LEVEL = 0.05
-"""Significance level: a smaller p-value is significant."""
+
+@dataclass(frozen=True, eq=False)
+class PairedItems:
+    """Items that both models answered, in the candidate's order.
+
+    Attributes:
+        old: Items of the baseline.
+        new: Items of the candidate.
+        indices: Indices into ``old`` and into ``new``, one pair per item.
+    """
+
+    old: ScoredItems
+    new: ScoredItems
+    indices: tuple[Ints, Ints]
+
+    def __len__(self) -> int:
+        return len(self.indices[0])
+
+    def select(self, positions: Iterable[int]) -> tuple[Pair, ...]:
+        """Return the pairs at the given positions, in that order."""
+        old, new = self.indices
+        return tuple((self.old[old[position]], self.new[new[position]]) for position in positions)
+
+    @property
+    def clusters(self) -> list[str]:
+        """Cluster of every item."""
+        return [self.new.arrays.clusters[index] for index in self.indices[1]]
+
+    @cached_property
+    def tables(self) -> tuple[Counts, Counts]:
+        """Counts of the baseline and of the candidate; requires at least one item."""
+        sides = zip((self.old.table, self.new.table), self.indices, strict=True)
+        old, new = (Counts(table.keys, np.asfortranarray(table.rows[index])) for table, index in sides)  # metrics read columns
+        return old, new
+
+    @cached_property
+    def text_changed(self) -> NDArray[np.bool_]:
+        """Whether the two reply texts of an item differ."""
+        return np.array([old.reply.text != new.reply.text for old, new in self.select(range(len(self)))], dtype=np.bool_)
+
+
+def pair_items(old: ScoredItems, new: ScoredItems) -> PairedItems:
+    """Pair the items that both models answered, in the candidate's order; an item that one of them failed to answer is left out."""
+    index_of = {identity: index for index, identity in enumerate(old.ids)}
+    in_old = np.fromiter((index_of.get(identity, -1) for identity in new.ids), np.int64, len(new))
+    in_new = (in_old >= 0).nonzero()[0]
+    return PairedItems(old, new, (in_old[in_new], in_new))
 
 
 @dataclass(frozen=True)
-class MetricDifference:
-    """One metric of two models on the same items.
+class ItemChanges:
+    """The changed items, each in exactly one of four groups.
 
     Attributes:
-        name: Name of the metric.
-        baseline: Value of the first model, over the items that both answered.
-        candidate: Value of the second model, over the same items.
-        low: Lower bound of the 95 % interval of ``candidate - baseline``; None when the spread cannot be estimated.
-        high: Upper bound; None with ``low``.
-        p: Two-sided p-value.
-        interval: Method of the interval: ``bootstrap``, ``discordance`` or ``none``.
-        test: Method of ``p``: ``mcnemar``, ``exact permutation``, ``permutation`` or ``identical``.
-        differing: Number of items with different counts.
-        low_90: Lower bound of the 90 % interval: a drop beyond it is excluded at the 5 % level; None when the spread cannot be estimated.
-        high_90: Upper bound; None with ``low_90``.
-        standard_error: Standard error of the difference, from the bootstrap; None when no item differs.
-        higher_is_better: Direction of the metric.
-        p_adjusted: ``p`` adjusted over all gated metrics (Holm 1979); None when the metric is not gated.
+        broken: Right before, wrong now; largest loss first.
+        fixed: Wrong before, right now; largest gain first.
+        score_changed: Right or wrong as before, but with other counts; largest loss first.
+        text_changed: Same counts, other text.
+        losses: Loss of the metric by id, for items whose counts changed; negative for a gain.
     """
 
-    name: str
-    baseline: float
-    candidate: float
-    low: float | None
-    high: float | None
-    p: float
-    interval: str
-    test: str
-    differing: int
+    broken: tuple[Pair, ...]
+    fixed: tuple[Pair, ...]
+    score_changed: tuple[Pair, ...]
+    text_changed: tuple[Pair, ...]
+    losses: dict[str, float]
+
+
+def item_changes(pairs: PairedItems, metric: Metric) -> ItemChanges:
+    """Group changed items and sort them by loss.
+
+    The loss of an item is how much better the metric would be if only this reply were the old one: a metric is not a mean over items, so a
+    single item has no value of its own.
+
+    Args:
+        pairs: All items under both models.
+        metric: Primary metric.
+    """
+    before, after = pairs.tables
+    old_errors, new_errors = (side.arrays.error_counts[index] for side, index in zip((pairs.old, pairs.new), pairs.indices, strict=True))
+    old, new = before.columns(metric), after.columns(metric)
+    sums = new.sum(axis=0)
+    counts_changed = (before.rows != after.rows).any(axis=1)
+    changed = counts_changed.nonzero()[0]
+    better = apply(metric, after, sums - new[changed] + old[changed]) - apply(metric, after, sums)
+    sign = 1.0 if metric.higher_is_better else -1.0
+    losses = {int(position): sign * float(loss) for position, loss in zip(changed, better, strict=True)}
+    was_right, is_right = old_errors == 0, new_errors == 0
+    as_before = was_right == is_right
+    fewer = old_errors - new_errors
+
+    def cost(position: int) -> tuple[float, int]:
+        """Sort key: largest loss first, then most additional error classes."""
+        return -round(losses.get(position, 0.0), 12), int(fewer[position])
+
+    def select(group: NDArray[np.bool_], reverse: bool = False) -> tuple[Pair, ...]:
+        # sorting is stable, also in reverse: items with equal loss stay in the evalset's order
+        return pairs.select(sorted(map(int, group.nonzero()[0]), key=cost, reverse=reverse))
+
+    return ItemChanges(
+        broken=select(was_right & ~is_right),
+        fixed=select(~was_right & is_right, reverse=True),
+        score_changed=select(as_before & counts_changed),
+        text_changed=pairs.select((as_before & ~counts_changed & pairs.text_changed).nonzero()[0]),
+        losses={pairs.new.ids[pairs.indices[1][position]]: loss for position, loss in losses.items()},
+    )
+
+
+EXACT_ITEMS = 16
+"""Maximum number of differing items for which every swap is enumerated: 65,536 swaps."""
+MIN_DIFFERING_ITEMS = 6
+"""Minimum number of changed items for a significant result: two-sided, five items that all break give p = 2 / 2^5 = .063, six give .031.
+The bootstrap cannot estimate the spread from fewer items either.
+"""
+TOLERANCE = 1e-12
+"""Values of a statistic closer than this are ties: the order of summation changes the last bits."""
+POWER = 0.8
+"""Probability of detecting a drop of the stated size."""
+INNER = 0.90
+"""Confidence level of the interval whose bounds are one-sided 5 % bounds, compared with a margin."""
+
+
+@dataclass(frozen=True)
+class _Moves:
+    """Effects of the changed items on a metric, each item taken alone.
+
+    Attributes:
+        n: Number of all items.
+        worse: Number of items that lower the metric.
+        better: Number of items that raise it.
+        loss: Total decrease, 0 or more.
+        gain: Total increase, 0 or more.
+    """
+
+    n: int
+    worse: int = 0
+    better: int = 0
+    loss: float = 0.0
+    gain: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Intervals of a difference and its standard error; None when they cannot be estimated."""
+
+    method: str
+    low: float | None = None
+    high: float | None = None
     low_90: float | None = None
     high_90: float | None = None
-    standard_error: float | None = None
-    higher_is_better: bool = True
-    p_adjusted: float | None = None
+    error: float | None = None
 
-    @property
-    def deciding_p(self) -> float:
-        """The p-value that decides significance: the adjusted one if there is one."""
-        return self.p if self.p_adjusted is None else self.p_adjusted
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the 95 % interval excludes 0."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+def paired_difference(
+    baseline: Counts, candidate: Counts, metric: Metric, *, seed: int = 0, resamples: int = RESAMPLES
+) -> MetricDifference:
+    """Compare two models on the same items.
 
-    @property
-    def judgement(self) -> Judgement:
-        """Whether the candidate is better, worse or neither; every verdict, colour and word in the output uses this rule.
+    The interval is the paired percentile bootstrap (Koehn 2004). If fewer than six items got worse, or fewer than six got better, it is
+    widened as described in ``_widened``. The test is approximate randomization (Yeh 2000, Riezler and Maxwell 2005): the two models' counts
+    are swapped item by item, a tie counts as at least as large, and all swaps are enumerated when few items differ. For rates of items the
+    test is McNemar's exact test (1947), which is the same test in closed form.
 
-        A difference is significant when ``deciding_p`` is below 0.05 *and* the 95 % interval excludes 0.
-        """
-        if self.deciding_p >= LEVEL or self.low is None or not self.excludes_zero:
-            return "no significant difference"
-        return "better" if (self.low > 0) == self.higher_is_better else "worse"
+    Args:
+        baseline: Counts of the first model.
+        candidate: Counts of the second, on the same items in the same order.
+        metric: Metric to compare.
+        seed: Seed of the resampling.
+        resamples: Number of resamples, for the interval and for the test.
 
-    @property
-    def difference(self) -> float:
-        """Candidate minus baseline."""
-        return self.candidate - self.baseline
+    Raises:
+        NotComparableError: When the two do not have the same items or the same count keys.
+    """
+    if baseline.keys != candidate.keys or baseline.rows.shape != candidate.rows.shape:
+        raise NotComparableError("the two results do not have the same items and the same counts, so they cannot be paired")
+    a, b = baseline.columns(metric), candidate.columns(metric)
+    changed = (a != b).any(axis=1)
+    differing = int(changed.sum())
+    point_a, point_b = value(metric, baseline), value(metric, candidate)
+    spread = _spread(metric, baseline, a, b, changed, seed, resamples)
+    if differing == 0:
+        p, test = 1.0, "identical"
+    elif metric.per_item_rate:
+        p, test = _mcnemar(apply(metric, baseline, a), apply(metric, candidate, b)), "mcnemar"
+    else:
+        exact = differing <= EXACT_ITEMS
+        p, test = _permutation(metric, baseline, a, b, changed, seed, resamples), "exact permutation" if exact else "permutation"
+    return MetricDifference(
+        name=metric.name,
+        baseline=point_a,
+        candidate=point_b,
+        low=spread.low,
+        high=spread.high,
+        p=p,
+        interval=spread.method,
+        test=test,
+        differing=differing,
+        low_90=spread.low_90,
+        high_90=spread.high_90,
+        standard_error=spread.error,
+        higher_is_better=metric.higher_is_better,
+    )
 
-    @property
-    def gain(self) -> float:
-        """Improvement of the candidate, negative when it is worse; accounts for the metric's direction."""
-        return self.difference if self.higher_is_better else -self.difference
 
-    @property
-    def smallest_gain(self) -> float | None:
-        """One-sided 5 % lower bound of ``gain``: the drop that cannot be excluded; None when the spread cannot be estimated."""
-        if self.low_90 is None or self.high_90 is None:
+def holm(values: Sequence[float]) -> tuple[float, ...]:
+    """Adjust p-values of several tests to control the family-wise error rate (Holm 1979).
+
+    Args:
+        values: One p-value per test; the result has the same order.
+    """
+    adjusted = [0.0] * len(values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=lambda index: values[index])):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = largest
+    return tuple(adjusted)
+
+
+def _spread(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, seed: int, resamples: int) -> _Spread:
+    """Compute the paired bootstrap, widened when too few items changed, or all in the same direction."""
+    width = a.shape[1]
+    sums = bootstrap(np.hstack((a, b)), seed, resamples)
+    before, after = apply(metric, table, sums[:, :width]), apply(metric, table, sums[:, width:])
+    differences = after - before
+    bounds, error = (*percentiles(differences), *percentiles(differences, INNER)), float(differences.std())
+    bounded = min(before.min(), after.min()) >= 0 and max(before.max(), after.max()) <= 1
+    moves = _moves(metric, table, a, b, changed)
+    if moves.worse >= MIN_DIFFERING_ITEMS and moves.better >= MIN_DIFFERING_ITEMS:
+        return _Spread("bootstrap", *bounds, error)
+    if moves.worse + moves.better < MIN_DIFFERING_ITEMS and not bounded:  # a share of items has no meaning for a metric on another scale
+        return _Spread("bootstrap", *bounds, error) if changed.any() else _Spread("none")
+    seen = float(apply(metric, table, b.sum(axis=0)) - apply(metric, table, a.sum(axis=0)))
+    outer, inner = _widened(moves, seen, CONFIDENCE), _widened(moves, seen, INNER)
+    low, high, low_90, high_90 = (
+        widest(bound, other) for widest, bound, other in zip((min, max, min, max), bounds, (*outer, *inner), strict=True)
+    )
+    if bounded:
+        low, high, low_90, high_90 = (max(-1.0, min(1.0, bound)) for bound in (low, high, low_90, high_90))
+    return _Spread("discordance", low, high, low_90, high_90, error if error > TOLERANCE else None)
+
+
+def _moves(metric: Metric, table: Counts, a: Array, b: Array, changed: Array) -> _Moves:
+    """Count the items that lower and raise the metric, each taken alone, with their total effects."""
+    if not changed.any():
+        return _Moves(len(a))
+    gains, times = grouped((b - a)[changed])
+    before, after = a.sum(axis=0), b.sum(axis=0)
+    # the mean of both models' views, so that swapping the models only changes the signs
+    alone = apply(metric, table, before + gains) - apply(metric, table, before)
+    alone = (alone + apply(metric, table, after) - apply(metric, table, after - gains)) / 2
+    down, up = alone < -TOLERANCE, alone > TOLERANCE
+    return _Moves(
+        len(a), int(times[down].sum()), int(times[up].sum()), -float((alone * times)[down].sum()), float((alone * times)[up].sum())
+    )
+
+
+def _widened(moves: _Moves, seen: float, confidence: float) -> tuple[float, float]:
+    """Compute an interval of a difference from how many items lowered and how many raised the metric.
+
+    Both shares of items get the exact interval of Clopper and Pearson (1934); the two are combined by recovering variances (Zou and Donner
+    2008, with the correlation of two shares of one sample, as Newcombe 1998 does for paired shares). An item that may still change counts as
+    much as a changed item does on average; if fewer than six changed, as much as an item can in a metric from 0 to 1: its share of all items.
+
+    Args:
+        moves: Effects of the changed items.
+        seen: Observed difference; the interval contains it.
+        confidence: Confidence level, between 0 and 1.
+    """
+    n, worse, better = moves.n, moves.worse, moves.better
+    unseen = n * (moves.loss + moves.gain) / (worse + better) if worse + better >= MIN_DIFFERING_ITEMS else 1.0
+    (low_loss, high_loss), (low_gain, high_gain) = clopper_pearson(worse, n, confidence), clopper_pearson(better, n, confidence)
+    less_loss = moves.loss * (1 - low_loss * n / worse) if worse else 0.0
+    less_gain = moves.gain * (1 - low_gain * n / better) if better else 0.0
+    more_loss, more_gain = (high_loss - worse / n) * unseen, (high_gain - better / n) * unseen
+    together = math.sqrt(worse * better / ((n - worse) * (n - better))) if worse and better else 0.0
+    return (
+        seen - math.sqrt(more_loss**2 + less_gain**2 + 2 * together * more_loss * less_gain),
+        seen + math.sqrt(more_gain**2 + less_loss**2 + 2 * together * more_gain * less_loss),
+    )
+
+
+def _mcnemar(a: Array, b: Array) -> float:
+    """Return the p-value of the exact sign test on the items that only one of two models got right."""
+    broken, fixed = int((a > b).sum()), int((b > a).sum())
+    n = broken + fixed
+    if n == 0:
+        return 1.0
+    term = as_few = 1
+    for k in range(min(broken, fixed)):  # each binomial coefficient follows from the previous one; integers, so exact for any n
+        term = term * (n - k) // (k + 1)
+        as_few += term
+    return min(1.0, float(2 * as_few / 2**n))
+
+
+def _permutation(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, seed: int, resamples: int) -> float:
+    """Return the two-sided p-value under swaps of the two models' counts, item by item; items with equal counts drop out."""
+    gain = (b - a)[changed]
+    if len(gain) <= EXACT_ITEMS:
+        swapped = np.array(list(product((0.0, 1.0), repeat=len(gain)))) @ gain
+    else:
+        swapped = coin_flips(gain, seed, resamples)
+    totals_a, totals_b = a.sum(axis=0), b.sum(axis=0)
+    observed = abs(float(apply(metric, table, totals_b)) - float(apply(metric, table, totals_a)))
+    statistics = np.abs(apply(metric, table, totals_b - swapped) - apply(metric, table, totals_a + swapped))
+    as_large = int((statistics >= observed - TOLERANCE).sum())
+    if len(gain) <= EXACT_ITEMS:
+        return as_large / len(statistics)
+    return (1 + as_large) / (1 + resamples)
+
+
+def items_needed(difference: MetricDifference, n: int, margin: float) -> int | None:
+    """Estimate how many items would settle the outcome with a power of 80 %, if the difference and its spread stayed the same.
+
+    The standard error falls with the square root of the number of items. The result is the smaller of two numbers: the items needed to exclude
+    a drop of ``margin``, and those needed to make the observed drop significant, with the same power as ``--plan``.
+
+    Args:
+        difference: Difference between the models.
+        n: Number of items, or clusters, in the comparison.
+        margin: Margin in points of the metric.
+
+    Returns:
+        At least ``n + 1``; None when the spread cannot be estimated, or when more items would not change the outcome (a drop beyond the
+        margin that is already significant).
+    """
+    error, least = difference.standard_error, 0.0
+    if difference.differing < MIN_DIFFERING_ITEMS:
+        bound = difference.smallest_gain  # hardly any item differs: use the upper bound of the share of items that may differ
+        room = margin * POINT + min(0.0, difference.gain)
+        if bound is None:
             return None
-        return self.low_90 if self.higher_is_better else -self.high_90
+        # an observed drop beyond the margin must become significant, which takes at least MIN_DIFFERING_ITEMS changed items
+        least = n * ((min(0.0, difference.gain) - bound) / room if room > TOLERANCE else MIN_DIFFERING_ITEMS / difference.differing)
+    elif not error:
+        return None
+    power = NormalDist().inv_cdf(POWER)
+    distances = [(NormalDist().inv_cdf(1 - LEVEL), margin * POINT + difference.gain)]
+    if difference.judgement != "worse":
+        distances.append((NormalDist().inv_cdf(1 - LEVEL / 2), -difference.gain))
+    needed = [n * ((z + power) * (error or 0.0) / distance) ** 2 for z, distance in distances if distance > TOLERANCE]
+    return max(n + 1, math.ceil(max(least, min(needed)))) if needed else None
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same evalset.
-
-    Attributes:
-        baseline: Result of the reference model.
-        candidate: Result of the model under test.
-        n: Number of items that both answered.
-        metrics: One entry per metric of the task, the primary one first; empty when no item was answered by both.
-        broken: Items that were right and are wrong now, the largest loss in the primary metric first.
-        fixed: Items that were wrong and are right now, the largest gain first.
-        differing: Number of replies with different text.
-        shifted: Items right or wrong as before, with other counts, the largest loss first.
-        alike: Items with the same counts and another text.
-        losses: Loss of the primary metric by id, for items whose counts changed; negative for a gain.
-        added: Ids that are not in the baseline.
-        removed: Ids that are only in the baseline.
-        units: Number of resampling units: items, or clusters of them.
-        cluster: Metadata key that groups items into clusters; empty for independent items.
-    """
-
-    baseline: ModelResult
-    candidate: ModelResult
-    n: int
-    metrics: tuple[MetricDifference, ...] = ()
-    broken: tuple[Pair, ...] = ()
-    fixed: tuple[Pair, ...] = ()
-    differing: int = 0
-    shifted: tuple[Pair, ...] = ()
-    alike: tuple[Pair, ...] = ()
-    losses: Mapping[str, float] = field(default_factory=dict)
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    units: int = 0
-    cluster: str = ""
-
-    def metric(self, name: str) -> MetricDifference:
-        """Return the difference in one metric.
-
-        Raises:
-            KeyError: When there is no metric of that name.
-        """
-        return named(self.metrics, name)
-
-    def as_json(self) -> dict[str, Any]:
-        """The comparison as stored in ``report.json``."""
-        kinds = (("broken", self.broken), ("fixed", self.fixed), ("shifted", self.shifted), ("alike", self.alike))
-        return {
-            "baseline": self.baseline.model,
-            "candidate": self.candidate.model,
-            "task": self.candidate.task,
-            "evalset": self.candidate.evalset.name,
-            "n": self.n,
-            "units": self.units,
-            "cluster": self.cluster,
-            "metrics": [asdict(metric) | {"difference": metric.difference, "judgement": metric.judgement} for metric in self.metrics],
-            "broken": [new.example.id for _, new in self.broken],
-            "fixed": [new.example.id for _, new in self.fixed],
-            "differing": self.differing,
-            "added": list(self.added),
-            "removed": list(self.removed),
-            "changes": [self._change(kind, old, new) for kind, pairs in kinds for old, new in pairs],
-        }
-
-    def _change(self, kind: str, old: Item, new: Item) -> dict[str, Any]:
-        """Return one changed item as stored in ``report.json``."""
-        return {
-            "id": new.example.id,
-            "change": kind,
-            "loss": self.losses.get(new.example.id, 0.0),
-            "gold": new.example.gold,
-            "baseline": {"reply": old.reply.text, "errors": list(old.score.errors)},
-            "candidate": {"reply": new.reply.text, "errors": list(new.score.errors)},
-        }
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """Outcome of the gate for one metric of one comparison.
-
-    Attributes:
-        model: Name of the candidate.
-        task: Name of the task.
-        evalset: Name of the evalset.
-        metric: Name of the metric.
-        outcome: ``regressed``, ``inconclusive`` or ``fine``.
-        p: Two-sided p-value, adjusted over all gated metrics (Holm 1979).
-        margin: In points of the metric; a point is 0.01.
-        n: Items, or clusters, compared.
-        items_needed: Number that would settle an inconclusive outcome; None for other outcomes, and when unknown.
-        comparison: Index of the comparison in the report.
-    """
-
-    model: str
-    task: str
-    evalset: str
-    metric: str
-    outcome: Outcome
-    p: float
-    margin: float
-    n: int
-    items_needed: int | None = None
-    comparison: int = 0
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """One checkpoint of a ranking.
-
-    Attributes:
-        result: Result of the checkpoint.
-        step: Number of optimiser steps; None when neither name nor folder states it.
-        best: Whether its primary metric is the best; the earliest among equals.
-        tied: Whether it cannot be distinguished from the best; True for the best itself.
-        difference: Primary metric of this checkpoint against the best; None for the best itself and when no item was answered by both.
-    """
-
-    result: ModelResult
-    step: int | None
-    best: bool
-    tied: bool
-    difference: MetricDifference | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """The ranking entry as stored in ``report.json``."""
-        return {
-            "model": self.result.model,
-            "task": self.result.task,
-            "evalset": self.result.evalset.name,
-            "step": self.step,
-            "best": self.best,
-            "tied": self.tied,
-        }
+POINT = 0.01
+"""One point of a metric: the unit of margins, drops and the items needed."""

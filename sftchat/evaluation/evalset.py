@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftchat._util.parsing import read_text
 from sftchat.data.formats import assign_ids, read_examples
 from sftchat.errors import DataError, UsageError
 from sftchat.types import Example
@@ -137,3 +138,36 @@ def all_examples(evalsets: Sequence[Evalset]) -> Sequence[Example]:
     examples = tuple(example for evalset in evalsets for example in evalset.examples)
     check_examples(examples)
     return examples
+
+
+def parse_ids(words: Sequence[str], known: Iterable[str], option: str) -> frozenset[str]:
+    """Parse ids, or files with one id per line.
+
+    Args:
+        words: Ids and files as typed; a known id takes precedence over a file of that name.
+        known: All ids of the evalsets.
+        option: Name of the option, for error messages.
+
+    Raises:
+        DataError: When a file cannot be read or is empty.
+        UsageError: When an id is unknown.
+    """
+    there = frozenset(known)
+    found: set[str] = set()
+    for word in words:
+        ids = [word] if word in there or not Path(word).is_file() else _lines(Path(word))
+        for identity in ids:
+            if identity not in there:
+                raise UsageError(f"{option}: no item '{identity}' in the evalset, and no such file")
+        found.update(ids)
+    return frozenset(found)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        ids = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read ids: {getattr(error, 'strerror', None) or error}", str(path)) from error
+    if not ids:
+        raise DataError("the file has no ids; write one a line", str(path))
+    return ids

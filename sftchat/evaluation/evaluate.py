@@ -1,29 +1,152 @@
-"""Evaluate one model, or compare two: combines generation, scoring and statistics."""
+"""Evaluate one model or compare two: generate replies, score them, compute the metrics."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from sftchat._util.versions import installed_version
 from sftchat.data.formats import assign_ids
-from sftchat.errors import NotComparableError
+from sftchat.data.turns import tools_of
+from sftchat.engine import Engine, Request, collect
+from sftchat.errors import EngineError, NotComparableError, PluginError
 from sftchat.evaluation import statistics
-from sftchat.evaluation.comparison import Comparison
-from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.paired_test import paired_difference
-from sftchat.evaluation.pairing import item_changes, pair_items
-from sftchat.evaluation.results import GroupResult, MetricResult, ModelResult
-from sftchat.evaluation.run import Progress, other_keys, run
-from sftchat.evaluation.scored import ScoredItems, scored_items
-from sftchat.evaluation.totals import Totals
-from sftchat.task import Metric, Task, metric_value
-from sftchat.types import Example, SamplingParams
+from sftchat.evaluation.baseline import Baseline, check_counts
+from sftchat.evaluation.comparison import item_changes, pair_items, paired_difference
+from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
+from sftchat.evaluation.results import Comparison, MetricResult, ModelResult, SliceResult
+from sftchat.evaluation.scored import Failure, Item, Outcome, ScoredItems, Totals, rare_collections, scored_items
+from sftchat.task import Metric, Task, metric_value, score_reply
+from sftchat.types import Example, Reply, SamplingParams
 
-if TYPE_CHECKING:
-    from sftchat.engine import Engine
+Progress = Callable[[Outcome], None]
+
+
+def run(
+    engine: Engine,
+    task: Task,
+    examples: Sequence[Example],
+    on_progress: Progress | None = None,
+    *,
+    sampling: SamplingParams | None = None,
+    scorer: Scorer | None = None,
+) -> Iterator[Outcome]:
+    """Generate and score replies, yielded in example order whatever the order of completion.
+
+    Closing the iterator cancels the running requests.
+
+    Args:
+        engine: Receives all requests at once and batches them itself.
+        task: Task whose scorer is used.
+        examples: Examples with unique ids and gold replies.
+        on_progress: Called with every outcome as soon as it is available, in order of completion.
+        sampling: Sampling parameters; the task's own by default.
+        scorer: Scorer of the task, to share count keys or scores between runs; a new one by default.
+
+    Raises:
+        DataError: When ids are not unique or a gold reply is missing.
+        EngineError: When the engine cannot generate any more.
+        PluginError: When the task's scorer breaks its contract.
+    """
+    check_examples(examples)
+    judged = scorer or Scorer(task)
+    by_id = {example.id: example for example in examples}
+    params = task.sampling if sampling is None else sampling
+    requests = requests_of(examples, params)
+    ready: dict[str, Outcome] = {}
+    position = 0
+    with closing(collect(engine, requests)) as replies:
+        for request_id, answer in replies:
+            example = by_id[request_id]
+            outcome = Failure(example, str(answer)) if isinstance(answer, EngineError) else judged(example, answer)
+            if on_progress is not None:
+                on_progress(outcome)
+            ready[request_id] = outcome
+            while position < len(examples) and examples[position].id in ready:
+                yield ready.pop(examples[position].id)
+                position += 1
+
+
+def requests_of(examples: Iterable[Example], sampling: SamplingParams) -> list[Request]:
+    """Build one request per example."""
+    return [Request(example.id, example.messages, sampling=sampling, tools=tools_of(example)) for example in examples]
+
+
+class Scorer:
+    """Scorer of a task for one run; enforces the same count keys for every item.
+
+    Args:
+        task: Task whose scorer is called.
+        caches: Whether to cache scores by example and reply; two checkpoints give the same reply to most items.
+    """
+
+    def __init__(self, task: Task, *, caches: bool = False) -> None:
+        self.task = task
+        self._cache: dict[tuple[str, Reply], Item] | None = {} if caches else None
+        self._keys: frozenset[str] | None = None
+        self._first = ""
+
+    def __call__(self, example: Example, reply: Reply) -> Item:
+        """Score one reply.
+
+        Raises:
+            PluginError: When the scorer breaks its contract.
+        """
+        key = (example.id, reply)
+        if self._cache is not None and key in self._cache:
+            return self._cache[key]
+        item = score(self.task, example, reply)
+        if self._keys is None:
+            self._keys, self._first = frozenset(item.score.stats), example.id
+        elif item.score.stats.keys() != self._keys:
+            raise other_keys(self.task, (example.id, item.score.stats), (self._first, self._keys))
+        if self._cache is not None:
+            self._cache[key] = item
+        return item
+
+
+def other_keys(task: Task, one: tuple[str, Iterable[str]], other: tuple[str, Iterable[str]]) -> PluginError:
+    """Build the error for a scorer that counts different keys for two items, each given as id and keys."""
+    (id, keys), (first, others) = one, other
+    return PluginError(
+        f"the scorer of task '{task.name}' counts {', '.join(sorted(keys))} on item '{id}' and {', '.join(sorted(others))} on item '{first}'; "
+        "it must count the same for every item"
+    )
+
+
+def score(task: Task, example: Example, reply: Reply) -> Item:
+    """Score one reply.
+
+    Raises:
+        PluginError: When the scorer raises; its contract is to accept any reply.
+    """
+    return Item(example, reply, score_reply(task, example, reply))
+
+
+def score_each(scorer: Scorer, example: Example, replies: Iterable[Reply | str | None]) -> list[Outcome | None]:
+    """Score several models' replies to one example; equal replies are scored once.
+
+    Args:
+        scorer: Scorer of the task.
+        example: The example of the requests.
+        replies: One per model; an error message when the model failed, None when it was not called.
+
+    Raises:
+        PluginError: When the scorer raises.
+    """
+    items: dict[Reply, Item] = {}
+    outcomes: list[Outcome | None] = []
+    for reply in replies:
+        if isinstance(reply, Reply):
+            if reply not in items:
+                items[reply] = scorer(example, reply)
+            outcomes.append(items[reply])
+        else:
+            outcomes.append(None if reply is None else Failure(example, reply))
+    return outcomes
+
 
 VERSIONED = ("numpy", "sftchat")
 
@@ -57,8 +180,8 @@ def evaluate(
     start = time.perf_counter()
     outcomes = list(run(engine, task, tuple(assign_ids(examples)), on_progress, sampling=sampling))
     seconds = time.perf_counter() - start
-    asked = evalset or EvalsetIdentity("examples", size=len(examples))
-    return summarise(engine.name, task, scored_items(outcomes), asked, seed=seed, seconds=seconds)
+    identity = evalset or EvalsetIdentity("examples", size=len(examples))
+    return summarise(engine.name, task, scored_items(outcomes), identity, seed=seed, seconds=seconds)
 
 
 def summarise(
@@ -70,7 +193,7 @@ def summarise(
     seed: int = 0,
     seconds: float | None = None,
     replies: str = "",
-    remembered: int = 0,
+    cached: int = 0,
 ) -> ModelResult:
     """Summarise scored items as the result of one model.
 
@@ -82,7 +205,7 @@ def summarise(
         seed: Seed of the resampling.
         seconds: Generation time; None when replies were stored.
         replies: Name of the file that will hold the replies.
-        remembered: Number of replies from the reply cache.
+        cached: Number of replies from the reply cache.
 
     Raises:
         PluginError: When a metric cannot be computed from the scorer's counts.
@@ -93,8 +216,17 @@ def summarise(
         for metric in _metrics(task, items.cluster):
             interval = statistics.interval(metric, table, seed=seed)
             metrics.append(MetricResult(metric.name, statistics.value(metric, table), interval.low, interval.high, interval.method))
-    result = ModelResult(model, evalset, items, tuple(metrics), (), seconds, replies, remembered, task.name)
-    return replace(result, groups=_groups(task, result.tally))
+    return ModelResult(
+        model=model,
+        evalset=evalset,
+        items=items,
+        metrics=tuple(metrics),
+        slices=_slices(task, items.totals),
+        seconds=seconds,
+        replies=replies,
+        cached=cached,
+        task=task.name,
+    )
 
 
 def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: int = 0, removed: Sequence[str] = ()) -> Comparison:
@@ -111,53 +243,42 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
         NotComparableError: When they were scored on different evalsets, or have no item in common although the baseline has items.
         PluginError: When the scorer counted different keys for the two models.
     """
-    asked_before, asked = baseline.items.asked, candidate.items.asked
-    added = _missing(candidate.items, asked_before)
-    if baseline.evalset != candidate.evalset or (asked_before and len(added) == len(asked)):
+    old_ids, new_ids = baseline.items.requested_ids, candidate.items.requested_ids
+    known, requested = frozenset(old_ids), frozenset(new_ids)
+    added = tuple(identity for identity in new_ids if identity not in known)
+    removed = (*(identity for identity in old_ids if identity not in requested), *removed)
+    if baseline.evalset != candidate.evalset or (old_ids and len(added) == len(new_ids)):
         raise NotComparableError(
             f"'{baseline.model}' and '{candidate.model}' were not scored on the same items of the same evalset "
             f"({baseline.evalset.name} and {candidate.evalset.name}); score both again on one"
         )
-    gone = (*_missing(baseline.items, asked), *removed)
     cluster = candidate.items.cluster
-    both = pair_items(baseline.items, candidate.items)
-    if not both:
-        return Comparison(baseline, candidate, 0, added=added, removed=gone, cluster=cluster)
-    before, after = both.tables
+    pairs = pair_items(baseline.items, candidate.items)
+    if not pairs:
+        return Comparison(baseline, candidate, 0, added=added, removed=removed, cluster=cluster)
+    before, after = pairs.tables
     if before.keys != after.keys:
         raise other_keys(task, (candidate.items[0].example.id, after.keys), (baseline.items[0].example.id, before.keys))
     if cluster:
-        clusters = both.clusters
-        before, after = (statistics.clustered(table, clusters) for table in (before, after))
-    metrics = tuple(paired_difference(before, after, metric, seed=seed) for metric in _metrics(task, cluster))
-    changes = item_changes(both, task.metric)
+        before, after = (statistics.clustered(table, pairs.clusters) for table in (before, after))
+    changes = item_changes(pairs, task.metric)
     return Comparison(
-        baseline,
-        candidate,
-        len(both),
-        metrics,
-        changes.broken,
-        changes.fixed,
-        int(both.differs.sum()),
-        changes.shifted,
-        changes.alike,
-        changes.losses,
-        added,
-        gone,
-        len(before.rows),
-        cluster,
+        baseline=baseline,
+        candidate=candidate,
+        n=len(pairs),
+        metrics=tuple(paired_difference(before, after, metric, seed=seed) for metric in _metrics(task, cluster)),
+        differing=int(pairs.text_changed.sum()),
+        added=added,
+        removed=removed,
+        units=len(before.rows),
+        cluster=cluster,
+        **vars(changes),
     )
-
-
-def _missing(items: ScoredItems, asked: Sequence[str]) -> tuple[str, ...]:
-    """Return the ids of ``items`` that are not in ``asked``."""
-    others = frozenset(asked)
-    return tuple(identity for identity in items.asked if identity not in others)
 
 
 def units(items: ScoredItems) -> statistics.Counts:
     """Return the counts of the resampling units: items (at least one), or clusters of items."""
-    return statistics.clustered(items.table, items.figures.clusters) if items.cluster else items.table
+    return statistics.clustered(items.table, items.arrays.clusters) if items.cluster else items.table
 
 
 def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
@@ -170,15 +291,43 @@ def versions() -> dict[str, str]:
     return {name: installed_version(name) or "unknown" for name in VERSIONED}
 
 
-def _groups(task: Task, tally: Totals) -> tuple[GroupResult, ...]:
-    """Return the slices of a result, the largest first."""
-    found = [
-        GroupResult(name, total.get("gold", tally.occurrences[name]), _group_metrics(task, total)) for name, total in tally.groups.items()
-    ]
-    return tuple(sorted(found, key=lambda group: (-group.support, group.name)))
+def _slices(task: Task, totals: Totals) -> tuple[SliceResult, ...]:
+    """Return the slices of a result, the largest first, with the metrics whose counts the scorer reports per slice."""
+    slices = []
+    for name, sums in totals.slices.items():
+        metrics = {metric.name: metric_value(metric, sums) for metric in task.metrics if metric.stats and set(metric.stats) <= set(sums)}
+        slices.append(SliceResult(name, sums.get("gold", totals.occurrences[name]), metrics))
+    return tuple(sorted(slices, key=lambda entry: (-entry.support, entry.name)))
 
 
-def _group_metrics(task: Task, total: Mapping[str, float]) -> dict[str, float]:
-    """Compute the metrics whose counts the scorer reports per slice."""
-    computable = [metric for metric in task.metrics if metric.stats and set(metric.stats) <= set(total)]
-    return {metric.name: metric_value(metric, total) for metric in computable}
+Replies = Mapping[str, Reply | str]
+
+
+@rare_collections()
+def score_stored(
+    task: Task, examples: Iterable[Example], stored: Sequence[Replies], baseline: Baseline | None = None, cluster: str = ""
+) -> list[ScoredItems]:
+    """Score several sets of stored replies to one evalset in a single pass.
+
+    Args:
+        task: Task whose scorer is used.
+        examples: Examples of the evalset.
+        stored: Replies by id, one mapping per file; an example without a reply is left out. The first is the baseline's, if there is a baseline.
+        baseline: Baseline whose stored counts must match today's.
+        cluster: Metadata key that groups items into clusters; empty for independent items.
+
+    Raises:
+        NotComparableError: When the baseline was counted by another scorer.
+        UsageError: When an item lacks the metadata key.
+        PluginError: When the task's scorer breaks its contract.
+    """
+    outcomes_of: list[list[Outcome]] = [[] for _ in stored]
+    scorer = Scorer(task)
+    for example in examples:
+        outcomes = score_each(scorer, example, [replies.get(example.id) for replies in stored])
+        for of_file, outcome in zip(outcomes_of, outcomes, strict=True):
+            of_file += () if outcome is None else (outcome,)
+    scored = [scored_items(outcomes, cluster) for outcomes in outcomes_of]
+    if baseline is not None:
+        check_counts(baseline, scored[0])
+    return scored

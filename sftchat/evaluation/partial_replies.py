@@ -16,8 +16,8 @@ from typing import BinaryIO
 from sftchat._util.files import open_locked, write_error
 from sftchat.engine import Chunk, Request, cancelling, reply_of
 from sftchat.errors import DataError, UsageError
-from sftchat.evaluation.cached_engine import CachedEngine
 from sftchat.evaluation.replies import UNPAIRED, kept_apart, numbered_lines, parse_reply
+from sftchat.evaluation.reply_cache import CachedEngine
 from sftchat.text import pluralize
 from sftchat.types import Reply
 
@@ -26,7 +26,7 @@ PARTIAL_FILES = "replies*.partial*.jsonl"
 MOVED_ASIDE = ".old-"
 """Part of the name of a file that ``--fresh`` moved aside; its replies are not used again."""
 
-Known = tuple[str, str]
+RequestKey = tuple[str, str]
 """Id and key of a request; two items may have equal requests."""
 
 
@@ -44,19 +44,19 @@ class PartialReplies:
     Args:
         engine: Engine for the requests without a stored reply.
         path: Partial file; its folder is searched for others. None stores nothing.
-        wanted: All requests of the evaluation.
+        requests: All requests of the evaluation.
 
     Attributes:
-        found: Number of replies served from files.
+        hits: Number of replies served from files.
     """
 
-    def __init__(self, engine: CachedEngine, path: Path | None, wanted: Iterable[Request]) -> None:
+    def __init__(self, engine: CachedEngine, path: Path | None, requests: Iterable[Request]) -> None:
         self.engine = engine
         self.path = path
-        self.found = 0
-        self._wanted = {self._known(request) for request in wanted} if path is not None else set()
-        self._answered: set[Known] = set()
-        self._replies: dict[Known, Reply] = {}
+        self.hits = 0
+        self._requested = {self._key_of(request) for request in requests} if path is not None else set()
+        self._answered: set[RequestKey] = set()
+        self._replies: dict[RequestKey, Reply] = {}
         self._file: BinaryIO | None = None
 
     @property
@@ -70,7 +70,7 @@ class PartialReplies:
         Raises:
             SftchatError: When another evaluation writes to the file, or on an I/O error.
         """
-        if self.path is not None and (self.path.exists() or not self.engine.remembers):
+        if self.path is not None and (self.path.exists() or not self.engine.caches):
             try:
                 self._begin(self.path)
             except OSError as error:
@@ -83,7 +83,7 @@ class PartialReplies:
             return
         if os.name == "nt":  # Windows cannot delete an open file
             self._file.close()
-        done = kind is None and self._wanted <= self._answered
+        done = kind is None and self._requested <= self._answered
         others = _files(self.path, old=True) if done else []
         finished = [path for path in others if (rows := _read(path)) and self._answered.issuperset(rows)]
         if not (rows := _read(self.path)) or (done and self._answered.issuperset(rows)):
@@ -100,66 +100,62 @@ class PartialReplies:
             ModelError: When the model has to be opened and cannot be.
             SftchatError: When a reply cannot be stored.
         """
-        asked: dict[str, Request] = {}
+        missing: dict[str, Request] = {}
         for request in requests:
-            reply = self._replies.get(self._known(request)) if self._replies else None
+            reply = self._replies.get(self._key_of(request)) if self._replies else None
             if reply is None:
-                asked[request.id] = request
+                missing[request.id] = request
                 continue
-            self.found += 1
-            self._answered.add(self._known(request))
+            self.hits += 1
+            self._answered.add(self._key_of(request))
             tokens = reply.completion_tokens
             yield Chunk(
                 request.id, reply.text, (), reply.finish_reason, reply.prompt_tokens,
                 unlisted_tokens=tokens, thoughts=reply.thoughts, refused=reply.refused,
             )  # fmt: skip
-        if not asked:
+        if not missing:
             return
         parts: dict[str, list[Chunk]] = {}
-        with cancelling(self.engine.generate(list(asked.values()))) as chunks:
+        with cancelling(self.engine.generate(list(missing.values()))) as chunks:
             for chunk in chunks:
                 parts.setdefault(chunk.request_id, []).append(chunk)
                 if chunk.finish_reason is not None:
-                    said = parts.pop(chunk.request_id)
-                    if chunk.request_id in asked and chunk.finish_reason in ("stop", "length"):
-                        self._keep(asked[chunk.request_id], said)
+                    of_reply = parts.pop(chunk.request_id)
+                    if chunk.request_id in missing and chunk.finish_reason in ("stop", "length"):
+                        self._store(missing[chunk.request_id], of_reply)
                 yield chunk
 
     def close(self) -> None:
         """Close the model if it was opened."""
         self.engine.close()
 
-    def _say(self, words: str) -> None:
-        """Show the user a line."""
-        if self.engine.memory is not None:
-            self.engine.memory.say(words)
-
-    def _known(self, request: Request) -> Known:
-        """Return what identifies a request."""
+    def _key_of(self, request: Request) -> RequestKey:
         return request.id, self.engine.key_of(request).hex()
 
     def _begin(self, path: Path) -> None:
         """Load the stored replies, and move aside a file with other content."""
-        fresh = self.engine.memory is not None and self.engine.memory.fresh
+        options = self.engine.options
+        fresh = options is not None and options.fresh
+        say = options.say if options is not None else (lambda line: None)
         self._file = _locked(path)
         rows = _read(path)
-        others = list(rows) if fresh else [known for known in rows if known not in self._wanted]
+        others = [key for key in rows if fresh or key not in self._requested]
         if others:
             aside = self._move_aside(path, MOVED_ASIDE if fresh else ".")
             what = "" if fresh else " to other requests"
-            self._say(f"{pluralize(len(others), 'reply', 'replies')}{what} in {path} moved to {aside}")
+            say(f"{pluralize(len(others), 'reply', 'replies')}{what} in {path} moved to {aside}")
             rows = {}
         if fresh:
             return
-        for kept in (rows, *map(_read, _files(path))):
-            for known, reply in kept.items():
-                if known in self._wanted:
-                    self._replies.setdefault(known, reply)
-        for known, reply in self._replies.items():
-            if known not in rows:
-                self._write(known, reply)
+        for stored in (rows, *map(_read, _files(path))):
+            for key, reply in stored.items():
+                if key in self._requested:
+                    self._replies.setdefault(key, reply)
+        for key, reply in self._replies.items():
+            if key not in rows:
+                self._write(key, reply)
         if self._replies:
-            self._say(
+            say(
                 f"{pluralize(len(self._replies), 'reply', 'replies')} kept in {path} and not asked again; '{self.name}' may have changed since, "
                 "--fresh asks everything again"
             )
@@ -177,36 +173,36 @@ class PartialReplies:
         self._file = _locked(path)
         return aside
 
-    def _keep(self, request: Request, parts: Sequence[Chunk]) -> None:
+    def _store(self, request: Request, parts: Sequence[Chunk]) -> None:
         """Store a generated reply."""
-        known = self._known(request)
-        self._answered.add(known)
-        if self.engine.remembers:
+        key = self._key_of(request)
+        self._answered.add(key)
+        if self.engine.caches:
             return
         if self.path is None:
-            if self.engine.memory is not None:
-                self.engine.memory.lost += 1
+            if self.engine.options is not None:
+                self.engine.options.lost += 1
             return
         last = parts[-1]
         assert last.finish_reason is not None
         try:
             if self._file is None:
                 self._file = _locked(self.path)
-            self._write(known, reply_of(parts, last.finish_reason))
+            self._write(key, reply_of(parts, last.finish_reason))
         except OSError as error:
             raise write_error(self.path, error) from error
 
-    def _write(self, known: Known, reply: Reply) -> None:
+    def _write(self, key: RequestKey, reply: Reply) -> None:
         """Append a line and hand it to the operating system, so that it survives a killed process."""
         assert self._file is not None
         row = {
-            "id": known[0],
+            "id": key[0],
             "reply": reply.text,
             "finish_reason": reply.finish_reason,
             "prompt_tokens": reply.prompt_tokens,
             "completion_tokens": reply.completion_tokens,
             **kept_apart(reply),
-            "request": known[1],
+            "request": key[1],
         }
         self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", UNPAIRED) + b"\n")
         self._file.flush()
@@ -217,9 +213,9 @@ def _files(path: Path, old: bool = False) -> list[Path]:
     return sorted(file for file in path.parent.glob(PARTIAL_FILES) if file != path and (old or MOVED_ASIDE not in file.name))
 
 
-def _read(path: Path) -> dict[Known, Reply]:
+def _read(path: Path) -> dict[RequestKey, Reply]:
     """Read the replies of a file; a malformed line gets a key that no request has."""
-    found: dict[Known, Reply] = {}
+    replies: dict[RequestKey, Reply] = {}
     for number, line in numbered_lines(path, "replies"):
         try:
             identity, reply, row = parse_reply(line, f"{path}:{number}")
@@ -227,8 +223,8 @@ def _read(path: Path) -> dict[Known, Reply]:
             identity, reply, row = "", Reply(line), {}
         key = row.get("request")
         if isinstance(reply, Reply):
-            found.setdefault((identity, key) if isinstance(key, str) else ("", f"{path}:{number}"), reply)
-    return found
+            replies.setdefault((identity, key) if isinstance(key, str) else ("", f"{path}:{number}"), reply)
+    return replies
 
 
 def _locked(path: Path) -> BinaryIO:

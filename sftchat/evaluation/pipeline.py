@@ -1,56 +1,178 @@
-"""Run a plan: evaluate the models one after the other, store replies, compare, report."""
+"""Run checked plans: evaluate the models one after the other, store replies, compare, decide, report; in one process or in several."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sftchat._util.files import create_folder, write_atomically
 from sftchat._util.parsing import load_json, read_text
-from sftchat.errors import UsageError
-from sftchat.evaluation.cached_engine import CachedEngine
+from sftchat.engine import Engine
+from sftchat.errors import PluginError, UsageError
 from sftchat.evaluation.checks import check_leaks, rank, self_check
-from sftchat.evaluation.comparison import Ranked
 from sftchat.evaluation.evalset import Evalset
-from sftchat.evaluation.evaluate import compare, summarise, versions
+from sftchat.evaluation.evaluate import Progress, Scorer, compare, requests_of, run, score_stored, summarise, versions
 from sftchat.evaluation.gate import decide, gate
 from sftchat.evaluation.partial_replies import PartialReplies, partial_of
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.replies import reply_line
-from sftchat.evaluation.report import Report
-from sftchat.evaluation.results import ModelResult, SelfCheck
-from sftchat.evaluation.run import Progress, Scorer, requests_of, run
-from sftchat.evaluation.scored import ScoredItems, score_stored, scored_items
-from sftchat.models.manifest import Manifest, find_manifest
+from sftchat.evaluation.reply_cache import CachedEngine, CacheOptions, ReplyCache, default_path
+from sftchat.evaluation.report.view import Report
+from sftchat.evaluation.results import ModelResult, Ranked, SelfCheck
+from sftchat.evaluation.scored import ScoredItems, scored_items
+from sftchat.inference.distributed import ProcessInfo, process_info, take_accelerator, wait_for_all
+from sftchat.inference.identity import OPTIONS_WITHOUT_EFFECT
+from sftchat.models.manifest import find_manifest
 from sftchat.task import Task
+from sftchat.text import pluralize
 
-OpenLate = Callable[[str], CachedEngine]
+OpenEngine = Callable[[str], CachedEngine]
+"""Opens a model by the name the user typed."""
 Watch = Callable[[str, int, Callable[[], int]], AbstractContextManager[Progress]]
 """Called with a title, the number of items and a function that returns how many replies were cached; yields a callback for every outcome."""
+Say = Callable[[str], None]
+"""Called with a line for the user."""
 
 
-@dataclass(frozen=True)
-class Answered:
-    """Replies of a model to one evalset.
+def silent(_: str) -> None:
+    """Ignore a line."""
 
-    Attributes:
-        items: Scored items in the evalset's order.
-        seconds: Generation time; None when any reply was stored.
-        remembered: Number of replies from the reply cache.
-        self_check: Result of the repeatability check; None when it was not requested.
+
+def unwatched(_title: str, _total: int, _cached: Callable[[], int]) -> AbstractContextManager[Progress]:
+    """Show no progress."""
+    return nullcontext(lambda outcome: None)
+
+
+class Evaluation:
+    """A planned evaluation with everything that it needs to open models; ``sftchat eval`` is a command line for it.
+
+    Args:
+        plans: One plan per task; all with the same folder, sampling seed and models.
+        load: Opens a model, called with its name, the task's template as ``preferred``, and the options.
+        identify: Hashes everything but the request that affects a model's replies, called like ``load`` and with ``hashed``, which hashes a file;
+            returns an empty text when it is unknown.
+        options: Options of ``load`` and ``identify``.
+        fresh: Whether to ignore cached replies and replace them.
+        watch: Shows progress; None shows nothing.
+        say: Called with a line for the user.
     """
 
-    items: ScoredItems
-    seconds: float | None = None
-    remembered: int = 0
-    self_check: SelfCheck | None = None
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        load: Callable[..., Engine],
+        identify: Callable[..., str],
+        options: Mapping[str, Any],
+        *,
+        fresh: bool = False,
+        watch: Watch | None = None,
+        say: Say = silent,
+    ) -> None:
+        self.plans = plans
+        self.load = load
+        self.identify = identify
+        self.options = options
+        self.fresh = fresh
+        self.watch = watch
+        self.say = say
+        self.cache = ReplyCache(default_path(), say)
+        self._cache_options: list[CacheOptions] = []
+
+    def run(self) -> Report | None:
+        """Evaluate the plans; see ``run_plans``. Among several processes, all but the first return None.
+
+        Raises:
+            UsageError: When replies cannot be shared by several processes, or the output folder cannot be created.
+            SftchatError: See ``run_plans``.
+        """
+        process = process_info()
+        if self.fresh and process.count > 1:
+            raise UsageError("--fresh asks everything in one process; set SFTCHAT_CACHE_DIR to a new folder to ask it again in several")
+        quiet = self.watch is None or process.rank > 0
+        watch = unwatched if self.watch is None or quiet else self.watch
+        with closing(self.cache):
+            if process.count > 1 and any(plan.models for plan in self.plans):
+                take_accelerator()
+                answer_shard(self.plans, self._opener, watch, process)
+                wait_for_all()
+            if process.rank > 0:
+                return None
+            return run_plans(self.plans, self._opener, watch, self.cache, silent if quiet else self.say)
+
+    def _opener(self, task: Task) -> OpenEngine:
+        """Return the function that opens models with the template of a task."""
+
+        def identify(model: str) -> str:
+            return self.identify(model, hashed=self.cache.file_hash, preferred=task.template, **self.options)
+
+        def describe(model: str) -> str:
+            effective = {name: value for name, value in self.options.items() if name not in OPTIONS_WITHOUT_EFFECT}
+            return repr((model, task.template, sorted(effective.items())))
+
+        cache_options = CacheOptions(self.cache, identify, self.fresh, describe=describe, say=self.say)
+        self._cache_options.append(cache_options)
+        return lambda name: CachedEngine(name, lambda model: self.load(model, preferred=task.template, **self.options), cache_options)
+
+    @property
+    def partial_files(self) -> dict[Path, int]:
+        """Files with replies from which the same evaluation can be resumed, each with the number of its replies."""
+        folder = self.plans[0].output
+        paths = sorted(folder.glob("replies*.partial.jsonl")) if folder is not None else []
+        return {path: path.read_bytes().count(b"\n") for path in paths}
+
+    def kept_lines(self, error: BaseException) -> Iterator[str]:
+        """Yield the lines on what is kept, and where, after an error or an interrupt."""
+        again = "without --fresh goes on" if self.fresh else "goes on"
+        mended = ", once the plugin is mended" if isinstance(error, PluginError) else ""
+        for path, count in {self.cache.path: sum(options.kept for options in self._cache_options), **self.partial_files}.items():
+            if count:
+                yield f"{pluralize(count, 'reply', 'replies')} kept in {path}; the same command {again} from there{mended}"
+        if lost := sum(options.lost for options in self._cache_options):
+            yield f"{pluralize(lost, 'reply', 'replies')} lost: what a model answers that cannot be remembered is kept with -o only"
 
 
-def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch) -> Report:
+def answer_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, process: ProcessInfo) -> None:
+    """Generate this process's shard of the replies that are not cached, for every model; the first process then evaluates from the cache.
+
+    Args:
+        plans: All plans of the evaluation, the same in every process.
+        opener: For a task, returns a function that opens a model.
+        watch: Shows progress.
+        process: Rank and number of processes.
+
+    Raises:
+        UsageError: When a model's replies cannot be cached, and so not be shared.
+        ModelError: When a model cannot be loaded.
+        EngineError: When a model cannot generate any more.
+        PluginError: When the task's scorer breaks its contract.
+    """
+    for plan in plans:
+        for model in plan.models:
+            with closing(opener(plan.task)(model)) as engine:
+                if not engine.caches:
+                    raise UsageError(
+                        f"the replies of '{model}' are not remembered, so {process.count} processes cannot share the work; start one process"
+                    )
+                for evalset in plan.evalsets:
+                    shard, title = evalset.examples[process.rank :: process.count], f"part {process.rank + 1} of {process.count}"
+                    before = engine.hits
+                    with watch(
+                        f"{model} on {evalset.name}, {title}",
+                        len(shard),
+                        lambda before=before: engine.hits - before,  # type: ignore[misc]
+                    ) as advance:
+                        for _ in run(engine, plan.task, shard, advance, sampling=plan.sampling):
+                            pass
+
+
+def run_plans(
+    plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, cache: ReplyCache | None = None, say: Say = silent
+) -> Report:
     """Evaluate, compare and decide; write ``report.json`` and the replies into the plans' folder, if there is one.
 
     Models are opened one at a time, the baseline first, and closed before the next. A model whose replies are all cached is not opened. Replies
@@ -61,6 +183,8 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
         plans: One plan per task; all with the same folder, sampling seed and models.
         opener: For a task, returns a function that opens a model by the name the user typed, as an engine with cached replies.
         watch: Shows progress.
+        cache: Keeps the results of leak checks.
+        say: Called with a line for the user before a leak check that takes long.
 
     Raises:
         UsageError: When the folder cannot be created.
@@ -70,151 +194,156 @@ def carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: 
         PluginError: When the task's scorer or a metric breaks its contract.
     """
     output = plans[0].output
-    with ExitStack() as keeping:
+    with ExitStack() as stack:
         if output is not None:
-            keeping.enter_context(_made(output))
-        return _carry_out(plans, opener, watch, keeping)
-
-
-def _carry_out(plans: Sequence[Plan], opener: Callable[[Task], OpenLate], watch: Watch, keeping: ExitStack) -> Report:
-    """Implement ``carry_out``; the contexts in ``keeping`` stay open until the report is written."""
-    output = plans[0].output
-    parts = [_measure(plan, opener(plan.task), watch, keeping) for plan in plans]
-    comparisons = tuple(comparison for part in parts for comparison in part.comparisons)
-    demanded = {plan.task.name: plan.demanded for plan in plans}
-    comparisons, gates = gate(comparisons, lambda comparison: demanded[comparison.candidate.task].gated)
-    report = Report(
-        ", ".join(part.task for part in parts),
-        tuple(result for part in parts for result in part.results),
-        tuple(result for part in parts for result in part.baselines),
-        comparisons,
-        plans[0].sampling,
-        plans[0].seed,
-        versions(),
-        gates,
-        tuple(remark for plan in plans for remark in plan.remarks),
-        tuple(ranking for part in parts for ranking in part.rankings),
-    )
-    report = replace(report, verdict=decide(report, demanded))
-    if output is not None:
-        before = _replies_of(output / REPORT)
-        write_atomically(output / REPORT, report.to_json())
-        for name in before - {result.replies for result in (*report.results, *report.baselines)}:
-            (output / name).unlink(missing_ok=True)  # belongs to the replaced report
-    return report
+            try:
+                stack.enter_context(create_folder(output))
+            except OSError as error:
+                raise UsageError(f"cannot make output folder '{output}': {error.strerror}") from error
+        parts = [_TaskRun(plan, opener(plan.task), watch, cache, say, stack).run() for plan in plans]
+        configs = {plan.task.name: plan.gate_in_force for plan in plans}
+        comparisons, gates = gate(
+            [comparison for part in parts for comparison in part.comparisons], lambda comparison: configs[comparison.candidate.task].gated
+        )
+        report = Report(
+            task=", ".join(part.task for part in parts),
+            results=tuple(result for part in parts for result in part.results),
+            baselines=tuple(result for part in parts for result in part.baselines),
+            comparisons=comparisons,
+            sampling=plans[0].sampling,
+            seed=plans[0].seed,
+            versions=versions(),
+            gates=gates,
+            remarks=tuple(remark for plan in plans for remark in plan.remarks),
+            rankings=tuple(ranking for part in parts for ranking in part.rankings),
+        )
+        report = replace(report, verdict=decide(report, configs))
+        if output is not None:
+            replaced = _replies_of(output / REPORT)
+            write_atomically(output / REPORT, report.to_json())
+            for name in replaced - {result.replies for result in (*report.results, *report.baselines)}:
+                (output / name).unlink(missing_ok=True)
+        return report
 
 
 def _replies_of(report: Path) -> set[str]:
     """Return the names of the reply files of a report; none when the report cannot be read."""
     try:
-        found = load_json(read_text(report))
-        names = {result.get("replies") for kind in ("results", "baselines") for result in found[kind]}
+        document = load_json(read_text(report))
+        names = {result.get("replies") for kind in ("results", "baselines") for result in document[kind]}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return set()
     return {name for name in names if isinstance(name, str) and re.fullmatch(r"replies[\w.-]*\.jsonl", name)}
 
 
-def _measure(plan: Plan, open_late: OpenLate, watch: Watch, keeping: ExitStack) -> Report:
-    """Evaluate and compare the models of one task, without a verdict."""
-    asking = _Asking(open_late, watch, Scorer(plan.task, remembers=plan.baseline is not None and bool(plan.models)), keeping)
-    stored = _stored(plan)
-    baselines = _results(plan, plan.baseline, asking, stored) if plan.baseline else ()
-    by_source = [_results(plan, source, asking, stored) for source in plan.sources]
-    comparisons = tuple(
-        compare(old, new, plan.task, seed=plan.seed, removed=() if place else plan.removed)
-        for results in by_source
-        for place, (old, new) in enumerate(zip(baselines, results, strict=False))
-    )
-    results = tuple(result for found in by_source for result in found)
-    return Report(plan.task.name, results, baselines, comparisons, rankings=_rankings(plan, by_source))
-
-
-def _stored(plan: Plan) -> dict[str, tuple[ScoredItems, ...]]:
-    """Score the stored replies on every evalset in one pass, by name of the output file."""
-    stored = {source.file: source.stored for source in (plan.baseline, *plan.sources) if source is not None and source.stored is not None}
-    baseline = plan.baseline.baseline if plan.baseline is not None else None
-    by_set = [score_stored(plan.task, one.examples, list(stored.values()), baseline, plan.cluster) for one in plan.evalsets]
-    return dict(zip(stored, zip(*by_set, strict=True), strict=True))
-
-
-def _rankings(plan: Plan, by_source: Sequence[Sequence[ModelResult]]) -> tuple[tuple[Ranked, ...], ...]:
-    """Rank the models on each evalset that all of them answered completely."""
-    if len(by_source) < 2:
-        return ()
-    sets = [results for results in zip(*by_source, strict=True) if all(result.metrics and not result.failures for result in results)]
-    return tuple(rank(results, plan.task, seed=plan.seed) for results in sets)
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Create the output folder before any work is done."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(create_folder(folder))
-        except OSError as error:
-            raise UsageError(f"cannot make output folder '{folder}': {error.strerror}") from error
-        yield
-
-
 @dataclass(frozen=True)
-class _Asking:
-    """What is needed to run the models of one task; the contexts in ``keeping`` stay open until the report is written."""
+class _Answers:
+    """Replies of a model to one evalset: items, generation time (None when any reply was stored), number of cached replies, repeatability."""
 
-    open_late: OpenLate
+    items: ScoredItems
+    seconds: float | None = None
+    cached: int = 0
+    self_check: SelfCheck | None = None
+
+
+@dataclass
+class _TaskRun:
+    """The evaluation of one task; the contexts in ``stack`` stay open until the report is written."""
+
+    plan: Plan
+    open_engine: OpenEngine
     watch: Watch
-    scorer: Scorer
-    keeping: ExitStack
+    cache: ReplyCache | None
+    say: Say
+    stack: ExitStack
+    stored: dict[str, list[_Answers]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.scorer = Scorer(self.plan.task, caches=self.plan.baseline is not None and bool(self.plan.models))
 
-def _results(plan: Plan, source: Source, asking: _Asking, stored: Mapping[str, Sequence[ScoredItems]]) -> tuple[ModelResult, ...]:
-    """Evaluate one source on every evalset and write its replies."""
-    answered = _ask(plan, source, asking) if source.stored is None else [Answered(items) for items in stored[source.file]]
-    file = ""
-    if plan.output is not None:
-        file = source.file
-        write_atomically(plan.output / file, (line for answers in answered for line in map(reply_line, answers.items.outcomes.values())))
-    manifest = find_manifest(source.name) if source.stored is None and source is not plan.baseline else None
-    return tuple(_result(plan, source, evalset, answers, file, manifest) for evalset, answers in zip(plan.evalsets, answered, strict=True))
+    def run(self) -> Report:
+        """Evaluate and compare the models, without a verdict."""
+        plan = self.plan
+        self._score_stored()
+        baselines = self._results(plan.baseline) if plan.baseline else ()
+        by_source = [self._results(source) for source in plan.sources]
+        comparisons = tuple(
+            compare(old, new, plan.task, seed=plan.seed, removed=() if index else plan.removed)
+            for results in by_source
+            for index, (old, new) in enumerate(zip(baselines, results, strict=False))
+        )
+        results = tuple(result for of_source in by_source for result in of_source)
+        return Report(plan.task.name, results, baselines, comparisons, rankings=self._rankings(by_source))
 
-
-def _result(plan: Plan, source: Source, evalset: Evalset, answers: Answered, file: str, manifest: Manifest | None) -> ModelResult:
-    """Summarise one source on one evalset, with leak check and self check."""
-    result = summarise(
-        source.name,
-        plan.task,
-        answers.items,
-        evalset.identity,
-        seed=plan.seed,
-        seconds=answers.seconds,
-        replies=file,
-        remembered=answers.remembered,
-    )
-    leaks = check_leaks(result, manifest, plan.task, plan.tasks, seed=plan.seed) if manifest is not None else None
-    return replace(result, leak_check=leaks, self_check=answers.self_check)
-
-
-def _ask(plan: Plan, source: Source, asking: _Asking) -> list[Answered]:
-    """Generate a model's replies to every evalset."""
-    answered: list[Answered] = []
-    path = None if plan.output is None else partial_of(plan.output / source.file)
-    with closing(asking.open_late(source.name)) as engine:
-        wanted = (request for evalset in plan.evalsets for request in requests_of(evalset.examples, plan.sampling))
-        kept = asking.keeping.enter_context(PartialReplies(engine, path, wanted))
+    def _score_stored(self) -> None:
+        """Score the stored replies on every evalset in one pass, by name of the output file."""
+        plan = self.plan
+        stored = {
+            source.file: source.stored for source in (plan.baseline, *plan.sources) if source is not None and source.stored is not None
+        }
+        baseline = plan.baseline.baseline if plan.baseline is not None else None
         for evalset in plan.evalsets:
-            found, opening, start = engine.found + kept.found, engine.opening_seconds, time.perf_counter()
+            scored = score_stored(plan.task, evalset.examples, list(stored.values()), baseline, plan.cluster)
+            for file, items in zip(stored, scored, strict=True):
+                self.stored.setdefault(file, []).append(_Answers(items))
 
-            def remembered(before: int = found) -> int:
-                return engine.found + kept.found - before
+    def _rankings(self, by_source: Sequence[Sequence[ModelResult]]) -> tuple[tuple[Ranked, ...], ...]:
+        """Rank the models on each evalset that all of them answered completely."""
+        if len(by_source) < 2:
+            return ()
+        complete = [
+            results for results in zip(*by_source, strict=True) if all(result.metrics and not result.failures for result in results)
+        ]
+        return tuple(rank(results, self.plan.task, seed=self.plan.seed) for results in complete)
 
-            with asking.watch(f"{source.name} on {evalset.name}", len(evalset.examples), remembered) as advance:
-                outcomes = list(run(kept, plan.task, evalset.examples, advance, sampling=plan.sampling, scorer=asking.scorer))
-            seconds = time.perf_counter() - start - (engine.opening_seconds - opening)
-            items = scored_items(outcomes, plan.cluster)
-            again = _again(plan, engine, items) if plan.self_check else None
-            answered.append(Answered(items, None if remembered() else seconds, remembered(), again))
-    return answered
+    def _results(self, source: Source) -> tuple[ModelResult, ...]:
+        """Evaluate one source on every evalset and write its replies."""
+        plan = self.plan
+        answers = self._generate(source) if source.stored is None else self.stored[source.file]
+        if plan.output is not None:
+            lines = (line for of_set in answers for line in map(reply_line, of_set.items.outcomes.values()))
+            write_atomically(plan.output / source.file, lines)
+        manifest = find_manifest(source.name) if source.stored is None and source is not plan.baseline else None
+        results = []
+        for evalset, of_set in zip(plan.evalsets, answers, strict=True):
+            result = summarise(
+                source.name,
+                plan.task,
+                of_set.items,
+                evalset.identity,
+                seed=plan.seed,
+                seconds=of_set.seconds,
+                replies=source.file if plan.output is not None else "",
+                cached=of_set.cached,
+            )
+            leaks = None
+            if manifest is not None:
+                leaks = check_leaks(result, manifest, plan.task, plan.tasks, seed=plan.seed, cache=self.cache, say=self.say)
+            results.append(replace(result, leak_check=leaks, self_check=of_set.self_check))
+        return tuple(results)
 
+    def _generate(self, source: Source) -> list[_Answers]:
+        """Generate a model's replies to every evalset."""
+        plan = self.plan
+        path = None if plan.output is None else partial_of(plan.output / source.file)
+        with closing(self.open_engine(source.name)) as engine:
+            requests = (request for evalset in plan.evalsets for request in requests_of(evalset.examples, plan.sampling))
+            partial = self.stack.enter_context(PartialReplies(engine, path, requests))
+            return [self._answers(source, evalset, engine, partial) for evalset in plan.evalsets]
 
-def _again(plan: Plan, engine: CachedEngine, items: ScoredItems) -> SelfCheck:
-    """Repeat some items with the model itself, bypassing the cache."""
-    return self_check(engine.opened(), plan.task, items, sampling=plan.sampling, seed=plan.seed)
+    def _answers(self, source: Source, evalset: Evalset, engine: CachedEngine, partial: PartialReplies) -> _Answers:
+        """Generate a model's replies to one evalset."""
+        plan = self.plan
+        before, opening, start = engine.hits + partial.hits, engine.opening_seconds, time.perf_counter()
+
+        def cached() -> int:
+            return engine.hits + partial.hits - before
+
+        with self.watch(f"{source.name} on {evalset.name}", len(evalset.examples), cached) as advance:
+            outcomes = list(run(partial, plan.task, evalset.examples, advance, sampling=plan.sampling, scorer=self.scorer))
+        seconds = time.perf_counter() - start - (engine.opening_seconds - opening)
+        items = scored_items(outcomes, plan.cluster)
+        check = None
+        if plan.self_check:  # with the model itself, bypassing the cache
+            check = self_check(engine.opened(), plan.task, items, sampling=plan.sampling, seed=plan.seed)
+        return _Answers(items, None if cached() else seconds, cached(), check)

@@ -11,9 +11,10 @@ from sftchat._util.files import check_output_folder
 from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import DataError, NotComparableError, UsageError, listed
 from sftchat.evaluation.baseline import Baseline, check_comparable, check_whole, is_baseline, is_missing, nearest_file, read_baseline
-from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, read_evalset
+from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, parse_ids, read_evalset
+from sftchat.evaluation.gate import GateConfig, GateOptions
 from sftchat.evaluation.replies import match, read_replies
-from sftchat.evaluation.rules import GateConfig, GateOptions, parse_ids
+from sftchat.evaluation.scored import rare_collections
 from sftchat.task import Task
 from sftchat.types import Reply, SamplingParams
 
@@ -35,24 +36,24 @@ class Selection:
     only: Kind | None = None
     source: Path | None = None
 
-    def ids(self, known: Collection[str], baseline: str | None = None) -> frozenset[str]:
+    def ids(self, all_ids: Collection[str], baseline: str | None = None) -> frozenset[str]:
         """Return the selected ids: the intersection when both ways of selecting are used.
 
         Args:
-            known: All ids of the evalsets.
+            all_ids: All ids of the evalsets.
             baseline: Baseline of this evaluation.
 
         Raises:
             UsageError: When an id is unknown or nothing is selected.
             DataError: When a file is malformed.
         """
-        chosen = parse_ids(self.words, known, "--ids") if self.words else frozenset(known)
+        selected = parse_ids(self.words, all_ids, "--ids") if self.words else frozenset(all_ids)
         if self.only is None:
-            return chosen
+            return selected
         source = self.source or (Path(baseline) if baseline else None)
         if source is None:
             raise UsageError(f"--only {self.only} needs --from DIR, the folder of an earlier evaluation, or a --baseline FILE")
-        return chosen & past_ids(self.only, source)
+        return selected & past_ids(self.only, source)
 
 
 def select(evalsets: Sequence[Evalset], ids: Collection[str]) -> tuple[Evalset, ...]:
@@ -61,10 +62,10 @@ def select(evalsets: Sequence[Evalset], ids: Collection[str]) -> tuple[Evalset, 
     Raises:
         UsageError: When no item is left.
     """
-    kept = [replace(one, examples=tuple(example for example in one.examples if example.id in ids)) for one in evalsets]
-    if not any(one.examples for one in kept):
+    restricted = [replace(evalset, examples=tuple(example for example in evalset.examples if example.id in ids)) for evalset in evalsets]
+    if not any(evalset.examples for evalset in restricted):
         raise UsageError("none of the selected items is in the evalset")
-    return tuple(one for one in kept if one.examples)
+    return tuple(evalset for evalset in restricted if evalset.examples)
 
 
 def past_ids(kind: Kind, source: Path) -> frozenset[str]:
@@ -81,24 +82,23 @@ def past_ids(kind: Kind, source: Path) -> frozenset[str]:
     if source.is_file() and is_baseline(source):
         if kind == "newly-broken":
             raise UsageError(f"baseline {source} does not know what is newly broken; give the folder of an earlier evaluation with --from")
-        return _some(kind, source, {identity for identity, item in read_baseline(source).items.items() if not item.right})
+        return _not_empty(kind, source, {identity for identity, item in read_baseline(source).items.items() if not item.right})
     report = source / "report.json"
     if not report.is_file():
         raise UsageError(f"'{source}' is neither the folder of an earlier evaluation nor a baseline")
     try:
         document = load_json(read_text(report))
         if kind == "newly-broken":
-            return _some(kind, source, {identity for comparison in document["comparisons"] for identity in comparison["broken"]})
+            return _not_empty(kind, source, {identity for comparison in document["comparisons"] for identity in comparison["broken"]})
         # base name only: a path in the report must not lead out of its folder
         files = sorted({Path(result["replies"]).name for result in document["results"] if result.get("replies")})
         rows = [load_json(line) for file in files for line in read_text(source / file).split("\n") if line.strip()]
-        return _some(kind, source, {row["id"] for row in rows if row.get("errors") or row.get("error")})
+        return _not_empty(kind, source, {row["id"] for row in rows if row.get("errors") or row.get("error")})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"not the folder of an evaluation: {error}", str(source)) from error
 
 
-def _some(kind: Kind, source: Path, ids: Collection[str]) -> frozenset[str]:
-    """Return the ids; raise UsageError when there is none."""
+def _not_empty(kind: Kind, source: Path, ids: Collection[str]) -> frozenset[str]:
     if not ids:
         raise UsageError(f"nothing in '{source}' is {kind.replace('-', ' ')}, so there is nothing to evaluate")
     return frozenset(ids)
@@ -136,7 +136,7 @@ class Plan:
         sampling: Sampling parameters.
         seed: Seed of the statistics.
         output: Folder for the results.
-        rules: Gate configuration.
+        gate_config: Gate configuration.
         cluster: Metadata key that groups items into clusters; empty for independent items.
         removed: Ids that are in the baseline but not in the evalsets.
         selected: Whether only selected items are evaluated; no gate is then computed.
@@ -152,7 +152,7 @@ class Plan:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     seed: int = 0
     output: Path | None = None
-    rules: GateConfig = field(default_factory=GateConfig)
+    gate_config: GateConfig = field(default_factory=GateConfig)
     cluster: str = ""
     removed: tuple[str, ...] = ()
     selected: bool = False
@@ -163,15 +163,15 @@ class Plan:
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the models to open, in that order."""
-        asked = (self.baseline, *self.sources) if self.baseline else self.sources
-        return tuple(source.name for source in asked if source.stored is None)
+        return tuple(source.name for source in (self.baseline, *self.sources) if source is not None and source.stored is None)
 
     @property
-    def demanded(self) -> GateConfig:
-        """The gate configuration in force: an empty one for selected items."""
-        return GateConfig() if self.selected else self.rules
+    def gate_in_force(self) -> GateConfig:
+        """The gate configuration; an empty one for selected items."""
+        return GateConfig() if self.selected else self.gate_config
 
 
+@rare_collections()
 def make_plan(
     task: Task,
     models: Sequence[str],
@@ -182,7 +182,7 @@ def make_plan(
     limit: int | None = None,
     seed: int = 0,
     output: Path | None = None,
-    demands: GateOptions | None = None,
+    gate_options: GateOptions | None = None,
     cluster: str = "",
     selection: Selection | None = None,
     label: str = "",
@@ -201,7 +201,7 @@ def make_plan(
         limit: Maximum number of rows of each evalset, at least 1.
         seed: Seed of the resampling, and of the sampling when it is not greedy.
         output: Folder for the results.
-        demands: Gate options as typed.
+        gate_options: Gate options as typed.
         cluster: Metadata key that groups items into clusters; empty for independent items.
         selection: Restriction to some items.
         self_check: Whether to repeat some items with each model, alone and in other batches.
@@ -214,22 +214,21 @@ def make_plan(
         DataError: When an evalset or a file of replies is missing, malformed, or does not fit.
         NotComparableError: When the baseline measured something else, is missing, or would be compared only in part although all is required.
     """
-    demands = demands or GateOptions()
+    gate_options = gate_options or GateOptions()
     missing = baseline is not None and is_missing(baseline)
-    if baseline is not None and missing and not demands.allow_missing_baseline:
+    if baseline is not None and missing and not gate_options.allow_missing_baseline:
         raise NotComparableError(
             f"no baseline '{baseline}'{nearest_file(baseline)}; write one with --update-baseline {baseline}, "
             "or add --allow-missing-baseline for the first run"
         )
-    paths = evalsets or (_default_evalset(task),)
-    sets = tuple(read_evalset(path, limit) for path in paths)
-    known = frozenset().union(*(evalset.ids for evalset in sets))
+    sets = tuple(read_evalset(path, limit) for path in evalsets or (_default_evalset(task),))
+    all_ids = frozenset().union(*(evalset.ids for evalset in sets))
     all_examples(sets)
-    rules = demands.rules(task, known)
+    config = gate_options.config(task, all_ids)
     remarks: tuple[str, ...] = ()
     if selection is not None:
         before = sum(len(evalset.examples) for evalset in sets)
-        sets = select(sets, selection.ids(known, baseline))
+        sets = select(sets, selection.ids(all_ids, baseline))
         after = sum(len(evalset.examples) for evalset in sets)
         remarks = (f"{after} of {before} items were selected; no gate is computed on a selected subset",)
     if partial:
@@ -237,46 +236,46 @@ def make_plan(
             raise UsageError("--partial says that some items have no reply in the file of --replies FILE; add that, or leave --partial out")
         sets, remark = _answered(sets, replies)
         if remark:  # otherwise the file is complete
-            rules, remarks = replace(rules, partial=True), (*remarks, remark)
+            config, remarks = replace(config, partial=True), (*remarks, remark)
     examples = all_examples(sets)
-    asked = [example.id for example in examples]
-    if selection is None and not rules.partial:
-        _refuse_part(sets, rules, asked, compared=baseline is not None and not missing)
+    requested_ids = [example.id for example in examples]
+    if selection is None and not config.partial:
+        _check_limit(sets, config, requested_ids, compared=baseline is not None and not missing)
     for example in examples if cluster else ():
         cluster_of(example, cluster)
     sampling = replace(task.sampling, seed=seed)
     if replies is not None:
         advice = "; --partial scores the items that have one"
-        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", asked, known, advice),)
+        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", requested_ids, all_ids, advice),)
     elif len(models) == 1:
         sources = (Source(models[0], f"replies{label}.jsonl"),)
     else:
         sources = tuple(Source(model, f"replies{label}.{number}.jsonl") for number, model in enumerate(models, start=1))
-    beside: Source | None = None
+    baseline_source: Source | None = None
     removed: tuple[str, ...] = ()
     if baseline is not None and missing:
         remarks = (*remarks, f"no baseline '{baseline}' yet{nearest_file(baseline)}; write one with --update-baseline {baseline}")
     elif baseline is not None:
-        beside = _baseline(baseline, f"replies{label}.baseline.jsonl", asked, known)
-        if beside.baseline is not None:
-            check_comparable(beside.baseline, task, examples, None if replies is not None else sampling)
-            check_whole(beside.baseline, sets)
-            removed = tuple(identity for identity in beside.baseline.items if identity not in known)
+        baseline_source = _baseline(baseline, f"replies{label}.baseline.jsonl", requested_ids, all_ids)
+        if baseline_source.baseline is not None:
+            check_comparable(baseline_source.baseline, task, examples, None if replies is not None else sampling)
+            check_whole(baseline_source.baseline, sets)
+            removed = tuple(identity for identity in baseline_source.baseline.items if identity not in all_ids)
     return Plan(
-        task,
-        sets,
-        sources,
-        beside,
-        sampling,
-        seed,
-        output,
-        rules,
-        cluster,
-        removed,
-        selection is not None,
-        remarks,
-        self_check,
-        tasks or {},
+        task=task,
+        evalsets=sets,
+        sources=sources,
+        baseline=baseline_source,
+        sampling=sampling,
+        seed=seed,
+        output=output,
+        gate_config=config,
+        cluster=cluster,
+        removed=removed,
+        selected=selection is not None,
+        remarks=remarks,
+        self_check=self_check,
+        tasks=tasks or {},
     )
 
 
@@ -292,39 +291,38 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
 
 
 def _default_evalset(task: Task) -> Path:
-    """Return the task's first evalset."""
     if not task.evalsets:
         raise UsageError(f"task '{task.name}' brings no evalset; give one with --evalset FILE")
     return next(iter(task.evalsets.values()))
 
 
-def _refuse_part(sets: Sequence[Evalset], rules: GateConfig, asked: Sequence[str], *, compared: bool) -> None:
+def _check_limit(sets: Sequence[Evalset], config: GateConfig, requested_ids: Sequence[str], *, compared: bool) -> None:
     """Refuse ``--limit`` when it leaves out required items.
 
     Raises:
         UsageError: When a must-pass item is left out.
         NotComparableError: When the comparison must cover every item.
     """
-    limited = next((one for one in sets if len(one.examples) < one.size), None)
+    limited = next((evalset for evalset in sets if len(evalset.examples) < evalset.size), None)
     if limited is None:
         return
-    if unasked := sorted(rules.must_pass.difference(asked)):
-        raise UsageError(f"--must-pass items {listed(unasked)} are not among the first {len(limited.examples)} of --limit")
-    if compared and rules.strict:
+    if left_out := sorted(config.must_pass.difference(requested_ids)):
+        raise UsageError(f"--must-pass items {listed(left_out)} are not among the first {len(limited.examples)} of --limit")
+    if compared and config.strict:
         raise NotComparableError(
             f"--limit compares {len(limited.examples)} of the {limited.size} items of {limited.name}, and --strict wants all; leave one of them out"
         )
 
 
-def _baseline(text: str, file: str, asked: Sequence[str], known: frozenset[str]) -> Source:
+def _baseline(text: str, file: str, requested_ids: Sequence[str], all_ids: frozenset[str]) -> Source:
     """Resolve ``--baseline``: a model, a baseline file, or a file of replies."""
     path = Path(text)
     if not path.is_file():
         return Source(text, file)
     if is_baseline(path):
-        found = read_baseline(path)
-        return Source(text, file, {id: item.reply for id, item in found.items.items()}, found)
-    return _stored(path, file, asked, known)
+        baseline = read_baseline(path)
+        return Source(text, file, {identity: item.reply for identity, item in baseline.items.items()}, baseline)
+    return _stored(path, file, requested_ids, all_ids)
 
 
 def _answered(sets: Sequence[Evalset], path: Path) -> tuple[tuple[Evalset, ...], str]:
@@ -335,8 +333,11 @@ def _answered(sets: Sequence[Evalset], path: Path) -> tuple[tuple[Evalset, ...],
     if not ids.intersection(example.id for evalset in sets for example in evalset.examples):
         raise DataError(f"no reply to any of the {count} items", str(path))
     sets = select(sets, ids)
-    some = sum(len(evalset.examples) for evalset in sets)
-    return sets, f"{some} of {count} items have a reply in '{path}' and are scored; no gate passes on a part" if some < count else ""
+    answered = sum(len(evalset.examples) for evalset in sets)
+    return (
+        sets,
+        f"{answered} of {count} items have a reply in '{path}' and are scored; no gate passes on a part" if answered < count else "",
+    )
 
 
 def _check_file(path: Path) -> None:
@@ -344,9 +345,9 @@ def _check_file(path: Path) -> None:
         raise DataError("is a folder; give a file of replies" if path.is_dir() else "no such file of replies", str(path))
 
 
-def _stored(path: Path, file: str, asked: Sequence[str], known: frozenset[str], advice: str = "") -> Source:
+def _stored(path: Path, file: str, requested_ids: Sequence[str], all_ids: frozenset[str], advice: str = "") -> Source:
     """Read a file of replies and match it with the evalsets."""
     _check_file(path)
     replies = read_replies(path)
-    match(replies, asked, str(path), known, advice)
+    match(replies, requested_ids, str(path), all_ids, advice)
     return Source(str(path), file, replies)

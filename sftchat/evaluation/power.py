@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from sftchat.errors import UsageError
-from sftchat.evaluation.comparison import LEVEL
-from sftchat.evaluation.evaluate import units
-from sftchat.evaluation.paired_test import MIN_DIFFERING_ITEMS, POWER
+from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POINT, POWER
+from sftchat.evaluation.evaluate import score_stored, units
+from sftchat.evaluation.gate import GatedMetric
 from sftchat.evaluation.plan import Plan
-from sftchat.evaluation.rules import POINT, GatedMetric
-from sftchat.evaluation.scored import score_stored
+from sftchat.evaluation.results import LEVEL
 from sftchat.evaluation.statistics import Counts, apply, grouped, value
 from sftchat.task import Metric
 from sftchat.text import pluralize
@@ -55,7 +54,7 @@ class MinimumDetectableEffect:
     items_needed: int | None
 
 
-def planned(plans: Sequence[Plan]) -> tuple[MinimumDetectableEffect, ...]:
+def minimum_detectable_effects(plans: Sequence[Plan]) -> tuple[MinimumDetectableEffect, ...]:
     """Compute the minimum detectable effect of every gated metric on every evalset, from the baselines' stored replies; no model is opened.
 
     Args:
@@ -65,11 +64,11 @@ def planned(plans: Sequence[Plan]) -> tuple[MinimumDetectableEffect, ...]:
         UsageError: When a plan has no stored replies.
     """
     tables = [(plan, name, table) for plan in plans for name, table in _tables(plan)]
-    tests = sum(len(plan.rules.gated) for plan, _, _ in tables)
+    tests = sum(len(plan.gate_config.gated) for plan, _, _ in tables)
     return tuple(
         minimum_detectable_effect(name, metric, table, rule, tests)
         for plan, name, table in tables
-        for rule in plan.rules.gated
+        for rule in plan.gate_config.gated
         for metric in plan.task.metrics
         if metric.name == rule.metric
     )

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sftchat.evaluation.run import Failure, Outcome, Progress
+from sftchat.evaluation.evaluate import Progress
+from sftchat.evaluation.scored import Failure, Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console

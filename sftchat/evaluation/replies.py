@@ -13,7 +13,7 @@ from typing import Any
 
 from sftchat._util.parsing import MAX_BYTES, iter_bounded_lines, load_json, not_utf8_message
 from sftchat.errors import DataError, listed
-from sftchat.evaluation.run import Failure, Item, Outcome
+from sftchat.evaluation.scored import Failure, Item, Outcome
 from sftchat.protocol import content_of, error_message, finish_reason, unfinished
 from sftchat.text import abbreviate
 from sftchat.types import Reply
@@ -49,15 +49,15 @@ def _openai_batch(row: Row) -> dict[str, Any]:
         words = ": ".join(filter(None, (status, error_message(row) or error_message(body))))
         return {"id": identity, "reply": "", "finish_reason": "error", "error": words or "the request has neither a response nor an error"}
     choice, usage = body["choices"][0], body.get("usage") or {}
-    said = content_of(choice["message"])
+    content = content_of(choice["message"])
     return {
         "id": identity,
-        "reply": said.text,
+        "reply": content.text,
         "finish_reason": choice.get("finish_reason"),
         "prompt_tokens": usage.get("prompt_tokens", 0),
         "completion_tokens": usage.get("completion_tokens", 0),
-        "thoughts": said.thoughts,
-        "refused": said.refused,
+        "thoughts": content.thoughts,
+        "refused": content.refused,
     }
 
 
@@ -123,7 +123,7 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
     Raises:
         DataError: When the file is missing or empty, a line is malformed, or an id occurs twice.
     """
-    found: dict[str, Reply | str] = {}
+    replies: dict[str, Reply | str] = {}
     filtered: dict[str, Mapping[str, Any]] = {}
     for number, line in numbered_lines(path, "replies"):
         if not line.strip(BLANK):
@@ -135,12 +135,12 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
             first = filtered.setdefault(identity, row)
             if another_filter(first, row):
                 continue
-        if identity in found:
+        if identity in replies:
             raise DataError(f"id '{identity}' has two replies", f"{path}:{number}")
-        found[identity] = reply
-    if not found:
+        replies[identity] = reply
+    if not replies:
         raise DataError("the file has no replies", str(path))
-    return found
+    return replies
 
 
 def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
@@ -165,29 +165,28 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
         raise DataError(f"cannot read {what}: {error.strerror or error}", str(path)) from error
 
 
-def match(replies: Mapping[str, Reply | str], asked: Sequence[str], source: str, known: Collection[str] = (), advice: str = "") -> None:
+def match(
+    replies: Mapping[str, Reply | str], requested_ids: Sequence[str], source: str, other_ids: Collection[str] = (), advice: str = ""
+) -> None:
     """Check that there is exactly one reply to every example.
 
     Args:
         replies: Replies by id.
-        asked: Ids of the examples to score.
+        requested_ids: Ids of the examples to score.
         source: Name of the file, for error messages.
-        known: Further ids that may have replies, such as the rows beyond ``--limit``.
+        other_ids: Further ids that may have replies, such as the rows beyond ``--limit``.
         advice: Hint for the message about a missing reply.
 
     Raises:
         DataError: When an example has no reply or a reply has no example; names them.
     """
-    wanted = frozenset(asked)
-    missing = [identity for identity in asked if identity not in replies]
-    strangers = [identity for identity in replies if identity not in wanted and identity not in known]
-    complaints = []
-    if missing:
-        complaints.append(f"no reply to {listed(missing)} of the {len(wanted)} items{advice}")
-    if strangers:
-        complaints.append(f"{listed(strangers)} not in the evalset")
-    if complaints:
-        raise DataError("; ".join(complaints), source)
+    requested = frozenset(requested_ids)
+    missing = [identity for identity in requested_ids if identity not in replies]
+    unknown = [identity for identity in replies if identity not in requested and identity not in other_ids]
+    problems = [f"no reply to {listed(missing)} of the {len(requested)} items{advice}"] if missing else []
+    problems += [f"{listed(unknown)} not in the evalset"] if unknown else []
+    if problems:
+        raise DataError("; ".join(problems), source)
 
 
 def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any]]:
@@ -218,12 +217,12 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
         raise DataError(f"item '{identity}' has no 'reply'; it has the keys {', '.join(map(abbreviate, row))}", source)
     if not isinstance(text, str):
         raise DataError(f"'reply' of item '{identity}' is {abbreviate(text)}, must be a text", source)
-    said = row.get("finish_reason")
-    if said is not None and not isinstance(said, str):
-        raise DataError(f"'finish_reason' of item '{identity}' is {abbreviate(said)}, must be a text such as stop or length", source)
-    finish = finish_reason(said)
+    reason = row.get("finish_reason")
+    if reason is not None and not isinstance(reason, str):
+        raise DataError(f"'finish_reason' of item '{identity}' is {abbreviate(reason)}, must be a text such as stop or length", source)
+    finish = finish_reason(reason)
     if finish in ("error", "cancelled"):
-        ended = f"the request ended as '{said}'" if said in ("error", "cancelled") else unfinished(str(said))
+        ended = f"the request ended as '{reason}'" if reason in ("error", "cancelled") else unfinished(str(reason))
         return identity, str(row.get("error") or ended), row
     counts = _count(row, "prompt_tokens", source), _count(row, "completion_tokens", source)
     thoughts = row.get("thoughts", "")

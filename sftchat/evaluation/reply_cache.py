@@ -1,24 +1,29 @@
-"""Reply cache: generated replies under a hash of everything that affects them, in one SQLite file.
+"""Reply cache, and the engine that serves cached replies and loads the model on the first cache miss.
 
-SQLite in WAL mode, one transaction per reply: safe for concurrent writers, crash-safe. A cache that cannot be used never stops an evaluation:
-it warns once and is then disabled.
+The cache holds generated replies, and results of leak checks, under a hash of everything that affects them, in one SQLite file in WAL mode: safe
+for concurrent writers, crash-safe. A cache that cannot be used never stops an evaluation: it warns once and is then disabled.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sqlite3
 import time
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sftchat._util.parsing import expand_user, from_json
 from sftchat._util.sqlite import open_database
-from sftchat.errors import SftchatError, first_line
+from sftchat.engine import Chunk, Engine, Request, cancelling, reply_of
+from sftchat.errors import EngineError, SftchatError, first_line
 from sftchat.models.fingerprint import file_hash
 from sftchat.types import FinishReason
 
@@ -28,9 +33,8 @@ VERSION = 1
 WAIT_SECONDS = 30.0
 """How long to wait for another process that is writing."""
 SETTLED_SECONDS = 2.0
-"""Minimum age of a file's last change, when it is hashed, for its hash to be cached. Timestamps of file systems are coarse: a younger file may
-change again within the same tick and with the same size (git calls such an entry racily clean).
-"""
+"""Minimum age of a file's last change, when it is hashed, for its hash to be cached: within a tick of the file system's clock the file may
+change again without a new timestamp (git calls such an entry racily clean)."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -41,6 +45,15 @@ CREATE TABLE IF NOT EXISTS models (identity BLOB PRIMARY KEY, name TEXT, used RE
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, device INTEGER, sha256 TEXT
 ) WITHOUT ROWID;
+"""
+LEAK_TABLE = "CREATE TABLE IF NOT EXISTS leak_checks (key BLOB PRIMARY KEY, leaks BLOB, used REAL) WITHOUT ROWID"
+"""Added to existing files too; other versions of sftchat ignore it."""
+LEAK_BYTES = 32 << 20
+"""Maximum size of all results of leak checks; those that were not used for the longest time are deleted."""
+TOO_MANY_LEAKS = """
+DELETE FROM leak_checks WHERE key IN (
+    SELECT key FROM (SELECT key, sum(length(leaks)) OVER (ORDER BY used DESC, key) AS size FROM leak_checks) WHERE size > ?
+)
 """
 
 
@@ -63,9 +76,8 @@ class Stored:
 
 def default_path() -> Path:
     """Return the path of the cache: in ``$SFTCHAT_CACHE_DIR``, else in the user's cache folder."""
-    given = os.environ.get(VARIABLE)
-    if given:
-        return expand_user(given) / FILE
+    if folder := os.environ.get(VARIABLE):
+        return expand_user(folder) / FILE
     from platformdirs import user_cache_path
 
     return user_cache_path("sftchat", appauthor=False) / FILE
@@ -97,9 +109,8 @@ class ReplyCache:
             return None
         text, tokens, finish_reason, prompt_tokens = rows[0]
         try:
-            return from_json(
-                Stored, Stored(text.decode("utf-8", "surrogatepass"), _unpacked(tokens), finish_reason, prompt_tokens).__dict__
-            )
+            stored = Stored(text.decode("utf-8", "surrogatepass"), tuple(array("I", tokens)), finish_reason, prompt_tokens)
+            return from_json(Stored, vars(stored))
         except (ValueError, TypeError, AttributeError) as error:
             self._give_up(error)
             return None
@@ -110,7 +121,12 @@ class ReplyCache:
         Returns:
             Whether the cache now holds a reply with that key.
         """
-        row = (key, bytes.fromhex(identity), reply.text.encode("utf-8", "surrogatepass"), _packed(reply.token_ids))
+        row = (
+            key,
+            bytes.fromhex(identity),
+            reply.text.encode("utf-8", "surrogatepass"),
+            array("I", reply.token_ids).tobytes(),
+        )  # in this machine's byte order: a cache is not moved
         word = "REPLACE" if replace else "IGNORE"
         self._do(f"INSERT OR {word} INTO replies VALUES (?, ?, ?, ?, ?, ?)", (*row, reply.finish_reason, reply.prompt_tokens))
         return not self.broken
@@ -129,14 +145,28 @@ class ReplyCache:
             OSError: When the file cannot be read.
         """
         name, facts = os.fsencode(path.absolute()), _facts(path)
-        known = self._do("SELECT size, mtime_ns, ctime_ns, inode, device, sha256 FROM files WHERE path = ?", (name,))
-        if known and known[0][:-1] == facts:
-            return str(known[0][-1])
-        found = file_hash(path)
+        rows = self._do("SELECT size, mtime_ns, ctime_ns, inode, device, sha256 FROM files WHERE path = ?", (name,))
+        if rows and rows[0][:-1] == facts:
+            return str(rows[0][-1])
+        sha256 = file_hash(path)
         settled = time.time() - max(facts[1], facts[2]) / 1e9 > self.settled_seconds
         if settled and _facts(path) == facts:
-            self._do("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", (name, *facts, found))
-        return found
+            self._do("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", (name, *facts, sha256))
+        return sha256
+
+    def get_leaks(self, key: bytes) -> str | None:
+        """Return the result of a leak check as stored by ``put_leaks``, or None."""
+        rows = self._do("SELECT leaks FROM leak_checks WHERE key = ?", (key,))
+        if not rows:
+            return None
+        self._do("UPDATE leak_checks SET used = ? WHERE key = ?", (time.time(), key))
+        return bytes(rows[0][0]).decode("utf-8", "replace")
+
+    def put_leaks(self, key: bytes, leaks: str) -> None:
+        """Store the result of a leak check; old ones are deleted when all of them together exceed ``LEAK_BYTES``."""
+        data = leaks.encode("utf-8", "surrogatepass")
+        self._do("INSERT OR REPLACE INTO leak_checks VALUES (?, ?, ?)", (key, data, time.time()))
+        self._do(TOO_MANY_LEAKS, (LEAK_BYTES,))
 
     def close(self) -> None:
         """Close the file."""
@@ -157,7 +187,6 @@ class ReplyCache:
             return []
 
     def _give_up(self, error: Exception) -> None:
-        """Disable the cache and warn with the reason."""
         self.broken = True
         self.close()
         self._warn(f"replies are not remembered: {reason(self.path, error)}")
@@ -169,143 +198,204 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises:
         OSError, sqlite3.Error, SftchatError: When it cannot be used; ``reason`` turns them into a message.
     """
-    return open_database(
+    connection = open_database(
         path,
         TABLES,
         VERSION,
         WAIT_SECONDS,
-        lambda found: f"'{path}' has format {found}, this sftchat reads {VERSION}; 'sftchat cache prune --all' empties it",
+        lambda other: f"'{path}' has format {other}, this sftchat reads {VERSION}; 'sftchat cache prune --all' empties it",
     )
+    try:
+        connection.execute(LEAK_TABLE)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def reason(path: Path, error: Exception) -> str:
     """Return one line with the path and the reason why a cache cannot be used."""
     if isinstance(error, SftchatError):
         return str(error)
-    said = getattr(error, "strerror", None) or first_line(error)
-    return f"cannot use '{path}': {said.lower()}; ${VARIABLE} chooses another folder, 'sftchat cache prune --all' empties this one"
+    message = getattr(error, "strerror", None) or first_line(error)
+    return f"cannot use '{path}': {message.lower()}; ${VARIABLE} chooses another folder, 'sftchat cache prune --all' empties this one"
 
 
 def _facts(path: Path) -> tuple[int, int, int, int, int]:
-    """Return what identifies an unchanged file: size, times of modification and status change, inode, device."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
 
-def _packed(token_ids: tuple[int, ...]) -> bytes:
-    """Encode token ids with four bytes each, in this machine's byte order: a cache is not moved between machines."""
-    return array("I", token_ids).tobytes()
-
-
-def _unpacked(data: bytes) -> tuple[int, ...]:
-    """Decode token ids."""
-    ids = array("I")
-    ids.frombytes(data)
-    return tuple(ids)
-
-
-SECONDS_A_DAY = 86_400
-BY_MODEL = """
-SELECT CAST(coalesce(name, '') AS TEXT), lower(hex(replies.identity)), count(*), CAST(coalesce(used, 0) AS REAL)
-FROM replies LEFT JOIN models ON replies.identity = models.identity
-GROUP BY replies.identity ORDER BY coalesce(used, 0) DESC, replies.identity
-"""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Summary of one model's cached replies.
+@dataclass
+class CacheOptions:
+    """Reply cache of an evaluation and its usage counters.
 
     Attributes:
-        name: Latest name of the model, as typed by the user.
-        identity: Hash of everything that affects its replies, in hexadecimal.
-        replies: Number of cached replies.
-        used: Time of last use, in seconds since 1970.
+        cache: The reply cache.
+        identify: Maps a model name to a hash of everything but the request that affects its replies; empty when unknown.
+        fresh: Whether to ignore cached replies and replace them.
+        kept: Number of this evaluation's replies that are in the cache, found or stored.
+        describe: Maps the name of a model without an identity to its name and options.
+        say: Called with a line for the user.
+        lost: Number of this evaluation's replies that are stored nowhere.
     """
 
-    name: str
-    identity: str
-    replies: int
-    used: float
+    cache: ReplyCache
+    identify: Callable[[str], str]
+    fresh: bool = False
+    kept: int = 0
+    describe: Callable[[str], str] = str
+    say: Callable[[str], None] = lambda _: None
+    lost: int = 0
 
 
-def summary(path: Path) -> list[Kept]:
-    """Summarise the cached replies by model, the last used first; empty when there is no cache.
-
-    Raises:
-        SftchatError: When the file cannot be used.
-    """
-    if not path.exists():
-        return []
-    with _opened(path) as connection:
-        return [Kept(*row) for row in connection.execute(BY_MODEL)]
+def request_key(identity: str, request: Request) -> bytes:
+    """Return the cache key of a reply: a hash of the model's identity, in hexadecimal, and the request without its id."""
+    facts: list[Any] = [identity, request.messages, request.prompt, asdict(request.sampling), request.adapter, request.reply_prefix]
+    facts += [dict(request.template_arguments)] if request.template_arguments else []
+    facts += [request.reply_ids] if request.reply_ids else []
+    facts += [["tools", *request.tools]] if request.tools else []
+    facts += [["logprobs", request.logprobs]] if request.logprobs is not None else []
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
 
-def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
-    """Delete cached replies, and the hashes of files that no longer exist; return the number of replies deleted.
+class CachedEngine:
+    """An ``Engine`` that serves cached replies and sends the other requests to a model; equal requests are generated once.
 
     Args:
-        path: SQLite file; nothing happens when it does not exist.
-        identity: Only models whose identity starts with this, in hexadecimal; empty for all.
-        older_than: Only models last used at least this many days ago; 0 for all.
+        name: Model name as typed by the user.
+        open_engine: Opens the model; called on the first cache miss.
+        options: Cache options; None disables the cache.
 
-    Raises:
-        SftchatError: When the file cannot be used.
+    Attributes:
+        hits: Number of replies served from the cache.
+        opening_seconds: Time taken to open the model.
     """
-    latest = time.time() - older_than * SECONDS_A_DAY
-    gone = [model for model in summary(path) if model.identity.startswith(identity.lower()) and model.used <= latest]
-    if path.exists():
-        with _opened(path) as connection:
-            for model in gone:
-                for table in ("replies", "models"):
-                    connection.execute(f"DELETE FROM {table} WHERE identity = ?", (bytes.fromhex(model.identity),))
-            connection.execute("DELETE FROM files WHERE typeof(path) != 'blob'")  # from a damaged file
-            for (file,) in connection.execute("SELECT path FROM files").fetchall():
-                if not os.path.exists(file):  # noqa: PTH110 - bytes, which pathlib does not take
-                    connection.execute("DELETE FROM files WHERE path = ?", (file,))
-            connection.execute("VACUUM")
-    return sum(model.replies for model in gone)
 
+    def __init__(self, name: str, open_engine: Callable[[str], Engine], options: CacheOptions | None = None) -> None:
+        self.name = name
+        self.hits = 0
+        self.opening_seconds = 0.0
+        self._open = open_engine
+        self.options = options
+        self._identity = options.identify(name) if options is not None else ""
+        self._engine: Engine | None = None
+        self._renewed: set[bytes] = set()
+        if options is not None and self._identity:
+            options.cache.touch(self._identity, name)
 
-def clear(path: Path) -> int:
-    """Delete all content; a damaged file, or one that is no cache, is deleted. Return the number of replies known to be deleted.
+    @property
+    def caches(self) -> bool:
+        """Whether generated replies are cached."""
+        return self.options is not None and bool(self._identity) and not self.options.cache.broken
 
-    Raises:
-        SftchatError: When the file is in use, or cannot be deleted.
-    """
-    if not path.exists():
-        return 0
-    try:
-        with _opened(path) as connection:
-            count = int(connection.execute("SELECT count(*) FROM replies").fetchone()[0])
-            connection.executescript("DELETE FROM replies; DELETE FROM models; DELETE FROM files; VACUUM;")
-            return count
-    except SftchatError as error:
-        if isinstance(error.__cause__, sqlite3.OperationalError):  # locked or read-only, not damaged
-            raise
-    for file in files(path):
-        try:
-            file.unlink(missing_ok=True)
-        except OSError as error:
-            raise SftchatError(reason(path, error)) from error
-    return 0
+    def key_of(self, request: Request) -> bytes:
+        """Return the key of a request to this model; without an identity, by the model's name and options."""
+        return request_key(self._identity or self._described, request)
 
+    @cached_property
+    def _described(self) -> str:
+        described = self.options.describe(self.name) if self.options is not None else self.name
+        return hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()
 
-def size(path: Path) -> int:
-    """Return the size on disk in bytes."""
-    return sum(file.stat().st_size for file in files(path) if file.is_file())
+    def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Answer requests; the model is not opened while every reply is cached.
 
+        Raises:
+            EngineError: When the engine cannot generate any more, or the files of the model changed while it was opened.
+            ModelError: When the model has to be opened and cannot be.
+        """
+        source = iter(requests)
+        if not self._identity:
+            yield from self.opened().generate(source)
+            return
+        for request in source:
+            hit = self._recall(request, self._key(request))
+            if hit is None:
+                yield from self._generate_misses(chain([request], source))
+                return
+            yield hit
 
-def files(path: Path) -> tuple[Path, ...]:
-    """Return the database file and the files that SQLite keeps next to it."""
-    return tuple(path.with_name(path.name + end) for end in ("", "-wal", "-shm"))
+    def _generate_misses(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Send cache misses to the model and yield cache hits in between."""
+        hits: deque[Chunk] = deque()
+        keys: dict[str, bytes] = {}
+        waiting: dict[bytes, list[str]] = {}
+        received: dict[str, list[Chunk]] = {}
 
+        def misses() -> Iterator[Request]:
+            for request in requests:
+                key = self._key(request)
+                if key is None:
+                    yield request
+                elif key in waiting:
+                    waiting[key].append(request.id)
+                elif (chunk := self._recall(request, key)) is not None:
+                    hits.append(chunk)
+                else:
+                    keys[request.id], waiting[key], received[request.id] = key, [], []
+                    yield request
 
-@contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a connection that raises ``SftchatError``."""
-    try:
-        with closing(connect(path)) as connection:
-            yield connection
-    except (OSError, sqlite3.Error) as error:
-        raise SftchatError(reason(path, error)) from error
+        with cancelling(self.opened().generate(misses())) as chunks:
+            for chunk in chunks:
+                while hits:
+                    yield hits.popleft()
+                if chunk.request_id not in keys:
+                    yield chunk  # no key, or an id that was not requested, which the collector of the replies reports
+                    continue
+                received[chunk.request_id].append(chunk)
+                if chunk.finish_reason is None:
+                    yield chunk
+                    continue
+                key, parts = keys.pop(chunk.request_id), received.pop(chunk.request_id)
+                self._store(key, parts)
+                yield chunk
+                for request_id in waiting.pop(key):
+                    yield from (replace(part, request_id=request_id) for part in parts)
+        yield from hits
+
+    def close(self) -> None:
+        """Close the model if it was opened."""
+        if self._engine is not None:
+            self._engine.close()
+
+    def _key(self, request: Request) -> bytes | None:
+        """Return the key of a request to this model; None with an adapter, whose weights are not part of the identity."""
+        return None if request.adapter else request_key(self._identity, request)
+
+    def _recall(self, request: Request, key: bytes | None) -> Chunk | None:
+        """Return the cached reply as one chunk, or None."""
+        options = self.options
+        if options is None or key is None or (options.fresh and key not in self._renewed):
+            return None
+        stored = options.cache.get(key)
+        if stored is None:
+            return None
+        self.hits += 1
+        options.kept += 1
+        return Chunk(request.id, stored.text, stored.token_ids, stored.finish_reason, stored.prompt_tokens)
+
+    def _store(self, key: bytes, parts: Sequence[Chunk]) -> None:
+        """Cache a reply, unless it failed or was cancelled."""
+        options, last = self.options, parts[-1]
+        if options is None or last.finish_reason not in ("stop", "length"):
+            return
+        if any(part.thoughts or part.revises or part.refused or part.choices for part in parts):
+            return  # the cache stores text only, so such a reply could not be restored
+        token_ids = tuple(token for part in parts for token in part.token_ids)
+        reply = Stored(reply_of(parts, last.finish_reason).text, token_ids, last.finish_reason, last.prompt_tokens)
+        options.kept += options.cache.put(key, self._identity, reply, replace=options.fresh)
+        if options.fresh:
+            self._renewed.add(key)
+
+    def opened(self) -> Engine:
+        """Return the model's engine, opening it at the first call."""
+        if self._engine is None:
+            start = time.perf_counter()
+            self._engine = self._open(self.name)
+            self.opening_seconds = time.perf_counter() - start
+            if self.options is not None and self.options.identify(self.name) != self._identity:
+                raise EngineError(
+                    f"the files of model '{self.name}' changed while it was opened; wait until they are complete and run again"
+                )
+        return self._engine

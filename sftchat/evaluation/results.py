@@ -1,41 +1,14 @@
-"""Result of one model on one evalset, as data."""
+"""Results as data: one model on one evalset, the comparison of two, gate results and rankings."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from sftchat.data.leakage import Leak
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.run import Failure, Item
-from sftchat.evaluation.totals import Totals
-
-if TYPE_CHECKING:
-    from sftchat.evaluation.scored import ScoredItems  # loads numpy
-
-
-class Named(Protocol):
-    """Anything with the name of a metric."""
-
-    @property
-    def name(self) -> str:
-        """Name of the metric."""
-
-
-M = TypeVar("M", bound=Named)
-
-
-def named(metrics: Iterable[M], name: str) -> M:
-    """Return the entry with a name.
-
-    Raises:
-        KeyError: When there is none.
-    """
-    for metric in metrics:
-        if metric.name == name:
-            return metric
-    raise KeyError(name)
+from sftchat.evaluation.scored import Failure, Item, Pair, ScoredItems
 
 
 @dataclass(frozen=True)
@@ -58,7 +31,7 @@ class MetricResult:
 
 
 @dataclass(frozen=True)
-class GroupResult:
+class SliceResult:
     """One slice of the items, such as one relation; informative only, too small for a gate.
 
     Attributes:
@@ -105,11 +78,6 @@ class SelfCheck:
     rescored: int
     floors: Mapping[str, float]
 
-    @property
-    def flip_rate(self) -> float:
-        """Share of items whose reply differed at least once."""
-        return self.changed / self.n if self.n else 0.0
-
 
 @dataclass(frozen=True)
 class ModelResult:
@@ -120,10 +88,10 @@ class ModelResult:
         evalset: Identity of the evalset.
         items: Scored items in the evalset's order, with the failures.
         metrics: One entry per metric of the task, the primary one first; empty when nothing was answered.
-        groups: Slices, the largest first.
+        slices: Slices, the largest first.
         seconds: Wall-clock generation time; None when any reply was stored. Not in the JSON.
         replies: Name of the file that holds the replies, if there is one.
-        remembered: Number of replies from the reply cache. Not in the JSON, which does not depend on where replies come from.
+        cached: Number of replies from the reply cache. Not in the JSON, which does not depend on where replies come from.
         task: Name of the task.
         leak_check: Comparison with the training data; None when the training data are unknown.
         self_check: Repeatability check; None when it was not requested.
@@ -133,10 +101,10 @@ class ModelResult:
     evalset: EvalsetIdentity
     items: ScoredItems
     metrics: tuple[MetricResult, ...] = ()
-    groups: tuple[GroupResult, ...] = ()
+    slices: tuple[SliceResult, ...] = ()
     seconds: float | None = None
     replies: str = ""
-    remembered: int = 0
+    cached: int = 0
     task: str = ""
     leak_check: LeakCheck | None = None
     self_check: SelfCheck | None = None
@@ -147,43 +115,13 @@ class ModelResult:
         return self.items.failures
 
     @property
-    def tally(self) -> Totals:
-        """Totals over the items."""
-        return self.items.figures.tally
-
-    @property
     def errors(self) -> dict[str, int]:
         """Number of errors per error class, the most frequent first."""
-        return dict(sorted(self.tally.errors.items(), key=lambda pair: (-pair[1], pair[0])))
-
-    @property
-    def right(self) -> int:
-        """Number of items without an error."""
-        return self.tally.right
-
-    @property
-    def truncated(self) -> int:
-        """Number of replies that reached the token limit."""
-        return self.tally.truncated
-
-    @property
-    def cut_thinking(self) -> int:
-        """Number of replies that were cut while the model thought: thoughts without an answer."""
-        return self.tally.cut_thinking
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Number of tokens of all prompts."""
-        return self.tally.prompt_tokens
-
-    @property
-    def completion_tokens(self) -> int:
-        """Number of tokens of all replies."""
-        return self.tally.completion_tokens
+        return dict(sorted(self.items.totals.errors.items(), key=lambda pair: (-pair[1], pair[0])))
 
     def items_of(self, ids: Collection[str]) -> list[Item]:
         """Return the items with the given ids, in the evalset's order."""
-        return [self.items[place] for place, identity in enumerate(self.items.ids) if identity in ids]
+        return [item for item in self.items if item.example.id in ids]
 
     def metric(self, name: str) -> MetricResult:
         """Return the result of one metric.
@@ -191,25 +129,241 @@ class ModelResult:
         Raises:
             KeyError: When there is no metric of that name.
         """
-        return named(self.metrics, name)
+        return {metric.name: metric for metric in self.metrics}[name]
 
     def as_json(self) -> dict[str, Any]:
         """The result as stored in ``report.json``: everything but the replies, which have their own file."""
+        totals = self.items.totals
         row: dict[str, Any] = {
             "model": self.model,
             "task": self.task,
             "evalset": asdict(self.evalset),
             "n": len(self.items),
-            "right": self.right,
-            "truncated": self.truncated,
-            **({"cut_thinking": self.cut_thinking} if self.cut_thinking else {}),
+            "right": totals.right,
+            "truncated": totals.truncated,
+            **({"cut_thinking": totals.cut_thinking} if totals.cut_thinking else {}),
             "failed": [{"id": failure.example.id, "error": failure.error} for failure in self.failures],
             "metrics": [asdict(metric) for metric in self.metrics],
-            "groups": [{"name": group.name, "support": group.support, "metrics": dict(group.metrics)} for group in self.groups],
+            "groups": [{"name": group.name, "support": group.support, "metrics": dict(group.metrics)} for group in self.slices],
             "errors": self.errors,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
+            "prompt_tokens": totals.prompt_tokens,
+            "completion_tokens": totals.completion_tokens,
         }
         checks = {"leak_check": self.leak_check, "self_check": self.self_check}
         row |= {name: asdict(check) for name, check in checks.items() if check is not None}
         return row | ({"replies": self.replies} if self.replies else {})
+
+
+Judgement = Literal["better", "worse", "no significant difference"]
+GateOutcome = Literal["regressed", "inconclusive", "fine"]
+LEVEL = 0.05
+"""Significance level: a smaller p-value is significant."""
+
+
+@dataclass(frozen=True)
+class MetricDifference:
+    """One metric of two models on the same items.
+
+    Attributes:
+        name: Name of the metric.
+        baseline: Value of the first model, over the items that both answered.
+        candidate: Value of the second model, over the same items.
+        low: Lower bound of the 95 % interval of ``candidate - baseline``; None when the spread cannot be estimated.
+        high: Upper bound; None with ``low``.
+        p: Two-sided p-value.
+        interval: Method of the interval: ``bootstrap``, ``discordance`` or ``none``.
+        test: Method of ``p``: ``mcnemar``, ``exact permutation``, ``permutation`` or ``identical``.
+        differing: Number of items with different counts.
+        low_90: Lower bound of the 90 % interval: a drop beyond it is excluded at the 5 % level; None when the spread cannot be estimated.
+        high_90: Upper bound; None with ``low_90``.
+        standard_error: Standard error of the difference, from the bootstrap; None when no item differs.
+        higher_is_better: Direction of the metric.
+        p_adjusted: ``p`` adjusted over all gated metrics (Holm 1979); None when the metric is not gated.
+    """
+
+    name: str
+    baseline: float
+    candidate: float
+    low: float | None
+    high: float | None
+    p: float
+    interval: str
+    test: str
+    differing: int
+    low_90: float | None = None
+    high_90: float | None = None
+    standard_error: float | None = None
+    higher_is_better: bool = True
+    p_adjusted: float | None = None
+
+    @property
+    def deciding_p(self) -> float:
+        """The p-value that decides significance: the adjusted one if there is one."""
+        return self.p if self.p_adjusted is None else self.p_adjusted
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the 95 % interval excludes 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    @property
+    def judgement(self) -> Judgement:
+        """Whether the candidate is better, worse or neither; every verdict, colour and word in the output uses this rule.
+
+        A difference is significant when ``deciding_p`` is below 0.05 *and* the 95 % interval excludes 0.
+        """
+        if self.deciding_p >= LEVEL or self.low is None or not self.excludes_zero:
+            return "no significant difference"
+        return "better" if (self.low > 0) == self.higher_is_better else "worse"
+
+    @property
+    def difference(self) -> float:
+        """Candidate minus baseline."""
+        return self.candidate - self.baseline
+
+    @property
+    def gain(self) -> float:
+        """Improvement of the candidate, negative when it is worse; accounts for the metric's direction."""
+        return self.difference if self.higher_is_better else -self.difference
+
+    @property
+    def smallest_gain(self) -> float | None:
+        """One-sided 5 % lower bound of ``gain``: the drop that cannot be excluded; None when the spread cannot be estimated."""
+        if self.low_90 is None or self.high_90 is None:
+            return None
+        return self.low_90 if self.higher_is_better else -self.high_90
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same evalset.
+
+    Attributes:
+        baseline: Result of the reference model.
+        candidate: Result of the model under test.
+        n: Number of items that both answered.
+        metrics: One entry per metric of the task, the primary one first; empty when no item was answered by both.
+        broken: Items that were right and are wrong now, the largest loss in the primary metric first.
+        fixed: Items that were wrong and are right now, the largest gain first.
+        differing: Number of replies with different text.
+        score_changed: Items right or wrong as before, with other counts, the largest loss first.
+        text_changed: Items with the same counts and another text.
+        losses: Loss of the primary metric by id, for items whose counts changed; negative for a gain.
+        added: Ids that are not in the baseline.
+        removed: Ids that are only in the baseline.
+        units: Number of resampling units: items, or clusters of them.
+        cluster: Metadata key that groups items into clusters; empty for independent items.
+    """
+
+    baseline: ModelResult
+    candidate: ModelResult
+    n: int
+    metrics: tuple[MetricDifference, ...] = ()
+    broken: tuple[Pair, ...] = ()
+    fixed: tuple[Pair, ...] = ()
+    differing: int = 0
+    score_changed: tuple[Pair, ...] = ()
+    text_changed: tuple[Pair, ...] = ()
+    losses: Mapping[str, float] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    units: int = 0
+    cluster: str = ""
+
+    def metric(self, name: str) -> MetricDifference:
+        """Return the difference in one metric.
+
+        Raises:
+            KeyError: When there is no metric of that name.
+        """
+        return {metric.name: metric for metric in self.metrics}[name]
+
+    def as_json(self) -> dict[str, Any]:
+        """The comparison as stored in ``report.json``."""
+        kinds = (("broken", self.broken), ("fixed", self.fixed), ("shifted", self.score_changed), ("alike", self.text_changed))
+        return {
+            "baseline": self.baseline.model,
+            "candidate": self.candidate.model,
+            "task": self.candidate.task,
+            "evalset": self.candidate.evalset.name,
+            "n": self.n,
+            "units": self.units,
+            "cluster": self.cluster,
+            "metrics": [asdict(metric) | {"difference": metric.difference, "judgement": metric.judgement} for metric in self.metrics],
+            "broken": [new.example.id for _, new in self.broken],
+            "fixed": [new.example.id for _, new in self.fixed],
+            "differing": self.differing,
+            "added": list(self.added),
+            "removed": list(self.removed),
+            "changes": [self._change(kind, old, new) for kind, pairs in kinds for old, new in pairs],
+        }
+
+    def _change(self, kind: str, old: Item, new: Item) -> dict[str, Any]:
+        """Return one changed item as stored in ``report.json``."""
+        return {
+            "id": new.example.id,
+            "change": kind,
+            "loss": self.losses.get(new.example.id, 0.0),
+            "gold": new.example.gold,
+            "baseline": {"reply": old.reply.text, "errors": list(old.score.errors)},
+            "candidate": {"reply": new.reply.text, "errors": list(new.score.errors)},
+        }
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """GateOutcome of the gate for one metric of one comparison.
+
+    Attributes:
+        model: Name of the candidate.
+        task: Name of the task.
+        evalset: Name of the evalset.
+        metric: Name of the metric.
+        outcome: ``regressed``, ``inconclusive`` or ``fine``.
+        p: Two-sided p-value, adjusted over all gated metrics (Holm 1979).
+        margin: In points of the metric; a point is 0.01.
+        n: Items, or clusters, compared.
+        items_needed: Number that would settle an inconclusive outcome; None for other outcomes, and when unknown.
+        comparison: Index of the comparison in the report.
+    """
+
+    model: str
+    task: str
+    evalset: str
+    metric: str
+    outcome: GateOutcome
+    p: float
+    margin: float
+    n: int
+    items_needed: int | None = None
+    comparison: int = 0
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One checkpoint of a ranking.
+
+    Attributes:
+        result: Result of the checkpoint.
+        step: Number of optimiser steps; None when neither name nor folder states it.
+        best: Whether its primary metric is the best; the earliest among equals.
+        tied: Whether it cannot be distinguished from the best; True for the best itself.
+        difference: Primary metric of this checkpoint against the best; None for the best itself and when no item was answered by both.
+    """
+
+    result: ModelResult
+    step: int | None
+    best: bool
+    tied: bool
+    difference: MetricDifference | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The ranking entry as stored in ``report.json``."""
+        return {
+            "model": self.result.model,
+            "task": self.result.task,
+            "evalset": self.result.evalset.name,
+            "step": self.step,
+            "best": self.best,
+            "tied": self.tied,
+        }

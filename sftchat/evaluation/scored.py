@@ -1,68 +1,137 @@
-"""Scored items with their counts in arrays."""
+"""Scored items, with their counts in arrays and their totals."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sftchat.evaluation import statistics
-from sftchat.evaluation.baseline import Baseline, check_counts
 from sftchat.evaluation.evalset import cluster_of
-from sftchat.evaluation.run import Failure, Item, Outcome, Scorer, score_each
-from sftchat.evaluation.totals import Totals
-from sftchat.task import Task
-from sftchat.types import Example, Reply
+from sftchat.thinking import only_thoughts
+from sftchat.types import Example, Reply, Score
 
 Ints = NDArray[np.int64]
-Replies = Mapping[str, Reply | str]
+ALLOCATIONS = 200_000
+"""Number of new objects before the garbage collector runs."""
 
 
-@dataclass
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Run the garbage collector rarely while the block runs or the decorated function is called.
+
+    A hundred thousand items are millions of objects without cycles; searching them again and again takes a fifth of the time.
+    """
+    thresholds = gc.get_threshold()
+    gc.set_threshold(max(ALLOCATIONS, thresholds[0]) if thresholds[0] else 0, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example with the model's reply and the task's score."""
+
+    example: Example
+    reply: Reply
+    score: Score
+
+    @property
+    def right(self) -> bool:
+        """Whether the scorer found no error."""
+        return not self.score.errors
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One example without a reply. It is not scored, so that a dead server is not mistaken for a bad model.
+
+    Attributes:
+        example: The example of the request.
+        error: Error message of the engine.
+    """
+
+    example: Example
+    error: str
+
+
+Outcome = Item | Failure
+
+
+Pair = tuple[Item, Item]
+"""The same item twice: with the baseline's reply and with the candidate's."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over items.
+
+    Attributes:
+        right: Number of items without an error.
+        truncated: Number of replies that reached the token limit.
+        cut_thinking: Number of replies that were cut while the model thought: thoughts without an answer.
+        prompt_tokens: Number of tokens of all prompts.
+        completion_tokens: Number of tokens of all replies.
+        errors: Number of errors per error class.
+        slices: Summed counts per slice.
+        occurrences: Number of items per slice.
+    """
+
+    right: int
+    truncated: int
+    cut_thinking: int
+    prompt_tokens: int
+    completion_tokens: int
+    errors: Mapping[str, int]
+    slices: Mapping[str, Mapping[str, float]]
+    occurrences: Mapping[str, int]
+
+
+def compute_totals(items: Sequence[Item]) -> Totals:
+    """Sum over items."""
+    slices: dict[str, dict[str, float]] = {}
+    occurrences: Counter[str] = Counter()
+    for item in items:
+        for name, stats in item.score.groups.items():
+            occurrences[name] += 1
+            sums = slices.setdefault(name, {})
+            for key, count in stats.items():
+                sums[key] = sums.get(key, 0) + count
+    return Totals(
+        right=sum(item.right for item in items),
+        truncated=sum(item.reply.finish_reason == "length" for item in items),
+        cut_thinking=sum(only_thoughts(item.reply) for item in items),
+        prompt_tokens=sum(item.reply.prompt_tokens for item in items),
+        completion_tokens=sum(item.reply.completion_tokens for item in items),
+        errors=Counter(chain.from_iterable(item.score.errors for item in items)),
+        slices=slices,
+        occurrences=occurrences,
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class ItemArrays:
     """Counts of scored items, in item order.
 
     Attributes:
         table: Counts of each item; None when no item was answered.
-        faults: Number of error classes per item.
-        said: Hash of each reply's text.
+        error_counts: Number of error classes per item.
         clusters: Cluster of each item; empty when items are not clustered.
-        tally: Totals over all items.
     """
 
     table: statistics.Counts | None
-    faults: Ints
-    said: NDArray[np.uint64]
+    error_counts: Ints
     clusters: list[str]
-    tally: Totals
-
-
-def item_arrays(items: Sequence[Item], cluster: str = "") -> ItemArrays:
-    """Compute the arrays of answered items.
-
-    Args:
-        items: In item order.
-        cluster: Metadata key that groups items into clusters; empty for independent items.
-
-    Raises:
-        UsageError: When an item lacks the metadata key.
-        PluginError: When two items have different count keys.
-    """
-    tally = Totals()
-    for item in items:
-        tally.add(item)
-    return ItemArrays(
-        statistics.counts(item.score for item in items) if items else None,
-        np.array([len(item.score.errors) for item in items], dtype=np.int64),
-        np.array([text_hash(item.reply.text) for item in items], dtype=np.uint64),
-        [cluster_of(item.example, cluster) for item in items] if cluster else [],
-        tally,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +140,12 @@ class ScoredItems(Sequence[Item]):
 
     Attributes:
         outcomes: Item or failure by id, for every requested id.
-        figures: Arrays over the answered items.
+        arrays: Counts of the answered items.
         cluster: Metadata key that groups items into clusters; empty for independent items.
     """
 
     outcomes: Mapping[str, Outcome]
-    figures: ItemArrays
+    arrays: ItemArrays
     cluster: str = ""
 
     @cached_property
@@ -90,7 +159,7 @@ class ScoredItems(Sequence[Item]):
         return tuple(outcome for outcome in self.outcomes.values() if isinstance(outcome, Failure))
 
     @cached_property
-    def asked(self) -> list[str]:
+    def requested_ids(self) -> list[str]:
         """Ids of all requested items."""
         return list(self.outcomes)
 
@@ -98,6 +167,11 @@ class ScoredItems(Sequence[Item]):
     def ids(self) -> list[str]:
         """Ids of the answered items."""
         return [item.example.id for item in self.items]
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Totals over the answered items."""
+        return compute_totals(self.items)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -116,7 +190,7 @@ class ScoredItems(Sequence[Item]):
         Raises:
             PluginError: When no item was answered.
         """
-        return self.figures.table or statistics.counts(())
+        return self.arrays.table or statistics.counts(())
 
 
 def scored_items(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
@@ -131,42 +205,10 @@ def scored_items(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
         PluginError: When the items have different count keys.
     """
     by_id = {outcome.example.id: outcome for outcome in outcomes}
-    return ScoredItems(by_id, item_arrays([outcome for outcome in by_id.values() if isinstance(outcome, Item)], cluster), cluster)
-
-
-def score_stored(
-    task: Task, examples: Iterable[Example], stored: Sequence[Replies], baseline: Baseline | None = None, cluster: str = ""
-) -> list[ScoredItems]:
-    """Score several sets of stored replies to one evalset in a single pass.
-
-    Args:
-        task: Task whose scorer is used.
-        examples: Examples of the evalset.
-        stored: Replies by id, one mapping per file; an example without a reply is left out. The first is the baseline's, if there is a baseline.
-        baseline: Baseline whose stored counts must match today's.
-        cluster: Metadata key that groups items into clusters; empty for independent items.
-
-    Raises:
-        NotComparableError: When the baseline was counted by another scorer.
-        UsageError: When an item lacks the metadata key.
-        PluginError: When the task's scorer breaks its contract.
-    """
-    found: list[list[Outcome]] = [[] for _ in stored]
-    scorer = Scorer(task)
-    for example in examples:
-        outcomes = score_each(scorer, example, [replies.get(example.id) for replies in stored])
-        for mine, outcome in zip(found, outcomes, strict=True):
-            mine += () if outcome is None else (outcome,)
-    scored = [scored_items(outcomes, cluster) for outcomes in found]
-    if baseline is not None:
-        check_counts(baseline, scored[0])
-    return scored
-
-
-def text_hash(text: str) -> int:
-    """64-bit hash of a text; two different texts collide with probability 2⁻⁶⁴.
-
-    Args:
-        text: Any text, including unpaired surrogates.
-    """
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+    items = [outcome for outcome in by_id.values() if isinstance(outcome, Item)]
+    arrays = ItemArrays(
+        statistics.counts(item.score for item in items) if items else None,
+        np.array([len(item.score.errors) for item in items], dtype=np.int64),
+        [cluster_of(item.example, cluster) for item in items] if cluster else [],
+    )
+    return ScoredItems(by_id, arrays, cluster)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from statistics import NormalDist
 
 import numpy as np
@@ -80,18 +82,16 @@ def counts(scores: Iterable[Score]) -> Counts:
     if not stats or not stats[0]:
         raise PluginError("the scorer counts nothing" if stats else "there are no scores to sum")
     keys = tuple(sorted(stats[0]))
+    names = stats[0].keys()
     for row in stats:
-        if row.keys() != stats[0].keys():
-            raise PluginError(_other_keys(sorted(row), keys))
-    matrix = np.array([[row[key] for key in keys] for row in stats], dtype=np.float64).reshape(len(stats), len(keys))
+        if row.keys() != names:
+            one, other = ", ".join(sorted(row)) or "nothing", ", ".join(keys)
+            raise PluginError(f"the scorer counts {one} for one reply and {other} for another")
+    values = chain.from_iterable(map(itemgetter(*keys), stats) if len(keys) > 1 else (row.values() for row in stats))
+    matrix = np.fromiter(values, np.float64, len(stats) * len(keys)).reshape(len(stats), len(keys))
     if not np.isfinite(matrix).all():
         raise PluginError("the scorer gave a count that is not a finite number")
     return Counts(keys, matrix)
-
-
-def _other_keys(some: Sequence[str], others: Sequence[str]) -> str:
-    """Describe how the keys of two scores differ."""
-    return f"the scorer counts {', '.join(some) or 'nothing'} for one reply and {', '.join(others) or 'nothing'} for another"
 
 
 def clustered(table: Counts, clusters: Sequence[str]) -> Counts:

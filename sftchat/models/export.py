@@ -12,14 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from sftchat._util.files import atomic_folder
-from sftchat.errors import ModelError, first_line
+from sftchat.errors import ModelError, TemplateError, first_line
 from sftchat.models.gotemplate import evaluate, literal
 from sftchat.models.loading import load_tokenizer, stop_ids
 from sftchat.models.manifest import MANIFEST, as_trained, find_manifest
 from sftchat.models.model_files import MORE_TEMPLATES, files_of
 from sftchat.models.reference import ModelReference, hub_access
 from sftchat.templates.named import DEFAULT
-from sftchat.templates.renderer import Renderer, TemplateError, check_arguments, choose_renderer
+from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
 from sftchat.types import Message
 
 SYSTEM, FIRST, REPLY, SECOND = (f"\u2063{word}\u2063" for word in ("system", "first", "reply", "second"))

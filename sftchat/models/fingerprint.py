@@ -29,7 +29,7 @@ def folder_identity(folder: Path) -> str:
     """
     here = (path.name for path in folder.iterdir() if (path.suffix in WEIGHTS or path.name in CONFIGS) and path.is_file())
     named = (name for name in weights_of(folder, allow_pickle=True) if Path(name).suffix in WEIGHTS)
-    return _digest(folder, {*here, *named}, file_hash)
+    return files_digest(folder, {*here, *named})
 
 
 def identity(reference: ModelReference) -> str:
@@ -53,7 +53,7 @@ def reply_identity(reference: ModelReference, hashed: Hashed = file_hash) -> str
         ModelError: When weights are missing, or outside the folder.
     """
     if reference.folder:
-        own = _digest(reference.folder, files_of(reference.folder), hashed)
+        own = files_digest(reference.folder, files_of(reference.folder), hashed)
     else:
         commit = _commit(reference)
         own = f"hub:{reference.source}@{commit}" if commit else ""
@@ -63,8 +63,17 @@ def reply_identity(reference: ModelReference, hashed: Hashed = file_hash) -> str
     return _joined(own, base) if base else ""
 
 
-def _digest(folder: Path, names: Iterable[str], hashed: Hashed) -> str:
-    """Return a hash of names and bytes of some files of a folder, in order of names."""
+def files_digest(folder: Path, names: Iterable[str], hashed: Hashed = file_hash) -> str:
+    """Return a hash of names and bytes of some files of a folder, in order of names.
+
+    Args:
+        folder: The folder.
+        names: Names of the files, relative to it.
+        hashed: Hashes a file.
+
+    Raises:
+        OSError: When a file cannot be read.
+    """
     digest = hashlib.sha256()
     for name in sorted(names):
         digest.update(f"{name}\0{hashed(folder / name)}\0".encode("utf-8", "surrogateescape"))

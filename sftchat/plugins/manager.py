@@ -29,7 +29,7 @@ from sftchat.task import Task
 from sftchat.text import printable
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.report import Report
+    from sftchat.evaluation.report.view import Report
     from sftchat.training.config import TrainingConfig
 
 
@@ -161,24 +161,23 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
     owner: dict[tuple[str, str], str] = {}
     infos: list[PluginInfo] = []
     contested: dict[str, str] = {}
-    for entry_point in sorted(points, key=lambda point: (not _is_built_in(point), point.name, _distribution(point))):
+    named = [(_distribution(point), point) for point in points]  # looked up once: each lookup parses the distribution's metadata
+    for distribution, entry_point in sorted(named, key=lambda pair: (not _is_built_in(pair[0]), pair[1].name, pair[0])):
         try:
-            with _stdout_to_stderr(), _report_slow_import(entry_point):
-                added = _load(manager, entry_point, owner)
+            with _stdout_to_stderr(), _report_slow_import(entry_point, distribution):
+                added = _load(manager, entry_point, distribution, owner)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # importing third-party code may raise anything, SystemExit included; it is reported
             problem = in_one_line(error) if isinstance(error, PluginError) else class_and_message(error)
-            infos.append(PluginInfo(entry_point.name, _distribution(entry_point), problem=problem))
+            infos.append(PluginInfo(entry_point.name, distribution, problem=problem))
             if isinstance(error, NameTakenError) and error.task:
-                contested[error.task] = f"{error}, so the one that {_distribution(entry_point)} brings is not loaded"
+                contested[error.task] = f"{error}, so the one that {distribution} brings is not loaded"
             continue
         tasks.update(added.tasks)
         engines.update(added.engines)
         commands.update(added.commands)
-        infos.append(
-            PluginInfo(entry_point.name, _distribution(entry_point), tuple(added.tasks), tuple(added.engines), tuple(added.commands))
-        )
+        infos.append(PluginInfo(entry_point.name, distribution, tuple(added.tasks), tuple(added.engines), tuple(added.commands)))
     return Registry(manager, tasks, engines, commands, tuple(infos), contested)
 
 
@@ -195,11 +194,11 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _report_slow_import(entry_point: EntryPoint) -> Iterator[None]:
+def _report_slow_import(entry_point: EntryPoint, distribution: str) -> Iterator[None]:
     """Report which plugin is being imported when the import is slow, because a hanging import cannot be interrupted."""
 
     def tell() -> None:
-        sys.stderr.write(f"sftchat: still importing plugin '{printable(entry_point.name)}' ({printable(_distribution(entry_point))}) …\n")
+        sys.stderr.write(f"sftchat: still importing plugin '{printable(entry_point.name)}' ({printable(distribution)}) …\n")
         sys.stderr.flush()
 
     timer = threading.Timer(SLOW_IMPORT_SECONDS, tell)
@@ -220,12 +219,12 @@ class _Added:
     commands: dict[str, ChatCommand]
 
 
-def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, owner: dict[tuple[str, str], str]) -> _Added:
+def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, distribution: str, owner: dict[tuple[str, str], str]) -> _Added:
     """Import, register and collect one plugin; on failure, leave the manager unchanged."""
     if manager.has_plugin(entry_point.name):
         raise PluginError(f"another distribution already has a plugin named '{entry_point.name}'")
     plugin = entry_point.load()
-    _check_version(plugin, _distribution(entry_point))
+    _check_version(plugin, distribution)
     manager.register(plugin, name=entry_point.name)
     try:
         manager.check_pending()  # detects misspelt hook names
@@ -294,15 +293,14 @@ def _hooks(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable
 
 
 def _installed_entry_points() -> list[EntryPoint]:
-    """Return the entry points of all installed distributions."""
     from importlib.metadata import entry_points  # imported here because it takes 30 ms that `--help` does not need
 
     return list(entry_points(group=hookspecs.ENTRY_POINT_GROUP))
 
 
-def _is_built_in(entry_point: EntryPoint) -> bool:
-    """Whether the entry point is built in; built-in ones are loaded first, so that third-party plugins cannot take their names."""
-    return entry_point.dist is not None and entry_point.dist.name == "sftchat"
+def _is_built_in(distribution: str) -> bool:
+    """Whether a plugin is built in; built-in ones are loaded first, so that third-party plugins cannot take their names."""
+    return distribution.partition(" ")[0] == "sftchat"
 
 
 def _distribution(entry_point: EntryPoint) -> str:

@@ -13,7 +13,7 @@ from sftchat.task import Task
 
 if TYPE_CHECKING:
     from sftchat.chat.context import ChatCommand
-    from sftchat.evaluation.report import Report
+    from sftchat.evaluation.report.view import Report
     from sftchat.training.config import TrainingConfig
 
 ENTRY_POINT_GROUP = "sftchat"

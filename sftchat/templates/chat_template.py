@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from itertools import product, takewhile
 from typing import Any
 
-from sftchat.errors import ModelError, first_line
+from sftchat.errors import TemplateError, first_line
 from sftchat.templates.limits import TooMuchError, bounded
 from sftchat.templates.partial_reply import MARK, NEXT, THOUGHT, PrefixedReply, describe_difference
 from sftchat.templates.special_tokens import (
@@ -38,14 +38,6 @@ CALL: Mapping[str, Any] = {"type": "function", "id": "call00001", "function": {"
 ASKED: Message = {"role": "user", "content": "?"}
 CALLED: list[Any] = [ASKED, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
 """A conversation that ends with a tool call; the id has nine alphanumeric characters, as Mistral's templates require."""
-
-
-class TemplateError(ModelError):
-    """A chat template that is unusable for training or fails to render a conversation."""
-
-
-class RewrittenHistoryError(TemplateError):
-    """A chat template that renders a reply differently in history, so that one row cannot train every reply of a conversation."""
 
 
 @dataclass(frozen=True)

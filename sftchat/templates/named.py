@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat._util.parsing import expand_user
-from sftchat.errors import UsageError, unknown
-from sftchat.templates.chat_template import TemplateError
+from sftchat.errors import TemplateError, UsageError, unknown
 
 TEMPLATE_FOLDER = Path(__file__).parent / "chat_templates"
 TEMPLATE_NAME = re.compile(r"[\w.-]{1,64}")

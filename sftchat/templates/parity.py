@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from sftchat.templates.chat_template import TemplateError, Tools
+from sftchat.errors import TemplateError
+from sftchat.templates.chat_template import Tools
 from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import IGNORED, Renderer, argument_names, choose_renderer
 from sftchat.templates.turn_parts import THOUGHTS, thought_and_answer

@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from sftchat._util.parsing import read_text
-from sftchat.errors import UsageError, first_line, unknown
-from sftchat.templates.chat_template import RewrittenHistoryError, TemplateError, TextTemplate, Tools, Turn
+from sftchat.errors import RewrittenHistoryError, TemplateError, UsageError, first_line, unknown
+from sftchat.templates.chat_template import TextTemplate, Tools, Turn
 from sftchat.templates.limits import TooMuchError, bounded
 from sftchat.templates.named import DEFAULT, TEMPLATES, TOOL_USE, check_name, own_templates, template_file, without_training_markers
 from sftchat.templates.special_tokens import encode, unmarked
 from sftchat.types import Message, is_learned
-
-__all__ = ["IGNORED", "Rendered", "Renderer", "RewrittenHistoryError", "RowText", "TemplateError", "check_arguments", "choose_renderer"]
 
 IGNORED = -100
 """Label of a position without loss, the default ``ignore_index`` of torch's cross entropy."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from sftchat.data.turns import tools_of
-from sftchat.errors import SftchatError, unknown
+from sftchat.errors import SftchatError, TemplateError, unknown
 from sftchat.task import Task, training_defaults
 from sftchat.templates.named import TEMPLATES
-from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, choose_renderer
+from sftchat.templates.renderer import IGNORED, Renderer, choose_renderer
 from sftchat.types import Example
 
 

@@ -71,7 +71,6 @@ def _content(example: Example) -> tuple[Any, ...]:
 
 
 def _faults_of(task: Task, example: Example) -> Iterator[str]:
-    """Return the violations in one row."""
     if not example.messages:
         yield "has no messages"
         return

@@ -133,7 +133,6 @@ def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -
 
 
 def _metric_faults(task: Task, metric: Metric, table: Counts, garbage_table: Counts, gold_scores: Sequence[ScoredReply]) -> Iterator[str]:
-    """Yield the violations of one metric."""
     import numpy as np
 
     name, sign = f"metric '{metric.name}'", 1 if metric.higher_is_better else -1

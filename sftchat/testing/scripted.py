@@ -134,7 +134,6 @@ class ScriptedEngine:
         return tuple(tokens)
 
     def _prompt(self, request: Request) -> str:
-        """Return the text to continue."""
         prompt = request.prompt if request.prompt is not None else self.render(request.messages)
         return prompt + request.reply_prefix + self.decode(request.reply_ids)
 
@@ -189,7 +188,6 @@ class ScriptedEngine:
         )
 
     def _script(self, request: Request) -> Script:
-        """Return the scripted reply to a request."""
         if callable(self._replies):
             return self._replies(request)
         if isinstance(self._replies, Mapping):
@@ -219,7 +217,6 @@ class ScriptedEngine:
 
 
 def _token(character: str, special: bool = False, trained: bool = False) -> Token:
-    """Return a character as a token."""
     return Token(ord(character), character, special, trained)
 
 

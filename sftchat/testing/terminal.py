@@ -76,8 +76,8 @@ class Screen:
         """Return scrollback and screen, without padding blanks."""
         with self.changed:
             rows = [*self.emulator.history.top, *(self.emulator.buffer[y] for y in range(self.lines))]
-            lines = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
-        return "\n".join(lines).rstrip("\n")
+            screen_lines = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
+        return "\n".join(screen_lines).rstrip("\n")
 
     def wait(self, expected: str | Callable[[str], bool]) -> str:
         """Wait until the text contains ``expected``, or the function returns True, and return the text.

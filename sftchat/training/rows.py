@@ -17,11 +17,11 @@ from sftchat.data.formats import examples_hash, read_examples
 from sftchat.data.generate import generate_examples, parse_options
 from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, ReadingNotes, RowOptions
 from sftchat.data.turns import tools_of
-from sftchat.errors import DataError, UsageError
+from sftchat.errors import DataError, TemplateError, UsageError
 from sftchat.models.fingerprint import file_hash
 from sftchat.task import Task, training_defaults
 from sftchat.templates.parity import with_remedy
-from sftchat.templates.renderer import Rendered, Renderer, RowText, TemplateError
+from sftchat.templates.renderer import Rendered, Renderer, RowText
 from sftchat.types import Example, is_learned
 
 TOKENIZE_BATCH = 512

@@ -20,10 +20,9 @@ from sftchat.data.serialize import serialize
 from sftchat.data.write import write_rows
 from sftchat.errors import DataError, EngineError, first_line
 from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
-from sftchat.evaluation.evaluate import summarise
+from sftchat.evaluation.evaluate import run, summarise
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.run import Failure, Outcome, run
-from sftchat.evaluation.scored import scored_items
+from sftchat.evaluation.scored import Failure, Outcome, scored_items
 from sftchat.models.loading import Loaded, stop_ids
 from sftchat.task import Task
 from sftchat.templates.renderer import Renderer

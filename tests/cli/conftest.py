@@ -15,7 +15,7 @@ from sftchat import EngineError, Example, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.engine import Engine, EngineType, Request
-from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.view import Report
 from sftchat.plugins import spec as hookspecs
 from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine

@@ -401,7 +401,7 @@ class Forges:
         for result in report.results:
             object.__setattr__(result, "metrics", ())
             object.__setattr__(result.items[0].example, "id", "forged")
-            result.items.figures.table.rows[:] = 1
+            result.items.arrays.table.rows[:] = 1
         object.__setattr__(report, "gates", ())
 
 

@@ -16,8 +16,7 @@ from sftchat import EngineType, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.shared import Session
 from sftchat.engine import collect
-from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
-from sftchat.evaluation.reply_cache import ReplyCache
+from sftchat.evaluation.reply_cache import CachedEngine, CacheOptions, ReplyCache
 from sftchat.inference.local import TransformersEngine
 from sftchat.plugins import spec as hookspecs
 from sftchat.plugins.manager import Registry
@@ -25,7 +24,7 @@ from sftchat.testing import ScriptedEngine
 from sftchat.text import strip_thinking
 from sftchat.thinking import with_opening_tag
 from sftchat.types import FinishReason, Message, SamplingParams
-from tests.evaluation.test_remembering import asks, unopened
+from tests.evaluation.test_cached_engine import asks, unopened
 from tests.inference.endpoint_kit import DONE, delta, end, loopback, stream
 
 CUT = Reply("let me see", "length")
@@ -117,10 +116,10 @@ def test_two_models_without_a_terminal_write_lines_of_answers(
 
 def test_a_cached_reply_equals_the_generated_one(tmp_path: Path) -> None:
     store = ReplyCache(tmp_path / "replies.sqlite", pytest.fail)
-    memory = CacheOptions(store, lambda name: "ab" * 32)
+    options = CacheOptions(store, lambda name: "ab" * 32)
     try:
-        first = dict(collect(CachedEngine("m", lambda name: Thinker(), memory), asks(*SAID)))
-        assert dict(collect(CachedEngine("m", unopened, memory), asks(*SAID))) == first
+        first = dict(collect(CachedEngine("m", lambda name: Thinker(), options), asks(*SAID)))
+        assert dict(collect(CachedEngine("m", unopened, options), asks(*SAID))) == first
     finally:
         store.close()
     assert [reply.text for reply in first.values() if isinstance(reply, Reply)] == [

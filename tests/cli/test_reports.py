@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from sftchat import Example, Reply, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.reports import say_verdict
+from sftchat.cli.eval import show_verdict
 from sftchat.cli.shared import Session
 from sftchat.evaluation.gate import Verdict
 from sftchat.evaluation.report.markdown import COMMENT_BYTES, SUMMARY_BYTES
@@ -156,10 +156,10 @@ def test_the_verdict_has_its_colour_on_a_terminal_and_none_with_no_color(verdict
     runner = CliRunner()
     plain = f"verdict: {verdict.headline}\n"
 
-    assert runner.invoke(click.Command("x", callback=lambda: say_verdict(verdict, {})), color=True).stderr == (
+    assert runner.invoke(click.Command("x", callback=lambda: show_verdict(verdict, {})), color=True).stderr == (
         f"\x1b[{colour}m{plain[:-1]}\x1b[0m\n"
     )
-    assert runner.invoke(click.Command("x", callback=lambda: say_verdict(verdict, {"NO_COLOR": "1"})), color=True).stderr == plain
+    assert runner.invoke(click.Command("x", callback=lambda: show_verdict(verdict, {"NO_COLOR": "1"})), color=True).stderr == plain
 
 
 def test_a_summary_that_is_nearly_full_is_not_overfilled(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def test_every_removed_row_has_its_reason() -> None:
 
 
 def test_near_duplicates_stay_when_the_check_is_off() -> None:
-    assert find_removed(rows(PASSAGE, PASSAGE.replace("何小满", "何小雨")), FilterOptions(near=0)) == (2, [])
+    assert find_removed(rows(PASSAGE, PASSAGE.replace("何小满", "何小雨")), FilterOptions(near_threshold=0)) == (2, [])
 
 
 def test_the_most_different_rows_are_chosen_from_the_remaining_ones() -> None:

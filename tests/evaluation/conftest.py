@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from sftchat import Example, Message, Metric, Reply, Score, Task, rate, ratio
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, summarise
-from sftchat.evaluation.report import Report
+from sftchat.evaluation.evaluate import compare, score, score_stored, summarise
+from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.scored import score_stored
+from sftchat.evaluation.scored import Failure, Outcome, scored_items
 
 
 def judge(example: Example, reply: Reply) -> Score:
@@ -41,6 +41,27 @@ def task() -> Task:
 def example() -> Callable[..., Example]:
     def make(identity: str, gold: str | None = "甲-乙:夫妻", prompt: str | None = None) -> Example:
         return Example((Message(role="user", content=prompt or identity),), gold, identity, source=f"gold.jsonl:{identity}")
+
+    return make
+
+
+RIGHT, WRONG = "甲-乙:夫妻", "甲-乙:恋人"
+
+
+@pytest.fixture(scope="session")
+def result(task: Task, example: Callable[..., Example]) -> Callable[..., ModelResult]:
+    """Build a result from a word of marks: ``+`` right, ``-`` wrong, ``~`` truncated and wrong, ``!`` not answered."""
+
+    def make(name: str, marks: str, size: int = 8) -> ModelResult:
+        def outcomes() -> Iterable[Outcome]:
+            for number, mark in enumerate(marks):
+                asked = example(f"i{number}")
+                if mark == "!":
+                    yield Failure(asked, "server gone")
+                else:
+                    yield score(task, asked, Reply(RIGHT if mark == "+" else WRONG, "length" if mark == "~" else "stop", 3, 5))
+
+        return summarise(name, task, scored_items(outcomes()), EvalsetIdentity("gold.jsonl", "ab12", size))
 
     return make
 

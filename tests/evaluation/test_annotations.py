@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.github import annotate
+from sftchat.evaluation.report.view import Report
 
 
 def test_a_failed_gate_has_one_error_for_the_verdict_and_nine_for_items(make_report: Callable[..., Report]) -> None:

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from sftchat import DataError, Example, NotComparableError, Reply, SamplingParams, Task
-from sftchat.evaluation.baseline import Header, content_hash, is_baseline, known_sampling, read_baseline
+from sftchat.evaluation.baseline import Header, content_hash, is_baseline, read_baseline, sampling_facts
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.run import score
+from sftchat.evaluation.evaluate import score
 from sftchat.evaluation.scored import scored_items
 from sftchat.evaluation.update_baseline import write_baseline
 
 Make = Callable[..., Example]
 HEADER = Header(
-    "triples", ("f1", "exact"), "run", "ab12", "", (EvalsetIdentity("gold.jsonl", "cd34", 2),), known_sampling(SamplingParams())
+    "triples", ("f1", "exact"), "run", "ab12", "", (EvalsetIdentity("gold.jsonl", "cd34", 2),), sampling_facts(SamplingParams())
 )
 
 
@@ -50,8 +50,8 @@ def test_the_hash_of_an_item_covers_everything_a_scorer_reads(example: Make) -> 
 
 
 def test_greedy_sampling_has_no_seed() -> None:
-    assert known_sampling(SamplingParams(seed=1)) == known_sampling(SamplingParams(seed=2))
-    assert known_sampling(SamplingParams(temperature=1, seed=1)) != known_sampling(SamplingParams(temperature=1, seed=2))
+    assert sampling_facts(SamplingParams(seed=1)) == sampling_facts(SamplingParams(seed=2))
+    assert sampling_facts(SamplingParams(temperature=1, seed=1)) != sampling_facts(SamplingParams(temperature=1, seed=2))
 
 
 FIRST = json.dumps(

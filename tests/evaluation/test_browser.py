@@ -10,8 +10,8 @@ import pytest
 
 from sftchat import EngineError
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.html import PAGE, to_html
+from sftchat.evaluation.report.view import Report
 from tests.evaluation.browser import Page, browser, installed
 
 FAIL = Verdict(("model is worse than old", "verdict: fail"), 1)

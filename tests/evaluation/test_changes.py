@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import Example, Message, Reply, Task
-from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, summarise
-from sftchat.evaluation.report import Report
-from sftchat.evaluation.run import score
+from sftchat.evaluation.evaluate import compare, score, summarise
+from sftchat.evaluation.report.view import Report
+from sftchat.evaluation.results import Comparison
 from sftchat.evaluation.scored import scored_items
 from tests.evaluation.conftest import F1_TASK
 from tests.evaluation.test_evaluate import shown
@@ -40,7 +39,7 @@ def ids(comparison: Comparison, kind: str) -> list[str]:
 def test_every_kind_of_change_is_distinguished() -> None:
     found = compared(F1_TASK, [GOLD, GOLD, SAID[2], SAID[2], SAID[2], GOLD], [SAID[1], SAID[2], GOLD, "无", SAID[3], GOLD])
 
-    assert [ids(found, kind) for kind in ("broken", "fixed", "shifted", "alike")] == [["i1"], ["i2"], ["i3"], ["i0", "i4"]]
+    assert [ids(found, kind) for kind in ("broken", "fixed", "score_changed", "text_changed")] == [["i1"], ["i2"], ["i3"], ["i0", "i4"]]
     assert found.differing == 5
 
 
@@ -55,7 +54,7 @@ def test_the_largest_loss_comes_first() -> None:
 @settings(max_examples=60, deadline=None)
 def test_every_changed_reply_is_in_exactly_one_kind_and_no_other_is(pairs: list[tuple[str, str]]) -> None:
     found = compared(F1_TASK, [old for old, _ in pairs], [new for _, new in pairs])
-    listed = [name for kind in ("broken", "fixed", "shifted", "alike") for name in ids(found, kind)]
+    listed = [name for kind in ("broken", "fixed", "score_changed", "text_changed") for name in ids(found, kind)]
 
     assert sorted(listed) == [f"i{n}" for n, (old, new) in enumerate(pairs) if old != new]
     assert len(set(listed)) == len(listed)

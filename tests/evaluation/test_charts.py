@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.evaluation.report.charts import Point, Series, curve, domain, ticks
+from sftchat.evaluation.report.html import Point, Series, curve, domain, ticks
 
 
 @pytest.mark.parametrize(

@@ -1,49 +1,28 @@
-"""Models scored and compared: as data, JSON, tables and a verdict."""
+"""Models scored and compared: as data, JSON and tables."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from sftchat import Example, NotComparableError, Reply, Task, UsageError
+from sftchat import Example, NotComparableError, Reply, Task
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, evaluate, summarise
-from sftchat.evaluation.gate import Verdict, decide, gate
-from sftchat.evaluation.report import Report
+from sftchat.evaluation.evaluate import compare, evaluate, score, summarise
 from sftchat.evaluation.report.terminal import show
-from sftchat.evaluation.results import GroupResult, ModelResult
-from sftchat.evaluation.rules import GateConfig, GateOptions, parse_floors
-from sftchat.evaluation.run import Failure, Outcome, score
-from sftchat.evaluation.scored import scored_items
+from sftchat.evaluation.report.view import Report
+from sftchat.evaluation.results import ModelResult, SliceResult
+from sftchat.evaluation.scored import Failure, scored_items
 from sftchat.evaluation.statistics import wilson
 from sftchat.testing import ScriptedEngine
 
 Make = Callable[..., Example]
 RIGHT, WRONG = "甲-乙:夫妻", "甲-乙:恋人"
 GOLD = EvalsetIdentity("gold.jsonl", "ab12", 8)
-
-
-@pytest.fixture
-def result(task: Task, example: Make) -> Callable[..., ModelResult]:
-    """Build a result from a word of marks: ``+`` right, ``-`` wrong, ``~`` truncated and wrong, ``!`` not answered."""
-
-    def make(name: str, marks: str, size: int = GOLD.size) -> ModelResult:
-        def outcomes() -> Iterable[Outcome]:
-            for number, mark in enumerate(marks):
-                asked = example(f"i{number}")
-                if mark == "!":
-                    yield Failure(asked, "server gone")
-                else:
-                    yield score(task, asked, Reply(RIGHT if mark == "+" else WRONG, "length" if mark == "~" else "stop", 3, 5))
-
-        return summarise(name, task, scored_items(outcomes()), replace(GOLD, size=size))
-
-    return make
 
 
 Result = Callable[..., ModelResult]
@@ -65,9 +44,9 @@ def test_a_model_generates_and_its_replies_are_scored_and_summed_up(task: Task, 
         ("f1", 0.5, "bootstrap"),
         ("exact", 0.5, "wilson"),
     ]
-    assert (found.model, found.right, found.failures) == ("nano", 1, (Failure(example("c", prompt="三"), "scripted"),))
-    assert (found.errors, found.completion_tokens) == ({"missing": 1, "spurious": 1}, 12)
-    assert found.groups == (GroupResult("夫妻", 2, {"f1": 2 / 3}), GroupResult("恋人", 0, {"f1": 0.0}))
+    assert (found.model, found.items.totals.right, found.failures) == ("nano", 1, (Failure(example("c", prompt="三"), "scripted"),))
+    assert (found.errors, found.items.totals.completion_tokens) == ({"missing": 1, "spurious": 1}, 12)
+    assert found.slices == (SliceResult("夫妻", 2, {"f1": 2 / 3}), SliceResult("恋人", 0, {"f1": 0.0}))
     assert found.seconds is not None
 
 
@@ -80,7 +59,7 @@ def test_generated_examples_have_no_ids_and_are_numbered(task: Task, example: Ma
 def test_a_model_without_any_reply_has_no_metrics(result: Result) -> None:
     found = result("dead", "!!")
 
-    assert (found.metrics, found.groups, len(found.failures)) == ((), (), 2)
+    assert (found.metrics, found.slices, len(found.failures)) == ((), (), 2)
 
 
 def test_broken_items_are_listed_worst_first_and_failures_are_not_compared(task: Task, example: Make, result: Result) -> None:
@@ -256,84 +235,3 @@ def test_replies_cannot_move_the_cursor(task: Task, example: Make) -> None:
     assert "\x1b" not in text
     assert "[bold]x[/bold]" in text
     assert "… 4 more lines" in text
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("f1", "floor 'f1' must be METRIC=X with a number X, such as f1=0.8"),
-        ("f1=high", "floor 'f1=high' must be METRIC=X with a number X, such as f1=0.8"),
-        ("f1=nan", "floor 'f1=nan' must be METRIC=X with a number X, such as f1=0.8"),
-        ("f2=1", "unknown metric 'f2' (available: exact, f1)"),
-    ],
-)
-def test_impossible_floors_are_refused(task: Task, text: str, message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        parse_floors([text], task)
-
-    assert str(caught.value) == message
-
-
-def test_floors_are_for_metrics_that_should_be_high_and_come_once(task: Task) -> None:
-    low = replace(task, metrics=(replace(task.metric, higher_is_better=False),))
-
-    assert parse_floors(["f1=0.8", "exact=.5"], task) == {"f1": 0.8, "exact": 0.5}
-    with pytest.raises(UsageError, match=r"^metric 'f1' has two floors$"):
-        parse_floors(["f1=0.8", "f1=0.9"], task)
-    with pytest.raises(UsageError, match=r"^metric 'f1' is better when lower, so a floor makes no sense$"):
-        parse_floors(["f1=0.8"], low)
-
-
-def test_without_demands_there_is_no_verdict(result: Result) -> None:
-    assert decide(Report("triples", (result("nano", "+-"),)), GateConfig()) == Verdict()
-
-
-def test_a_floor_is_met_by_its_very_value_and_missed_below_it(result: Result) -> None:
-    report = Report("triples", (result("nano", "++++-", 5),))
-
-    assert decide(report, GateConfig(floors={"exact": 0.8})) == Verdict("pass", ("nano on gold.jsonl: exact 0.800 meets the floor 0.8",))
-    assert decide(report, GateConfig(floors={"f1": 0.81})) == Verdict("fail", ("nano on gold.jsonl: f1 0.800 is under the floor 0.81",))
-
-
-def gated(report: Report, rules: GateConfig) -> Report:
-    comparisons, gates = gate(report.comparisons, lambda comparison: rules.gated)
-    return replace(report, comparisons=comparisons, gates=gates)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "line", "outcome", "strict"),
-    [
-        ("++++++", "------", "regressed, worse than old: f1 -100.0 points [-100.0, -35.1], p = 0.0312", "fail", 1),
-        ("------", "++++++", "better than old: f1 +100.0 points [+35.1, +100.0], p = 0.0312", "pass", 0),
-        ("+++", "+++", "fine against old: f1 +0.0 points [-70.8, +70.8], p = 1, no item changed its counts", "pass", 0),
-        (
-            "+++",
-            "++-",
-            "inconclusive against old: a drop of 86.5 points of f1 cannot be excluded, the margin is 2; "
-            "3 items are too few for any drop to be significant, it takes 6; f1 -33.3 points [-100.0, +44.5], p = 1",
-            "inconclusive",
-            4,
-        ),
-    ],
-)
-def test_only_a_significant_drop_fails(task: Task, result: Result, before: str, after: str, line: str, outcome: str, strict: int) -> None:
-    old, new = result("old", before, len(before)), result("new", after, len(after))
-    rules = GateOptions().rules(task, ())
-    report = gated(Report("triples", (new,), (old,), (compare(old, new, task),)), rules)
-    plain, demanding = decide(report, rules), decide(report, replace(rules, strict=True))
-
-    assert (plain.reasons, plain.outcome, plain.exit_code) == ((f"new on gold.jsonl: {line}",), outcome, strict % 4)
-    assert (demanding.reasons, demanding.outcome, demanding.exit_code) == (plain.reasons, outcome, strict)
-
-
-def test_unanswered_items_are_never_counted_as_low_scores(result: Result) -> None:
-    verdict = decide(Report("triples", (result("nano", "--!!", 4), result("dead", "!!!!", 4))), GateConfig(floors={"f1": 0.5}))
-
-    assert verdict == Verdict(
-        "could not judge",
-        (
-            "nano on gold.jsonl: f1 0.000 is under the floor 0.5",
-            "dead on gold.jsonl: no f1, nothing was answered",
-            "6 items were not answered, the first 'i2' by nano: server gone",
-        ),
-    )

@@ -14,14 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import EngineError, Example, Message, Reply, Score
-from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.html import ITEMS, to_html
-from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.run import Item
-from sftchat.evaluation.scored import scored_items
+from sftchat.evaluation.report.view import Report
+from sftchat.evaluation.results import Comparison, ModelResult
+from sftchat.evaluation.scored import Item, scored_items
 
 FAIL = Verdict("fail", ("model is worse than old",))
 GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无", "d": "戊-己:好友"}

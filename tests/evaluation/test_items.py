@@ -9,7 +9,8 @@ import pytest
 
 from sftchat import DataError, EngineError, Example, PluginError, Reply, Score, Task
 from sftchat.engine import Chunk, Request
-from sftchat.evaluation.run import Failure, Item, Outcome, run
+from sftchat.evaluation.evaluate import run
+from sftchat.evaluation.scored import Failure, Item, Outcome
 
 Make = Callable[..., Example]
 

@@ -10,14 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import EngineError, Example, Message, Reply, Score
-from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.gate import Unsettled, Verdict
-from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.junit import to_junit
-from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.run import Item
-from sftchat.evaluation.scored import scored_items
+from sftchat.evaluation.report.view import Report
+from sftchat.evaluation.results import Comparison, ModelResult
+from sftchat.evaluation.scored import Item, scored_items
 from sftchat.text import sanitize_lines
 
 ASKED_NOTHING = Verdict()

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from sftchat import EngineError
-from sftchat.evaluation.comparison import MetricDifference
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.markdown import COMMENT_BYTES, SUMMARY_BYTES, code, to_markdown
+from sftchat.evaluation.report.view import Report
+from sftchat.evaluation.results import MetricDifference
 from sftchat.text import sanitize_lines
 
 ASKED_NOTHING = Verdict()

@@ -15,18 +15,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from sftchat import Metric, rate, ratio
-from sftchat.evaluation.comparison import LEVEL, MetricDifference
-from sftchat.evaluation.gate import Unsettled, Verdict, decide, gate
-from sftchat.evaluation.paired_test import paired_difference
-from sftchat.evaluation.report import Report
+from sftchat.evaluation.comparison import paired_difference
+from sftchat.evaluation.gate import GateConfig, GatedMetric, Unsettled, Verdict, decide, gate
 from sftchat.evaluation.report.github import annotate
 from sftchat.evaluation.report.html import to_html
 from sftchat.evaluation.report.junit import to_junit
 from sftchat.evaluation.report.markdown import to_markdown
 from sftchat.evaluation.report.terminal import show
-from sftchat.evaluation.report.view import disagreement
-from sftchat.evaluation.results import MetricResult
-from sftchat.evaluation.rules import GateConfig, GatedMetric
+from sftchat.evaluation.report.view import Report, disagreement
+from sftchat.evaluation.results import LEVEL, MetricDifference, MetricResult
 from sftchat.evaluation.statistics import Counts, counts
 from sftchat.types import Score
 

@@ -7,9 +7,9 @@ import pytest
 
 from scripts.bench_gate import accuracy, two_models
 from sftchat import Score, rate
-from sftchat.evaluation.paired_test import paired_difference
+from sftchat.evaluation.comparison import paired_difference
+from sftchat.evaluation.gate import GatedMetric
 from sftchat.evaluation.power import lines, minimum_detectable_effect
-from sftchat.evaluation.rules import GatedMetric
 from sftchat.evaluation.statistics import Counts, counts
 from tests.evaluation.conftest import F1
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Reply, Score, Task
 from sftchat._util.files import write_atomically
+from sftchat.evaluation.evaluate import score, score_stored
 from sftchat.evaluation.replies import match, read_replies, reply_line
-from sftchat.evaluation.run import Failure, Item, Outcome, score
-from sftchat.evaluation.scored import score_stored
+from sftchat.evaluation.scored import Failure, Item, Outcome
 from sftchat.types import FinishReason
 
 FINISHES: tuple[FinishReason, ...] = ("stop", "length")
@@ -108,7 +108,7 @@ def test_missing_and_unknown_ids_are_listed_and_the_rest_counted() -> None:
 
 
 def test_ids_beyond_the_limit_are_not_unknown() -> None:
-    match({"0": Reply(""), "1": Reply("")}, ["0"], "r.jsonl", known={"0", "1"})
+    match({"0": Reply(""), "1": Reply("")}, ["0"], "r.jsonl", other_ids={"0", "1"})
 
 
 def test_an_error_instead_of_a_reply_is_an_unanswered_item(tmp_path: Path) -> None:

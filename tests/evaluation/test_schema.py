@@ -14,7 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from sftchat import EngineError, SamplingParams
-from sftchat.evaluation.report import Report
+from sftchat.evaluation.report.view import Report
 
 GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无"}
 SCHEMA = json.loads((files("sftchat.evaluation") / "report.schema.json").read_text(encoding="utf-8"))

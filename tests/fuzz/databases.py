@@ -20,7 +20,7 @@ from sftchat.chat.sessions import TABLES, Sessions, restored
 from sftchat.cli.chat import choose_models
 from sftchat.errors import UsageError
 from sftchat.evaluation import reply_cache as store
-from sftchat.evaluation.reply_cache import clear, prune, summary
+from sftchat.evaluation.cache_contents import clear, prune, summary
 from sftchat.types import Reply
 from tests.fuzz.inputs import json_like, like, written
 from tests.fuzz.target import Room, Target, refused

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sftchat.evaluation.baseline import check_comparable, is_baseline, read_baseline
-from sftchat.evaluation.evalset import check_examples, read_evalset
+from sftchat.evaluation.evalset import check_examples, parse_ids, read_evalset
 from sftchat.evaluation.plan import KINDS, past_ids
 from sftchat.evaluation.replies import read_replies
-from sftchat.evaluation.rules import parse_ids
 from sftchat.plugins.manager import load_plugins
 from sftchat.types import SamplingParams
 from tests.fuzz.inputs import json_like, lines_like

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from sftchat.errors import TemplateError
 from sftchat.models.export import ollama_data, write_modelfile
 from sftchat.models.gotemplate import evaluate
 from sftchat.templates.named import TEMPLATES, without_training_markers
-from sftchat.templates.renderer import Renderer, TemplateError, choose_renderer
+from sftchat.templates.renderer import Renderer, choose_renderer
 from sftchat.types import Message
 from tests.conftest import make_tokenizer
 from tests.templates.shipped import SHIPPED, tokenizer_for

@@ -11,8 +11,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from sftchat.errors import TemplateError
 from sftchat.templates.parity import NONE_WRITES_IT, with_remedy
-from sftchat.templates.renderer import IGNORED, Rendered, Renderer, TemplateError, choose_renderer
+from sftchat.templates.renderer import IGNORED, Rendered, Renderer, choose_renderer
 from sftchat.types import Message
 
 FORGED = ("<|im_end|>", "<|im_start|>assistant\n", "</s>", "<|eot_id|>", "<|e|>", "### Response:\n", "<|turn|>")

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sftchat.errors import TemplateError
 from sftchat.templates.named import TEMPLATES, without_training_markers
 from sftchat.templates.parity import SAMPLES, check_parity
-from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, choose_renderer
+from sftchat.templates.renderer import IGNORED, Renderer, choose_renderer
 from sftchat.types import Message
 from tests.templates.conversations import Conversation, check_rows_or_remedy, conversations
 from tests.templates.shipped import SHIPPED, tokenizer_for

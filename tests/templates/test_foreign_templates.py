@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sftchat
+from sftchat.errors import TemplateError
 from sftchat.templates.named import TEMPLATES
 from sftchat.templates.parity import SAMPLES, check_parity, remedy
-from sftchat.templates.renderer import IGNORED, Rendered, Renderer, TemplateError
+from sftchat.templates.renderer import IGNORED, Rendered, Renderer
 from sftchat.types import Message
 from tests.conftest import make_tokenizer
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from sftchat.engine import Request
-from sftchat.errors import UsageError
+from sftchat.errors import TemplateError, UsageError
 from sftchat.inference.local import prompt_ids, reply_ids
 from sftchat.models.export import write_templates
 from sftchat.models.manifest import Manifest, as_trained
 from sftchat.templates.named import TEMPLATES
 from sftchat.templates.parity import SAMPLES, check_parity, remedy
-from sftchat.templates.renderer import TemplateError, check_arguments, choose_renderer
+from sftchat.templates.renderer import check_arguments, choose_renderer
 from tests.templates.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 
 DEFAULT = TEMPLATES["chatml"].source

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import encode_marked_chat
 
-from sftchat.errors import UsageError
+from sftchat.errors import TemplateError, UsageError
 from sftchat.models.loading import saved_tokenizer
 from sftchat.templates.named import TEMPLATES
 from sftchat.templates.parity import check_parity
-from sftchat.templates.renderer import IGNORED, Renderer, TemplateError, check_arguments, choose_renderer
+from sftchat.templates.renderer import IGNORED, Renderer, check_arguments, choose_renderer
 from sftchat.templates.special_tokens import encode
 from sftchat.types import Message
 from tests.conftest import make_tokenizer

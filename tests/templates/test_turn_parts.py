@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sftchat.errors import TemplateError
 from sftchat.templates.parity import check_parity, remedy
-from sftchat.templates.renderer import Renderer, TemplateError
+from sftchat.templates.renderer import Renderer
 from sftchat.templates.turn_parts import (
     before_cut_tag,
     ends_with_thought,

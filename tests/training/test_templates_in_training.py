@@ -11,11 +11,11 @@ import pytest
 from sftchat import Example, Message, ModelError, UsageError
 from sftchat.data.turns import tools_of
 from sftchat.engine import Request
-from sftchat.errors import DataError
+from sftchat.errors import DataError, TemplateError
 from sftchat.inference.open import load_engine
 from sftchat.models.manifest import read_manifest
 from sftchat.templates.named import TEMPLATES
-from sftchat.templates.renderer import IGNORED, Renderer, TemplateError
+from sftchat.templates.renderer import IGNORED, Renderer
 from sftchat.training.rows import TOKENIZE_BATCH, render_rows
 from tests.conftest import make_tokenizer
 from tests.templates.shipped import SHIPPED, tokenizer_for

@@ -88,9 +88,8 @@ def _metrics(engine: Engine, scorer: GoldScorer, items: list[Example], work: Job
         EngineError: When no item got a reply, or the user stopped the job.
     """
     from sftchat.evaluation.evalset import EvalsetIdentity
-    from sftchat.evaluation.evaluate import summarise
-    from sftchat.evaluation.run import Failure, run
-    from sftchat.evaluation.scored import scored_items
+    from sftchat.evaluation.evaluate import run, summarise
+    from sftchat.evaluation.scored import Failure, scored_items
 
     def watch(_: object) -> None:
         if work.stopped:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from math import exp
 
 from sftchat.chat.context import Fragments, Style
-from sftchat.chat.render.width import text_width
 from sftchat.chat.safe_text import escape_controls
 from sftchat.engine import Inspects
 from sftchat.types import Choice, Token
@@ -100,6 +99,8 @@ def likelihood(choices: Sequence[Choice]) -> str:
 
 def table(rows: Sequence[Row]) -> Fragments:
     """Format rows as a table: columns (except the last) padded to their widest cell, numbers right-aligned."""
+    from sftchat.chat.render.width import text_width  # slow to import, and needed by no other command
+
     widths = [max(text_width(row[place][1]) for row in rows if place < len(row)) for place in range(max(map(len, rows)))]
     shown: list[tuple[Style, str]] = []
     for row in rows:

@@ -128,7 +128,6 @@ def _existing_samples(run: SynthesisRun, examples: list[Example], k: int, sampli
 
 
 def _counts(prompts: int, choices: list[Selection]) -> dict[str, int]:
-    """Count the prompts by outcome."""
     outcome_counts = Counter(choice.outcome for choice in choices)
     return {
         "prompts": prompts,

@@ -66,10 +66,10 @@ def check_files(
     quiet: bool,
     **tokens: Any,
 ) -> None:
-    """Look at every row of every FILE and print what is wrong as file:line: what.
+    """Check every row of every FILE and print problems as file:line: message.
 
-    Classes of problems: CLASSES. A class whose policy is keep is reported and no more; rows to drop are left out of OUT.
-    Exits with 1 if anything is wrong whose policy is fail; OUT is then not written.
+    Classes of problems: CLASSES. With the policy keep a problem is only reported, with drop its row is left out of OUT.
+    Exits with 1 if there is a problem whose policy is fail; OUT is then not written.
 
     \b
     sftchat data check train.jsonl
@@ -79,13 +79,13 @@ def check_files(
     sftchat data check train.jsonl --policy near-duplicate=drop --policy conflict=drop -o clean.jsonl
     """
     session: Session = ctx.obj
-    found = session.registry.task(task) if task else None
+    chosen_task = session.registry.task(task) if task else None
     policies = parse_policies(pairs)
     _check_output(files, output, overwrite)
-    measure = chosen_measure(found, **tokens)
+    make_token_check = token_check_of(chosen_task, **tokens)
     results = []
     for file in files:
-        findings = check(file, found, against=against, options=row_options, near_threshold=near, check_tokens=measure)
+        findings = check(file, chosen_task, against=against, options=row_options, near_threshold=near, check_tokens=make_token_check)
         results.append(findings)
         if not as_json:
             for problem in findings.problems:
@@ -93,18 +93,18 @@ def check_files(
         if not quiet:
             click.echo(summary(findings, policies), err=True)
     failed = any(findings.sources(policies, "fail") for findings in results)
-    written = None
+    row_count = None
     if output is not None and not failed:
-        written = write_rows(output, remaining_rows(files[0], results[0].sources(policies, "drop")), overwrite=overwrite)
+        row_count = write_rows(output, remaining_rows(files[0], results[0].sources(policies, "drop")), overwrite=overwrite)
     if as_json:
-        click.echo(json_text([as_object(findings, policies) for findings in results]))
+        click.echo(json_text([to_json_object(findings, policies) for findings in results]))
     if output is not None and not quiet:
-        done = (
-            f"wrote {pluralize(written, 'row')} to {output_name(output)}"
-            if written is not None
+        result = (
+            f"wrote {pluralize(row_count, 'row')} to {output_name(output)}"
+            if row_count is not None
             else f"{output_name(output)} is not written"
         )
-        click.echo(done, err=True)
+        click.echo(result, err=True)
     ctx.exit(1 if failed else 0)
 
 
@@ -123,36 +123,36 @@ def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -
     check_output_file(output, overwrite=overwrite)
 
 
-def chosen_measure(
+def token_check_of(
     task: Task | None, model: str | None, max_length: int | None, trust_remote_code: bool, **template: Any
 ) -> TokenCheck | None:
-    """What measures rows in tokens, where a model is given; its tokenizer is loaded, its weights are not.
+    """Return the check of token counts; None without a model. Loads the tokenizer, not the weights.
 
     Args:
-        task: Whose wish of a length is asked, and whose template a model without one gets.
-        model: As the user names it; None for none.
-        max_length: The most tokens of a row; None for the task's.
-        trust_remote_code: Whether code that comes with the model may run.
-        template: As of ``open_renderer``.
+        task: Its maximum length is the default, and its template applies to a model without one.
+        model: MODEL as typed; None for none.
+        max_length: Maximum number of tokens of a row; None for the task's.
+        trust_remote_code: Whether to run code that comes with the model.
+        template: See ``open_renderer``.
 
     Raises:
-        UsageError: When an option needs a model and none is given.
+        UsageError: When an option needs a model, and there is none.
     """
-    from sftchat.cli.data.tokens import first_option_given, longest_row, measure, open_renderer
+    from sftchat.cli.data.tokens import first_option_given, longest_row, make_token_check, open_renderer
 
     if model is None:
-        if first := first_option_given({"max_length": max_length is not None, **template}):
-            raise UsageError(f"{first} needs --model, whose tokenizer counts")
+        if option := first_option_given({"max_length": max_length is not None, **template}):
+            raise UsageError(f"{option} needs --model, whose tokenizer counts")
         return None
     renderer = open_renderer(model, task, trust_remote_code=trust_remote_code, **template)
-    return measure(renderer, longest_row(model, task, max_length))
+    return make_token_check(renderer, longest_row(model, task, max_length))
 
 
 def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:
-    """A line on a file, one on each note and one on its mixed shapes, and one on each class of problems in it."""
+    """Format the findings of a file: a line for the file, each note, mixed formats, and each class of problems."""
     formats = ", ".join(f"{count} {name}" for name, count in findings.formats.items()) or "none readable"
-    wrong = pluralize(len(findings.problems), "problem") if findings.problems else "no problems"
-    lines = [f"{findings.path}: {findings.rows} rows ({formats}), {findings.replies} with a reply: {wrong}"]
+    problem_count = pluralize(len(findings.problems), "problem") if findings.problems else "no problems"
+    lines = [f"{findings.path}: {findings.rows} rows ({formats}), {findings.replies} with a reply: {problem_count}"]
     lines += [f"  note: {note}" for note in findings.notes]
     if len(findings.shapes) > 1:
         lines.append("  mixed shapes: " + ", ".join(f"{name} from line {line}" for name, line in findings.shapes.items()))
@@ -162,9 +162,10 @@ def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:
     return "\n".join(lines)
 
 
-def as_object(findings: Findings, policies: Mapping[str, Policy]) -> dict[str, Any]:
-    """The findings of a file for ``--json``: each problem as the line that is printed, with its class and policy beside it."""
+def to_json_object(findings: Findings, policies: Mapping[str, Policy]) -> dict[str, Any]:
+    """Return the findings of a file for ``--json``; each problem with its class and policy."""
     problems = [
-        {"class": one.kind, "policy": policies[one.kind], "source": one.source, "message": one.message} for one in findings.problems
+        {"class": problem.kind, "policy": policies[problem.kind], "source": problem.source, "message": problem.message}
+        for problem in findings.problems
     ]
     return {**asdict(findings), "counts": findings.counts, "problems": problems}

@@ -43,8 +43,8 @@ def convert(source: str, output: str, shape: str, template: str | None, row_opti
         examples = map(from_transcript, examples)
     elif template is not None:
         examples = (to_transcript(example, template) for example in examples)
-    written = write_rows(output, to_rows(examples, shape), overwrite=overwrite)
+    row_count = write_rows(output, to_rows(examples, shape), overwrite=overwrite)
     if not quiet:
         for change in notes.change_lines():
             click.echo(f"note: {change}", err=True)
-        click.echo(f"wrote {written} rows as {shape} to {output_name(output)}", err=True)
+        click.echo(f"wrote {row_count} rows as {shape} to {output_name(output)}", err=True)

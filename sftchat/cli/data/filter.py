@@ -144,10 +144,10 @@ def _task_rule(task: Task | None) -> dict[str, Rule]:
 
 
 def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | None, **tokens: Any) -> dict[str, Rule]:
-    """Return the rule on characters and tokens; ``tokens`` are the options of ``chosen_measure``."""
-    from sftchat.cli.data.check import chosen_measure
+    """Return the rule on characters and tokens; ``tokens`` are the options of ``token_check_of``."""
+    from sftchat.cli.data.check import token_check_of
 
-    measure = chosen_measure(task, **tokens)
+    measure = token_check_of(task, **tokens)
 
     def rule(example: Example) -> str:
         size = sum(len(turn["content"]) for turn in example.conversation)
@@ -161,7 +161,6 @@ def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | 
 
 
 def _score_rule(task: Task | None, samples: str | None, min_score: float | None, max_score: float | None) -> dict[str, Rule]:
-    """Return the rule on the task's score."""
     if min_score is None and max_score is None:
         if samples is not None:
             raise UsageError("--samples is what --min-score and --max-score go by; give one of them")

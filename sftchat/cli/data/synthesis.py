@@ -69,13 +69,13 @@ class SynthesisRun:
     overwrite: bool
     quiet: bool
 
-    def check(self, *more: str | None) -> None:
+    def check(self, *more_outputs: str | None) -> None:
         """Check that all outputs can be written, before any file is read or reply generated.
 
         Raises:
             UsageError: When one is standard output, exists, or is given twice.
         """
-        targets = [self.output, *(name for name in more if name is not None)]
+        targets = [self.output, *(name for name in more_outputs if name is not None)]
         if "-" in targets:
             raise UsageError("the output is a file with samples and provenance beside it; give a name, not -")
         for target in targets:

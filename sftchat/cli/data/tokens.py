@@ -94,14 +94,15 @@ def trained_pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]
         yield renderer.tokenizer.decode([token for token, _ in group], clean_up_tokenization_spaces=False), trained
 
 
-def measure(renderer: Renderer, max_length: int) -> TokenCheck:
+def make_token_check(renderer: Renderer, max_length: int) -> TokenCheck:
     """Return a check that a row can be rendered and is not too long for training.
 
     Args:
         renderer: Tokenizer and template.
         max_length: Maximum length of a row in tokens.
     """
-    from sftchat.templates.renderer import IGNORED, TemplateError
+    from sftchat.errors import TemplateError
+    from sftchat.templates.renderer import IGNORED
 
     def problems(example: Example) -> Iterator[tuple[str, str]]:
         try:

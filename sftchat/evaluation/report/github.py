@@ -12,8 +12,7 @@ from itertools import islice
 from typing import Literal
 
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.report import Report
-from sftchat.evaluation.report.view import faults
+from sftchat.evaluation.report.view import Report, error_classes
 from sftchat.text import sanitize_lines
 
 Level = Literal["error", "warning"]
@@ -40,7 +39,7 @@ def _broken(report: Report, level: Level) -> Iterator[str]:
         for _, new in comparison.broken:
             file, _, line = new.example.source.rpartition(":")
             place = {"file": file, "line": line} if file and line.isdigit() else {}
-            yield _command(level, f"{where}: {', '.join(faults(new))}", **place, title=f"newly broken: {new.example.id}")
+            yield _command(level, f"{where}: {', '.join(error_classes(new))}", **place, title=f"newly broken: {new.example.id}")
 
 
 def _command(level: Level, message: str, **properties: str) -> str:

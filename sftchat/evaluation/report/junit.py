@@ -17,8 +17,7 @@ from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
 
 from sftchat.evaluation.gate import Ruling, Verdict
-from sftchat.evaluation.report import Report
-from sftchat.evaluation.report.view import ItemHistory, comparison_of, faults, item_histories, said
+from sftchat.evaluation.report.view import ItemHistory, Report, comparison_of, error_classes, item_histories, reply_text
 from sftchat.text import sanitize_lines
 
 Outcome = Literal["failure", "error", "skipped"]
@@ -72,20 +71,20 @@ def _cases(report: Report, number: int) -> list[Case]:
 
 
 def _case(item: ItemHistory) -> Case:
-    name, wrong = item.example.id, ", ".join(faults(item.new))
+    name, wrong = item.example.id, ", ".join(error_classes(item.new))
     if item.change == "failed":
-        return Case(name, "error", "not answered", said(item.new))
+        return Case(name, "error", "not answered", reply_text(item.new))
     if item.change == "broken":
         return Case(name, "failure", f"newly broken: {wrong}", _details(item))
     if item.change == "wrong":
-        known = "broken as before" if faults(item.old) else "not right, and no baseline says whether that is new"
+        known = "broken as before" if error_classes(item.old) else "not right, and no baseline says whether that is new"
         return Case(name, "skipped", f"{known}: {wrong}")
     return Case(name)
 
 
 def _details(item: ItemHistory) -> str:
     """Return the gold, old and new reply, one after the other."""
-    texts = (("gold", item.example.gold or ""), ("baseline", said(item.old)), ("model", said(item.new)))
+    texts = (("gold", item.example.gold or ""), ("baseline", reply_text(item.old)), ("model", reply_text(item.new)))
     return "\n\n".join(f"{title}:\n{text}" for title, text in texts)
 
 

@@ -9,24 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from sftchat.evaluation.comparison import Comparison
 from sftchat.evaluation.gate import Ruling, Verdict
 from sftchat.evaluation.replies import UNPAIRED
-from sftchat.evaluation.report import Report
 from sftchat.evaluation.report.view import (
+    GROUPS,
+    Report,
     bounds,
     comparison_of,
     difference,
     difference_bounds,
     disagreement,
-    faults,
+    error_class_rows,
+    error_classes,
+    facts,
     number,
     p_values,
-    signed,
-    without_errors,
+    slice_metrics,
 )
-from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.run import Item
+from sftchat.evaluation.results import Comparison, ModelResult
+from sftchat.evaluation.scored import Item
 from sftchat.text import sanitize_lines
 
 SUMMARY_BYTES = 1024 * 1024
@@ -36,7 +37,6 @@ SUMMARY_BYTES = 1024 * 1024
 COMMENT_BYTES = 65_536
 """Maximum size of a GitHub comment; the limit is in characters, of which there are never more than bytes."""
 
-GROUPS = 30
 CHARACTERS = 400
 """Maximum number of characters shown of one reply."""
 CUT = "*The rest does not fit here; it is in the other files of the report.*\n"
@@ -101,8 +101,7 @@ def _single(result: ModelResult) -> Iterator[str]:
     yield f"{code(result.model)}: {_facts(result)}"
     rows = [(escaped(metric.name), number(metric.value), bounds(metric.low, metric.high)) for metric in result.metrics]
     yield _table(("metric", ">value", "95 % interval"), rows)
-    faulty = [(escaped(name), str(count)) for name, count in result.errors.items()]
-    yield from _folded("faults", ("fault", ">count"), faulty)
+    yield from _folded("faults", ("fault", ">count"), [(escaped(row.name), str(row.count)) for row in error_class_rows(result)])
 
 
 def _overview(results: Sequence[ModelResult]) -> str:
@@ -131,29 +130,20 @@ def _compared(comparison: Comparison) -> Iterator[str]:
     unsure = [f"- {escaped(metric.name)}: {escaped(words)}" for metric in comparison.metrics if (words := disagreement(metric))]
     if unsure:
         yield "\n".join(unsure)
-    names = [metric.name for metric in new.metrics if any(metric.name in group.metrics for group in new.groups)][:1]
-    befores = {group.name: group.metrics for group in old.groups}
-    for name in names:
+    befores = {group.name: group.metrics for group in old.slices}
+    for name in slice_metrics(new)[:1]:
         groups = [
             (escaped(group.name), f"{group.support:g}", number(befores.get(group.name, {}).get(name)), number(group.metrics.get(name)))
-            for group in new.groups[:GROUPS]
+            for group in new.slices[:GROUPS]
         ]
         yield from _folded(f"{escaped(name)} by group", ("group", ">gold", ">baseline", ">model"), groups)
-    counted = sorted({*old.errors, *new.errors}, key=lambda fault: (-max(old.errors.get(fault, 0), new.errors.get(fault, 0)), fault))
-    faulty = [
-        (escaped(fault), str(before), str(after), signed(after - before))
-        for fault, before, after in ((fault, old.errors.get(fault, 0), new.errors.get(fault, 0)) for fault in counted)
-    ]
+    faulty = [(escaped(row.name), str(row.before), str(row.count), row.change) for row in error_class_rows(new, comparison)]
     yield from _folded("faults", ("fault", ">baseline", ">model", ">change"), faulty)
 
 
 def _facts(result: ModelResult) -> str:
-    """Return further facts on one model."""
-    facts = [without_errors(result)]
-    facts += [f"{result.truncated} truncated"] if result.truncated else []
-    facts += [f"{result.cut_thinking} cut while thinking"] if result.cut_thinking else []
-    facts += [f"**{len(result.failures)} not answered**"] if result.failures else []
-    return ", ".join(facts)
+    *entries, last = facts(result)
+    return ", ".join([*entries, f"**{last}**" if result.failures else last])
 
 
 def _item_tables(report: Report) -> Iterator[tuple[str, Sequence[Pair]]]:
@@ -171,7 +161,7 @@ def _item(pair: Pair) -> str:
     """Return one row of an item table, with the error classes of either reply."""
     old, new = pair
     cells = (code(new.example.id), code(new.example.gold or ""), code(old.reply.text), code(new.reply.text))
-    return f"| {' | '.join(cells)} | {escaped(', '.join(faults(new) or faults(old)))} |\n"
+    return f"| {' | '.join(cells)} | {escaped(', '.join(error_classes(new) or error_classes(old)))} |\n"
 
 
 def _fitting(title: str, items: Sequence[Pair], room: int) -> str:

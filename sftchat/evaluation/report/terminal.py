@@ -9,16 +9,27 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sftchat.evaluation.comparison import Comparison, Judgement, MetricDifference, Ranked
-from sftchat.evaluation.report import Report
-from sftchat.evaluation.report.view import bounds, difference, difference_bounds, disagreement, number, p_values, signed, without_errors
-from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.run import Item
+from sftchat.evaluation.report.view import (
+    GROUPS,
+    Report,
+    bounds,
+    difference,
+    difference_bounds,
+    disagreement,
+    error_class_rows,
+    error_classes,
+    facts,
+    number,
+    p_values,
+    signed,
+    slice_metrics,
+)
+from sftchat.evaluation.results import Comparison, Judgement, MetricDifference, ModelResult, Ranked
+from sftchat.evaluation.scored import Item
 from sftchat.text import pluralize, printable
 
 EXAMPLES = 5
 """Maximum number of changed items shown of each kind; ``report.json`` lists all."""
-GROUPS = 30
 LINES = 8
 """Maximum number of lines shown of one reply."""
 COLOURS: Mapping[Judgement, str] = {"better": "green", "worse": "red", "no significant difference": "dim"}
@@ -59,16 +70,15 @@ def _single(result: ModelResult) -> Iterator[RenderableType]:
         table.add_row(_plain(metric.name), number(metric.value), bounds(metric.low, metric.high))
     yield _legend(model=result.model)
     yield table
-    names = [name for name in (metric.name for metric in result.metrics) if any(name in group.metrics for group in result.groups)][:3]
-    if names:
+    if names := slice_metrics(result)[:3]:
         table = _table("group", ">gold", *(f">{name}" for name in names))
-        for group in result.groups[:GROUPS]:
+        for group in result.slices[:GROUPS]:
             table.add_row(_plain(group.name), f"{group.support:g}", *(number(group.metrics.get(name)) for name in names))
         yield table
-    if result.errors:
+    if rows := error_class_rows(result):
         table = _table("fault", ">count")
-        for name, count in result.errors.items():
-            table.add_row(_plain(name), str(count))
+        for row in rows:
+            table.add_row(_plain(row.name), str(row.count))
         yield table
     yield _footer(result)
 
@@ -102,12 +112,16 @@ def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
     yield table
     yield from (Text(f"{printable(metric.name)}: {words}", "dim") for metric in comparison.metrics if (words := disagreement(metric)))
     yield from _group_changes(old, new)
-    yield from _fault_changes(old.errors, new.errors)
+    if rows := error_class_rows(new, comparison):
+        table = _table("fault", ">baseline", ">model", ">change")
+        for row in rows:
+            table.add_row(_plain(row.name), str(row.before), str(row.count), row.change)
+        yield table
     kinds = {
         "newly broken": comparison.broken,
         "newly fixed": comparison.fixed,
-        "other counts": comparison.shifted,
-        "changed alike": comparison.alike,
+        "other counts": comparison.score_changed,
+        "changed alike": comparison.text_changed,
     }
     for title, pairs in kinds.items():
         yield from _changed_items(title, pairs)
@@ -124,27 +138,16 @@ def _difference(metric: MetricDifference) -> tuple[Text, Text, str]:
 
 def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableType]:
     """Yield a table of the slices of both models, by the first metric that can be computed per slice."""
-    befores = {group.name: group for group in old.groups}
-    names = [metric.name for metric in new.metrics if any(metric.name in group.metrics for group in new.groups)]
+    befores = {group.name: group for group in old.slices}
+    names = slice_metrics(new)
     if not names:
         return
     table = _table(f"group ({names[0]})", ">gold", ">baseline", ">model", ">change")
-    for group in new.groups[:GROUPS]:
+    for group in new.slices[:GROUPS]:
         after = group.metrics.get(names[0])
         before = befores[group.name].metrics.get(names[0]) if group.name in befores else None
         change = "" if before is None or after is None else signed(after - before)
         table.add_row(_plain(group.name), f"{group.support:g}", number(before), number(after), change)
-    yield table
-
-
-def _fault_changes(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[RenderableType]:
-    """Yield a table of the error classes with their counts before and after."""
-    if not before and not after:
-        return
-    table = _table("fault", ">baseline", ">model", ">change")
-    for name in sorted({*before, *after}, key=lambda name: (-max(before.get(name, 0), after.get(name, 0)), name)):
-        old, new = before.get(name, 0), after.get(name, 0)
-        table.add_row(_plain(name), str(old), str(new), signed(new - old))
     yield table
 
 
@@ -168,8 +171,8 @@ def _marked(item: Item, gold: str) -> Text:
     right = {line.strip() for line in gold.split("\n")}
     reply = item.reply.text.strip() or "(empty)"
     shown = _lines(reply.split("\n"), lambda line: "green" if line.strip() in right else "red")
-    faults = ", ".join(dict.fromkeys(item.score.errors))
-    return Text.assemble(shown, "\n", _plain(f"({faults})", "dim")) if faults else shown
+    classes = ", ".join(error_classes(item))
+    return Text.assemble(shown, "\n", _plain(f"({classes})", "dim")) if classes else shown
 
 
 def _lines(lines: Sequence[str], style: Callable[[str], str] = lambda line: "") -> Text:
@@ -200,18 +203,12 @@ def _legend(**names: str) -> Text:
 
 def _footer(result: ModelResult) -> Text:
     """Return further facts on one model."""
-    facts = [without_errors(result)]
-    if result.truncated:
-        facts.append(f"{result.truncated} truncated")
-    if result.cut_thinking:
-        facts.append(f"{result.cut_thinking} cut while thinking")
-    if result.failures:
-        facts.append(f"{len(result.failures)} not answered")
-    if result.completion_tokens:
-        facts.append(f"{result.completion_tokens:,} tokens")
-    if result.remembered:
-        facts.append(f"{result.remembered} of {len(result.items) + len(result.failures)} replies remembered")
+    entries, tokens = facts(result), result.items.totals.completion_tokens
+    if tokens:
+        entries.append(f"{tokens:,} tokens")
+    if result.cached:
+        entries.append(f"{result.cached} of {len(result.items) + len(result.failures)} replies remembered")
     if result.seconds is not None:
-        speed = f" ({result.completion_tokens / result.seconds:,.0f}/s)" if result.completion_tokens and result.seconds > 0 else ""
-        facts.append(f"{result.seconds:.1f} s{speed}")
-    return Text(f"{result.model}: {', '.join(facts)}", "dim")
+        speed = f" ({tokens / result.seconds:,.0f}/s)" if tokens and result.seconds > 0 else ""
+        entries.append(f"{result.seconds:.1f} s{speed}")
+    return Text(f"{result.model}: {', '.join(entries)}", "dim")

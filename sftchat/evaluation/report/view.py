@@ -1,18 +1,105 @@
-"""Changes of the items since the baseline and number formats, shared by the output formats."""
+"""The report as data, and what all output formats share: rows, number formats and the lines on gate results.
+
+A report has no timestamps, so that the same inputs give the same bytes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, get_args
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sftchat.evaluation.comparison import LEVEL, Comparison, MetricDifference
-from sftchat.evaluation.report import Report
-from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.run import Failure, Item, Outcome
-from sftchat.types import Example
+from sftchat.errors import listed
+from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POINT, TOLERANCE
+from sftchat.evaluation.results import LEVEL, Comparison, GateResult, MetricDifference, ModelResult, Ranked
+from sftchat.evaluation.scored import Failure, Item, Outcome
+from sftchat.text import sanitize_json
+from sftchat.types import Example, SamplingParams
 
+if TYPE_CHECKING:
+    from sftchat.evaluation.gate import GateConfig, Verdict  # imports the report
+
+SCHEMA_VERSION = 1
+
+
+DIGITS = 10
+"""Decimals in the JSON: more than any evalset can measure, and few enough to hide the rounding errors of another summation order."""
+GROUPS = 30
+"""Maximum number of slices in a table."""
 Change = Literal["broken", "failed", "fixed", "wrong", "right"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Report of an evaluation: models, evalsets, and a baseline if there is one; usually of one task.
+
+    Attributes:
+        task: Name of the task; comma-separated when there are several, and each result then names its own.
+        results: One per model and evalset, in the order of the command line.
+        baselines: The baseline's results, one per evalset.
+        comparisons: Each model with the baseline on each evalset.
+        sampling: Sampling parameters.
+        seed: Seed of the statistics.
+        versions: Versions of the packages that affect the numbers.
+        gates: Gate results, one per gated metric of each comparison.
+        rankings: Per evalset with several models, the models by step, with those that tie with the best.
+        verdict: Verdict on the results; None before it is decided.
+        remarks: Further lines for the reader of the verdict, such as that there is no baseline yet.
+    """
+
+    task: str
+    results: tuple[ModelResult, ...]
+    baselines: tuple[ModelResult, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    seed: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    gates: tuple[GateResult, ...] = ()
+    remarks: tuple[str, ...] = ()
+    rankings: tuple[tuple[Ranked, ...], ...] = ()
+    verdict: Verdict | None = None
+
+    def gates_of(self, comparison: Comparison) -> tuple[GateResult, ...]:
+        """Return the gate results of one comparison."""
+        return tuple(gate_result for gate_result in self.gates if self.comparisons[gate_result.comparison] is comparison)
+
+    @property
+    def failures(self) -> tuple[tuple[ModelResult, Failure], ...]:
+        """Failures of all models, with the model's result."""
+        return tuple((result, failure) for result in (*self.baselines, *self.results) for failure in result.failures)
+
+    def to_json(self) -> str:
+        """Return the report as JSON with sorted keys and a final newline; the same inputs give the same bytes.
+
+        Control characters and characters that reorder or hide text are escaped, see ``sftchat.text.sanitize_json``.
+        """
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "task": self.task,
+            "results": [result.as_json() for result in self.results],
+            "baselines": [result.as_json() for result in self.baselines],
+            "comparisons": [comparison.as_json() for comparison in self.comparisons],
+            "sampling": asdict(self.sampling),
+            "seed": self.seed,
+            "versions": dict(self.versions),
+            "gates": [asdict(gate_result) for gate_result in self.gates],
+            "verdict": None if self.verdict is None else self.verdict.as_json(),
+            "remarks": list(self.remarks),
+            "rankings": [[ranked.as_json() for ranked in ranking] for ranking in self.rankings],
+        }
+        return sanitize_json(json.dumps(_rounded(document), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Round floats to the decimals that are the same on every machine."""
+    if isinstance(value, float):
+        return round(value, DIGITS) + 0.0  # turns -0.0 into 0.0
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return value
 
 
 @dataclass(frozen=True)
@@ -75,12 +162,12 @@ def change_counts(histories: Iterable[ItemHistory]) -> dict[Change, int]:
     return counts
 
 
-def faults(outcome: Outcome | None) -> tuple[str, ...]:
+def error_classes(outcome: Outcome | None) -> tuple[str, ...]:
     """Return the distinct error classes of an answered item, in the scorer's order."""
     return tuple(dict.fromkeys(outcome.score.errors)) if isinstance(outcome, Item) else ()
 
 
-def said(outcome: Outcome | None) -> str:
+def reply_text(outcome: Outcome | None) -> str:
     """Return the text of a reply; for a failure, the error message in brackets."""
     if outcome is None:
         return ""
@@ -130,13 +217,152 @@ def disagreement(metric: MetricDifference) -> str:
     return f"not significant: {p} is under {LEVEL:g}, but {interval}"
 
 
-def without_errors(result: ModelResult) -> str:
-    """Format how many answered items have no error class, which may differ from the items that a metric counts as right."""
-    return f"{result.right} of {len(result.items)} items without any error class"
-
-
 def signed(change: float) -> str:
     """Format a change of a count or a value; empty for none."""
     if not change:
         return ""
     return f"{change:+d}" if isinstance(change, int) else f"{change:+.3f}"
+
+
+@dataclass(frozen=True)
+class ErrorClassRow:
+    """An error class with its counts; ``before`` is None without a baseline."""
+
+    name: str
+    count: int
+    before: int | None
+
+    @property
+    def change(self) -> str:
+        """Change since the baseline with its sign; empty for none."""
+        return "" if self.before is None else signed(self.count - self.before)
+
+
+def error_class_rows(result: ModelResult, comparison: Comparison | None = None) -> list[ErrorClassRow]:
+    """Return the error classes of a model, and of the baseline if there is one, the most frequent first."""
+    new, old = result.errors, {} if comparison is None else comparison.baseline.errors
+    names = sorted({*new, *old}, key=lambda name: (-max(new.get(name, 0), old.get(name, 0)), name))
+    return [ErrorClassRow(name, new.get(name, 0), None if comparison is None else old.get(name, 0)) for name in names]
+
+
+def slice_metrics(result: ModelResult) -> list[str]:
+    """Return the names of the metrics that can be computed per slice."""
+    return [metric.name for metric in result.metrics if any(metric.name in group.metrics for group in result.slices)]
+
+
+def facts(result: ModelResult) -> list[str]:
+    """Return the facts on a model that are no metric; unanswered items are the last."""
+    # the items without an error class may differ from those that a metric counts as right
+    entries = [f"{result.items.totals.right} of {len(result.items)} items without any error class"]
+    entries += [f"{result.items.totals.truncated} truncated"] if result.items.totals.truncated else []
+    entries += [f"{result.items.totals.cut_thinking} cut while thinking"] if result.items.totals.cut_thinking else []
+    return entries + ([f"{len(result.failures)} not answered"] if result.failures else [])
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """An inconclusive comparison: what it could not exclude.
+
+    Attributes:
+        metric: Name of the metric.
+        drop: Drop, in points, that cannot be excluded at the 5 % level; None without a bound.
+        margin: Drop, in points, that had to be excluded.
+        n: Items, or clusters, compared.
+        items_needed: Approximate number that would settle it; None when unknown.
+        units: ``items`` or ``clusters``.
+        falls: Whether a fall of the metric is a loss; False for a metric that is better when lower.
+    """
+
+    metric: str
+    drop: float | None
+    margin: float
+    n: int
+    items_needed: int | None = None
+    units: str = "items"
+    falls: bool = True
+
+    @property
+    def words(self) -> str:
+        """The drop and the number of items that would settle it, as text."""
+        way = "drop" if self.falls else "rise"
+        bound = f"no bound on the {way} of {self.metric}"
+        if self.drop is not None:
+            bound = f"a {way} of {self.drop:.1f} points of {self.metric} cannot be excluded"
+        more = "" if self.items_needed is None else f"; about {self.items_needed:,} {self.units} would settle it, here are {self.n:,}"
+        if self.n < MIN_DIFFERING_ITEMS:
+            more = f"; {self.n} {self.units} are too few for any {way} to be significant, it takes {MIN_DIFFERING_ITEMS}"
+        return f"{bound}, the margin is {self.margin:g}{more}"
+
+
+def part_line(result: ModelResult, report: Report, config: GateConfig) -> str:
+    """Return the line on a verdict over a part of the items; empty when nothing is decided or all items are included."""
+    count, size = len(result.items.requested_ids), result.evalset.size
+    compared = any(report.gates_of(comparison) for comparison in report.comparisons if comparison.candidate is result)
+    if count >= size or not (compared or config.floors or config.lower_floors or config.must_pass):
+        return ""
+    option = "--partial" if config.partial else "--limit"
+    return f"{result.model} on {result.evalset.name}: {'compared' if compared else 'judged'} on {count} of {size} items ({option})"
+
+
+def unsettled(comparison: Comparison, gate_result: GateResult) -> Unsettled:
+    """Describe what a comparison cannot exclude in one metric."""
+    difference = comparison.metric(gate_result.metric)
+    bound = difference.smallest_gain
+    return Unsettled(
+        metric=gate_result.metric,
+        drop=None if bound is None else -bound / POINT,
+        margin=gate_result.margin,
+        n=gate_result.n,
+        items_needed=gate_result.items_needed,
+        units="clusters" if comparison.cluster else "items",
+        falls=difference.higher_is_better,
+    )
+
+
+def gate_line(comparison: Comparison, gate_result: GateResult, config: GateConfig) -> str:
+    """Return the line on one gated metric; all numbers are in points."""
+    metric = comparison.metric(gate_result.metric)
+    interval = "" if metric.low is None or metric.high is None else f" [{metric.low / POINT:+.1f}, {metric.high / POINT:+.1f}]"
+    adjusted = f" ({gate_result.p:.3g} adjusted)" if round(gate_result.p, 12) != round(metric.p, 12) else ""
+    numbers = f"{metric.name} {metric.difference / POINT:+.1f} points{interval}, p = {metric.p:.3g}{adjusted}"
+    where, other = f"{gate_result.model} on {gate_result.evalset}", comparison.baseline.model
+    if gate_result.outcome == "regressed":
+        return f"{where}: regressed, worse than {other}: {numbers}"
+    if metric.judgement == "better":
+        return f"{where}: better than {other}: {numbers}"
+    excuse = ""
+    if metric.judgement == "worse":
+        excuse = ", worse by no more than a model differs from itself"
+        if small := [rule for rule in config.gated if rule.metric == metric.name and -metric.gain < rule.min_drop * POINT - TOLERANCE]:
+            excuse = f", worse by less than --min-drop {small[0].min_drop:g}"
+    unsure = f"; {words}" if (words := disagreement(metric)) else ""
+    if gate_result.outcome == "fine":
+        unchanged = ", no item changed its counts" if not metric.differing else ""
+        return f"{where}: fine against {other}{excuse}: {numbers}{unchanged}{unsure}"
+    return f"{where}: inconclusive against {other}{excuse}: {unsettled(comparison, gate_result).words}; {numbers}{unsure}"
+
+
+def other_items_line(comparison: Comparison) -> str:
+    """Return the line on items that only one of the two models has, and on the share of the baseline that is compared."""
+    parts = [f"{len(ids)} {what} ({listed(ids)})" for what, ids in (("added", comparison.added), ("removed", comparison.removed)) if ids]
+    where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
+    return f"{where}: compared on {comparison.n} of the baseline's {comparison.n + len(comparison.removed)} items; since the baseline {' and '.join(parts)}"
+
+
+def trust_lines(result: ModelResult) -> Iterator[str]:
+    """Yield the lines on leaked items and on run-to-run variation."""
+    where = f"{result.model} on {result.evalset.name}"
+    leaks, check = result.leak_check, result.self_check
+    if leaks is not None and leaks.leaks:
+        first, count = leaks.leaks[0], len(leaks.leaks)
+        clean = f"; without {'them' if count > 1 else 'it'} {leaks.clean[0].name} is {leaks.clean[0].value:.3f}" if leaks.clean else ""
+        which = f"{count} of {len(result.items) + len(result.failures)} items {'stand' if count > 1 else 'stands'}"
+        yield f"{where}: {which} in its training data, or nearly (the first '{first.id}', {first.row or 'a generated row'}){clean}"
+    if check is not None and check.changed:
+        name = result.metrics[0].name
+        yield (
+            f"{where}: {check.changed} of {check.n} replies changed when asked again, {name} by up to {check.floors[name] / POINT:.1f} points; "
+            "no drop up to that is called a regression"
+        )
+    elif check is not None:
+        yield f"{where}: {check.n} replies were the same when asked again, alone and in other batches"

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from scripts.bench_gate import two_models
 from sftchat import Metric, NotComparableError, Score, rate, ratio
-from sftchat.evaluation import paired_test as paired
-from sftchat.evaluation.comparison import MetricDifference
-from sftchat.evaluation.gate import outcome
-from sftchat.evaluation.paired_test import holm, paired_difference
-from sftchat.evaluation.rules import GatedMetric
+from sftchat.evaluation import comparison as paired
+from sftchat.evaluation.comparison import holm, paired_difference
+from sftchat.evaluation.gate import GatedMetric, outcome
+from sftchat.evaluation.results import MetricDifference
 from sftchat.evaluation.statistics import Counts, clopper_pearson, counts
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))

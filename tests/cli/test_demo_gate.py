@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from sftchat import Example, Message, Reply, Score, Task, rate
-from sftchat.cli.gates import show_gate
+from sftchat.cli.demo import show_gate
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import evaluate
 from sftchat.evaluation.results import ModelResult

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import SftchatError
-from sftchat.evaluation.reply_cache import Kept, ReplyCache, Stored, clear, default_path, prune, size, summary
+from sftchat.evaluation.cache_contents import Kept, clear, leak_checks, prune, size, summary
+from sftchat.evaluation.reply_cache import ReplyCache, Stored, default_path
 from sftchat.models.fingerprint import file_hash
 
 ONE, TWO = "aa" * 32, "bb" * 32
@@ -217,3 +218,26 @@ def test_replies_without_a_name_are_listed_too(store: ReplyCache) -> None:
     store.close()
 
     assert summary(store.path) == [Kept("", ONE, 1, 0.0)]
+
+
+def test_leak_checks_are_counted_pruned_by_age_and_cleared(store: ReplyCache) -> None:
+    store.touch(ONE, "run")
+    store.put(b"k", ONE, REPLY)
+    store.put_leaks(b"l", "[]")
+    assert leak_checks(store.path) == 1
+    assert prune(store.path, older_than=1) == 0
+    assert prune(store.path, identity=ONE) == 1
+    assert leak_checks(store.path) == 1
+    assert prune(store.path) == 0
+    assert leak_checks(store.path) == 0
+    store.put_leaks(b"l", "[]")
+    assert (clear(store.path), leak_checks(store.path)) == (0, 0)
+
+
+def test_a_file_without_leak_checks_gets_them(store: ReplyCache) -> None:
+    store.put(b"k", ONE, REPLY)
+    store.close()
+    with closing(sqlite3.connect(store.path)) as connection:
+        connection.execute("DROP TABLE leak_checks")
+    store.put_leaks(b"l", "[]")
+    assert (store.get_leaks(b"l"), store.get(b"k"), leak_checks(store.path)) == ("[]", REPLY, 1)

@@ -6,28 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from sftchat import Task, UsageError
-from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
-from sftchat.evaluation.distributed import answer_shard
-from sftchat.evaluation.pipeline import OpenLate, carry_out
+from sftchat.evaluation.pipeline import OpenEngine, answer_shard, run_plans, unwatched
 from sftchat.evaluation.plan import Plan, make_plan
-from sftchat.evaluation.reply_cache import ReplyCache
-from sftchat.evaluation.run import Progress
+from sftchat.evaluation.reply_cache import CachedEngine, CacheOptions, ReplyCache
 from sftchat.inference.distributed import ProcessInfo, process_info
 from sftchat.testing import ScriptedEngine
 
 ROWS = [{"id": f"i{k}", "messages": [{"role": "user", "content": f"{k}?"}], "gold": "无"} for k in range(7)]
-
-
-@contextmanager
-def unwatched(title: str, total: int, remembered: Callable[[], int]) -> Iterator[Progress]:
-    yield lambda outcome: None
 
 
 @pytest.fixture
@@ -37,7 +29,7 @@ def plan(task: Task, tmp_path: Path) -> Plan:
     return make_plan(task, ["m"], evalsets=[gold])
 
 
-def remembering(store: ReplyCache, identity: str, opened: list[ScriptedEngine]) -> Callable[[Task], OpenLate]:
+def remembering(store: ReplyCache, identity: str, opened: list[ScriptedEngine]) -> Callable[[Task], OpenEngine]:
     """Return an opener of a scripted model that replies 无 to all but every third item."""
 
     def open_model(name: str) -> ScriptedEngine:
@@ -54,11 +46,11 @@ def test_every_item_is_in_exactly_one_share_and_the_report_needs_no_model(plan: 
         for rank in (0, 1, 2):
             answer_shard([plan], opener, unwatched, ProcessInfo(rank, 3))
         asked = [[request.id for request in engine.requests] for engine in opened]
-        report = carry_out([plan], opener, unwatched)
+        report = run_plans([plan], opener, unwatched)
 
-    alone = carry_out([plan], lambda task: lambda name: CachedEngine(name, lambda _: opened[0]), unwatched)
+    alone = run_plans([plan], lambda task: lambda name: CachedEngine(name, lambda _: opened[0]), unwatched)
     assert asked == [["i0", "i3", "i6"], ["i1", "i4"], ["i2", "i5"]]
-    assert (len(opened), report.results[0].remembered) == (3, 7)
+    assert (len(opened), report.results[0].cached) == (3, 7)
     assert report.to_json() == alone.to_json()
 
 

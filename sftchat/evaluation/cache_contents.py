@@ -1,0 +1,136 @@
+"""Contents of the reply cache, for ``sftchat cache``: summarise, prune, clear."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftchat.errors import SftchatError
+from sftchat.evaluation.reply_cache import connect, reason
+
+SECONDS_A_DAY = 86_400
+
+
+BY_MODEL = """
+SELECT CAST(coalesce(name, '') AS TEXT), lower(hex(replies.identity)), count(*), CAST(coalesce(used, 0) AS REAL)
+FROM replies LEFT JOIN models ON replies.identity = models.identity
+GROUP BY replies.identity ORDER BY coalesce(used, 0) DESC, replies.identity
+"""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Summary of one model's cached replies.
+
+    Attributes:
+        name: Latest name of the model, as typed by the user.
+        identity: Hash of everything that affects its replies, in hexadecimal.
+        replies: Number of cached replies.
+        used: Time of last use, in seconds since 1970.
+    """
+
+    name: str
+    identity: str
+    replies: int
+    used: float
+
+
+def summary(path: Path) -> list[Kept]:
+    """Summarise the cached replies by model, the last used first; empty when there is no cache.
+
+    Raises:
+        SftchatError: When the file cannot be used.
+    """
+    if not path.exists():
+        return []
+    with _opened(path) as connection:
+        return [Kept(*row) for row in connection.execute(BY_MODEL)]
+
+
+def leak_checks(path: Path) -> int:
+    """Count the stored results of leak checks.
+
+    Raises:
+        SftchatError: When the file cannot be used.
+    """
+    if not path.exists():
+        return 0
+    with _opened(path) as connection:
+        return int(connection.execute("SELECT count(*) FROM leak_checks").fetchone()[0])
+
+
+def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
+    """Delete cached replies, and the hashes of files that no longer exist; return the number of replies deleted.
+
+    Args:
+        path: SQLite file; nothing happens when it does not exist.
+        identity: Only models whose identity starts with this, in hexadecimal; empty for all models, and for leak checks too.
+        older_than: Only what was last used at least this many days ago; 0 for all.
+
+    Raises:
+        SftchatError: When the file cannot be used.
+    """
+    latest = time.time() - older_than * SECONDS_A_DAY
+    gone = [model for model in summary(path) if model.identity.startswith(identity.lower()) and model.used <= latest]
+    if path.exists():
+        with _opened(path) as connection:
+            for model in gone:
+                for table in ("replies", "models"):
+                    connection.execute(f"DELETE FROM {table} WHERE identity = ?", (bytes.fromhex(model.identity),))
+            if not identity:
+                connection.execute("DELETE FROM leak_checks WHERE used <= ?", (latest,))
+            connection.execute("DELETE FROM files WHERE typeof(path) != 'blob'")  # from a damaged file
+            for (file,) in connection.execute("SELECT path FROM files").fetchall():
+                if not os.path.exists(file):  # noqa: PTH110 - bytes, which pathlib does not take
+                    connection.execute("DELETE FROM files WHERE path = ?", (file,))
+            connection.execute("VACUUM")
+    return sum(model.replies for model in gone)
+
+
+def clear(path: Path) -> int:
+    """Delete all content; a damaged file, or one that is no cache, is deleted. Return the number of replies known to be deleted.
+
+    Raises:
+        SftchatError: When the file is in use, or cannot be deleted.
+    """
+    if not path.exists():
+        return 0
+    try:
+        with _opened(path) as connection:
+            count = int(connection.execute("SELECT count(*) FROM replies").fetchone()[0])
+            connection.executescript("DELETE FROM replies; DELETE FROM models; DELETE FROM files; DELETE FROM leak_checks; VACUUM;")
+            return count
+    except SftchatError as error:
+        if isinstance(error.__cause__, sqlite3.OperationalError):  # locked or read-only, not damaged
+            raise
+    for file in files(path):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise SftchatError(reason(path, error)) from error
+    return 0
+
+
+def size(path: Path) -> int:
+    """Return the size on disk in bytes."""
+    return sum(file.stat().st_size for file in files(path) if file.is_file())
+
+
+def files(path: Path) -> tuple[Path, ...]:
+    """Return the database file and the files that SQLite keeps next to it."""
+    return tuple(path.with_name(path.name + end) for end in ("", "-wal", "-shm"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a connection that raises ``SftchatError``."""
+    try:
+        with closing(connect(path)) as connection:
+            yield connection
+    except (OSError, sqlite3.Error) as error:
+        raise SftchatError(reason(path, error)) from error
