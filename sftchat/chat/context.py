@@ -202,8 +202,8 @@ class View(Protocol):
     def show_typed(self, text: str) -> None:
         """Show a typed line when it is processed."""
 
-    def begin_reply(self, pane: int, said: str) -> None:
-        """Begin the reply of a pane; ``said`` is the existing text of a continued reply and is not sent again as pieces."""
+    def begin_reply(self, pane: int, text: str) -> None:
+        """Begin the reply of a pane; ``text`` is the existing text of a continued reply and is not sent again as pieces."""
 
     def show_piece(self, text: str, pane: int) -> None:
         """Show more text of a pane's reply."""

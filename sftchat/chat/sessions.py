@@ -289,16 +289,16 @@ class Sessions:
         """Rebuild partial answers to a message from stored chunks, by pane."""
         partial: dict[int, Answer] = {}
         rows = self._do("SELECT column, piece FROM pieces WHERE session = ? AND question = ? ORDER BY rowid", session, question)
-        for pane, piece in rows:
-            said = partial_from_json(piece)
-            if not isinstance(pane, int) or not 0 <= pane < MAX_PANES or (isinstance(said, Piece) and pane not in partial):
+        for pane, text in rows:
+            piece = partial_from_json(text)
+            if not isinstance(pane, int) or not 0 <= pane < MAX_PANES or (isinstance(piece, Piece) and pane not in partial):
                 raise ValueError(f"column {pane!r} of question {question} goes on and did not begin")
-            if isinstance(said, Answer):
-                partial[pane] = said
+            if isinstance(piece, Answer):
+                partial[pane] = piece
                 continue
             reply = partial[pane].reply
-            reply = replace(reply, text=reply.text + said.text, completion_tokens=reply.completion_tokens + said.tokens)
-            partial[pane] = replace(partial[pane], reply=reply, token_ids=(*partial[pane].token_ids, *said.token_ids))
+            reply = replace(reply, text=reply.text + piece.text, completion_tokens=reply.completion_tokens + piece.tokens)
+            partial[pane] = replace(partial[pane], reply=reply, token_ids=(*partial[pane].token_ids, *piece.token_ids))
         if not any(answer.reply.text or answer.token_ids for answer in partial.values()):
             return ()  # the process was killed before the first token: the message has no reply yet
         nothing = Answer(Reply("", "cancelled"))

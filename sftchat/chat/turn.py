@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -94,21 +94,8 @@ class PendingReply:
         return max(0.0, self._last - self._started) if self._last else 0.0
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A request that fits into the context.
-
-    Attributes:
-        request: The request to send.
-        dropped: Number of oldest turns left out.
-    """
-
-    request: Request
-    dropped: int = 0
-
-
-def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
-    """Fit a request into the model's context window.
+def fit(engine: Engine, request: Request, overflow: Overflow) -> tuple[Request, int]:
+    """Fit a request into the model's context window; return the request to send and the number of oldest turns left out.
 
     The request is returned unchanged when the engine cannot count tokens, for example behind a server, which enforces its own limit.
 
@@ -122,7 +109,7 @@ def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
         EngineError: When it does not fit.
     """
     if not (isinstance(engine, Counts) and isinstance(engine, Renders)):
-        return Fitted(request)
+        return request, 0
     limit, reply = engine.context_length, request.sampling.max_new_tokens
     wanted = 1 if overflow == "stop" else min(reply, limit - 1)
     used = engine.count_tokens(request)
@@ -131,7 +118,7 @@ def fit(engine: Engine, request: Request, overflow: Overflow) -> Fitted:
         request, dropped = fewer, dropped + 1
         used = engine.count_tokens(request)
     if used + wanted <= limit:
-        return Fitted(request, dropped)
+        return request, dropped
     if overflow == "refuse" and used < limit:
         raise EngineError(
             f"the conversation has {used} tokens and the reply may have {reply}, the context holds {limit}; "
@@ -268,13 +255,13 @@ class TurnRunner:
         try:
             for pane, (request, generation) in batch.items():
                 try:
-                    fitted = fit(engine, _exact(engine, request, generation.token_ids), self._settings.overflow)
+                    fitted, dropped = fit(engine, _exact(engine, request, generation.token_ids), self._settings.overflow)
                 except SftchatError as error:
                     post(pane, "error", problem=str(error))
                     continue
-                if fitted.dropped:
-                    self._view.post(partial(self._note_dropped, pane, generation, fitted.dropped))
-                wanted.append(fitted.request)
+                if dropped:
+                    self._view.post(partial(self._note_dropped, pane, generation, dropped))
+                wanted.append(fitted)
             replies = dict(collect(engine, wanted, on_chunk=show, stop=self._stop.is_set)) if wanted else {}
         except Exception as error:  # any error in a model library ends the replies, not the chat
             for pane in batch:

@@ -54,7 +54,7 @@ class Log:
     def show_typed(self, text: str) -> None:
         self.log.append(f"> {text}")
 
-    def begin_reply(self, pane: int, said: str) -> None:
+    def begin_reply(self, pane: int, text: str) -> None:
         pass
 
     def show_thoughts(self, text: str, pane: int) -> None:

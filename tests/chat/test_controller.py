@@ -215,3 +215,11 @@ def test_speed_counts_tokens_after_the_first_in_elapsed_time(view: Callable[...,
     log.ready()
 
     assert log.chat.focus.tokens_per_second == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("former", "present"), [("say", "info"), ("complain", "error"), ("propose", "prefill_input"), ("columns", "panes"), ("desk", "services")])  # fmt: skip
+def test_commands_may_use_former_names_for_one_release(view: Callable[..., Log], former: str, present: str) -> None:
+    chat = view(ScriptedEngine([])).chat
+
+    with pytest.deprecated_call(match=present):
+        assert getattr(chat, former) == getattr(chat, present)

@@ -9,18 +9,7 @@ from difflib import get_close_matches
 from functools import partial
 
 from sftchat._util.plugin_calls import call_plugin, plain_texts
-from sftchat.chat.commands import (
-    data,
-    inspect_probs,
-    inspect_prompt,
-    likelihood,
-    models,
-    navigation,
-    samples,
-    scoring,
-    sessions,
-    settings,
-)  # fmt: skip
+from sftchat.chat.commands import data, inspect_probs, inspect_prompt, likelihood, models, navigation, samples, scoring, sessions, settings
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.errors import PluginError, UsageError, unknown
 from sftchat.plugins.spec import hookimpl

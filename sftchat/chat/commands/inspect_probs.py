@@ -163,9 +163,9 @@ def _at(choices: tuple[Choice, ...], place: int) -> Choice:
 
 def _fork(context: ChatContext, argument: str) -> None:
     """Replace the token at a position of the last reply and continue from there."""
-    number, _, said = argument.partition(" ")
+    number, _, replacement = argument.partition(" ")
     place = whole_number(number, "N")
-    if not said:
+    if not replacement:
         raise UsageError("TOKEN is missing: what is to stand there, or #K for the Kth of '/why N'")
     request, reply, ended = last_reply(context)
     _, turn = last_turn(context)
@@ -176,17 +176,17 @@ def _fork(context: ChatContext, argument: str) -> None:
         choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
         choice = _at(choices, place)
         before = [choice.token.id for choice in choices[: place - 1]]
-        if said.startswith("#") and said[1:].isdecimal():
-            if not 1 <= int(said[1:]) <= len(choice.alternatives):
-                raise UsageError(f"TOKEN is '{said}'; '/why {place}' lists #1 to #{len(choice.alternatives)}")
-            other = choice.alternatives[int(said[1:]) - 1][0]
+        if replacement.startswith("#") and replacement[1:].isdecimal():
+            if not 1 <= int(replacement[1:]) <= len(choice.alternatives):
+                raise UsageError(f"TOKEN is '{replacement}'; '/why {place}' lists #1 to #{len(choice.alternatives)}")
+            other = choice.alternatives[int(replacement[1:]) - 1][0]
             if other.special:
                 raise UsageError(f"'{other.text}' ends the reply there; nothing would follow")
             ids = (*before, other.id)
             text = engine.decode(ids, request.adapter)
         else:
-            text = engine.decode(before, request.adapter) + said
-            written = engine.prompt_tokens(Request("look", prompt=said, adapter=request.adapter))
+            text = engine.decode(before, request.adapter) + replacement
+            written = engine.prompt_tokens(Request("look", prompt=replacement, adapter=request.adapter))
             ids = (*before, *(token.id for token in written if not token.special))
         if "\ufffd" in text:
             raise UsageError(f"token {place} is in the middle of a character; fork before or after it")

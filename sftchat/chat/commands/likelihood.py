@@ -57,9 +57,9 @@ def _next_likelihood(context: ChatContext, text: str, pane: int, rows: list[Row]
 
     def job(engine: Engine, work: JobHandle) -> tuple[Choice, ...] | SftchatError:
         assert isinstance(engine, Scores)
-        said = reply if local or isinstance(reply, str) else ""
+        tokens_or_text = reply if local or isinstance(reply, str) else ""
         try:
-            return engine.choices(request, said, ended=ended)
+            return engine.choices(request, tokens_or_text, ended=ended)
         except SftchatError as error:
             return error
 

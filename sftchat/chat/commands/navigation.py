@@ -24,10 +24,10 @@ def _system(context: ChatContext, argument: str) -> None:
 
 
 def _reset(context: ChatContext, argument: str) -> None:
-    said = bool(context.conversation.turns)
+    has_turns = bool(context.conversation.turns)
     context.conversation = context.conversation.reset()
     system = "; the system prompt stays" if context.conversation.system else ""
-    context.info(f"the conversation starts again{system}{'; /branches leads back' if said else ''}")
+    context.info(f"the conversation starts again{system}{'; /branches leads back' if has_turns else ''}")
 
 
 def _undo(context: ChatContext, argument: str) -> None:

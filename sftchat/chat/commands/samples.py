@@ -36,10 +36,10 @@ def _samples(context: ChatContext, argument: str) -> None:
     def understood(reply: Reply) -> str:
         """Return the answer that the task's scorer extracts from a reply; the text when there is no task."""
         # some scorers need a gold reply; the answer that they extract from the reply does not depend on it
-        said = (
+        answer = (
             score_reply(task, Example(request.messages, reply.text, source="this sample"), reply).answer if task is not None else reply.text
         )
-        return normalise(said or reply.text)
+        return normalise(answer or reply.text)
 
     def job(engine: Engine, work: JobHandle) -> list[Reply]:
         replies: list[Reply] = []

@@ -137,11 +137,11 @@ class Terminal:
         self._above.write([("", "\n"), ("class:prompt", "> "), ("class:typed", escape_controls(text).replace("\n", "\n  ") + "\n")])
         self._keep_ticking()
 
-    def begin_reply(self, pane: int, said: str) -> None:
+    def begin_reply(self, pane: int, text: str) -> None:
         """Begin the reply of a pane."""
         self._thinking.discard(pane)
         thinking = self.chat.panes[pane].begins_with_thoughts(self.chat.settings.template_arguments)
-        self._replies.begin(pane, self._names[pane], said, thinking)
+        self._replies.begin(pane, self._names[pane], text, thinking)
 
     def show_piece(self, text: str, pane: int) -> None:
         """Show more text of a pane's reply."""

@@ -31,7 +31,6 @@ class JsonLines(Plain):
     _id: Any = None
 
     def _take(self, line: str) -> None:
-        """Parse a line as an object with a message and submit it."""
         if not line.strip():
             return
         self._id = None

@@ -27,14 +27,7 @@ class Plain:
         failures: Number of messages without a reply and of failed commands.
     """
 
-    def __init__(
-        self,
-        make_chat: Callable[[View], ChatController],
-        *,
-        stdin: TextIO,
-        stdout: TextIO,
-        stderr: TextIO,
-    ) -> None:
+    def __init__(self, make_chat: Callable[[View], ChatController], *, stdin: TextIO, stdout: TextIO, stderr: TextIO) -> None:
         self.chat = make_chat(self)
         self.failures = 0
         self._stdin = stdin
@@ -111,13 +104,13 @@ class Plain:
     def show_typed(self, text: str) -> None:
         """Do nothing: the typed line is already visible."""
 
-    def begin_reply(self, pane: int, said: str) -> None:
+    def begin_reply(self, pane: int, text: str) -> None:
         """Begin the reply of a pane; of several, later ones wait for the earlier ones."""
         self._replies[pane] = ""
         self._running.add(pane)
         if self.chat.panes[pane].begins_with_thoughts(self.chat.settings.template_arguments):
             self._opened[pane] = Thoughts(True)
-        self.show_piece(said, pane)  # a line contains a whole reply, even when it was continued
+        self.show_piece(text, pane)  # a line contains a whole reply, even when it was continued
 
     def show_piece(self, text: str, pane: int) -> None:
         """Write text immediately; replies of several models are written when all are complete. Thoughts that the template opened are left

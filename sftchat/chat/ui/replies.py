@@ -23,7 +23,7 @@ class _StartedReply:
     """A reply that has begun; fields as the arguments of ``Replies.begin``."""
 
     name: str
-    said: str
+    text: str
     thinking: bool
 
 
@@ -54,18 +54,18 @@ class Replies:
         """True while more than one reply streams; notes must wait until all are complete."""
         return len(self._numbers) > 1 and bool(self._running)
 
-    def begin(self, pane: int, name: str, said: str, thinking: bool = False) -> None:
+    def begin(self, pane: int, name: str, text: str, thinking: bool = False) -> None:
         """Begin the reply of a pane; called for all panes before the first chunk.
 
         Args:
             pane: Index of the pane.
             name: Name of its model.
-            said: Existing text of a reply that is continued.
+            text: Existing text of a reply that is continued.
             thinking: True when the chat template opens the thoughts.
         """
         if not self._running:
             self._started, self._numbers = {}, {}
-        self._started[pane] = _StartedReply(name, said, thinking)
+        self._started[pane] = _StartedReply(name, text, thinking)
         self._running.add(pane)
 
     def feed(self, pane: int, piece: str) -> None:
@@ -131,7 +131,7 @@ class Replies:
             self._shown = SideBySide(titles, self._display.thoughts, [reply.thinking for reply in started])
         else:
             self._shown = Stacked(titles if len(titles) > 1 else [""], [ReplyText(self._display, reply.thinking) for reply in started])
-        self._fresh += [(pane, reply.said) for pane, reply in self._started.items() if reply.said]
+        self._fresh += [(pane, reply.text) for pane, reply in self._started.items() if reply.text]
 
     def _take_fresh(self) -> None:
         """Pass on the text that arrived since the last frame."""

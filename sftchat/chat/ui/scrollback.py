@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.output import Output
 
 
-_MARKS = (
+_VARIABLES = (
     "VTE_VERSION",
     "TMUX",
     "KITTY_WINDOW_ID",
@@ -52,7 +52,7 @@ def breaks_rows(environment: Mapping[str, str]) -> bool:
     if "STY" in environment:  # GNU screen, in any outer terminal
         return False
     return (
-        any(name in environment for name in _MARKS)
+        any(name in environment for name in _VARIABLES)
         or environment.get("TERM_PROGRAM") in _PROGRAMS
         or environment.get("TERM", "").startswith(_TERMS)
     )
