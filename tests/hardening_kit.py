@@ -10,7 +10,7 @@ import pytest
 
 from sftchat import EngineType
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins.manager import load_plugins
 from sftchat.testing import ScriptedEngine
 

@@ -15,7 +15,7 @@ import contextlib, dataclasses, io, json, os, sys
 os.chdir(sys.argv[1])
 from sftchat import EngineType
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins.manager import load_plugins
 from sftchat.testing import ScriptedEngine
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from sftchat import EngineType, Example, Reply, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins.manager import Registry, load_plugins
 from sftchat.testing import ScriptedEngine
 from tests.conftest import make_checkpoint

@@ -22,7 +22,7 @@ import pytest
 
 from sftchat import EngineError, EngineType, Example, Reply, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins.manager import PluginInfo, Registry, load_plugins
 from sftchat.testing import ScriptedEngine
 from tests.chat.conftest import Pty

@@ -29,7 +29,7 @@ from sftchat import (
 )
 from sftchat._util.plugin_calls import MAX_MESSAGE_LENGTH, Malformed, call_plugin, copy_json, iterate_plugin, plain_example
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.data.generate import generate_examples
 from sftchat.engine import Counts, Engine, Renders, collect
 from sftchat.errors import class_and_message, message_of, raised_at

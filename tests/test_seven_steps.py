@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.models.manifest import read_manifest
 from sftchat.plugins.manager import Registry, load_plugins
 from tests.cli.test_train import TASK

@@ -92,7 +92,7 @@ def program(ctx: click.Context, traceback: bool) -> None:
     sftchat eval run                     score what came out
     sftchat chat run                     chat with it
     """
-    from sftchat.cli.shared import Session
+    from sftchat.cli.session import Session
 
     if ctx.obj is None:
         ctx.obj = Session()
@@ -105,7 +105,7 @@ def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
 
     Args:
         args: Words after ``sftchat``; ``sys.argv`` by default.
-        obj: A ``sftchat.cli.shared.Session`` for tests; made on first use by default.
+        obj: A ``sftchat.cli.session.Session`` for tests; made on first use by default.
     """
     words = sys.argv[1:] if args is None else list(args)
     show_traceback = "--traceback" in words or os.environ.get("SFTCHAT_TRACEBACK") == "1"

@@ -11,8 +11,8 @@ import click
 
 from sftchat._util.output import data_stream
 from sftchat.chat.safe_text import Printable, escape_controls
-from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.shared import Session, answering_options, chosen_sampling, json_text, sampling_options
+from sftchat.cli.options import answering_options, chosen_sampling, complete_model, complete_task, sampling_options
+from sftchat.cli.session import Session, json_text
 from sftchat.engine import Engine, Request
 from sftchat.errors import EngineError, UsageError
 from sftchat.inference.ask import ask, ask_all, ask_streaming, question, read_questions, reply_row

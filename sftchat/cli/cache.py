@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
-from sftchat.cli.shared import json_text
+from sftchat.cli.session import json_text
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
 

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.shared import Session, chosen_sampling, engine_options, quantize_option, sampling_options, timeout_options
+from sftchat.cli.options import (
+    chosen_sampling,
+    complete_model,
+    complete_task,
+    engine_options,
+    quantize_option,
+    sampling_options,
+    timeout_options,
+)
+from sftchat.cli.session import Session
 from sftchat.errors import UsageError
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from sftchat._util.output import rendered
 from sftchat.chat.render.columns import Side, clip, column_widths, difference_note, first_difference, headings, join, side_rows, table
 from sftchat.chat.render.width import Line, text_width, wrap_line
 from sftchat.chat.safe_text import escape_controls
-from sftchat.cli.completing import complete_model, complete_task
+from sftchat.cli.options import answering_options, chosen_sampling, complete_model, complete_task, sampling_options
 from sftchat.cli.progress import with_progress
-from sftchat.cli.shared import Session, answering_options, chosen_sampling, json_text, sampling_options
+from sftchat.cli.session import Session, json_text
 from sftchat.errors import EngineError, UsageError
 from sftchat.inference.ask import ask_models, question, read_questions, reply_row
 from sftchat.models.manifest import trained_tasks

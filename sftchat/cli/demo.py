@@ -13,8 +13,8 @@ import click
 from rich.text import Text
 
 from sftchat._util.files import create_folder
-from sftchat.cli.completing import complete_task
-from sftchat.cli.shared import Session, stdout
+from sftchat.cli.options import complete_task
+from sftchat.cli.session import Session, stdout
 from sftchat.errors import SftchatError, UsageError, unknown
 
 if TYPE_CHECKING:

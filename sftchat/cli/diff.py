@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from sftchat.cli.completing import complete_model
-from sftchat.cli.shared import json_text, stdout
+from sftchat.cli.options import complete_model
+from sftchat.cli.session import json_text, stdout
 from sftchat.errors import ModelError
 from sftchat.text import printable
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sftchat.cli.completing import complete_model, complete_task
-from sftchat.cli.shared import Session, answering_options, json_text, stderr, stdout
+from sftchat.cli.options import answering_options, complete_model, complete_task
+from sftchat.cli.session import Session, json_text, stderr, stdout
 from sftchat.cli.tasks import Addresses, chosen_tasks, is_model
 from sftchat.errors import ModelError, UsageError, in_one_line
 from sftchat.text import pluralize, printable

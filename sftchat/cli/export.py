@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from sftchat.cli.completing import complete_model
-from sftchat.cli.shared import Session, template_options
+from sftchat.cli.options import complete_model, template_options
+from sftchat.cli.session import Session
 
 
 @click.command()

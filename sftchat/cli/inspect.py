@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.completing import complete_model
-from sftchat.cli.shared import Session, engine_options, json_text
+from sftchat.cli.options import complete_model, engine_options
+from sftchat.cli.session import Session, json_text
 from sftchat.text import printable
 
 if TYPE_CHECKING:

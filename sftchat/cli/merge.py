@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.completing import complete_model
-from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import Session, device_option, template_options
+from sftchat.cli.options import complete_model, device_option, rows_options, template_options
+from sftchat.cli.session import Session
 from sftchat.errors import UsageError
 
 if TYPE_CHECKING:

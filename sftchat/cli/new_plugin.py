@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.errors import UsageError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sftchat.cli.shared import Session, json_text
+from sftchat.cli.session import Session, json_text
 from sftchat.text import printable
 
 

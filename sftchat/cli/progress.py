@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sftchat.cli.shared import stderr
+from sftchat.cli.session import stderr
 
 if TYPE_CHECKING:
     from sftchat.training.callbacks import ScoringResult, TrainingStatus

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.completing import complete_model, complete_task
 from sftchat.cli.config_file import apply_config
-from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import Session, device_option, template_options
+from sftchat.cli.options import complete_model, complete_task, device_option, rows_options, template_options
+from sftchat.cli.session import Session
 from sftchat.data.row_options import RowOptions
 from sftchat.errors import UsageError
 

@@ -19,7 +19,7 @@ from sftchat.chat.run import open_models
 from sftchat.chat.sessions import FILE, Sessions
 from sftchat.chat.sessions import Session as Kept
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams

@@ -13,7 +13,7 @@ import pytest
 
 from sftchat import EngineError, Example, Reply, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.engine import Engine, EngineType, Request
 from sftchat.evaluation.report.view import Report
 from sftchat.plugins import spec as hookspecs

@@ -15,7 +15,7 @@ import pytest
 
 from sftchat import EngineError, Metric, ModelError, Reply, SamplingParams, Score, Task
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 
@@ -190,7 +190,7 @@ def test_a_model_that_cannot_be_loaded_is_exit_code_3(ask: Asked, capsys: pytest
 
 def test_a_closed_pipe_is_no_error() -> None:
     program = (
-        "import sys\nfrom sftchat.cli import main\nfrom sftchat.cli.shared import Session\nfrom sftchat.testing import ScriptedEngine\n"
+        "import sys\nfrom sftchat.cli import main\nfrom sftchat.cli.session import Session\nfrom sftchat.testing import ScriptedEngine\n"
         "engine = ScriptedEngine(lambda request: '好' * 200_000)\n"
         "try:\n    main(['ask', 'm', 'x', '--max-new-tokens', '300000'], obj=Session(lambda model, **options: engine))\n"
         "finally:\n    assert engine.cancelled, 'the engine was not told'"

@@ -16,7 +16,7 @@ import pytest
 
 from sftchat import Example, Reply, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.engine import Engine, EngineType, Request
 from sftchat.evaluation.reply_cache import default_path
 from sftchat.plugins import spec as hookspecs
@@ -317,7 +317,7 @@ import pluggy
 from sftchat import Score, Task, rate
 from sftchat.plugins import spec as hookspecs
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins.manager import Registry
 
 manager = pluggy.PluginManager("sftchat")

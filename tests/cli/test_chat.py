@@ -16,7 +16,7 @@ from sftchat.chat.context import ChatCommand
 from sftchat.chat.controller import ChatController
 from sftchat.chat.ui import app
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.models.manifest import Manifest, write_manifest
 from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine

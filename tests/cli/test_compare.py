@@ -12,7 +12,7 @@ import pytest
 
 from sftchat import Reply, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.engine import EngineType, Request
 from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine

@@ -13,7 +13,7 @@ import pytest
 
 from sftchat import Example, Message, Metric, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins.manager import Registry
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from sftchat import Example, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins.manager import Registry
 
 GOOD = '{"prompt": "谁？", "completion": "甲"}'

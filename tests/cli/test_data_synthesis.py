@@ -18,7 +18,7 @@ import pytest
 
 from sftchat import EngineError, Example, Reply, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.engine import Engine, Request
 from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
@@ -269,7 +269,7 @@ PROGRAM = """
 import sys, time
 import pluggy
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
 

@@ -9,7 +9,7 @@ import pytest
 
 from sftchat import DemoConfig, Example, Message, Reply, Score, Task, TrainingDefaults, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins.manager import Registry, load_plugins
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from sftchat import Reply, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.engine import collect
 from sftchat.errors import EngineError, SftchatWarning
 from sftchat.inference.openai.engine import EndpointEngine, open_endpoint

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from sftchat import Example, Metric, NotComparableError, PluginError, Reply, Score, SftchatError, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.plugins import spec as hookspecs
 from sftchat.plugins.manager import Registry
 

@@ -14,7 +14,7 @@ import pytest
 
 from sftchat import EngineError, Example, Message, Metric, NotComparableError, Score, SftchatError, Task, UsageError
 from sftchat.cli import VERBS, console_script, main, program, show_warning
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.errors import SftchatWarning
 from sftchat.plugins.manager import PluginInfo, Registry, load_plugins
 from tests.conftest import make_checkpoint

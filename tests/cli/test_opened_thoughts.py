@@ -14,7 +14,7 @@ import pytest
 
 from sftchat import EngineType, Reply, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.engine import collect
 from sftchat.evaluation.reply_cache import CachedEngine, CacheOptions, ReplyCache
 from sftchat.inference.local import TransformersEngine

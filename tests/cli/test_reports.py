@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from sftchat import Example, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.eval import show_verdict
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.evaluation.gate import Verdict
 from sftchat.evaluation.report.markdown import COMMENT_BYTES, SUMMARY_BYTES
 from sftchat.plugins import spec as hookspecs
@@ -255,7 +255,7 @@ def test_the_verdict_is_readable_in_every_encoding(run: Run, tmp_path: Path, enc
     Path("bad.jsonl").write_text(odd, encoding="utf-8")
     program = (
         "import sys; from tests.cli.test_reports import quiz; from sftchat.cli import console_script;"
-        "import sftchat.cli.shared as shared; shared.Session.registry = quiz(); console_script()"
+        "import sftchat.cli.session as shared; shared.Session.registry = quiz(); console_script()"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "eval", "--quiet", *BAD, *words],
@@ -274,7 +274,7 @@ def test_the_verdict_is_readable_in_every_encoding(run: Run, tmp_path: Path, enc
 def test_a_closed_pipe_changes_neither_report_nor_gate(run: Run, tmp_path: Path, words: list[str]) -> None:
     program = (
         "from tests.cli.test_reports import quiz; from sftchat.cli import console_script;"
-        "import sftchat.cli.shared as shared; shared.Session.registry = quiz(); console_script()"
+        "import sftchat.cli.session as shared; shared.Session.registry = quiz(); console_script()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, "eval", "--quiet", *BAD, *words, "--junit", "junit.xml"],

@@ -12,7 +12,7 @@ import pytest
 
 from sftchat.cli import main
 from sftchat.cli.data import command as data
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.cli.train import command as train
 from sftchat.data.row_options import recorded_options
 from sftchat.errors import SftchatWarning

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from sftchat import Example, Message, Reply, Score, Task, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.data.formats import examples_hash, to_example
 from sftchat.models.fingerprint import file_hash
 from sftchat.models.manifest import Manifest, read_manifest

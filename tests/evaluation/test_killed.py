@@ -21,7 +21,7 @@ import pluggy
 from sftchat import Score, Task, rate
 from sftchat.plugins import spec as hookspecs
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.engine import EngineType
 from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.engine import Engine, Request, collect
 from sftchat.errors import ModelError
 from sftchat.inference.open import AdapterEngine, EnginePool, load_engine

@@ -22,7 +22,7 @@ def run(program: str, *arguments: str) -> list[str]:
 
 ASK = f"""
 import sys
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.engine import Request, collect
 from sftchat.types import SamplingParams
 engine = Session().load_engine(sys.argv[1])

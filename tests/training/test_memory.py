@@ -10,7 +10,7 @@ import torch
 
 from sftchat import EngineError
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.training.run import TrainingListener, train
 from sftchat.training.trainer import Trainer
 from tests.training.killed import REGISTRY, job

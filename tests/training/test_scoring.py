@@ -10,7 +10,7 @@ import pytest
 
 from sftchat import DataError, Example, Message, Reply, Score, Task, UsageError, rate
 from sftchat.cli import main
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.models.fingerprint import folder_identity
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.plugins.manager import Registry, load_plugins

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat._util.files import check_output_file
-from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import json_option, output_name, overwrite_option, quiet_option
-from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import Session, json_text, template_options
+from sftchat.cli.options import complete_file, complete_model, complete_task, rows_options, template_options
+from sftchat.cli.session import Session, json_text
 from sftchat.data.check import PROBLEM_CLASSES, Findings, Policy, check, parse_policies, remaining_rows
 from sftchat.data.read import line_of
 from sftchat.data.row_options import RowOptions

@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from sftchat._util.files import check_output_file
-from sftchat.cli.completing import complete_file
 from sftchat.cli.data.options import output_name, overwrite_option, quiet_option
-from sftchat.cli.rows import rows_options
+from sftchat.cli.options import complete_file, rows_options
 from sftchat.data.formats import FORMATS, read_examples, to_rows
 from sftchat.data.row_options import ReadingNotes, RowOptions
 from sftchat.data.transcripts import TRANSCRIPT_STYLES, from_transcript, to_transcript

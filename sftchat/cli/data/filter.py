@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat._util.files import check_output_file
-from sftchat.cli.completing import complete_file, complete_model, complete_task
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
-from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import Session, template_options
+from sftchat.cli.options import complete_file, complete_model, complete_task, rows_options, template_options
+from sftchat.cli.session import Session
 from sftchat.data.check import remaining_rows
 from sftchat.data.filter import FilterOptions, RemovedRow, Rule, find_removed
 from sftchat.data.formats import read_examples

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from sftchat._util.files import check_output_file
-from sftchat.cli.completing import complete_task
 from sftchat.cli.data.options import output_name, overwrite_option, quiet_option
+from sftchat.cli.options import complete_task
 from sftchat.cli.progress import with_progress
-from sftchat.cli.shared import Session
+from sftchat.cli.session import Session
 from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.generate import generate_examples, generator_options, parse_options
 from sftchat.data.write import write_rows

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.chat.safe_text import escape_controls
-from sftchat.cli.completing import complete_file, complete_model
 from sftchat.cli.data.options import json_option, quiet_option
 from sftchat.cli.data.tokens import first_option_given, open_renderer, render_example, trained_pieces
-from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import json_text, stdout, template_options
+from sftchat.cli.options import complete_file, complete_model, rows_options, template_options
+from sftchat.cli.session import json_text, stdout
 from sftchat.data.formats import read_examples
 from sftchat.data.read import line_of
 from sftchat.data.row_options import RowOptions

@@ -9,10 +9,9 @@ from pathlib import Path
 import click
 
 from sftchat._util.files import check_output_file
-from sftchat.cli.completing import complete_file
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
-from sftchat.cli.rows import rows_options
+from sftchat.cli.options import complete_file, rows_options
 from sftchat.data.formats import to_example
 from sftchat.data.read import read_rows
 from sftchat.data.row_options import RowOptions

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sftchat._util.files import check_output_file
+from sftchat.cli.options import answering_options, rows_options, sampling_options
 from sftchat.cli.progress import with_progress
-from sftchat.cli.rows import rows_options
-from sftchat.cli.shared import Session, answering_options, sampling_options
+from sftchat.cli.session import Session
 from sftchat.data.formats import read_examples
 from sftchat.data.row_options import RowOptions
 from sftchat.data.samples import SampleFile, generate_samples, missing_requests, settings_of

@@ -1,133 +1,25 @@
-"""Code that several verbs share: the plugin registry, opening models, engine options, and consoles."""
+"""Options that several verbs share, and what a shell completes for them."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+from click.shell_completion import CompletionItem
 
+from sftchat.data.row_options import RowOptions, parse_column_map
+from sftchat.data.turns import ROLES
 from sftchat.errors import UsageError, unknown
+from sftchat.types import SamplingParams
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from sftchat.engine import Engine, EngineType
-    from sftchat.inference.open import EnginePool
-    from sftchat.models.reference import ModelReference
-    from sftchat.plugins.manager import Registry
     from sftchat.task import Task
-    from sftchat.types import SamplingParams
 
 F = TypeVar("F", bound=Callable[..., Any])
-V = TypeVar("V")
-
-
-class DeferredMapping(Mapping[str, V]):
-    """Mapping whose content is loaded at the first lookup.
-
-    Args:
-        load: Returns the content; called at every lookup.
-    """
-
-    def __init__(self, load: Callable[[], Mapping[str, V]]) -> None:
-        self._load = load
-
-    def __getitem__(self, key: str) -> V:
-        return self._load()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._load())
-
-    def __len__(self) -> int:
-        return len(self._load())
-
-
-@dataclass
-class Session:
-    """State of one run of the program; tests pass their own registry and engines.
-
-    Attributes:
-        open_engine: Opens a model; ``sftchat.inference.open.load_engine`` by default.
-        given_registry: Registry to use instead of the installed plugins.
-        identify_engine: Computes the identity of a model; ``sftchat.inference.identity.identify`` by default, none when ``open_engine`` is given.
-    """
-
-    open_engine: Callable[..., Engine] | None = None
-    given_registry: Registry | None = None
-    identify_engine: Callable[..., str] | None = None
-
-    @cached_property
-    def registry(self) -> Registry:
-        """Registry of plugins, loaded on first use."""
-        if self.given_registry is not None:
-            return self.given_registry
-        from sftchat.plugins.manager import load_plugins
-
-        return load_plugins()
-
-    @property
-    def engine_types(self) -> Mapping[str, EngineType]:
-        """Engine types of plugins by scheme; the plugins are loaded when a scheme is looked up, so not for a folder or a model of the Hub."""
-        return DeferredMapping(lambda: self.registry.engines)
-
-    def load_engine(self, model: str, **options: Any) -> Engine:
-        """Open MODEL with the options of the command line.
-
-        Raises:
-            ModelError: When it cannot be found or loaded.
-            MissingExtraError: When the extra ``local`` is not installed.
-        """
-        if self.open_engine is not None:
-            return self.open_engine(model, **options)
-        from sftchat.inference.open import load_engine
-        from sftchat.models.lazy_imports import deferred_imports
-
-        return load_engine(model, self.engine_types, importing=deferred_imports, **options)
-
-    def sharing(self, most: int = 1) -> EnginePool:
-        """Return an opener of models that shares a base among its adapters.
-
-        Args:
-            most: Maximum number of open engines.
-        """
-        from sftchat.inference.open import EnginePool
-
-        return EnginePool(self.load_engine, self.engine_types, most)
-
-    def resolve(self, model: str, *, base: str | None = None, allow_pickle: bool = False, **options: Any) -> ModelReference:
-        """Resolve MODEL from names and files only; models of tests are resolved by name.
-
-        Raises:
-            UsageError: When MODEL is not a valid reference.
-            ModelError: When the folder has no usable weights.
-        """
-        from sftchat.models.reference import ModelReference, resolve
-
-        if self.open_engine is not None:
-            return ModelReference(model, model)
-        return resolve(model, base=base, schemes=self.engine_types, allow_pickle=allow_pickle)
-
-    def identify(self, model: str, **options: Any) -> str:
-        """Return the hash of everything except the request that affects the replies of MODEL, without opening it; empty when unknown.
-
-        Args:
-            model: As for ``load_engine``.
-            options: ``hashed``, and those of ``load_engine``.
-
-        Raises:
-            ModelError: When it cannot be found or read.
-        """
-        if self.identify_engine is not None:
-            return self.identify_engine(model, **options)
-        if self.open_engine is not None:
-            return ""
-        from sftchat.inference.identity import identify
-
-        return identify(model, self.engine_types, **options)
 
 
 def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
@@ -341,24 +233,82 @@ def chosen_sampling(task: Task | None, options: dict[str, Any], default: Samplin
         raise UsageError(str(error)) from None
 
 
-def json_text(value: Any, indent: int | None = 2, **how: Any) -> str:
-    """Return JSON text for printing, with characters escaped that control a terminal."""
-    import json
+def rows_options(command: F) -> F:
+    """Add the options for reading rows; the command gets them as one argument ``row_options``, a ``RowOptions``."""
 
-    from sftchat.text import sanitize_json
+    @wraps(command)
+    def reading(*words: Any, roles: tuple[str, ...], columns: tuple[str, ...], **given: Any) -> Any:
+        named = {name: given.pop(name) for name in ("label_column", "label_instruction", "merge_turns", "leading_assistant")}
+        return command(*words, row_options=RowOptions(role_map(roles), parse_column_map(columns), **named), **given)
 
-    return sanitize_json(json.dumps(value, ensure_ascii=False, indent=indent, **how))
-
-
-def stdout() -> Console:
-    """Return the console for results."""
-    from sftchat._util.consoles import GuardedConsole
-
-    return GuardedConsole(sys.stdout)
+    for option in reversed(_ROWS):
+        reading = option(reading)
+    return cast(F, reading)
 
 
-def stderr() -> Console:
-    """Return the console for everything that is not a result."""
-    from sftchat._util.consoles import GuardedConsole
+_ROWS = (
+    click.option(
+        "--map",
+        "columns",
+        multiple=True,
+        metavar="NAME=COLUMN",
+        help="Read COLUMN under NAME: prompt, completion, messages, text, instruction, input, output, system, tools, …. Repeatable.",
+    ),
+    click.option("--label-column", default="", metavar="COLUMN", help="Learn the value of COLUMN as the reply to the row's text."),
+    click.option("--label-instruction", default="", metavar="TEXT", help="Instruction before such a text."),
+    click.option(
+        "--role-map",
+        "roles",
+        multiple=True,
+        metavar="NAME=ROLE",
+        help=f"Role of a role name in the file: {', '.join(ROLES)}. Repeatable.",
+    ),
+    click.option("--merge-turns", is_flag=True, help="Join consecutive turns of one role."),
+    click.option(
+        "--leading-assistant",
+        type=click.Choice(["refuse", "drop"]),
+        default="refuse",
+        show_default=True,
+        help="How to handle assistant turns before the first user turn.",
+    ),
+)
 
-    return GuardedConsole(sys.stderr)
+
+def role_map(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Parse ``--role-map NAME=ROLE``.
+
+    Raises:
+        UsageError: When a pair has no ``=``, or a role does not exist.
+    """
+    roles = {}
+    for pair in pairs:
+        name, equals, role = pair.rpartition("=")
+        if not equals or not name:
+            raise UsageError(f"role map '{pair}' must be NAME=ROLE, such as narrator=user")
+        if role not in ROLES:
+            raise UsageError(unknown("role", role, ROLES))
+        roles[name] = role
+    return roles
+
+
+def complete_task(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete names of installed tasks."""
+    from sftchat.plugins.manager import load_plugins
+
+    tasks = load_plugins().tasks
+    return [CompletionItem(name, help=task.description) for name, task in tasks.items() if name.startswith(incomplete)]
+
+
+def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete with the embedded model and the runs below this folder, else with folders."""
+    from sftchat.models.reference import NANO
+    from sftchat.models.runs import find_runs
+
+    known = [(NANO, "embedded"), *((run.model, run.about) for run in find_runs(Path()))]
+    found = [CompletionItem(name, help=about) for name, about in known if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="dir")]
+
+
+def complete_file(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete files."""
+    return [CompletionItem(incomplete, type="file")]

@@ -1,0 +1,146 @@
+"""State of one run of the command line: plugins, opening models, and consoles."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sftchat.engine import Engine, EngineType
+    from sftchat.inference.open import EnginePool
+    from sftchat.models.reference import ModelReference
+    from sftchat.plugins.manager import Registry
+
+V = TypeVar("V")
+
+
+class DeferredMapping(Mapping[str, V]):
+    """Mapping whose content is loaded at the first lookup.
+
+    Args:
+        load: Returns the content; called at every lookup.
+    """
+
+    def __init__(self, load: Callable[[], Mapping[str, V]]) -> None:
+        self._load = load
+
+    def __getitem__(self, key: str) -> V:
+        return self._load()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._load())
+
+    def __len__(self) -> int:
+        return len(self._load())
+
+
+@dataclass
+class Session:
+    """State of one run of the program; tests pass their own registry and engines.
+
+    Attributes:
+        open_engine: Opens a model; ``sftchat.inference.open.load_engine`` by default.
+        given_registry: Registry to use instead of the installed plugins.
+        identify_engine: Computes the identity of a model; ``sftchat.inference.identity.identify`` by default, none when ``open_engine`` is given.
+    """
+
+    open_engine: Callable[..., Engine] | None = None
+    given_registry: Registry | None = None
+    identify_engine: Callable[..., str] | None = None
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Registry of plugins, loaded on first use."""
+        if self.given_registry is not None:
+            return self.given_registry
+        from sftchat.plugins.manager import load_plugins
+
+        return load_plugins()
+
+    @property
+    def engine_types(self) -> Mapping[str, EngineType]:
+        """Engine types of plugins by scheme; the plugins are loaded when a scheme is looked up, so not for a folder or a model of the Hub."""
+        return DeferredMapping(lambda: self.registry.engines)
+
+    def load_engine(self, model: str, **options: Any) -> Engine:
+        """Open MODEL with the options of the command line.
+
+        Raises:
+            ModelError: When it cannot be found or loaded.
+            MissingExtraError: When the extra ``local`` is not installed.
+        """
+        if self.open_engine is not None:
+            return self.open_engine(model, **options)
+        from sftchat.inference.open import load_engine
+        from sftchat.models.lazy_imports import deferred_imports
+
+        return load_engine(model, self.engine_types, importing=deferred_imports, **options)
+
+    def sharing(self, most: int = 1) -> EnginePool:
+        """Return an opener of models that shares a base among its adapters.
+
+        Args:
+            most: Maximum number of open engines.
+        """
+        from sftchat.inference.open import EnginePool
+
+        return EnginePool(self.load_engine, self.engine_types, most)
+
+    def resolve(self, model: str, *, base: str | None = None, allow_pickle: bool = False, **options: Any) -> ModelReference:
+        """Resolve MODEL from names and files only; models of tests are resolved by name.
+
+        Raises:
+            UsageError: When MODEL is not a valid reference.
+            ModelError: When the folder has no usable weights.
+        """
+        from sftchat.models.reference import ModelReference, resolve
+
+        if self.open_engine is not None:
+            return ModelReference(model, model)
+        return resolve(model, base=base, schemes=self.engine_types, allow_pickle=allow_pickle)
+
+    def identify(self, model: str, **options: Any) -> str:
+        """Return the hash of everything except the request that affects the replies of MODEL, without opening it; empty when unknown.
+
+        Args:
+            model: As for ``load_engine``.
+            options: ``hashed``, and those of ``load_engine``.
+
+        Raises:
+            ModelError: When it cannot be found or read.
+        """
+        if self.identify_engine is not None:
+            return self.identify_engine(model, **options)
+        if self.open_engine is not None:
+            return ""
+        from sftchat.inference.identity import identify
+
+        return identify(model, self.engine_types, **options)
+
+
+def json_text(value: Any, indent: int | None = 2, **how: Any) -> str:
+    """Return JSON text for printing, with characters escaped that control a terminal."""
+    import json
+
+    from sftchat.text import sanitize_json
+
+    return sanitize_json(json.dumps(value, ensure_ascii=False, indent=indent, **how))
+
+
+def stdout() -> Console:
+    """Return the console for results."""
+    from sftchat._util.consoles import GuardedConsole
+
+    return GuardedConsole(sys.stdout)
+
+
+def stderr() -> Console:
+    """Return the console for everything that is not a result."""
+    from sftchat._util.consoles import GuardedConsole
+
+    return GuardedConsole(sys.stderr)
