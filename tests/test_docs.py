@@ -152,18 +152,6 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
-def test_every_package_of_the_tree_exists() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^  (\w+(?:\.py|/)) ", text, flags=re.MULTILINE)
-    there = {path.name + ("/" if path.is_dir() else "") for path in (ROOT / "sftchat").iterdir()} - {
-        "__pycache__/",
-        "__main__.py",
-        "py.typed",
-    }
-
-    assert set(listed) == there
-
-
 def test_the_page_on_data_lists_every_class_of_problems_with_its_policy() -> None:
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `([\w-]+)` \| .* \| (fail|drop|keep) \|$", page, flags=re.MULTILINE)

@@ -1,4 +1,11 @@
-"""Warnings about optimizations that do not work with the installed libraries: the fallback is slower, with the same results."""
+"""Warnings about optimizations that do not work with the installed libraries: the fallback is slower, with the same results.
+
+Optimizations use parts of libraries that a newer release may change. Each such use stands in one place and has a fallback: ``inference.cpu``
+compares logits when a model is opened, ``inference.scheduler`` falls back to static batches, ``inference.open`` imports whole libraries where importing
+parts fails, ``training.packing`` compares logits before the first step, ``training.trainer`` completes checkpoints that were not written aside, and the
+terminal view falls back to the plain one. ``tests/test_fallback.py`` holds that private names of libraries are used nowhere else, and
+``pyproject.toml`` allows the minor releases that were tested.
+"""
 
 from __future__ import annotations
 

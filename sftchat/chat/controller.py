@@ -2,6 +2,9 @@
 
 Independent of the terminal: ``sftchat.chat.ui`` has the views. All methods of the controller and of its view run on the UI thread; engine
 threads call back through ``post`` only.
+
+Lines typed while a reply is generated are queued. A chunk of a reply or a job that was stopped is recognised by its object and ignored. The
+pieces of an unfinished reply are saved as rows of their own until the reply is complete (``chat.sessions``).
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Nodes are only added, so undo, edit and branch lose nothing, and a session on disk is append-only. With several models, an answer node has
 one answer for each pane, so all panes follow the same path.
+
+A turn without any text is in the tree, for ``/regen``, and not in the messages. Answers of several models stand in one node, so the models stay
+in step when one of them fails.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def program(ctx: click.Context, traceback: bool) -> None:
 
 @with_guarded_streams
 def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
-    """Run the program; ``sftchat.errors`` has the exit codes. Errors never give 1.
+    """Run the program and return its exit code: that of the command, or that of the error (``_meaning``). Errors never give 1.
 
     Args:
         args: Words after ``sftchat``; ``sys.argv`` by default.

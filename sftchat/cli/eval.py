@@ -231,7 +231,7 @@ def command(
         for line in lines:
             _echo(line)
         show_verdict(verdict, os.environ)
-    finally:  # last, so that nothing of it can change the verdict, and also when the reader of the tables has left
+    finally:  # last, and also when the reader of the tables has left; a failed hook changes the exit code under --strict only
         failed = session.registry.eval_finished(report, output)
         for problem in failed:
             _echo(f"sftchat: warning: {in_one_line(problem)}; the verdict is not affected")

@@ -6,6 +6,7 @@ prompt-completion   ``{"prompt", "completion"}``, both text or both lists of tur
 alpaca              ``{"instruction", "input"?, "output", "system"?, "history"?}``; also ``context`` and ``response``
 sharegpt            ``{"conversations": [{"from", "value"}…]}``
 text                ``{"text"}``: no turns; an example without messages whose gold is the text
+preference          ``{"prompt", "chosen", "rejected"}``: read as ``chosen``
 evalset             ``{"id"?, "messages": […ending in user], "gold", "metadata"?}``
 ==================  =========================================================================================
 

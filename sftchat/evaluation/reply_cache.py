@@ -2,6 +2,11 @@
 
 The cache holds generated replies, and results of leak checks, under a hash of everything that affects them, in one SQLite file in WAL mode: safe
 for concurrent writers, crash-safe. A cache that cannot be used never stops an evaluation: it warns once and is then disabled.
+
+The key of a reply contains the request (without its id), every option, the type of the device, the versions of the libraries, the source of the
+code that affects replies, and every file of the model that does (``models.model_files.files_of``). Names of models and items are not part of it.
+The key contains messages, not token ids: equal files, code and messages give equal ids, so a second run needs no tokenizer. Replies of models
+without a certain identity (a branch on the Hub, a server, code that comes with a model) are not cached but kept by ``partial_replies``.
 """
 
 from __future__ import annotations

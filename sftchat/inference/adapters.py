@@ -1,4 +1,8 @@
-"""The adapters of one base model: per-row selection, weighted sums, and each adapter's tokenizer, template and stop tokens."""
+"""The adapters of one base model: per-row selection, weighted sums, and each adapter's tokenizer, template and stop tokens.
+
+Before each forward pass one hook per layer selects the adapters of the rows. A batch with one adapter uses peft's plain way; DoRA, which peft cannot
+mix, is run one adapter at a time.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,11 @@
 
 These use parts of torch and transformers that a newer release may change. Therefore each is tested when a model is opened: the logits of three tokens
 must agree with those of the plain model. An optimization that fails is skipped with a warning.
+
+Layers that read the same states, such as queries, keys and values, become one matrix product. Weights are kept in a second, packed copy where memory
+allows: otherwise oneDNN packs bfloat16 weights again at every call, and float32 products of two to a hundred rows take up to twice as long.
+Attention is transformers' ``sdpa``, except for a single new token without padding: there torch's kernel is four to ten times slower in bfloat16 than
+the one for several rows, so the queries that share keys become the rows. ``scripts/bench_eval.py`` compares the engine with other ways to generate.
 """
 
 from __future__ import annotations

@@ -1,4 +1,11 @@
-"""Keys and values: the growing and shrinking cache of a running batch, and the prompt cache of what earlier requests computed."""
+"""Keys and values: the growing and shrinking cache of a running batch, and the prompt cache of what earlier requests computed.
+
+Rows are aligned on the right in buffers with spare room: a step writes one column in place, a new row is appended, a removed row is overwritten by the
+last, and columns that no row needs are dropped from the view. Sliding windows use the same buffers, because the columns of a row have no gaps.
+Models with recurrent, chunked or compressed layers use transformers' own cache and static batches.
+
+A call of up to eight requests counts as a chat: its keys and values stay in the prompt cache, matched by adapter and longest token prefix.
+"""
 
 from __future__ import annotations
 

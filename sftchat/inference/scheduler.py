@@ -1,4 +1,13 @@
-"""Continuous batching (Orca, Yu et al. 2022) within a measured memory budget: selects which requests are prefilled and which run together."""
+"""Continuous batching (Orca, Yu et al. 2022) within a measured memory budget: selects which requests are prefilled and which run together.
+
+The scheduler takes a bounded number of requests at a time, sorts the waiting ones by length, and before a step fills the free places of the running
+batch when they are at least one in eight. Prompts of similar length are prefilled together, a prefix that they share once. A single chat request
+passes through the same loop, one chunk per token.
+
+Keys and values may take half of the memory that was free after the first prefill. Requests that outgrow it are preempted and resumed later; when
+memory runs out, all are, with half the budget. No token is lost or sent twice. A request that does not fit even alone ends with an error of its own.
+In float32 a reply does not depend on the other requests of the batch; in bfloat16, rounding may change a close choice.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""One running request: how its next token is chosen (sampling, prompt lookup) and how its tokens become text."""
+"""One running request: how its next token is chosen (sampling, prompt lookup) and how its tokens become text.
+
+A request holds all its tokens, its sampler and its half-decoded text, so its prefill can be repeated at any time. A single greedy request is decoded
+with prompt lookup: the next tokens are guessed from earlier text and checked in one pass; the output is unchanged.
+"""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def _event(description: str, function: Callable[..., Any], name: str) -> Callabl
 
 
 class GracefulStop(TrainerCallback):  # type: ignore[misc]
-    """Ends training after the current step, with a checkpoint, once ``asked`` is set."""
+    """Ends training after the current step, with a checkpoint, once ``requested`` is set."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -1,6 +1,9 @@
 """Folders of a run: exclusive lock, atomic checkpoints, publishing and pruning of weights, and the conditions for resuming.
 
 The lock is the operating system's lock on the run folder, which is released when the process ends for any reason.
+
+A checkpoint is written below ``.unfinished`` and renamed when its manifest is there; a checkpoint that is deleted loses its manifest first. So a
+folder with a manifest is complete.
 """
 
 from __future__ import annotations

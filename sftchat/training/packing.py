@@ -1,4 +1,9 @@
-"""Batches of similar lengths in random order, and sequence packing: the rows of a batch as one long row, with causal attention within each."""
+"""Batches of similar lengths in random order, and sequence packing: the rows of a batch as one long row, with causal attention within each.
+
+Linear layers, norms and activations process real tokens only; attention works on padded copies of each row; a prefix that all rows share is
+computed once. Both copies are index selections (``_Unpack``, ``_Repack``), so no gradient is scattered. The layout reaches the attention as a
+keyword that transformers passes through; whether a model passes it on, and gives the same logits, is tested before the first step.
+"""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self._parts, self._redo_step = 1, False
         self._completed_step = -1
         for callback in [one for one in self.callback_handler.callbacks if type(one).__name__ == "PrinterCallback"]:
-            self.remove_callback(callback)  # it prints dictionaries; Reporter shows progress instead
+            self.remove_callback(callback)  # it prints dictionaries; ProgressReporter shows progress instead
         self.add_callback(_CompleteInPlace(self))
         self._finished_batches: list[dict[str, Any]] = []
         self.accelerator.unwrap_model(self.model).get_output_embeddings().register_forward_pre_hook(self._select)
