@@ -46,7 +46,7 @@ def test_lines_typed_while_the_model_loads_are_queued_in_order(view: Callable[..
     log.chat.submit("/rest")
     assert [line.split(",")[0] for line in log.log] == [
         "> /help help",
-        "note: /help [COMMAND]  what can be typed",
+        "note: /help [COMMAND]  list the commands",
         "> /rest",
         "error: unknown command '/rest'",
     ]

@@ -51,7 +51,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "load": (("hi", "/save a", "again", "/load a"), "session a: 2 turns, said with run/checkpoint-9; /history shows it"),
     "export": (("hi", "/export talk.md"), "1 turn written to talk.md as markdown"),
     "model": (("hi", "/model other"), "other answers from the next message on; /regen asks it the last one again"),
-    "focus": (("/focus 2",), "column 2: other"),
+    "focus": (("/focus 2",), "model 2: other"),
     "adapter": (("/adapter lora", "hi"), "答：hi by lora"),
     "checkpoint": (("hi", "/checkpoint next"), "run/checkpoint-20: step 20\n答：hi"),
     "prompt": (("hi", "/prompt"), "user: hi\nassistant: ▏20 tokens"),

@@ -107,9 +107,9 @@ def test_the_focus_decides_which_model_commands_use(view: View) -> None:
 
     assert log.type("/history", "/focus 2", "/history", "/focus 3") == [
         "note: 1 > x\none1",
-        "note: column 2: b",
+        "note: model 2: b",
         "note: 1 > x\ntwo1",
-        "error: there is no column 3: the conversation has 2",
+        "error: there is no model 3: the conversation has 2",
     ]
     assert log.chat.engine.name == "two"
 

@@ -334,7 +334,7 @@ def test_any_error_while_a_model_loads_is_one_line_and_keeps_the_previous_model(
 def test_commands_complete(chat: Start) -> None:
     talk = chat(ScriptedEngine([]))
     talk.type("/s")
-    talk.screen.wait(lambda text: "/system" in text and "how to generate" in text)
+    talk.screen.wait(lambda text: "/system" in text and "generation settings" in text)
     talk.type("\t\t\r")
 
     assert "max_new_tokens" in talk.screen.wait("temperature 0.0")

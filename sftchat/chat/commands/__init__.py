@@ -165,7 +165,7 @@ def _exit(context: ChatContext, argument: str) -> None:
 
 _command = partial(ChatCommand, topic="general")
 GENERAL = (
-    _command("help", "what can be typed", _help, "[COMMAND]", _command_names, allowed_while_busy=True),
+    _command("help", "list the commands, or describe one", _help, "[COMMAND]", _command_names, allowed_while_busy=True),
     _command("exit", "leave the chat", _exit, allowed_while_busy=True),
 )
 TOPICS = (navigation, settings, sessions, models, inspect_prompt, inspect_probs, likelihood, samples, data, scoring)

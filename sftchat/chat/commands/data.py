@@ -136,8 +136,8 @@ def _gold(context: ChatContext, argument: str) -> None:
 
 _command = partial(ChatCommand, topic="data")
 COMMANDS = (
-    _command("good", "keep the last reply as a row to train on", _good, unavailable_reason=no_reply),
-    _command("bad", "keep the last reply as the worse of a pair", _bad, unavailable_reason=no_reply),
-    _command("fix", "put the last reply right: a row and a pair", _fix, "[TEXT]", unavailable_reason=no_reply),
-    _command("gold", "keep the last message to be scored on", _gold, "[TEXT]", unavailable_reason=no_reply),
+    _command("good", "save the last reply as a training row", _good, unavailable_reason=no_reply),
+    _command("bad", "save the last reply as the rejected one of a pair", _bad, unavailable_reason=no_reply),
+    _command("fix", "save a corrected reply: a training row and a pair", _fix, "[TEXT]", unavailable_reason=no_reply),
+    _command("gold", "save the last message as an item of an evalset", _gold, "[TEXT]", unavailable_reason=no_reply),
 )

@@ -227,8 +227,12 @@ TOPIC = "looking inside"
 _command = partial(ChatCommand, topic=TOPIC)
 COMMANDS = (
     _command(
-        "probs", "show how likely each token of the last reply was; on has servers asked for it", _probs, "[all|on|off]", _probs_words
+        "probs",
+        "show token probabilities of the last reply; on: also from servers",
+        _probs,
+        "[all|on|off]",
+        _probs_words,
     ),
-    _command("why", "show what else could have stood at token N of the last reply", _why, "N", unavailable_reason=_no_reply),
-    _command("fork", "go on from token N of the last reply with another token", _fork, "N TOKEN|#K", unavailable_reason=_no_reply),
+    _command("why", "show the alternatives to token N of the last reply", _why, "N", unavailable_reason=_no_reply),
+    _command("fork", "continue from token N of the last reply with another token", _fork, "N TOKEN|#K", unavailable_reason=_no_reply),
 )

@@ -144,7 +144,7 @@ def _mask(context: ChatContext, argument: str) -> None:
 
 _command = partial(ChatCommand, topic="looking inside")
 COMMANDS = (
-    _command("prompt", "show the templated text of the last message, or of TEXT", _prompt, "[TEXT]"),
-    _command("tokens", "list the tokens of the last prompt and reply, or of TEXT's prompt", _tokens, "[TEXT|all]"),
-    _command("mask", "show what training on this conversation would learn, or with TEXT as the reply", _mask, "[TEXT]"),
+    _command("prompt", "show the rendered prompt of the last message, or of TEXT", _prompt, "[TEXT]"),
+    _command("tokens", "list the tokens of the last turn, or of TEXT as a message", _tokens, "[TEXT|all]"),
+    _command("mask", "show which tokens training would learn, also with TEXT as the reply", _mask, "[TEXT]"),
 )

@@ -76,7 +76,7 @@ _command = partial(ChatCommand, topic=TOPIC)
 COMMANDS = (
     _command(
         "likelihood",
-        "show how likely TEXT, the gold answer or the last reply is to every model",
+        "show how likely TEXT, the gold or the last reply is, per model",
         _likelihood,
         "[gold|TEXT]",
         aliases=("nll",),

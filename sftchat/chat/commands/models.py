@@ -40,9 +40,9 @@ def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
 def _focus(context: ChatContext, argument: str) -> None:
     at = whole_number(argument, "N", context.conversation.pane + 1)
     if at > len(context.panes):
-        raise UsageError(f"there is no column {at}: the conversation has {len(context.panes)}")
+        raise UsageError(f"there is no model {at}: the conversation has {len(context.panes)}")
     context.conversation = context.conversation.seen_by(at - 1)
-    context.info(f"column {at}: {context.focus.name}")
+    context.info(f"model {at}: {context.focus.name}")
 
 
 def _single_pane(context: ChatContext) -> str:
@@ -156,12 +156,12 @@ def _steps(context: ChatContext, argument: str) -> Iterable[str]:
 
 _command = partial(ChatCommand, topic="models")
 COMMANDS = (
-    _command("model", "show the models, or load another in focus", _model, "[MODEL]", _model_names),
-    _command("focus", "the column that other commands mean", _focus, "[N]", _pane_numbers, unavailable_reason=_single_pane),
-    _command("adapter", "show, choose, load or add up adapters", _adapter, "[NAME|off|A+B W]", _adapter_names),
+    _command("model", "show the models, or load another one in focus", _model, "[MODEL]", _model_names),
+    _command("focus", "choose the model that other commands apply to", _focus, "[N]", _pane_numbers, unavailable_reason=_single_pane),
+    _command("adapter", "show, choose, load or combine adapters", _adapter, "[NAME|off|A+B W]", _adapter_names),
     _command(
         "checkpoint",
-        "ask another checkpoint of the run",
+        "load another checkpoint of the run",
         _checkpoint,
         "[next|prev|STEP]",
         _steps,

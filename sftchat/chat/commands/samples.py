@@ -86,11 +86,11 @@ _command = partial(ChatCommand, topic="looking inside")
 COMMANDS = (
     _command(
         "samples",
-        "sample K answers to the last message and count what they say",
+        "sample K replies to the last message and count equal ones",
         _samples,
         "K",
         unavailable_reason=nothing_asked,
         aliases=("n",),
     ),
-    _command("raw", "continue TEXT as it is, without a chat template", _raw, "TEXT"),
+    _command("raw", "continue TEXT without a chat template", _raw, "TEXT"),
 )

@@ -143,5 +143,5 @@ def _ids(context: ChatContext, argument: str) -> Iterable[str]:
 _command = partial(ChatCommand, topic="data")
 COMMANDS = (
     _command("eval", "score 20 items of the evalset, or K", _eval, "[K]", unavailable_reason=_no_gold),
-    _command("item", "ask an item of the evalset", _item, "N|ID", _ids, unavailable_reason=_no_gold),
+    _command("item", "send an item of the evalset", _item, "N|ID", _ids, unavailable_reason=_no_gold),
 )

@@ -101,14 +101,15 @@ def _export(context: ChatContext, argument: str) -> None:
 
 _command = partial(ChatCommand, topic="sessions")
 COMMANDS = (
+    _command("sessions", "list the most recent conversations", _sessions, "[N]", allowed_while_busy=True, unavailable_reason=_not_kept),
+    _command("save", "name this conversation", _save, "NAME", unavailable_reason=lambda context: no_reply(context) or _not_kept(context)),
+    _command("load", "open a conversation, or row N of a file", _load, "NAME|FILE [N]", _session_names),
     _command(
-        "sessions", "list the last conversations, or the last N", _sessions, "[N]", allowed_while_busy=True, unavailable_reason=_not_kept
-    ),
-    _command(
-        "save", "give this conversation a name", _save, "NAME", unavailable_reason=lambda context: no_reply(context) or _not_kept(context)
-    ),
-    _command("load", "go on with a conversation, or row N of a file", _load, "NAME|FILE [N]", _session_names),
-    _command(
-        "export", "write the conversation: messages, sharegpt, markdown", _export, "FILE [FORMAT]", paths, unavailable_reason=no_reply
+        "export",
+        "write the conversation to a file: messages, sharegpt or markdown",
+        _export,
+        "FILE [FORMAT]",
+        paths,
+        unavailable_reason=no_reply,
     ),
 )

@@ -134,7 +134,7 @@ def _template_names(context: ChatContext, argument: str) -> Iterable[str]:
 
 _command = partial(ChatCommand, topic="settings")
 COMMANDS = (
-    _command("set", "show or change how to generate", _set, "[NAME VALUE]", _values),
+    _command("set", "show or change the generation settings", _set, "[NAME VALUE]", _values),
     _command("seed", "show or change the seed of the samples", _seed, "[N]"),
     _command("stop", "strings that end a reply", _stop, "[TEXT|off]"),
     _command("template", "show or set template arguments", _template, "[NAME=VALUE|reset]", _template_names),
@@ -162,7 +162,7 @@ _display_command = partial(ChatCommand, topic="display")
 DISPLAY = (
     _display_command(
         "markdown",
-        "render Markdown, or show replies as they were written",
+        "render Markdown, or show replies as plain text",
         _switch("markdown", "Markdown is rendered"),
         "[on|off]",
         _on_off,
@@ -170,7 +170,7 @@ DISPLAY = (
     ),
     _display_command(
         "thoughts",
-        "show what a model thinks before it answers, or one line for it",
+        "show the thoughts of a model, or one line for them",
         _switch("thoughts", "thoughts are shown"),
         "[on|off]",
         _on_off,
