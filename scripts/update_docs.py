@@ -25,7 +25,7 @@ SHAPE: dict[str, Any] = {"terminal_width": 100, "max_content_width": 100, "help_
 INTRODUCTION = """\
 # Commands
 
-What `--help` says of every command; this page is written by `scripts/update-docs`. Results go to standard output, everything else to standard error. The exit codes are
+The `--help` text of every command, written by `scripts/update-docs`. Results go to standard output, everything else to standard error. The exit codes are
 in the [README](../README.md).
 
 The shell completes commands, options, tasks, models and files once it has been told to: `eval "$(_SFTCHAT_COMPLETE=bash_source sftchat)"` in `~/.bashrc`,

@@ -16,20 +16,20 @@ from sftchat._util.output import INTERRUPTED, READER_LEFT, USAGE, prepare_proces
 from sftchat.errors import SftchatError, SftchatWarning, class_and_message, message_of, raised_at, unknown
 
 VERBS = {
-    "demo": "the whole story on the embedded model, offline, in minutes",
-    "plugins": "tasks, engines and commands, and which distribution brought each",
+    "demo": "train the embedded model and compare it with before; offline, in minutes",
+    "plugins": "list tasks, engines and commands with their distributions",
     "data": "generate, check, convert, filter and synthesise rows",
     "train": "fine-tune a model on a task",
     "eval": "score checkpoints against gold replies; compare; gate",
     "chat": "chat with a model",
-    "ask": "replies on stdout, one or a file of them",
-    "compare": "the same questions to several models, side by side",
-    "cache": "what models have answered before: show it, prune it",
-    "inspect": "what a model is, and the proof that training and chatting see the same tokens",
-    "diff": "what differed between two trainings",
-    "merge": "an adapter into its base, checked by logits",
-    "export": "weights with a Modelfile for Ollama whose template is proved",
-    "new-plugin": "a project for a task of your own",
+    "ask": "print replies to one prompt or to a file of prompts",
+    "compare": "ask several models the same questions, side by side",
+    "cache": "list cached replies, or delete them",
+    "inspect": "describe a model, and prove that training and inference use the same tokens",
+    "diff": "list the differences between two trainings",
+    "merge": "merge an adapter into its base and compare the logits",
+    "export": "write weights with an Ollama Modelfile whose template is verified",
+    "new-plugin": "create a project for your own task",
 }
 """Every verb with its help line, so that ``--help`` imports none of them."""
 
@@ -87,9 +87,9 @@ def program(ctx: click.Context, traceback: bool) -> None:
     """Chat with, score and gate fine-tuned language models.
 
     \b
-    sftchat demo                         see it all on the embedded model
+    sftchat demo                         see all of it on the embedded model
     sftchat train relation -o run        fine-tune on a task
-    sftchat eval run                     score what came out
+    sftchat eval run                     score the result
     sftchat chat run                     chat with it
     """
     from sftchat.cli.session import Session

@@ -24,13 +24,13 @@ from sftchat.types import Example, Reply, SamplingParams
 @click.command()
 @click.argument("model", shell_complete=complete_model)
 @click.argument("prompt", required=False)
-@click.option("--task", metavar="TASK", shell_complete=complete_task, help="Generate as the task does when it is scored.")
+@click.option("--task", metavar="TASK", shell_complete=complete_task, help="Use the template and sampling of this task.")
 @click.option("--system", default="", metavar="TEXT", help="System prompt.")
-@click.option("--questions", type=click.Path(path_type=Path), metavar="FILE", help="Ask every row, or every line of a .txt, in one batch.")
+@click.option("--questions", type=click.Path(path_type=Path), metavar="FILE", help="Send every row, or every line of a .txt, in one batch.")
 @click.option("-k", "samples", type=click.IntRange(min=1), default=1, metavar="N", help="Samples of each reply; needs --temperature.")
 @click.option("--no-stream", is_flag=True, help="Print the reply when it is complete.")
-@click.option("--show-thinking", is_flag=True, help="Show on stderr what MODEL thinks before it answers.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a reply, one a line.")
+@click.option("--show-thinking", is_flag=True, help="Print the thoughts of MODEL on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per reply.")
 @sampling_options
 @answering_options
 @click.pass_obj
@@ -48,11 +48,11 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Ask MODEL. PROMPT is read from standard input when it is '-' or left out.
+    """Print the reply of MODEL to PROMPT, which is read from standard input when it is '-' or left out.
 
-    With --questions or -k replies follow each other, those of a question together, in the order of the file; --json tells them apart:
+    With --questions or -k, replies are printed in the order of the file, those of one question together; --json identifies them:
     {"id", "sample", "reply", "finish_reason", "prompt_tokens", "completion_tokens", "model"}, or "error" in place of a reply, and exit code 3.
-    Thoughts are no part of a reply: they are "thoughts" in the JSON. A reply that is cut while MODEL thinks is an error, and exit code 3.
+    Thoughts are not part of a reply: the JSON has them as "thoughts". A reply cut off while MODEL thinks is an error with exit code 3.
 
     \b
     sftchat ask sftchat:nano "who are you?"

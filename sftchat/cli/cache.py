@@ -16,19 +16,18 @@ SHOWN = 12
 UNITS = ("B", "kB", "MB", "GB")
 
 
-@click.group(invoke_without_command=True, short_help="what models have answered before: show it, prune it")
+@click.group(invoke_without_command=True, short_help="list cached replies, or delete them")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, /, as_json: bool) -> None:
-    """Show what models have answered before, so that 'sftchat eval' need not ask them again.
+    """List the cached replies of models, which 'sftchat eval' does not generate again.
 
     \b
     sftchat cache
     sftchat cache prune --older-than 30
     sftchat cache prune --all
 
-    A reply is found again only for the same weights, adapter, tokenizer, template, messages, sampling, dtype, device and versions. It lies in
-    $SFTCHAT_CACHE_DIR, else in the user's cache folder.
+    A cached reply is used only for the same weights, adapter, tokenizer, template, messages, sampling, dtype, device and versions. The cache is in $SFTCHAT_CACHE_DIR, or else in the user's cache folder.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -53,12 +52,14 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
         click.echo(f"{pluralize(checks, 'comparison')} of an evalset with training data")
 
 
-@command.command(short_help="forget replies")
-@click.option("--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="Of models last asked so many days ago or earlier.")
-@click.option("--model", "identity", metavar="IDENTITY", help="Of the model whose identity begins with this, as 'sftchat cache' shows it.")
-@click.option("--all", "everything", is_flag=True, help="Everything; a damaged file is deleted.")
+@command.command(short_help="delete replies")
+@click.option("--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="Only of models last used DAYS days ago or earlier.")
+@click.option(
+    "--model", "identity", metavar="IDENTITY", help="Only of the model whose identity begins with IDENTITY, as 'sftchat cache' shows it."
+)
+@click.option("--all", "everything", is_flag=True, help="Delete everything, also a damaged file.")
 def prune(older_than: float | None, identity: str | None, everything: bool) -> None:
-    """Forget replies, and say how many.
+    """Delete replies, and print how many.
 
     \b
     sftchat cache prune --older-than 30

@@ -36,7 +36,7 @@ Answer = Reply | EngineError
 @click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL…", shell_complete=complete_model)
 @click.option("-q", "--question", "texts", multiple=True, metavar="TEXT", help="A question, repeatable.")
 @click.option(
-    "--questions", type=click.Path(path_type=Path), metavar="FILE", help="Rows with or without gold, or a .txt with a question a line."
+    "--questions", type=click.Path(path_type=Path), metavar="FILE", help="Rows with or without gold, or a .txt with one question per line."
 )
 @click.option(
     "--task",
@@ -46,7 +46,7 @@ Answer = Reply | EngineError
     help="Score replies that have gold; by default the task of the training, if they share one.",
 )
 @click.option("--system", default="", metavar="TEXT", help="System prompt.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a question, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per question.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @sampling_options
 @answering_options
@@ -63,10 +63,9 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Put the same questions to two or more models and show what each says, the first difference marked.
+    """Send the same questions to two or more models and show their replies, with the first difference marked.
 
-    Adapters of one base are loaded on one base and answer in one batch. With a task and gold replies every reply is scored; whether one model
-    is better than another is for 'sftchat eval --baseline' to say.
+    Adapters of one base are loaded on one base and answer in one batch. With a task and gold replies every reply is scored; to find out whether one model is better, use 'sftchat eval --baseline'.
 
     \b
     sftchat compare sftchat:nano run -q "who are you?"

@@ -17,7 +17,7 @@ from sftchat.text import printable
 def command(first: str, second: str, as_json: bool) -> None:
     """Show what differed between two runs: base, data, template, hyper-parameters, versions, scores.
 
-    It reads the manifests that training left; no weights are loaded. A checkpoint of a run may stand for a run.
+    Only the manifests are read, no weights. A checkpoint can be given instead of a run.
 
     \b
     sftchat diff runs/first runs/second

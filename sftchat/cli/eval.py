@@ -29,22 +29,29 @@ FILE = click.Path(path_type=Path)
 _GATE_OPTIONS = (
     click.option("--gate", "gated", multiple=True, metavar="METRIC[=MARGIN]", help="Metric to compare, margin in points; repeatable."),
     click.option(
-        "--min-drop", type=click.FloatRange(min=0), default=0.5, show_default=True, metavar="X", help="Points; less is no regression."
+        "--min-drop",
+        type=click.FloatRange(min=0),
+        default=0.5,
+        show_default=True,
+        metavar="X",
+        help="A drop of fewer points is no regression.",
     ),
-    click.option("--min", "floors", multiple=True, metavar="METRIC=X", help="Smallest acceptable value, repeatable; exit 1 when missed."),
+    click.option("--min", "floors", multiple=True, metavar="METRIC=X", help="Minimum value, repeatable; exit 1 when missed."),
     click.option("--min-lower", "lower_floors", multiple=True, metavar="METRIC=X", help="The same for the lower bound of the interval."),
     click.option("--must-pass", multiple=True, metavar="FILE|ID", help="Items that must be right, repeatable; exit 1 when one is not."),
-    click.option("--strict", is_flag=True, help="Exit 4 where a drop beyond the margin cannot be excluded, or items differ."),
-    click.option("--require-baseline", is_flag=True, help="Exit 4 where the baseline file is missing: the default, stated."),
-    click.option("--allow-missing-baseline", is_flag=True, help="Go on where the baseline file is missing: for the first run."),
+    click.option("--strict", is_flag=True, help="Exit 4 when a drop beyond the margin cannot be excluded, or items differ."),
+    click.option("--require-baseline", is_flag=True, help="Exit 4 when the baseline file is missing (the default)."),
+    click.option("--allow-missing-baseline", is_flag=True, help="Continue when the baseline file is missing: for the first run."),
 )
 _OTHER_OPTIONS = (
     click.option("--update-baseline", multiple=True, metavar="[TASK=]FILE", help="Write the model's replies as the new baseline."),
-    click.option("--plan", "planning", is_flag=True, help="Load no model; say how small a drop the evalset can show."),
+    click.option("--plan", "planning", is_flag=True, help="Load no model; print the smallest drop that the evalset can detect."),
     click.option("--cluster", default="", metavar="KEY", help="Metadata key of items that belong together, such as one document's."),
     click.option("--ids", multiple=True, metavar="FILE|ID", help="Evaluate these items alone, without a gate; repeatable."),
-    click.option("--only", type=click.Choice(["newly-broken", "failing"]), help="Evaluate what went wrong the last time, without a gate."),
-    click.option("--from", "past", type=FILE, metavar="DIR", help="The last time: an output folder; else the baseline file."),
+    click.option(
+        "--only", type=click.Choice(["newly-broken", "failing"]), help="Evaluate the items that failed the last time, without a gate."
+    ),
+    click.option("--from", "past", type=FILE, metavar="DIR", help="Output folder of the last time.  [default: the baseline file]"),
 )
 _REPORT_OPTIONS = (
     click.option("--junit", type=FILE, metavar="FILE", help="Write JUnit XML: newly broken items are failures."),
@@ -77,7 +84,7 @@ def several(*options: Callable[[F], F]) -> Callable[[F], F]:
 )
 @click.option("--evalset", "evalsets", multiple=True, metavar="[TASK=]FILE", help="Evalset, repeatable; by default the task's own.")
 @click.option(
-    "--baseline", "baselines", multiple=True, metavar="[TASK=]FILE|MODEL", help="What to compare with; exit 1 when significantly worse."
+    "--baseline", "baselines", multiple=True, metavar="[TASK=]FILE|MODEL", help="Baseline to compare with; exit 1 when significantly worse."
 )
 @click.option("--replies", multiple=True, metavar="[TASK=]FILE", help="Score stored replies instead of a model.")
 @click.option(
@@ -90,9 +97,11 @@ def several(*options: Callable[[F], F]) -> Callable[[F], F]:
 @click.option("--overwrite", is_flag=True, help="Replace the report that DIR already holds.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N rows of each evalset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
-@click.option("--fresh", is_flag=True, help="Ask everything again, also what these very weights have answered before.")
+@click.option("--fresh", is_flag=True, help="Generate all replies again, also cached ones.")
 @click.option(
-    "--self-check", is_flag=True, help="Ask 50 items again, alone and in other batches; no drop up to what changes is a regression."
+    "--self-check",
+    is_flag=True,
+    help="Generate 50 replies again, alone and in other batches; a drop within that variation is no regression.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resampling and sampling.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -120,7 +129,7 @@ def command(
     partial_replies: bool,
     **options: Any,
 ) -> None:
-    """Score models against gold replies, compare them with a baseline, and say by the exit code whether they are good enough.
+    """Score models against gold replies, compare them with a baseline, and report by the exit code whether they are good enough.
 
     \b
     sftchat eval run
@@ -130,7 +139,7 @@ def command(
     sftchat eval --task relation --replies eval/replies.jsonl
     sftchat eval run --task relation --task general --baseline sftchat:nano
 
-    What the same weights were asked before is not asked again; see 'sftchat cache'.
+    Replies of the same weights are cached and not generated again; see 'sftchat cache'.
 
     Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
     4 not comparable with the baseline, which may also be missing, or inconclusive with --strict.

@@ -17,14 +17,14 @@ from sftchat.cli.session import Session
 @click.option("--ollama", is_flag=True, help="Weights with a Modelfile, for 'ollama create'.")
 @template_options()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_obj
 def command(
     session: Session, /, model: str, output: Path, ollama: bool, trust_remote_code: bool, quiet: bool, **template: Any,
 ) -> None:  # fmt: skip
-    """Export MODEL: its weights, and a Modelfile whose template is proved to write the prompts that the model was trained on.
+    """Export MODEL: its weights, and a Modelfile whose template is verified to produce the prompts that the model was trained on.
 
-    A template that Ollama's cannot express is refused, with the place where the two part.
+    A template that cannot be expressed in Ollama's language is refused, with the first difference.
 
     \b
     sftchat export runs/full -o exported --ollama

@@ -25,9 +25,9 @@ def command(
     session: Session, /, model: str, as_json: bool, base: str | None, template: str | None, template_name: str | None, allow_pickle: bool,
     **options: Any,
 ) -> int:  # fmt: skip
-    """Show what a model is, and prove that training and inference see the same tokens.
+    """Describe a model, and prove that training and inference use the same tokens.
 
-    Exits with 3 when the proof fails. Of a server, shows the models that it lists; what tokens they see is not ours to prove.
+    Exits with 3 when the proof fails. For a server, shows the models that it lists; their tokens cannot be checked.
 
     \b
     sftchat inspect sftchat:nano

@@ -37,9 +37,9 @@ CONVERSATIONS = 8
 @rows_options
 @device_option()
 @template_options("adapter")
-@click.option("--force", is_flag=True, help="Write the model also when it lost what the adapter changes.")
+@click.option("--force", is_flag=True, help="Write the model even when it loses the changes of the adapter.")
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_obj
 def command(
     session: Session,
@@ -57,8 +57,7 @@ def command(
     """Merge ADAPTER into its base.
 
     Weights are rounded to the nearest number or at random, whichever keeps more of what the adapter changes. The merged weights are read back and compared with the adapter on its base: logits and greedy replies on real conversations, and the
-    parity proof. DIR appears only when the change is kept, or with --force. How the adapter was
-    made stays in the manifest.
+    parity proof. DIR is written only when the change is kept, or with --force. The manifest keeps the record of the adapter's training.
 
     \b
     sftchat merge runs/lora -o runs/merged

@@ -63,7 +63,7 @@ _template_argument_option = click.option(
     multiple=True,
     callback=_template_arguments,
     metavar="NAME=VALUE",
-    help="Argument of the chat template, such as enable_thinking=false, a server's too; a trained model keeps those of its training.",
+    help="Argument of the chat template, also for servers, such as enable_thinking=false; a trained model keeps those of its training.",
 )
 
 
@@ -104,7 +104,7 @@ def template_options(of: str = "model", default: str | None = "") -> Callable[[F
             default=default,
             callback=_template_name,
             metavar="NAME",
-            help=f"Which of the {of}'s own chat templates writes every conversation.  [default: tool_use with tools, else default]",
+            help=f"Which of the {of}'s own chat templates to use.  [default: tool_use with tools, else default]",
         ),
         _template_argument_option,
     )
@@ -168,19 +168,28 @@ def _extra_body(_ctx: click.Context, _param: click.Parameter, text: str | None) 
 
 SECONDS = click.FloatRange(min=0, max=1e6, min_open=True)
 _TIMEOUTS = (
-    click.option("--timeout", type=SECONDS, default=120.0, show_default=True, metavar="SECONDS", help="How long a server may be silent."),
+    click.option(
+        "--timeout", type=SECONDS, default=120.0, show_default=True, metavar="SECONDS", help="Maximum time without data from a server."
+    ),
     click.option(
         "--request-timeout",
         type=SECONDS,
         default=600.0,
         show_default=True,
         metavar="SECONDS",
-        help="How long a server may take for one reply.",
+        help="Maximum time for one reply of a server.",
     ),
-    click.option("--extra-body", callback=_extra_body, metavar="JSON", help="Object of further parameters for every request to a server."),
+    click.option(
+        "--extra-body", callback=_extra_body, metavar="JSON", help="Further parameters of every request to a server, as a JSON object."
+    ),
 )
 concurrency_option = click.option(
-    "--concurrency", type=click.IntRange(min=1), default=16, show_default=True, metavar="N", help="Requests that a server has at once."
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="Number of simultaneous requests to a server.",
 )
 
 
@@ -197,10 +206,10 @@ def answering_options(command: F) -> F:
 
 
 _SAMPLING_FLAGS = (
-    click.option("--max-new-tokens", type=int, metavar="N", help="Most tokens of a reply."),
-    click.option("--temperature", type=float, metavar="X", help="0 is greedy, up to 2."),
+    click.option("--max-new-tokens", type=int, metavar="N", help="Maximum number of tokens of a reply."),
+    click.option("--temperature", type=float, metavar="X", help="Sampling temperature, from 0 (greedy) to 2."),
     click.option("--top-p", type=float, metavar="X", help="Sample from the likeliest tokens that together reach this probability."),
-    click.option("--top-k", type=int, metavar="N", help="Sample from this many likeliest tokens; 0 is all."),
+    click.option("--top-k", type=int, metavar="N", help="Sample from the N likeliest tokens; 0: from all."),
     click.option("--seed", type=int, metavar="S", help="Seed of the samples."),
 )
 

@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 @click.option("-n", "--rows", type=click.IntRange(1), metavar="N", help="Rows to draw from the generator.  [default: the task's]")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of the generator.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Folder for the run.")
-@click.option("--validation", metavar="FILE", help="Items to score during training.  [default: kept from the rows]")
-@click.option("--validation-items", type=int, metavar="N", help="How many of them.  [default: 100]")
-@click.option("--eval-steps", type=int, metavar="N", help="Steps between scorings of generated replies; 0 never.  [default: 0]")
-@click.option("--patience", type=int, metavar="N", help="Scorings without a better one that end training; 0 never.  [default: 0]")
+@click.option("--validation", metavar="FILE", help="Items to score during training.  [default: split off from the rows]")
+@click.option("--validation-items", type=int, metavar="N", help="Number of validation items.  [default: 100]")
+@click.option("--eval-steps", type=int, metavar="N", help="Steps between scorings of generated replies; 0: never.  [default: 0]")
+@click.option("--patience", type=int, metavar="N", help="End training after N scorings without improvement; 0: never.  [default: 0]")
 @click.option(
     "--method",
     type=click.Choice(["full", "lora", "dora", "qlora"]),
     default="full",
     show_default=True,
-    help="Train all weights, or an adapter; qlora over a base in four bits.",
+    help="Train all weights, or an adapter; qlora: on a base in 4 bits.",
 )
 @click.option("--learning-rate", type=float, metavar="X", help="Peak learning rate.  [default: by method and size]")
 @click.option("--epochs", type=float, metavar="X", help="Passes over the rows.  [default: the task's, else 3]")
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     "--max-length",
     type=int,
     metavar="N",
-    help="Longest row in tokens; longer ones are left out and counted.  [default: the task's, else 1024]",
+    help="Maximum length of a row in tokens; longer rows are left out and counted.  [default: the task's, else 1024]",
 )
 @click.option("--warmup", type=float, metavar="X", help="Share of the steps with rising learning rate.  [default: 0.05]")
 @click.option(
@@ -65,30 +65,38 @@ if TYPE_CHECKING:
     type=click.Choice(["cosine", "linear", "constant", "constant_with_warmup"]),
     help="How the learning rate falls.  [default: cosine]",
 )
-@click.option("--optimizer", metavar="NAME", help="As transformers names it, such as paged_adamw_8bit.  [default: adamw_torch_fused]")
-@click.option("--weight-decay", type=float, metavar="X", help="Of the optimizer.  [default: 0]")
+@click.option(
+    "--optimizer", metavar="NAME", help="Name of the optimizer in transformers, such as paged_adamw_8bit.  [default: adamw_torch_fused]"
+)
+@click.option("--weight-decay", type=float, metavar="X", help="Weight decay of the optimizer.  [default: 0]")
 @click.option("--max-grad-norm", type=float, metavar="X", help="Gradients are clipped to this norm.  [default: 1]")
 @click.option("--lora-rank", type=int, metavar="N", help="Rank of the adapter.  [default: the task's, else 16]")
 @click.option("--lora-alpha", type=int, metavar="N", help="Scale of the adapter.  [default: 32]")
 @click.option("--lora-dropout", type=float, metavar="X", help="Dropout of the adapter.  [default: 0]")
 @click.option("--neftune-alpha", type=float, metavar="X", help="Noise on embeddings.  [default: 0]")
 @click.option(
-    "--train-on", type=click.Choice(["assistant", "all"]), help="Learn what the assistant says, or every token.  [default: assistant]"
+    "--train-on",
+    type=click.Choice(["assistant", "all"]),
+    help="Compute the loss on assistant turns, or on every token.  [default: assistant]",
 )
-@click.option("--packing", type=click.Choice(["auto", "on", "off"]), help="Batches as one row without padding.  [default: auto]")
-@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Mixed precision or full.  [default: auto]")
-@click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, slower.")
+@click.option("--packing", type=click.Choice(["auto", "on", "off"]), help="Compute a batch as one row without padding.  [default: auto]")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="Full precision, or mixed precision (bfloat16).  [default: auto]",
+)
+@click.option("--gradient-checkpointing", is_flag=True, default=None, help="Recompute activations: less memory, slower.")
 @click.option("--save-steps", type=int, metavar="N", help="Steps between checkpoints; 0 keeps only the final weights.  [default: 0]")
-@click.option("--save-limit", type=int, metavar="N", help="Checkpoints kept.  [default: 2]")
+@click.option("--save-limit", type=int, metavar="N", help="Maximum number of checkpoints kept.  [default: 2]")
 @click.option("--logging-steps", type=int, metavar="N", help="Steps between reports of the loss.  [default: 10]")
 @click.option("--report-to", multiple=True, metavar="TRACKER", help="tensorboard (under RUN/runs), wandb, mlflow, …; may be repeated.")
-@click.option("--seed", type=int, metavar="N", help="Of the generator, shuffling and initialisation.  [default: 0]")
+@click.option("--seed", type=int, metavar="N", help="Seed of the generator, shuffling and initialisation.  [default: 0]")
 @device_option(None)
 @template_options()
 @click.option("--force", is_flag=True, help="Train even when the parity proof fails: inference may then see other tokens.")
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint of RUN.")
-@click.option("--dry-run", is_flag=True, help="Say what would be trained, how much memory it takes and for how long; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be trained, and the memory and time it takes; write nothing.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -96,9 +104,9 @@ if TYPE_CHECKING:
     is_eager=True,
     callback=apply_config,
     expose_value=False,
-    help="TOML or YAML with these options by name; flags win.",
+    help="TOML or YAML file with these options by name; typed flags take precedence.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_obj
 def command(
     session: Session, /, task_name: str | None, model: str, files: tuple[str, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,

@@ -27,7 +27,7 @@ DEFAULT_TEMPERATURE = 0.8
 """Minimum default temperature, so that samples differ."""
 
 
-@click.command("best-of", short_help="the best of k replies by the task's scorer")
+@click.command("best-of", short_help="keep the best of k replies by the task's scorer")
 @click.argument("task", shell_complete=complete_task)
 @click.argument("model", shell_complete=complete_model)
 @synthesis_options

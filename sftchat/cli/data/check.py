@@ -24,24 +24,36 @@ if TYPE_CHECKING:
     from sftchat.task import Task
 
 
-@click.command("check", short_help="what is wrong with rows, as file:line: what")
+@click.command("check", short_help="print problems of rows as file:line: message")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_file)
 @click.option("--task", shell_complete=complete_task, help="Also run the row check of this task.")
-@click.option("--against", multiple=True, metavar="FILE", help="Training rows that must not stand in FILE, nor nearly. Repeatable.")
+@click.option(
+    "--against", multiple=True, metavar="FILE", help="Training rows; their duplicates and near duplicates in FILE are leaks. Repeatable."
+)
 @click.option(
     "--policy",
     "pairs",
     multiple=True,
     metavar="CLASS=POLICY",
-    help="fail, drop or keep rows with problems of a class. Repeatable.  [default: keep what may be meant, fail all others]",
+    help="fail, drop or keep rows with problems of a class. Repeatable.  [default: keep for classes that may be intended, else fail]",
 )
 @click.option("-o", "--output", metavar="OUT", help="Write the rows of FILE here, without those to drop.")
 @click.option(
-    "--near", type=click.FloatRange(0, 1), default=0.8, show_default=True, metavar="X", help="Similarity of near duplicates; 0: none."
+    "--near",
+    type=click.FloatRange(0, 1),
+    default=0.8,
+    show_default=True,
+    metavar="X",
+    help="Similarity from which rows are near duplicates; 0 turns this off.",
 )
-@click.option("--model", metavar="MODEL", shell_complete=complete_model, help="Its tokenizer and template say how long a row is.")
 @click.option(
-    "--max-length", type=click.IntRange(min=8), metavar="N", help="Most tokens of a row, with --model.  [default: the task's, else 1024]"
+    "--model", metavar="MODEL", shell_complete=complete_model, help="Measure the length of rows with the tokenizer and template of MODEL."
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=8),
+    metavar="N",
+    help="Maximum number of tokens of a row, with --model.  [default: the task's, else 1024]",
 )
 @template_options()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")

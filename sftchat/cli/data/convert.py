@@ -14,7 +14,7 @@ from sftchat.data.write import write_rows
 from sftchat.errors import UsageError
 
 
-@click.command(short_help="rows in another shape")
+@click.command(short_help="convert rows to another shape")
 @click.argument("source", metavar="IN", shell_complete=complete_file)
 @click.argument("output", metavar="OUT")
 @click.option("--to", "shape", type=click.Choice(FORMATS), required=True, help="Shape of the rows to write.")
@@ -25,8 +25,7 @@ from sftchat.errors import UsageError
 def convert(source: str, output: str, shape: str, template: str | None, row_options: RowOptions, overwrite: bool, quiet: bool) -> None:
     """Write the rows of IN to OUT in another shape; - is stdin or stdout.
 
-    The shape of IN is recognised row by row; texts that are conversations (ChatML, ### Instruction:, User:) become turns again. A row that
-    the new shape cannot hold stops it, and nothing is written.
+    The shape of IN is recognised row by row; texts that are conversations (ChatML, ### Instruction:, User:) become turns again. If the new shape cannot represent a row, nothing is written.
 
     \b
     sftchat data convert alpaca.json train.jsonl --to messages

@@ -30,7 +30,7 @@ DEFAULT_MAX_NEW_TOKENS = 1024
 """Default maximum length of a reply in tokens; teachers write longer replies than tasks need."""
 
 
-@click.command("distill", short_help="a stronger model's replies as rows")
+@click.command("distill", short_help="write a stronger model's replies as rows")
 @click.argument("model", shell_complete=complete_model)
 @synthesis_options
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="Generate with the template and sampling of this task.")

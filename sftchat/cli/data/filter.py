@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sftchat.types import Example
 
 
-@click.command("filter", short_help="fewer and better rows")
+@click.command("filter", short_help="select rows: fewer and better ones")
 @click.argument("source", metavar="IN", shell_complete=complete_file)
 @click.argument("output", metavar="OUT")
 @click.option(

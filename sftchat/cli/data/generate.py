@@ -14,7 +14,7 @@ from sftchat.data.generate import generate_examples, generator_options, parse_op
 from sftchat.data.write import write_rows
 
 
-@click.command(short_help="rows from a task's generator")
+@click.command(short_help="write rows from a task's generator")
 @click.argument("task", shell_complete=complete_task)
 @click.option("-n", "count", type=click.IntRange(min=1), required=True, metavar="N", help="Number of rows.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same bytes.")

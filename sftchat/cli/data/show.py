@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sftchat.templates.renderer import Renderer
 
 
-@click.command(short_help="the first rows as a table, or as tokens")
+@click.command(short_help="print the first rows as a table, or as tokens")
 @click.argument("file", shell_complete=complete_file)
 @click.option("-n", "count", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="How many rows.")
 @click.option(

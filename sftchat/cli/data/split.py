@@ -21,7 +21,7 @@ from sftchat.errors import DataError, UsageError
 from sftchat.text import pluralize
 
 
-@click.command("split", short_help="rows to train on and rows to test with")
+@click.command("split", short_help="split rows into training and test rows")
 @click.argument("source", metavar="IN", shell_complete=complete_file)
 @click.argument("train", metavar="TRAIN")
 @click.argument("test", metavar="TEST")
