@@ -16,7 +16,7 @@ from sftchat._util.output import INTERRUPTED, READER_LEFT, USAGE, prepare_proces
 from sftchat.errors import SftchatError, SftchatWarning, class_and_message, message_of, raised_at, unknown
 
 VERBS = {
-    "demo": "train the embedded model and compare it with before; offline, in minutes",
+    "demo": "train the embedded model, score it before and after; offline",
     "plugins": "list tasks, engines and commands with their distributions",
     "data": "generate, check, convert, filter and synthesise rows",
     "train": "fine-tune a model on a task",
@@ -25,10 +25,10 @@ VERBS = {
     "ask": "print replies to one prompt or to a file of prompts",
     "compare": "ask several models the same questions, side by side",
     "cache": "list cached replies, or delete them",
-    "inspect": "describe a model, and prove that training and inference use the same tokens",
+    "inspect": "describe a model, and prove parity of training and inference",
     "diff": "list the differences between two trainings",
     "merge": "merge an adapter into its base and compare the logits",
-    "export": "write weights with an Ollama Modelfile whose template is verified",
+    "export": "write weights with an Ollama Modelfile, its template verified",
     "new-plugin": "create a project for your own task",
 }
 """Every verb with its help line, so that ``--help`` imports none of them."""

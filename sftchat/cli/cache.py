@@ -27,7 +27,8 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     sftchat cache prune --older-than 30
     sftchat cache prune --all
 
-    A cached reply is used only for the same weights, adapter, tokenizer, template, messages, sampling, dtype, device and versions. The cache is in $SFTCHAT_CACHE_DIR, or else in the user's cache folder.
+    A cached reply is used only for the same weights, adapter, tokenizer, template, messages, sampling, dtype, device and versions. The
+    cache is in $SFTCHAT_CACHE_DIR, or else in the user's cache folder.
     """
     if ctx.invoked_subcommand is not None:
         return
