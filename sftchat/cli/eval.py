@@ -224,7 +224,7 @@ def command(
         return
     verdict = report.verdict
     assert verdict is not None
-    write_reports(report, verdict, files, output, os.environ, _echo)  # before anything is printed: whoever reads that may leave
+    write_reports(report, verdict, files, output, os.environ, _echo)  # before anything is printed: the reader of the output may leave
     lines = [f"report: {output / PAGE}"] if output is not None and not quiet else []
     if updates:
         lines += _update_baselines(new_baselines, plans, report, session.registry, options)

@@ -35,7 +35,7 @@ from sftchat.types import Example, SamplingParams
 MAX_TRAINING_ROWS = 1_000_000
 """Maximum size of a training set that is compared by default; a larger one takes minutes."""
 SLOW_ROWS = 100_000
-"""Number of training rows from which the user is told what takes so long."""
+"""Number of training rows from which a line reports the check, which then takes long."""
 CHECK_SOURCES = ("data/*.py", "text.py", "thinking.py")
 """The source files of sftchat that read training rows and compare them."""
 

@@ -156,7 +156,7 @@ class PartialReplies:
                 self._write(key, reply)
         if self._replies:
             say(
-                f"{pluralize(len(self._replies), 'reply', 'replies')} kept in {path} and not asked again; '{self.name}' may have changed since, "
+                f"{pluralize(len(self._replies), 'reply', 'replies')} kept in {path} and not generated again; '{self.name}' may have changed since, "
                 "--fresh asks everything again"
             )
 

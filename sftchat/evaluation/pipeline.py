@@ -133,7 +133,7 @@ class Evaluation:
             if count:
                 yield f"{pluralize(count, 'reply', 'replies')} kept in {path}; the same command {again} from there{mended}"
         if lost := sum(options.lost for options in self._cache_options):
-            yield f"{pluralize(lost, 'reply', 'replies')} lost: what a model answers that cannot be remembered is kept with -o only"
+            yield f"{pluralize(lost, 'reply', 'replies')} lost: replies that cannot be cached are kept with -o only"
 
 
 def answer_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, process: ProcessInfo) -> None:
@@ -156,7 +156,7 @@ def answer_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], wa
             with closing(opener(plan.task)(model)) as engine:
                 if not engine.caches:
                     raise UsageError(
-                        f"the replies of '{model}' are not remembered, so {process.count} processes cannot share the work; start one process"
+                        f"the replies of '{model}' are not cached, so {process.count} processes cannot share the work; start one process"
                     )
                 for evalset in plan.evalsets:
                     shard, title = evalset.examples[process.rank :: process.count], f"part {process.rank + 1} of {process.count}"

@@ -17,17 +17,17 @@ LINES = 10
 
 
 @contextmanager
-def progress(console: Console, title: str, total: int, remembered: Callable[[], int] = lambda: 0) -> Iterator[Progress]:
+def progress(console: Console, title: str, total: int, cached: Callable[[], int] = lambda: 0) -> Iterator[Progress]:
     """Show progress while the block runs; yields a callback for every outcome.
 
     Args:
         console: Console of standard error.
         title: Title of the work.
         total: Expected number of outcomes, at least 1.
-        remembered: Returns how many outcomes so far came from the reply cache.
+        cached: Returns how many outcomes so far came from the reply cache.
     """
     show = _bar if console.is_terminal else _lines
-    yield from show(console, title, total, lambda: f", {count} remembered" if (count := remembered()) else "")
+    yield from show(console, title, total, lambda: f", {count} cached" if (count := cached()) else "")
 
 
 def _bar(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[Progress]:

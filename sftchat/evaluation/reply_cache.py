@@ -194,7 +194,7 @@ class ReplyCache:
     def _give_up(self, error: Exception) -> None:
         self.broken = True
         self.close()
-        self._warn(f"replies are not remembered: {reason(self.path, error)}")
+        self._warn(f"replies are not cached: {reason(self.path, error)}")
 
 
 def connect(path: Path) -> sqlite3.Connection:

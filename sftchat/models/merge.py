@@ -234,7 +234,7 @@ def _check_loss(compared: MergeComparison, dtype: str) -> None:
         way = "keep more digits with --dtype float32" if dtype != "float32" else "the adapter cannot be merged; use it as it is"
         raise ModelError(
             f"the merged model would lose {compared.share:.0%} of what the adapter changes (mean difference of logits {compared.lost:.3g} of "
-            f"{compared.changed:.3g} in {dtype}); {way}, or write it all the same with --force"
+            f"{compared.changed:.3g} in {dtype}); {way}, or write it anyway with --force"
         )
 
 

@@ -92,7 +92,7 @@ def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[
                 f"the scorer counts {', '.join(sorted(outcome.score.stats))} for the reply {outcome.shown} and {', '.join(keys)} for others",
             )
         if ScoredReply.of(task, example, reply).score != outcome.score:
-            faults.setdefault("again", f"the scorer judges the reply {outcome.shown} otherwise when it is asked again")
+            faults.setdefault("again", f"the scorer scores the reply {outcome.shown} differently the second time")
         if took > MAX_GARBAGE_SECONDS:
             faults.setdefault("slow", f"the scorer takes {took:.1f} s for the reply {outcome.shown}")
     return outcomes, list(faults.values())
@@ -129,7 +129,7 @@ def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -
         times.append(1000 * best)
     middle = statistics.median(times)
     if middle > milliseconds:
-        yield f"scoring a gold reply takes {middle:.0f} ms of CPU time; {milliseconds:g} ms is the most for a mark that appears while somebody chats"
+        yield f"scoring a gold reply takes {middle:.0f} ms of CPU time; {milliseconds:g} ms is the most for a score that is shown in a chat"
 
 
 def _metric_faults(task: Task, metric: Metric, table: Counts, garbage_table: Counts, gold_scores: Sequence[ScoredReply]) -> Iterator[str]:

@@ -292,9 +292,7 @@ def require_parity(checks: Iterable[Check]) -> None:
     """
     for check in checks:
         if check.required and not check.passed:
-            raise ModelError(
-                f"training and inference would not see the same tokens: {check.name}: {check.detail}; --force trains all the same"
-            )
+            raise ModelError(f"training and inference would not see the same tokens: {check.name}: {check.detail}; --force trains anyway")
 
 
 def _resolve_device(requested: str) -> str:

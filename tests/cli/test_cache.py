@@ -104,9 +104,9 @@ def test_a_second_run_opens_no_model_and_writes_the_same_bytes(desk: Desk) -> No
     assert desk.asked == []
     assert (first[0], second[0]) == (1, 1)
     assert written("one") == written("two")
-    assert "s:good on gold.jsonl: 8 of 8, 8 remembered\n" in second[2]
-    assert "s:bad: 0 of 8 items without any error class, 8 tokens, 8 of 8 replies remembered" in " ".join(second[1].split())
-    assert "remembered" not in first[1] + first[2]
+    assert "s:good on gold.jsonl: 8 of 8, 8 cached\n" in second[2]
+    assert "s:bad: 0 of 8 items without any error class, 8 tokens, 8 of 8 replies cached" in " ".join(second[1].split())
+    assert "replies cached" not in first[1] + first[2]
 
 
 def test_the_json_does_not_depend_on_the_cache(desk: Desk) -> None:
@@ -126,8 +126,8 @@ def test_only_new_items_are_generated(desk: Desk) -> None:
     _, out, err = desk.run("eval", "s:good")
 
     assert desk.asked == [("s:good", 6), ("s:good", 2)]
-    assert "6 of 8 replies remembered" in out
-    assert "s:good on gold.jsonl: 8 of 8, 6 remembered\n" in err
+    assert "6 of 8 replies cached" in out
+    assert "s:good on gold.jsonl: 8 of 8, 6 cached\n" in err
 
 
 def test_other_weights_under_the_same_name_are_run_again(desk: Desk) -> None:
@@ -150,7 +150,7 @@ def test_fresh_generates_again(desk: Desk) -> None:
     out = desk.run("eval", "s:good", "--fresh")[1]
 
     assert desk.asked == [("s:good", 8), ("s:good", 8)]
-    assert "remembered" not in out
+    assert "replies cached" not in out
 
 
 def test_a_failed_item_is_generated_again(desk: Desk) -> None:
@@ -198,7 +198,7 @@ def test_an_unusable_cache_is_reported_once_and_harmless(desk: Desk, monkeypatch
 
     assert (code, desk.asked, "8 of 8 items without any error class" in out) == (0, [("s:good", 8), ("s:good", 8)], True)
     assert err == (
-        "sftchat: replies are not remembered: cannot use 'taken/cache/replies.sqlite': not a directory; "
+        "sftchat: replies are not cached: cannot use 'taken/cache/replies.sqlite': not a directory; "
         "$SFTCHAT_CACHE_DIR chooses another folder, 'sftchat cache prune --all' empties this one\n"
     )
     assert written("one") == written("two")
@@ -271,11 +271,11 @@ def test_one_changed_bit_of_real_weights_generates_again_and_the_same_weights_do
     model = make_checkpoint(tmp_path / "model")
     program = Session(given_registry=desk.registry)
 
-    def remembered(*words: str) -> bool:
+    def from_cache(*words: str) -> bool:
         assert main(["eval", "model", *words], obj=program) == 0
-        return "8 of 8 replies remembered" in desk.capsys.readouterr().out
+        return "8 of 8 replies cached" in desk.capsys.readouterr().out
 
-    assert [remembered(), remembered(), remembered("--dtype", "bfloat16"), remembered("--template", "plain"), remembered()] == [
+    assert [from_cache(), from_cache(), from_cache("--dtype", "bfloat16"), from_cache("--template", "plain"), from_cache()] == [
         False,
         True,
         False,
@@ -286,7 +286,7 @@ def test_one_changed_bit_of_real_weights_generates_again_and_the_same_weights_do
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    assert [remembered(), remembered()] == [False, True]
+    assert [from_cache(), from_cache()] == [False, True]
 
 
 @pytest.mark.slow
@@ -334,5 +334,5 @@ def test_a_second_run_imports_no_model_library(desk: Desk, tmp_path: Path) -> No
 
     done = subprocess.run([sys.executable, "-c", SECOND_RUN], capture_output=True, text=True, check=True)
 
-    assert "8 of 8 replies remembered" in done.stdout
+    assert "8 of 8 replies cached" in done.stdout
     assert done.stdout.endswith("\n0 []\n")

@@ -187,7 +187,7 @@ def test_a_merge_that_rounds_the_adapter_away_is_refused_and_leaves_nothing(run:
 
     assert code == 3
     assert "of what the adapter changes (mean difference of logits" in err
-    assert "in bfloat16); keep more digits with --dtype float32, or write it all the same with --force\n" in err
+    assert "in bfloat16); keep more digits with --dtype float32, or write it anyway with --force\n" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert run("merge", adapter, "-o", tmp_path / "merged")[0] == 0
     code, _, err = run("merge", adapter, "-o", tmp_path / "forced", "--dtype", "bfloat16", "--force")

@@ -69,7 +69,7 @@ def test_an_evaluation_continues_from_the_replies_of_two_interrupted_ones(desk: 
     assert (first[0], second[0]) == (130 if isinstance(error, KeyboardInterrupt) else 3,) * 2
     assert f"3 replies kept in {PARTIAL}; the same command goes on from there\n" in first[2]
     assert second[2].startswith(
-        f"sftchat: 3 replies kept in {PARTIAL} and not asked again; 's:model' may have changed since, --fresh asks everything again\n"
+        f"sftchat: 3 replies kept in {PARTIAL} and not generated again; 's:model' may have changed since, --fresh asks everything again\n"
         f"5 replies kept in {PARTIAL}; the same command goes on from there\n"
     )
     third = desk.run("s:model", "-o", "out", "--quiet")

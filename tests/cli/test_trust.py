@@ -43,7 +43,7 @@ def test_replies_that_vary_raise_the_smallest_regression(desk: Desk) -> None:
 
     assert (code, err) == (
         0,
-        "s:moody on gold.jsonl: 8 of 8 replies changed when asked again, accuracy by up to 100.0 points; no drop up to that is called a regression\n",
+        "s:moody on gold.jsonl: 8 of 8 replies changed when generated again, accuracy by up to 100.0 points; no drop up to that is called a regression\n",
     )
 
 
@@ -66,7 +66,7 @@ def test_a_drop_within_run_to_run_variation_is_not_a_regression(desk: Desk) -> N
 def test_a_deterministic_model_is_reported(desk: Desk) -> None:
     assert (
         desk.run("s:good", "--quiet", "--self-check")[2]
-        == "s:good on gold.jsonl: 8 replies were the same when asked again, alone and in other batches\n"
+        == "s:good on gold.jsonl: 8 replies were the same when generated again, alone and in other batches\n"
     )
 
 

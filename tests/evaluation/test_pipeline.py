@@ -57,7 +57,7 @@ def test_every_item_is_in_exactly_one_share_and_the_report_needs_no_model(plan: 
 def test_a_model_whose_replies_are_not_cached_cannot_be_shared(plan: Plan, tmp_path: Path) -> None:
     with (
         closing(ReplyCache(tmp_path / "replies.sqlite", pytest.fail)) as store,
-        pytest.raises(UsageError, match="the replies of 'm' are not remembered, so 2 processes cannot share the work; start one process"),
+        pytest.raises(UsageError, match="the replies of 'm' are not cached, so 2 processes cannot share the work; start one process"),
     ):
         answer_shard([plan], remembering(store, "", []), unwatched, ProcessInfo(0, 2))
 

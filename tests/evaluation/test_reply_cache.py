@@ -75,7 +75,7 @@ def test_a_damaged_file_is_reported_in_one_line_and_caches_nothing(store: ReplyC
 
     assert (store.put(b"k", ONE, REPLY), store.get(b"k"), store.broken) == (False, None, True)
     assert len(said) == 1
-    assert said[0].startswith(f"replies are not remembered: cannot use '{store.path}': ")
+    assert said[0].startswith(f"replies are not cached: cannot use '{store.path}': ")
     assert said[0].endswith("; $SFTCHAT_CACHE_DIR chooses another folder, 'sftchat cache prune --all' empties this one")
     assert "\n" not in said[0]
 
@@ -119,7 +119,7 @@ def test_a_file_of_a_later_format_is_not_changed(store: ReplyCache, said: list[s
 
     assert store.get(b"k") is None
     expected = f"'{store.path}' has format 2, this sftchat reads 1; 'sftchat cache prune --all' empties it"
-    assert said == [f"replies are not remembered: {expected}"]
+    assert said == [f"replies are not cached: {expected}"]
     with pytest.raises(SftchatError, match="has format 2"):
         summary(store.path)
 

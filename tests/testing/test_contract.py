@@ -149,7 +149,7 @@ def slow(example: Example, reply: Reply) -> Score:
     [
         (grudging, "the gold reply of row 0-0 against itself has the faults late"),
         (fragile, "the scorer raises JSONDecodeError: Invalid control character at: line 1 column 2 (char 1) (on the reply '\\n\\n\\n')"),
-        (moody, "the scorer judges the reply '' otherwise when it is asked again"),
+        (moody, "the scorer scores the reply '' differently the second time"),
         (sparing, "the scorer counts n, right for gold replies and n for others"),
         (lambda example, reply: 1.0, "the scorer returns float, must return sftchat.Score (on the gold reply of row 0-0)"),
         (
@@ -175,7 +175,7 @@ def test_a_scorer_that_is_too_slow_for_a_chat_is_reported() -> None:
     (fault,) = contract_faults(replace(GOOD, score=slow), milliseconds=0.1)
 
     assert fault.startswith("scoring a gold reply takes ")
-    assert fault.endswith(" ms of CPU time; 0.1 ms is the most for a mark that appears while somebody chats")
+    assert fault.endswith(" ms of CPU time; 0.1 ms is the most for a score that is shown in a chat")
 
 
 def largest(sums: Any) -> Any:

@@ -38,7 +38,7 @@ def test_training_is_refused_where_the_proof_fails_and_can_be_forced(tiny_checkp
     options: dict[str, Any] = {"template": str(template), "template_arguments": {"ending": " Well?"}}
 
     with pytest.raises(
-        ModelError, match=r"can be trained on one turn: .*opens turn 1 with ' Well\?<.* in its prompt .*; --force trains all the same"
+        ModelError, match=r"can be trained on one turn: .*opens turn 1 with ' Well\?<.* in its prompt .*; --force trains anyway"
     ):
         run(tiny_checkpoint, tmp_path / "refused", **options)
     with pytest.raises(UsageError, match="unknown argument of chat template 'ending.jinja': 'endin'; did you mean 'ending'"):

@@ -207,7 +207,7 @@ def _footer(result: ModelResult) -> Text:
     if tokens:
         entries.append(f"{tokens:,} tokens")
     if result.cached:
-        entries.append(f"{result.cached} of {len(result.items) + len(result.failures)} replies remembered")
+        entries.append(f"{result.cached} of {len(result.items) + len(result.failures)} replies cached")
     if result.seconds is not None:
         speed = f" ({tokens / result.seconds:,.0f}/s)" if tokens and result.seconds > 0 else ""
         entries.append(f"{result.seconds:.1f} s{speed}")

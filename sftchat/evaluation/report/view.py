@@ -361,8 +361,8 @@ def trust_lines(result: ModelResult) -> Iterator[str]:
     if check is not None and check.changed:
         name = result.metrics[0].name
         yield (
-            f"{where}: {check.changed} of {check.n} replies changed when asked again, {name} by up to {check.floors[name] / POINT:.1f} points; "
+            f"{where}: {check.changed} of {check.n} replies changed when generated again, {name} by up to {check.floors[name] / POINT:.1f} points; "
             "no drop up to that is called a regression"
         )
     elif check is not None:
-        yield f"{where}: {check.n} replies were the same when asked again, alone and in other batches"
+        yield f"{where}: {check.n} replies were the same when generated again, alone and in other batches"
