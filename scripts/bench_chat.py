@@ -89,7 +89,7 @@ def seconds_to_stop(model: Path, message: str, reading: bool) -> float:
     time.sleep(0.1)
     start = time.perf_counter()
     terminal.type("\x03")
-    terminal.until("stopped; the message is taken back" if reading else "stopped; what was said is kept")
+    terminal.until("stopped; the message is taken back" if reading else "stopped; the partial reply is kept")
     terminal.until("ready")
     seconds = time.perf_counter() - start
     terminal.type("\x04")

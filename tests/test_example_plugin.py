@@ -66,7 +66,7 @@ def test_its_command_is_one_of_the_chat_s(site: Path) -> None:
 
     assert (done.stdout, done.returncode) == ("SEA\nKINDLY: SHOUT: SEA\n", 3)
     said = done.stderr.splitlines()
-    assert said[0] == "sftchat: error: /again: nothing was said yet"
+    assert said[0] == "sftchat: error: /again: there is no message yet"
     assert "/again [WORD]  ask once more, politely" in said
     assert "unknown command '/nosuch'" in said[-1]
 

@@ -324,7 +324,7 @@ class TurnRunner:
         self._view.end_reply(pane)
         if generation.text_was_thoughts:
             self._view.info(f"{self._who(pane)}{LATE}")
-        outcome = "the message is taken back" if answer.silent else "what was said is kept"
+        outcome = "the message is taken back" if answer.silent else "the partial reply is kept"
         if reason == "error":
             self._view.error(f"{self._who(pane)}{problem}; {outcome}")
         elif reason == "cancelled":

@@ -68,7 +68,7 @@ def test_stopping_keeps_the_part_at_once_even_if_the_engine_does_not_react(view:
     assert log.chat.stop()
 
     assert log.chat.state == "ready"
-    assert log.ready() == ["> one", "a", "|", "note: stopped; what was said is kept"]
+    assert log.ready() == ["> one", "a", "|", "note: stopped; the partial reply is kept"]
     assert log.chat.conversation.turns[0].reply == Reply("a", "cancelled", 0, 1)
     assert log.chat.conversation.turns[0].partial
     assert not log.chat.stop()
@@ -104,9 +104,9 @@ def test_stopping_before_the_first_token_removes_the_message(view: Callable[...,
     ("script", "logged", "turns"),
     [
         (EngineError("out of memory"), ["|", "error: out of memory; the message is taken back"], 0),
-        (["so ", EngineError("server gone")], ["so ", "|", "error: server gone; what was said is kept"], 1),
+        (["so ", EngineError("server gone")], ["so ", "|", "error: server gone; the partial reply is kept"], 1),
         (RuntimeError("CUDA\n  broke"), ["|", "error: RuntimeError: CUDA broke; the message is taken back"], 0),
-        (Reply("half", "error"), ["half", "|", "error: scripted; what was said is kept"], 1),
+        (Reply("half", "error"), ["half", "|", "error: scripted; the partial reply is kept"], 1),
     ],
 )
 def test_an_engine_error_is_one_line_and_the_chat_continues(view: Callable[..., Log], script: Any, logged: list[str], turns: int) -> None:

@@ -128,7 +128,7 @@ def test_ctrl_c_stops_a_reply_on_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch
     out, err, _ = run(engine, Typist("x\n", "y\n"))
 
     assert out == "a\nnext\n"
-    assert "stopped; what was said is kept" in err
+    assert "stopped; the partial reply is kept" in err
 
 
 def test_several_models_reply_each_under_its_name() -> None:

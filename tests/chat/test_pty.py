@@ -31,7 +31,7 @@ def test_a_conversation_from_hello_to_goodbye(terminal: Start) -> None:
     assert "\n第二段 🙂 the end\n\n> list\n1. 第1条 item 1\n2. " in seen
     assert all(f"\n{number}. 第{number}条 item {number}\n" in seen for number in range(1, 41))
     assert "\n> clear\nbefore␛[2J␛[Hafter\\x9b31m␇␍end\n" in seen
-    assert seen.endswith("> crash\nso f\nerror: out of memory; what was said is\nkept\nleft")
+    assert seen.endswith("> crash\nso f\nerror: out of memory; the partial reply\nis kept\nleft")
     assert "\x1b[6n" not in talk.screen.raw  # no cursor position request, so no answer that could end up in the prompt
 
 
@@ -41,7 +41,7 @@ def test_ctrl_c_during_a_reply_keeps_the_part_and_the_prompt_returns(terminal: S
     talk.type("first\r")
     talk.screen.wait("你\n")
     talk.type("\x03")
-    talk.screen.wait("> first\n你\nstopped; what was said is kept\n\n>\nscripted · ready")
+    talk.screen.wait("> first\n你\nstopped; the partial reply is kept\n\n>\nscripted · ready")
     talk.type("second\r")
     go_on.touch()
     talk.screen.wait("你说：second")
@@ -75,7 +75,7 @@ def test_an_interrupt_from_outside_is_a_ctrl_c(terminal: Start) -> None:
     talk.type("long\r")
     talk.screen.wait("床前明月光")
     talk.process.send_signal(2)
-    talk.screen.wait("stopped; what was said is kept")
+    talk.screen.wait("stopped; the partial reply is kept")
     talk.type("\x04")
 
     assert talk.left().endswith("left")

@@ -68,7 +68,7 @@ def test_an_error_of_one_model_is_shown_below_the_table(chat: Start, columns: in
     seen = talk.leave()
 
     assert "error" not in seen.split("whole reply")[0]
-    assert "error: base: out of memory; what was said is kept" in seen.partition("whole reply")[2].replace("\n", " ")
+    assert "error: base: out of memory; the partial reply is kept" in seen.partition("whole reply")[2].replace("\n", " ")
 
 
 def test_ctrl_c_stops_all_models_and_keeps_partial_replies(chat: Start) -> None:
@@ -78,7 +78,7 @@ def test_ctrl_c_stops_all_models_and_keeps_partial_replies(chat: Start) -> None:
     talk.type("x\r")
     talk.screen.wait(lambda text: "a  " in text and "│ x" in text)
     talk.type("\x03")
-    talk.screen.wait("tuned: stopped; what was said is kept")
+    talk.screen.wait("tuned: stopped; the partial reply is kept")
     never.set()
 
     assert talk.chat.state == "ready"

@@ -198,7 +198,7 @@ def test_ctrl_c_clears_then_stops_then_warns_then_exits(chat: Start) -> None:
     talk.screen.wait(lambda text: "thought" not in text)
     assert talk.chat.state == "generating"
     talk.type("\x03")
-    talk.screen.wait("> x\n床前\nstopped; what was said is kept\n\n>\nscripted · ready")
+    talk.screen.wait("> x\n床前\nstopped; the partial reply is kept\n\n>\nscripted · ready")
     go_on.set()
     talk.say("y")
     assert "again" in talk.screen.wait("scripted · ready")
@@ -276,7 +276,7 @@ def test_an_engine_error_is_one_line_and_the_prompt_returns(chat: Start) -> None
     talk.say("boom")
     talk.say("hi")
 
-    assert "> boom\npart\nerror: out of memory; what was said is kept\n\n> hi\nfine" in talk.leave()
+    assert "> boom\npart\nerror: out of memory; the partial reply is kept\n\n> hi\nfine" in talk.leave()
 
 
 def test_an_error_is_red_and_no_color_is_honoured(chat: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def again(context: ChatContext, argument: str) -> None:
 
 def nothing_said(context: ChatContext) -> str:
     """Return why the command is unavailable, or an empty string."""
-    return "" if context.conversation.turns else "nothing was said yet"
+    return "" if context.conversation.turns else "there is no message yet"
 
 
 def manners(context: ChatContext, argument: str) -> Iterable[str]:

@@ -18,7 +18,7 @@ def test_a_command_of_a_plugin_is_typed_and_its_output_is_returned(shout: Any) -
     shown = chat_with(engine, ["/again", "shout: sea", "/again kindly", "/help again"], shout)
 
     assert shown == [
-        Shown("/again", notes="sftchat: error: /again: nothing was said yet\n"),
+        Shown("/again", notes="sftchat: error: /again: there is no message yet\n"),
         Shown("shout: sea", replies="SEA\n"),
         Shown("/again kindly", replies="KINDLY: SEA\n"),
         Shown("/help again", notes="/again [WORD]  ask once more, politely\n"),
@@ -35,7 +35,7 @@ def test_nothing_is_typed_after_the_line_that_exits() -> None:
 def test_a_model_that_fails_is_a_note() -> None:
     (shown,) = chat_with(ScriptedEngine([["so f", EngineError("gone")]]), ["hello"])
 
-    assert shown == Shown("hello", "so f\n", "sftchat: error: gone; what was said is kept\n")
+    assert shown == Shown("hello", "so f\n", "sftchat: error: gone; the partial reply is kept\n")
 
 
 def test_a_task_scores_the_replies_and_rows_go_to_the_given_folder(tmp_path: Path) -> None:

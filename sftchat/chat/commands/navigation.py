@@ -135,7 +135,7 @@ def _nothing_undone(context: ChatContext) -> str:
 
 
 def _no_branches(context: ChatContext) -> str:
-    return "" if context.conversation.ends else "nothing was said yet"
+    return "" if context.conversation.ends else "there is no message yet"
 
 
 _command = partial(ChatCommand, topic="conversation")
