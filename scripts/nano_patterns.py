@@ -94,9 +94,9 @@ def pick(rng: random.Random) -> tuple[str, str]:
     """The first, the last or the neighbour of an item in a list."""
     items = names(rng, rng.randint(3, 6)) if rng.random() < 0.6 else rng.sample(ENGLISH, rng.randint(3, 6))
     joined = "、".join(items)
-    at = rng.randrange(len(items) - 1)
+    index = rng.randrange(len(items) - 1)
     question, answer = rng.choice(
-        ((f"{joined}。第一个是什么？", items[0]), (f"{joined}。最后一个是什么？", items[-1]), (f"{joined}。{items[at]}的后面是什么？", items[at + 1]))
+        ((f"{joined}。第一个是什么？", items[0]), (f"{joined}。最后一个是什么？", items[-1]), (f"{joined}。{items[index]}的后面是什么？", items[index + 1]))
     )
     return question, answer
 
@@ -301,12 +301,12 @@ def english(rng: random.Random) -> tuple[str, str]:
          ("The {b} belongs to {a}.", "What belongs to {a}?"), ("{a} went to the {b}.", "Where did {a} go?"))
     )  # fmt: skip
     text = " ".join(form.format(a=a, b=b) for a, b in zip(people, things, strict=True))
-    at = rng.randrange(len(people))
+    index = rng.randrange(len(people))
     if rng.random() < 0.3:
         return f"Write the names in this text, one a line:\n{text}", "\n".join(people)
     if rng.random() < 0.3:
         return f"Write pairs: {text}", "\n".join(f"{a}-{b}" for a, b in zip(people, things, strict=True))
-    return f"{text}\n{question.format(a=people[at])}", things[at]
+    return f"{text}\n{question.format(a=people[index])}", things[index]
 
 
 PATTERNS: tuple[tuple[Pattern, float], ...] = (

@@ -104,10 +104,10 @@ def counted_targets(ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Ten
 
     oneDNN compiles and keeps a matrix product for every shape: a new shape per step costs time and, in an hour, gigabytes.
     """
-    at = (weights[:, 1:].reshape(-1) > 0).nonzero()[:, 0]
-    padding = -len(at) % 512
-    targets = torch.nn.functional.pad(ids[:, 1:].reshape(-1)[at], (0, padding), value=-100)
-    return targets, torch.nn.functional.pad(at, (0, padding))
+    positions = (weights[:, 1:].reshape(-1) > 0).nonzero()[:, 0]
+    padding = -len(positions) % 512
+    targets = torch.nn.functional.pad(ids[:, 1:].reshape(-1)[positions], (0, padding), value=-100)
+    return targets, torch.nn.functional.pad(positions, (0, padding))
 
 
 def optimizers(model: Qwen3ForCausalLM, rate: float) -> list[torch.optim.Optimizer]:

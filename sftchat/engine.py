@@ -295,7 +295,7 @@ def releasable(text: str, sent: int, stops: Sequence[str], *, final: bool) -> tu
     Returns:
         The total number of characters that can be emitted, and whether a stop string follows them.
     """
-    ends = [at for at in (text.find(stop, max(0, sent - len(stop) + 1)) for stop in stops) if at >= 0]
+    ends = [position for position in (text.find(stop, max(0, sent - len(stop) + 1)) for stop in stops) if position >= 0]
     if ends:
         return max(sent, min(ends)), True
     return len(text) - (0 if final else begun_suffix(text, stops)), False

@@ -23,5 +23,5 @@ def validate_row(example: Example) -> tuple[str, ...]:
         constraints = read_constraints(example)
     except DataError as error:
         return (*problems, str(error).removeprefix(f"{example.source or example.id}: "))
-    faults = violations(constraints, example.gold, example.messages[-1]["content"])
-    return (*problems, *(f"the gold breaks a constraint of its row: {fault}" for fault in faults))
+    errors = violations(constraints, example.gold, example.messages[-1]["content"])
+    return (*problems, *(f"the gold breaks a constraint of its row: {error}" for error in errors))

@@ -44,8 +44,8 @@ def violations(constraints: Iterable[Constraint], reply: str, question: str) -> 
         reply: Any text.
         question: The last user turn.
     """
-    faults = (CHECKS[constraint["check"]].fault(reply, constraint, question) for constraint in constraints)
-    return tuple(dict.fromkeys(fault for fault in faults if fault))
+    errors = (CHECKS[constraint["check"]].error_of(reply, constraint, question) for constraint in constraints)
+    return tuple(dict.fromkeys(error for error in errors if error))
 
 
 def constraint_problem(constraint: object) -> str:
@@ -108,12 +108,12 @@ def _list(reply: str, constraint: Constraint, question: str) -> str:
     listed = [row[mark.end() :] for row, mark in zip(rows, marks, strict=True) if mark]
     if not listed:
         return "wrong_format"
-    fault = _compare(tokens(" ".join(listed)), constraint["items"]) if "items" in constraint else ""
+    error = _compare(tokens(" ".join(listed)), constraint["items"]) if "items" in constraint else ""
     if len(listed) < len(rows):
-        return fault or "extra_text"
+        return error or "extra_text"
     if constraint["marker"] == "1." and [int(mark[1]) for mark in marks if mark] != list(range(1, len(rows) + 1)):
         return "wrong_format"
-    return fault or ("" if len(rows) == constraint["count"] else "wrong_format")
+    return error or ("" if len(rows) == constraint["count"] else "wrong_format")
 
 
 _MARKS = {"-": re.compile(r"-\s+"), "*": re.compile(r"\*\s+"), "1.": re.compile(r"([0-9]{1,3})\.\s+")}
@@ -189,13 +189,13 @@ class Check:
     """A kind of constraint.
 
     Attributes:
-        fault: Function of reply, constraint and question; returns an error class or an empty string.
+        error_of: Function of reply, constraint and question; returns an error class or an empty string.
         description: The requirement on a reply.
         required: Required parameters, each with a test of its value.
         optional: Optional parameters, likewise.
     """
 
-    fault: Callable[[str, Constraint, str], str]
+    error_of: Callable[[str, Constraint, str], str]
     description: str
     required: Mapping[str, Callable[[object], bool]]
     optional: Mapping[str, Callable[[object], bool]] = field(default_factory=dict)

@@ -167,9 +167,9 @@ class Handle(_Over):
         """Stop writing; Python flushes the stream again at exit, which must not fail again."""
         self.lost = True
         with suppress(OSError, ValueError):  # a stream in memory has no file descriptor
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self.fileno())
+            os.close(devnull)
 
 
 class Rendered(_Over):

@@ -77,7 +77,7 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
     return value if path is None else str(path)
 
 
-def _template_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+def _check_template_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """Refuse invalid template names before anything is loaded; whether the model has the template is checked later."""
     from sftchat.templates.named import TEMPLATE_NAME
 
@@ -102,7 +102,7 @@ def template_options(of: str = "model", default: str | None = "") -> Callable[[F
         click.option(
             "--template-name",
             default=default,
-            callback=_template_name,
+            callback=_check_template_name,
             metavar="NAME",
             help=f"Which of the {of}'s own chat templates to use.  [default: tool_use with tools, else default]",
         ),

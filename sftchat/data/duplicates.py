@@ -33,7 +33,7 @@ def comparison_key(text: str) -> Shingle:
 
 def shingles(text: Sequence[str]) -> set[Shingle]:
     """Return all runs of ``SHINGLE_WORDS`` consecutive tokens."""
-    return {tuple(text[at : at + SHINGLE_WORDS]) for at in range(len(text) - SHINGLE_WORDS + 1)}
+    return {tuple(text[start : start + SHINGLE_WORDS]) for start in range(len(text) - SHINGLE_WORDS + 1)}
 
 
 def common_shingles(texts: Iterable[set[Shingle]], number: int) -> frozenset[Shingle]:

@@ -204,12 +204,12 @@ def _elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
     def skip_blanks(position: int) -> int:
         return _BLANKS.match(text, position).end()  # type: ignore[union-attr]  # matches the empty text too
 
-    at = skip_blanks(skip_blanks(0) + 1)
-    expects_element = text[at : at + 1] != "]"
-    while expects_element and at < len(text):
-        start, (line, column) = at, locate(at)
+    offset = skip_blanks(skip_blanks(0) + 1)
+    expects_element = text[offset : offset + 1] != "]"
+    while expects_element and offset < len(text):
+        start, (line, column) = offset, locate(offset)
         try:
-            value, at = _DECODER.raw_decode(text, at)
+            value, offset = _DECODER.raw_decode(text, offset)
         except JSONDecodeError as error:
             line, column = locate(error.pos)
             raise RowError(f"malformed JSON at column {column}: {_json_error(error)}; {UNREAD}", line) from None
@@ -217,16 +217,16 @@ def _elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
             raise RowError(f"lists and objects lie too deep in one another; {UNREAD}", line) from None
         except RowError as error:  # from a hook of the decoder
             raise RowError(str(error), line) from None
-        yield line, column, value, text[start:at]
-        at = skip_blanks(at)
-        if expects_element := text[at : at + 1] == ",":
-            at = skip_blanks(at + 1)
-    line, column = locate(at)
-    if at >= len(text):
+        yield line, column, value, text[start:offset]
+        offset = skip_blanks(offset)
+        if expects_element := text[offset : offset + 1] == ",":
+            offset = skip_blanks(offset + 1)
+    line, column = locate(offset)
+    if offset >= len(text):
         raise RowError("the array does not end; is the file cut off?", line)
-    if text[at] != "]":
+    if text[offset] != "]":
         raise RowError(f"malformed JSON at column {column}: expecting ',' or ']'; {UNREAD}", line)
-    if (after := skip_blanks(at + 1)) < len(text):
+    if (after := skip_blanks(offset + 1)) < len(text):
         line, column = locate(after)
         raise RowError(f"text after the end of the array at column {column}; give one array, or one object a line", line)
 
@@ -239,9 +239,9 @@ def _decode(raw: bytes, start: int, line: int) -> str:
         line += raw.count(b"\n", 0, error.start)
         raise RowError(f"not UTF-8 at byte {start + error.start}; convert it, such as with: {iconv_command('GB18030')}", line) from None
     if "\0" in text:
-        at = text.index("\0")
-        line += text.count("\n", 0, at)
-        raise RowError(f"NUL byte at column {at - text.rfind(chr(10), 0, at)}; the file is damaged or not text", line)
+        offset = text.index("\0")
+        line += text.count("\n", 0, offset)
+        raise RowError(f"NUL byte at column {offset - text.rfind(chr(10), 0, offset)}; the file is damaged or not text", line)
     return text
 
 

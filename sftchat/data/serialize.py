@@ -79,7 +79,7 @@ def _to_alpaca(example: Example) -> dict[str, Any]:
     }
     if len(turns_left) > 2:
         history = [turn["content"] for turn in turns_left[:-2]]
-        row["history"] = [history[at : at + 2] for at in range(0, len(history), 2)]
+        row["history"] = [history[start : start + 2] for start in range(0, len(history), 2)]
     return {"system": system[0]["content"], **row} if system else row
 
 

@@ -214,18 +214,18 @@ def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
         DataError: When it is malformed.
     """
     identity, reply, row = parse_reply(line, source)
-    stats, right, content = row.get("stats"), row.get("right"), row.get("content")
+    stats, is_right, content = row.get("stats"), row.get("right"), row.get("content")
     if isinstance(reply, str):
         raise DataError(f"item '{identity}' was not answered", source)
-    if not isinstance(stats, dict) or not isinstance(right, bool) or not isinstance(content, str):
+    if not isinstance(stats, dict) or not isinstance(is_right, bool) or not isinstance(content, str):
         raise DataError(f"item '{identity}' must have 'stats', 'right' and 'content'", source)
     try:
         if not {*map(type, stats.values())} <= {int, float}:
-            from_json(Mapping[str, float], stats)  # names the count
+            from_json(Mapping[str, float], stats)  # raises an error that names the malformed count
         counts = {key: float(count) for key, count in stats.items()}
     except (ValueError, OverflowError) as error:
         raise DataError(f"'stats' of item '{identity}' are no counts: {error}", source) from error
-    return identity, StoredItem(reply, counts, right, content)
+    return identity, StoredItem(reply, counts, is_right, content)
 
 
 def check_whole(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:

@@ -237,17 +237,17 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
         candidate: Result of the model under test.
         task: Task with the metrics.
         seed: Seed of the resampling.
-        removed: Further ids that are in the baseline but were not requested from the candidate.
+        removed: Ids of baseline items, besides those in its result, that were not requested from the candidate.
 
     Raises:
         NotComparableError: When they were scored on different evalsets, or have no item in common although the baseline has items.
         PluginError: When the scorer counted different keys for the two models.
     """
-    old_ids, new_ids = baseline.items.requested_ids, candidate.items.requested_ids
-    known, requested = frozenset(old_ids), frozenset(new_ids)
-    added = tuple(identity for identity in new_ids if identity not in known)
-    removed = (*(identity for identity in old_ids if identity not in requested), *removed)
-    if baseline.evalset != candidate.evalset or (old_ids and len(added) == len(new_ids)):
+    baseline_ids, candidate_ids = baseline.items.requested_ids, candidate.items.requested_ids
+    in_baseline, in_candidate = frozenset(baseline_ids), frozenset(candidate_ids)
+    added = tuple(identity for identity in candidate_ids if identity not in in_baseline)
+    removed = (*(identity for identity in baseline_ids if identity not in in_candidate), *removed)
+    if baseline.evalset != candidate.evalset or (baseline_ids and len(added) == len(candidate_ids)):
         raise NotComparableError(
             f"'{baseline.model}' and '{candidate.model}' were not scored on the same items of the same evalset "
             f"({baseline.evalset.name} and {candidate.evalset.name}); score both again on one"

@@ -83,12 +83,12 @@ class PartialReplies:
             return
         if os.name == "nt":  # Windows cannot delete an open file
             self._file.close()
-        done = kind is None and self._requested <= self._answered
-        others = _files(self.path, old=True) if done else []
-        finished = [path for path in others if (rows := _read(path)) and self._answered.issuperset(rows)]
-        if not (rows := _read(self.path)) or (done and self._answered.issuperset(rows)):
-            finished.append(self.path)
-        for path in finished:
+        complete = kind is None and self._requested <= self._answered
+        other_files = _files(self.path, moved_aside=True) if complete else []
+        redundant = [path for path in other_files if (replies := _read(path)) and self._answered.issuperset(replies)]
+        if not (replies := _read(self.path)) or (complete and self._answered.issuperset(replies)):
+            redundant.append(self.path)
+        for path in redundant:
             path.unlink(missing_ok=True)
         self._file.close()
 
@@ -208,9 +208,9 @@ class PartialReplies:
         self._file.flush()
 
 
-def _files(path: Path, old: bool = False) -> list[Path]:
-    """List the folder's other partial files; with ``old``, including those that are not used again."""
-    return sorted(file for file in path.parent.glob(PARTIAL_FILES) if file != path and (old or MOVED_ASIDE not in file.name))
+def _files(path: Path, moved_aside: bool = False) -> list[Path]:
+    """List the folder's other partial files; with ``moved_aside``, including those that ``--fresh`` moved aside."""
+    return sorted(file for file in path.parent.glob(PARTIAL_FILES) if file != path and (moved_aside or MOVED_ASIDE not in file.name))
 
 
 def _read(path: Path) -> dict[RequestKey, Reply]:

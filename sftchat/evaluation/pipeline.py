@@ -248,7 +248,11 @@ class _Answers:
 
 @dataclass
 class _TaskRun:
-    """The evaluation of one task; the contexts in ``stack`` stay open until the report is written."""
+    """The evaluation of one task.
+
+    The contexts in ``stack`` stay open until the report is written. ``stored`` holds the scored replies of files, by ``Source.file``, one entry
+    for each evalset.
+    """
 
     plan: Plan
     open_engine: OpenEngine
@@ -276,15 +280,15 @@ class _TaskRun:
         return Report(plan.task.name, results, baselines, comparisons, rankings=self._rankings(by_source))
 
     def _score_stored(self) -> None:
-        """Score the stored replies on every evalset in one pass, by name of the output file."""
+        """Score the replies of all sources that are files, and fill ``stored``; each evalset is read once for all of them."""
         plan = self.plan
-        stored = {
+        replies_by_file = {
             source.file: source.stored for source in (plan.baseline, *plan.sources) if source is not None and source.stored is not None
         }
         baseline = plan.baseline.baseline if plan.baseline is not None else None
         for evalset in plan.evalsets:
-            scored = score_stored(plan.task, evalset.examples, list(stored.values()), baseline, plan.cluster)
-            for file, items in zip(stored, scored, strict=True):
+            scored = score_stored(plan.task, evalset.examples, list(replies_by_file.values()), baseline, plan.cluster)
+            for file, items in zip(replies_by_file, scored, strict=True):
                 self.stored.setdefault(file, []).append(_Answers(items))
 
     def _rankings(self, by_source: Sequence[Sequence[ModelResult]]) -> tuple[tuple[Ranked, ...], ...]:

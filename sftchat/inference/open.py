@@ -126,7 +126,7 @@ def _check_quantization(quantize: str, options: Mapping[str, Any]) -> None:
     if quantize == "nf4" and find_spec("bitsandbytes") is None:
         raise MissingExtraError("--quantize nf4", "quant")
     if quantize == "nf4" and device.startswith("mps"):
-        raise UsageError("--quantize nf4 needs four-bit products, which this device has not; use --device cpu")
+        raise UsageError("--quantize nf4 needs 4-bit matrix products, which this device does not support; use --device cpu")
 
 
 Load = Callable[..., Engine]

@@ -159,14 +159,14 @@ def _common_end(first: str, second: str) -> str:
 def _difference(renderer: Renderer, template: str, messages: Sequence[Message]) -> str | None:
     """Describe the first difference of Ollama's prompt; empty if there is none, None if the chat template fails."""
     try:
-        ours = _without_bos(renderer, renderer.prompt_text(messages))
+        trained = _without_bos(renderer, renderer.prompt_text(messages))
     except TemplateError:
         return None
-    theirs = evaluate(template, ollama_data(messages))
-    if ours == theirs:
+    ollama = evaluate(template, ollama_data(messages))
+    if trained == ollama:
         return ""
-    at = len(os.path.commonprefix([ours, theirs]))  # noqa: RUF071 - of texts, not of paths
-    return f"the model was trained on {ours[max(0, at - 12) : at + 24]!r} where Ollama would write {theirs[max(0, at - 12) : at + 24]!r}"
+    index = len(os.path.commonprefix([trained, ollama]))  # noqa: RUF071 - of texts, not of paths
+    return f"the model was trained on {trained[max(0, index - 12) : index + 24]!r} where Ollama would write {ollama[max(0, index - 12) : index + 24]!r}"
 
 
 def ollama_data(messages: Sequence[Message]) -> dict[str, Any]:

@@ -68,62 +68,62 @@ def literal(text: str) -> str:
 
 def _pieces(source: str) -> Iterator[tuple[str, Any]]:
     """Yield texts and the words of actions, after trimming at ``{{- `` and `` -}}``."""
-    at = 0
+    last_end = 0
     for match in ACTION.finditer(source):
-        if match.start() > at:
-            yield "text", source[at : match.start()]
+        if match.start() > last_end:
+            yield "text", source[last_end : match.start()]
         yield "action", _words(match.group(2))
-        at = match.end()
-    if "{{" in source[at:]:
+        last_end = match.end()
+    if "{{" in source[last_end:]:
         raise GoTemplateError("an action is not closed")
-    if source[at:]:
-        yield "text", source[at:]
+    if source[last_end:]:
+        yield "text", source[last_end:]
 
 
 def _words(action: str) -> list[str]:
-    words, at = [], 0
-    while action[at:].strip():
-        match = WORD.match(action, at)
+    words, position = [], 0
+    while action[position:].strip():
+        match = WORD.match(action, position)
         if match is None:
-            raise GoTemplateError(f"cannot read {action[at:].strip()!r}")
+            raise GoTemplateError(f"cannot read {action[position:].strip()!r}")
         words.append(match.group(1))
-        at = match.end()
+        position = match.end()
     return words
 
 
-def _parse(pieces: Sequence[tuple[str, Any]], at: int) -> tuple[tuple[Node, ...], int]:
+def _parse(pieces: Sequence[tuple[str, Any]], index: int) -> tuple[tuple[Node, ...], int]:
     """Return the nodes up to ``else``, ``end`` or the end of the template, and the index of that."""
     nodes: list[Node] = []
-    while at < len(pieces):
-        kind, value = pieces[at]
+    while index < len(pieces):
+        kind, value = pieces[index]
         if kind == "text":
             nodes.append(Node("text", value))
         elif value[:1] in (["else"], ["end"]):
             break
         elif value[:1] in (["if"], ["range"]):
-            node, at = _block(pieces, at, value[0], value[1:])
+            node, index = _block(pieces, index, value[0], value[1:])
             nodes.append(node)
         elif value:
             nodes.append(Node("put", value))
         else:
             raise GoTemplateError("an action is empty")
-        at += 1
-    return tuple(nodes), at
+        index += 1
+    return tuple(nodes), index
 
 
-def _block(pieces: Sequence[tuple[str, Any]], at: int, kind: str, words: list[str]) -> tuple[Node, int]:
+def _block(pieces: Sequence[tuple[str, Any]], index: int, kind: str, words: list[str]) -> tuple[Node, int]:
     """Return an ``if`` or ``range`` with its content, and the index of its ``end``."""
-    body, at = _parse(pieces, at + 1)
+    body, index = _parse(pieces, index + 1)
     otherwise: tuple[Node, ...] = ()
-    if at < len(pieces) and pieces[at][1][0] == "else":
-        following = pieces[at][1][1:]
+    if index < len(pieces) and pieces[index][1][0] == "else":
+        following = pieces[index][1][1:]
         if following[:1] == ["if"]:
-            inner, at = _block(pieces, at, "if", following[1:])
-            return Node(kind, words, body, (inner,)), at
-        otherwise, at = _parse(pieces, at + 1)
-    if at >= len(pieces) or pieces[at][1] != ["end"]:
+            inner, index = _block(pieces, index, "if", following[1:])
+            return Node(kind, words, body, (inner,)), index
+        otherwise, index = _parse(pieces, index + 1)
+    if index >= len(pieces) or pieces[index][1] != ["end"]:
         raise GoTemplateError(f"{{{{ {kind} }}}} has no {{{{ end }}}}")
-    return Node(kind, words, body, otherwise), at
+    return Node(kind, words, body, otherwise), index
 
 
 def _run(nodes: Sequence[Node], dot: Any, variables: Scope) -> Iterator[str]:
@@ -154,22 +154,22 @@ def _value(words: Sequence[str], dot: Any, variables: Scope) -> Any:
     """Evaluate an expression: a single operand, or a function and its operands."""
     operands: list[Any] = []
     function: Callable[..., Any] | None = None
-    at = 0
-    while at < len(words):
-        word = words[at]
+    index = 0
+    while index < len(words):
+        word = words[index]
         if word == "(":
-            depth, end = 1, at + 1
+            depth, end = 1, index + 1
             while depth and end < len(words):
                 depth += {"(": 1, ")": -1}.get(words[end], 0)
                 end += 1
-            operands.append(_value(words[at + 1 : end - 1], dot, variables))
-            at = end
+            operands.append(_value(words[index + 1 : end - 1], dot, variables))
+            index = end
             continue
-        if at == 0 and word in FUNCTIONS:
+        if index == 0 and word in FUNCTIONS:
             function = FUNCTIONS[word]
         else:
             operands.append(_operand(word, dot, variables))
-        at += 1
+        index += 1
     if function is not None:
         return function(*operands)
     if len(operands) != 1:

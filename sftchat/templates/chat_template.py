@@ -365,9 +365,9 @@ class TextTemplate:
 
     def _first_token(self, text: str, at_start: bool = False) -> str:
         """Return the first added token in a text, or the one at its very beginning; empty if there is none."""
-        places = [(text.find(token), token) for token in self._longest_first if token in text]
-        at, token = min(places, key=lambda place: (place[0], -len(place[1])), default=(0, ""))
-        return "" if at_start and at else token
+        found = [(text.find(token), token) for token in self._longest_first if token in text]
+        position, token = min(found, key=lambda match: (match[0], -len(match[1])), default=(0, ""))
+        return "" if at_start and position else token
 
     def _up_to_stop(self, text: str, turn: Turn) -> str:
         """Return the text of a turn up to the last stop token, or another token that ends it: in gpt-oss a tool call ends differently."""

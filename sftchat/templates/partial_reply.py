@@ -90,19 +90,19 @@ class PrefixedReply:
         """
         thought, bare = without_thought(self.turn)
         lead = self._lead(bare)
-        at = before_cut_tag(self.prompt, shared_length(self.prompt, lead))
-        opening, lead = self.prompt[at:], lead[at:]
-        if at < reply_start:
+        shared = before_cut_tag(self.prompt, shared_length(self.prompt, lead))
+        opening, lead = self.prompt[shared:], lead[shared:]
+        if shared < reply_start:
             return ""
         if ends_with_thought(self.prompt[reply_start:], self.thought_end):
             repeated = bool(lead.strip()) and opening.rstrip().endswith(lead.strip())
-            return "" if thought else self._finished(bare)[at:].removeprefix(lead if repeated else "")
+            return "" if thought else self._finished(bare)[shared:].removeprefix(lead if repeated else "")
         around = self._around_thought(bare)
         if around or (end := thought_closing(opening, lead)):
             start, end = around or ("", end)
             rest = thought.removeprefix(opening.strip()).lstrip() if thought else ""
-            return (start + rest if rest else "") + end + self._finished(bare)[at:].removeprefix(lead)
-        return "" if lead.strip() else self._finished(self.turn)[at:].removeprefix(lead)
+            return (start + rest if rest else "") + end + self._finished(bare)[shared:].removeprefix(lead)
+        return "" if lead.strip() else self._finished(self.turn)[shared:].removeprefix(lead)
 
     def _around_thought(self, bare: Mapping[str, Any]) -> tuple[str, str] | None:
         """Return the text between prompt and thought, and between thought and reply; None if the prompt opens no thought."""

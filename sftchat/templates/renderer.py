@@ -121,10 +121,10 @@ class Renderer:
 
     @cached_property
     def stop_tokens(self) -> tuple[int, ...]:
-        """Ids of the tokens that end a reply or a tool call, under every template for the conversation."""
+        """Ids of the tokens that end a reply or a tool call, in the template for conversations without tools or in the one with tools."""
         ids = {self.stop_token, int(self.tokenizer.convert_tokens_to_ids(self.template.call_stop))}
         for variant in self.variants[1:]:
-            with suppress(TemplateError):  # it is raised for a conversation with tools, others do not need it
+            with suppress(TemplateError):  # a conversation with tools raises it later; others do not use this template
                 ids |= {*variant.stop_tokens}
         return tuple(sorted(ids))
 
@@ -213,31 +213,31 @@ class Renderer:
 
     def _reply_spans(self, turns: Sequence[Turn], whole: str, tools: Tools, *, is_prompt: bool = False) -> Iterator[tuple[Turn, int, int]]:
         """Yield each assistant turn with start and end of its text in that of the conversation; raises ``TemplateError``."""
-        template, at = self.for_tools(tools).template, 0
+        template, last_end = self.for_tools(tools).template, 0
         for index, turn in enumerate(turns):
             if turn["role"] != "assistant":
                 continue
             longer, finished = (whole, "") if is_prompt else ("", whole if index == len(turns) - 1 else "")
             before, written = template.reply(turns, index, tools, longer, finished)
-            if len(before) < at or not whole.startswith(before + written):
+            if len(before) < last_end or not whole.startswith(before + written):
                 raise RewrittenHistoryError(
                     f"chat template '{template.name}' writes turn {index} differently when it is history than when it is the reply; "
                     "it cannot be trained on as one row"
                 )
-            at = len(before) + len(written)
-            yield turn, len(before), at
+            last_end = len(before) + len(written)
+            yield turn, len(before), last_end
 
     def _whole_text(self, messages: Sequence[Message], tools: Tools) -> RowText:
         """Return the row that trains every reply of a conversation; raises what ``training_ids`` raises."""
-        turns, whole = self.for_tools(tools).template.turns(messages, tools)
-        pieces, learned, at = [], [], 0
-        for turn, start, end in self._reply_spans(turns, whole, tools):
-            pieces += [whole[at:start], whole[start:end]]
+        turns, text = self.for_tools(tools).template.turns(messages, tools)
+        pieces, learned, last_end = [], [], 0
+        for turn, start, end in self._reply_spans(turns, text, tools):
+            pieces += [text[last_end:start], text[start:end]]
             learned += [len(pieces) - 1] if is_learned(turn) else []
-            at = end
+            last_end = end
         if not learned:
             raise TemplateError("the conversation has no assistant turn to learn from")
-        return RowText((*pieces, whole[at:]), frozenset(learned))
+        return RowText((*pieces, text[last_end:]), frozenset(learned))
 
     def _last_reply(self, messages: Sequence[Message], tools: Tools) -> RowText:
         """Return the row that trains the last turn after the inference prompt."""

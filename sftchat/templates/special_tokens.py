@@ -120,8 +120,8 @@ def encode(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[
 
 def _parts(markers: Any, pieces: Sequence[str]) -> list[_Part]:
     """Split a row at its markers; a single marker is removed, but keeps the text on its two sides separate."""
-    split = ((piece, at, text) for piece, whole in enumerate(pieces) for at, text in enumerate(markers.split(whole)))
-    return [_Part(piece, text, at % 2 == 1, piece == at == 0) for piece, at, text in split if text]
+    split = ((piece, index, text) for piece, whole in enumerate(pieces) for index, text in enumerate(markers.split(whole)))
+    return [_Part(piece, text, index % 2 == 1, piece == index == 0) for piece, index, text in split if text]
 
 
 def _encoded(tokenizer: Any, texts: Iterable[str]) -> dict[str, list[int]]:

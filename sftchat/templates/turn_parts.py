@@ -126,10 +126,10 @@ def ends_with_thought(opening: str, end: str) -> bool:
     return opening.rstrip().endswith(end) or _CLOSING.search(opening) is not None
 
 
-def before_cut_tag(text: str, at: int) -> int:
-    """Return ``at``, or the start of a tag that it would split: ``<think>`` and ``</think>`` share their first character."""
-    cut = _CUT_TAG.search(text[:at])
-    return cut.start() if cut else at
+def before_cut_tag(text: str, index: int) -> int:
+    """Return ``index``, or the start of a tag that it would split: ``<think>`` and ``</think>`` share their first character."""
+    cut = _CUT_TAG.search(text[:index])
+    return cut.start() if cut else index
 
 
 def thought_closing(opening: str, lead: str) -> str:

@@ -73,15 +73,15 @@ def garbage_replies(seed: int, golds: list[str], n: int = 60) -> Iterator[Reply]
 
 def _modify(text: str, rng: random.Random) -> str:
     """Return a modified copy of a correct reply."""
-    lines, at = text.split("\n"), rng.randint(0, len(text))
+    lines, index = text.split("\n"), rng.randint(0, len(text))
     return rng.choice(
         (
-            text[:at],
-            text[at:],
+            text[:index],
+            text[index:],
             text + text,
             f"{text}\n{text}",
             "\n".join(rng.sample(lines, len(lines))),
-            text[:at] + rng.choice(FIXED_REPLIES)[:40] + text[at:],
+            text[:index] + rng.choice(FIXED_REPLIES)[:40] + text[index:],
             text[::-1],
             text.swapcase(),
             f"Sure! Here is the answer:\n{text}\nIs there anything else?",

@@ -23,9 +23,9 @@ def generate_rows(task: Task, n: int, seed: int, options: Mapping[str, Any]) -> 
         return [], [f"does not generate: {error}"]
     faults = []
     if rows != repeated:
-        at = next(index for index, pair in enumerate(zip(rows, repeated, strict=True)) if pair[0] != pair[1])
+        row = next(index for index, pair in enumerate(zip(rows, repeated, strict=True)) if pair[0] != pair[1])
         faults.append(
-            f"the same seed gives other rows (row {at} differs); draw from random.Random(f'{{seed}}-{{index}}') and from nothing else"
+            f"the same seed gives other rows (row {row} differs); draw from random.Random(f'{{seed}}-{{index}}') and from nothing else"
         )
     if [_content(example) for example in rows] == [_content(example) for example in other]:
         faults.append(f"seeds {seed} and {seed + 1} give the same rows; make them depend on the seed")

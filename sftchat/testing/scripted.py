@@ -207,7 +207,7 @@ class ScriptedEngine:
             return script
         if isinstance(self._chunks, int):
             size = self._chunks
-            return [script[at : at + size] for at in range(0, len(script), size)]
+            return [script[start : start + size] for start in range(0, len(script), size)]
         return self._chunks(script)
 
     def _wait(self) -> None:
@@ -222,5 +222,5 @@ def _token(character: str, special: bool = False, trained: bool = False) -> Toke
 
 def _stop_position(text: str, stops: Iterable[str]) -> int | None:
     """Return the position of the first stop string; None when there is none."""
-    positions = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+    positions = [position for position in (text.find(stop) for stop in stops) if position >= 0]
     return min(positions) if positions else None

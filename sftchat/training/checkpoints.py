@@ -259,7 +259,7 @@ def check_output(run: Path, resume: bool) -> None:
     holds_run = (run / MANIFEST).is_file() or any(run.glob("checkpoint-*"))
     if resume:
         manifest = read_manifest(run)
-        if manifest is not None and manifest.seconds:
+        if manifest is not None and manifest.seconds:  # written at the end of training
             raise UsageError(f"the run in '{run}' ended at step {manifest.steps}: there is nothing to resume; train into another folder")
         if not holds_run:
             raise UsageError(f"'{run}' has no run to resume; train without --resume")

@@ -57,10 +57,10 @@ class SimilarLengths(Sampler[int]):
         size, remainder = self.batch_size, len(order) % self.batch_size
         in_full_batches, incomplete = order[: len(order) - remainder], order[len(order) - remainder :]
         pools = [
-            sorted(in_full_batches[at : at + POOL_BATCHES * size], key=lambda row: self.lengths[row])
-            for at in range(0, len(in_full_batches), POOL_BATCHES * size)
+            sorted(in_full_batches[start : start + POOL_BATCHES * size], key=lambda row: self.lengths[row])
+            for start in range(0, len(in_full_batches), POOL_BATCHES * size)
         ]
-        batches = [pool[at : at + size] for pool in pools for at in range(0, len(pool), size)]
+        batches = [pool[start : start + size] for pool in pools for start in range(0, len(pool), size)]
         rng.shuffle(batches)
         yield from (row for batch in batches for row in batch)
         yield from incomplete

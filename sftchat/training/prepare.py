@@ -48,7 +48,9 @@ def check_method(method: str, device: str, optimizer: str = "") -> None:
     if (method == "qlora" or is_8bit) and find_spec("bitsandbytes") is None:
         raise MissingExtraError("--method qlora" if method == "qlora" else f"--optimizer {optimizer}", "quant")
     if method == "qlora" and device.startswith("mps"):
-        raise UsageError("--method qlora needs four-bit products, which this device has not; use --device cpu, or --method lora")
+        raise UsageError(
+            "--method qlora needs 4-bit matrix products, which this device does not support; use --device cpu, or --method lora"
+        )
     if is_8bit and device == "cpu":
         raise UsageError(f"--optimizer {optimizer} keeps its state on a CUDA device; on a CPU use adamw_torch_fused")
 

@@ -165,7 +165,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     def _step_in_parts(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> Tensor:
         """Run one micro-batch in parts; the losses are sums over the same count, so they and their gradients add up."""
         size = -(-len(inputs["lengths"]) // self._parts)
-        parts = [{key: value[at : at + size] for key, value in inputs.items()} for at in range(0, len(inputs["lengths"]), size)]
+        parts = [{key: value[start : start + size] for key, value in inputs.items()} for start in range(0, len(inputs["lengths"]), size)]
         losses = [super(Trainer, self).training_step(model, part, num_items_in_batch) for part in parts]
         return torch.stack(losses).sum()
 

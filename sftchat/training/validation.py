@@ -128,13 +128,14 @@ def validation_from_rows(examples: Sequence[Example], items: int, seed: int) -> 
     Raises:
         DataError: When there are too few rows.
     """
-    indices = [index for index, example in enumerate(examples) if example.messages and example.gold is not None]
-    count = min(items, len(indices) // ROWS_PER_VALIDATION_ROW)
+    scorable = [index for index, example in enumerate(examples) if example.messages and example.gold is not None]
+    count = min(items, len(scorable) // ROWS_PER_VALIDATION_ROW)
     if count == 0:
-        raise DataError(f"{len(indices)} rows are too few to keep some for validation; give --validation FILE, or --eval-steps 0")
-    prompts = {examples[index].messages[-1]["content"]: index for index in sorted(Random(f"validation-{seed}").sample(indices, count))}
-    sample = [examples[index] for index in sorted(prompts.values())]
-    remaining = _without(examples, prompts)
+        raise DataError(f"{len(scorable)} rows are too few to keep some for validation; give --validation FILE, or --eval-steps 0")
+    picked = sorted(Random(f"validation-{seed}").sample(scorable, count))
+    index_by_prompt = {examples[index].messages[-1]["content"]: index for index in picked}  # of rows with one prompt, only the last
+    sample = [examples[index] for index in sorted(index_by_prompt.values())]
+    remaining = _without(examples, index_by_prompt)
     if not remaining:
         raise DataError("all rows have the same prompt; give --validation FILE, or --eval-steps 0")
     numbered = tuple(replace(example, id=f"validation-{number}") for number, example in enumerate(sample, 1))

@@ -38,11 +38,11 @@ def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
 
 
 def _focus(context: ChatContext, argument: str) -> None:
-    at = whole_number(argument, "N", context.conversation.pane + 1)
-    if at > len(context.panes):
-        raise UsageError(f"there is no model {at}: the conversation has {len(context.panes)}")
-    context.conversation = context.conversation.seen_by(at - 1)
-    context.info(f"model {at}: {context.focus.name}")
+    number = whole_number(argument, "N", context.conversation.pane + 1)
+    if number > len(context.panes):
+        raise UsageError(f"there is no model {number}: the conversation has {len(context.panes)}")
+    context.conversation = context.conversation.seen_by(number - 1)
+    context.info(f"model {number}: {context.focus.name}")
 
 
 def _single_pane(context: ChatContext) -> str:
@@ -116,29 +116,31 @@ def _checkpoint(context: ChatContext, argument: str) -> None:
     from sftchat.models.runs import checkpoints, current, describe_checkpoint
 
     folders = checkpoints(context.focus.name)
-    at = current(context.focus.name, folders)
+    current_index = current(context.focus.name, folders)
     if not argument:
         context.info(
-            "\n".join(f"{'*' if number == at else ' '} {describe_checkpoint(folder)}  {folder}" for number, folder in enumerate(folders))
+            "\n".join(
+                f"{'*' if index == current_index else ' '} {describe_checkpoint(folder)}  {folder}" for index, folder in enumerate(folders)
+            )
         )
         return
     if argument in ("next", "prev"):
-        to = (-1 if at is None else at) + (1 if argument == "next" else -1)
-        if not 0 <= to < len(folders):
+        new_index = (-1 if current_index is None else current_index) + (1 if argument == "next" else -1)
+        if not 0 <= new_index < len(folders):
             raise UsageError(f"{context.focus.name} is the {'last' if argument == 'next' else 'first'} checkpoint of its run")
     else:
         step = whole_number(argument, "the step", least=0)
         steps = [step_of(folder) for folder in folders]
         if step not in steps:
             raise UsageError(f"the run has no checkpoint of step {step}; it has {', '.join(map(str, dict.fromkeys(steps)))}")
-        to = steps.index(step)
+        new_index = steps.index(step)
 
     def ask() -> None:
-        context.info(f"{folders[to]}: {describe_checkpoint(folders[to])}")
+        context.info(f"{folders[new_index]}: {describe_checkpoint(folders[new_index])}")
         if context.conversation.head:
             context.generate(context.conversation.unanswered())
 
-    context.switch(folders[to], ask)
+    context.switch(folders[new_index], ask)
 
 
 def _no_checkpoints(context: ChatContext) -> str:

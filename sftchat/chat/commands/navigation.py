@@ -54,15 +54,15 @@ def _regen(context: ChatContext, argument: str) -> None:
 def _edit(context: ChatContext, argument: str) -> None:
     """Change an earlier message, on a new branch."""
     conversation = context.conversation
-    number, text = re.fullmatch(r"(?:(\d+)(?::|$)\s*)?(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
-    at = whole_number(number or "", "N", len(conversation.turns))
-    if at > len(conversation.turns):
-        raise UsageError(f"there is no turn {at}: the conversation has {len(conversation.turns)}")
-    turn = conversation.turns[at - 1]
+    typed_number, text = re.fullmatch(r"(?:(\d+)(?::|$)\s*)?(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
+    number = whole_number(typed_number or "", "N", len(conversation.turns))
+    if number > len(conversation.turns):
+        raise UsageError(f"there is no turn {number}: the conversation has {len(conversation.turns)}")
+    turn = conversation.turns[number - 1]
     if text:
         question = conversation.node(conversation.node(turn.id).parent)
         context.generate(conversation.go(question.parent).ask(text))
-    elif not context.prefill_input(f"/edit {f'{number}: ' if number else ''}{turn.question}"):
+    elif not context.prefill_input(f"/edit {f'{typed_number}: ' if typed_number else ''}{turn.question}"):
         raise UsageError("the new text is missing: /edit N: TEXT")
 
 
@@ -82,20 +82,20 @@ def _not_partial(context: ChatContext) -> str:
 def _branch(context: ChatContext, argument: str) -> None:
     """Go back to the end of a turn, to start a new branch there."""
     conversation = context.conversation
-    at = whole_number(argument, "N", least=0)
-    if at > len(conversation.turns):
-        raise UsageError(f"there is no turn {at}: the conversation has {len(conversation.turns)}")
-    context.conversation = conversation.go(conversation.turns[at - 1].id if at else 0)
+    number = whole_number(argument, "N", least=0)
+    if number > len(conversation.turns):
+        raise UsageError(f"there is no turn {number}: the conversation has {len(conversation.turns)}")
+    context.conversation = conversation.go(conversation.turns[number - 1].id if number else 0)
     context.info(f"{_position(context)}; what you say next is a new branch")
 
 
 def _branches(context: ChatContext, argument: str) -> None:
     conversation = context.conversation
     if argument:
-        at = whole_number(argument, "N")
-        if at > len(conversation.ends):
-            raise UsageError(f"there is no branch {at}: the conversation has {len(conversation.ends)}")
-        context.conversation = conversation.go(conversation.ends[at - 1])
+        chosen = whole_number(argument, "N")
+        if chosen > len(conversation.ends):
+            raise UsageError(f"there is no branch {chosen}: the conversation has {len(conversation.ends)}")
+        context.conversation = conversation.go(conversation.ends[chosen - 1])
         context.info(_position(context))
         return
     lines = []

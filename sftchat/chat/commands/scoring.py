@@ -58,7 +58,7 @@ def _eval(context: ChatContext, argument: str) -> None:
     assert scorer is not None
     number = min(whole_number(argument, "K", DEFAULT_ITEMS), len(scorer.examples))
     picked = set(random.Random(context.sampling.seed).sample(range(len(scorer.examples)), number))
-    items = [example for at, example in enumerate(scorer.examples) if at in picked]
+    items = [example for index, example in enumerate(scorer.examples) if index in picked]
 
     def score(pane: int) -> None:
         model = context.panes[pane]

@@ -89,14 +89,15 @@ def _session_names(context: ChatContext, argument: str) -> Iterable[str]:
 
 
 def _export(context: ChatContext, argument: str) -> None:
+    """Write the conversation to a file."""
     from sftchat.chat.export import export
 
     if not argument:
         raise UsageError("the file is missing: /export FILE [messages|sharegpt|markdown]")
     name, format = FILE_AND_WORD.fullmatch(argument).groups()  # type: ignore[union-attr]
     path = expand_user(name)
-    written = export(context.conversation, path, format or "")
-    context.info(f"{pluralize(len(context.conversation.turns), 'turn')} written to {path} as {written}")
+    written_format = export(context.conversation, path, format or "")
+    context.info(f"{pluralize(len(context.conversation.turns), 'turn')} written to {path} as {written_format}")
 
 
 _command = partial(ChatCommand, topic="sessions")

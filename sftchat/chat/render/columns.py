@@ -46,7 +46,7 @@ def first_difference(sides: Sequence[Side]) -> int | None:
     first character.
     """
     whole = [list(iter_graphemes(side.text)) for side in sides]
-    at = 0
+    index = 0
     for position in range(max(map(len, whole), default=0)):
         here: list[str] = []
         ended = growing = 0
@@ -59,10 +59,10 @@ def first_difference(sides: Sequence[Side]) -> int | None:
             else:
                 return None
         if ended or (len(set(here)) > 1 and not growing):
-            return at
+            return index
         if growing:
             return None
-        at += len(here[0])
+        index += len(here[0])
     return None
 
 
@@ -71,13 +71,13 @@ def side_rows(side: Side, columns: int, difference: int | None = None) -> list[L
     reply.
     """
     rows: list[Line] = []
-    at = 0
+    line_start = 0
     lines = side.text.split("\n")
     for number, line in enumerate(lines):
         last = number == len(lines) - 1
-        here = difference is not None and at <= difference < at + len(line) + (side.done or not last)
-        rows += _wrapped(line, columns, difference - at if here and difference is not None else None, "∎" if last else "⏎")
-        at += len(line) + 1
+        here = difference is not None and line_start <= difference < line_start + len(line) + (side.done or not last)
+        rows += _wrapped(line, columns, difference - line_start if here and difference is not None else None, "∎" if last else "⏎")
+        line_start += len(line) + 1
     return rows
 
 
@@ -111,11 +111,11 @@ def rest(text: str, columns: int, count: int) -> str:
     for number, line in enumerate(lines):
         rows = wrap_line([("", line)], columns)
         if count < len(rows):
-            at = 0
+            index = 0
             for row in rows[:count]:
-                at += len(plain(row))
-                at += len(line[at:]) - len(line[at:].lstrip(" "))
-            return "\n".join([line[at:], *lines[number + 1 :]])
+                index += len(plain(row))
+                index += len(line[index:]) - len(line[index:].lstrip(" "))
+            return "\n".join([line[index:], *lines[number + 1 :]])
         count -= len(rows)
     return ""
 
@@ -137,23 +137,23 @@ def join(row: Row, widths: Sequence[int], anchored: bool = False) -> Line:
     """
     line: Line = []
     start = 0
-    for at, (cell, size) in enumerate(zip(row, widths, strict=True)):
-        if at:
+    for column, (cell, size) in enumerate(zip(row, widths, strict=True)):
+        if column:
             line += [("[ZeroWidthEscape]", f"\x1b[{start + 1}G")] if anchored else []
             line.append(("class:faint", RULE))
             start += len(RULE)
-        line += pad(cell, size) if at < len(row) - 1 else cell
+        line += pad(cell, size) if column < len(row) - 1 else cell
         start += size
     return line
 
 
 def difference_note(titles: Sequence[str], texts: Sequence[str]) -> str:
     """Describe in words whether and where the replies differ, for replies shown one below the other."""
-    at = first_difference([Side(text) for text in texts])
-    if at is None:
+    index = first_difference([Side(text) for text in texts])
+    if index is None:
         return "all say the same"
-    shown = [f"{title} {clip(text[at:].split(chr(10))[0], 16) or '(nothing)'}" for title, text in zip(titles, texts, strict=True)]
-    return f"they differ from character {at + 1} on: " + " · ".join(shown)
+    shown = [f"{title} {clip(text[index:].split(chr(10))[0], 16) or '(nothing)'}" for title, text in zip(titles, texts, strict=True)]
+    return f"they differ from character {index + 1} on: " + " · ".join(shown)
 
 
 def headings(titles: Sequence[str], widths: Sequence[int]) -> Row:

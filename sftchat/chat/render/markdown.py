@@ -205,11 +205,11 @@ def inline(text: str, style: str = "") -> Line:
 
 def _spans(text: str, style: str) -> Iterator[tuple[str, str]]:
     """Split a text into styled pieces, recursively within emphasis."""
-    at = 0
+    last_end = 0
     for match in _SPAN.finditer(text):
-        if match.start() > at:
-            yield style, text[at : match.start()]
-        at = match.end()
+        if match.start() > last_end:
+            yield style, text[last_end : match.start()]
+        last_end = match.end()
         kind = match.lastgroup
         if match["code"] is not None:
             yield f"{style} class:code".strip(), match["code"]
@@ -219,5 +219,5 @@ def _spans(text: str, style: str) -> Iterator[tuple[str, str]]:
         else:
             assert kind is not None
             yield from _spans(match[kind], f"{style} {_SPAN_STYLES[kind]}".strip())
-    if at < len(text):
-        yield style, text[at:]
+    if last_end < len(text):
+        yield style, text[last_end:]

@@ -35,19 +35,20 @@ def _fit(wanted: list[int], columns: int) -> list[int] | None:
 
 
 def _draw_row(row: list[Line], widths: list[int], aligns: list[str]) -> list[Line]:
-    """Draw a row as as many lines as its highest cell has."""
+    """Draw a row; it has as many lines as its tallest cell."""
     wrapped = [wrap_line(cell, size) for cell, size in zip(row, widths, strict=True)]
     lines: list[Line] = []
     for level in range(max(map(len, wrapped))):
         line: Line = []
-        for at, (rows, size, align) in enumerate(zip(wrapped, widths, aligns, strict=True)):
-            line += [("class:faint", " │ ")] if at else []
+        for column, (rows, size, align) in enumerate(zip(wrapped, widths, aligns, strict=True)):
+            line += [("class:faint", " │ ")] if column else []
             line += pad(rows[level] if level < len(rows) else [], size, align)
-        lines.append(_trimmed(line))
+        lines.append(_strip_trailing_spaces(line))
     return lines
 
 
-def _trimmed(line: Line) -> Line:
+def _strip_trailing_spaces(line: Line) -> Line:
+    """Return a line without spaces at its end; adjacent pairs of the same style are merged."""
     while line and not line[-1][1].rstrip(" "):
         line = line[:-1]
     if line:

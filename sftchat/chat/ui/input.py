@@ -120,11 +120,11 @@ class Pasted:
         if pattern is None:
             return [("", line)]
         fragments: StyleAndTextTuples = []
-        at = 0
+        last_end = 0
         for match in pattern.finditer(line):
-            fragments += [("", line[at : match.start()]), ("class:pasted", match[0])]
-            at = match.end()
-        return [*fragments, ("", line[at:])]
+            fragments += [("", line[last_end : match.start()]), ("class:pasted", match[0])]
+            last_end = match.end()
+        return [*fragments, ("", line[last_end:])]
 
     def _pattern(self) -> re.Pattern[str] | None:
         return re.compile("|".join(map(re.escape, self._texts))) if self._texts else None

@@ -58,7 +58,7 @@ def _as_high_as(lines: Callable[[], list[Line]]) -> Window:
 
     def text() -> StyleAndTextTuples:
         shown = lines()
-        return [pair for at, line in enumerate(shown) for pair in (*line, ("", "\n" if at < len(shown) - 1 else ""))]
+        return [pair for index, line in enumerate(shown) for pair in (*line, ("", "\n" if index < len(shown) - 1 else ""))]
 
     control = FormattedTextControl(text, show_cursor=False, get_cursor_position=lambda: Point(0, max(0, len(lines()) - 1)))
     return Window(control, height=lambda: Dimension(min=0, preferred=len(lines()), max=len(lines())))

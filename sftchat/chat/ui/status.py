@@ -106,10 +106,10 @@ def status_line(items: Sequence[Item], columns: int) -> str:
     When they do not fit, the least important items are shortened first, then removed; a single item that is still too long is cut.
     """
     shown = [item for item in items if item.text]
-    by_rank = sorted(range(len(shown)), key=lambda at: (-shown[at].rank, -at))
-    for at in by_rank:
-        if text_width(_joined(shown)) > columns and shown[at].short:
-            shown[at] = Item(shown[at].short, shown[at].rank)
+    by_rank = sorted(range(len(shown)), key=lambda index: (-shown[index].rank, -index))
+    for index in by_rank:
+        if text_width(_joined(shown)) > columns and shown[index].short:
+            shown[index] = Item(shown[index].short, shown[index].rank)
     while len(shown) > 1 and text_width(_joined(shown)) > columns:
         shown.remove(max(reversed(shown), key=lambda item: item.rank))
     return clip(_joined(shown), columns)

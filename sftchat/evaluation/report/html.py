@@ -178,11 +178,11 @@ def curve(series: Sequence[Series], baseline: float | None, width: int, title: s
         parts.append(f'<path class="line" d="M{"L".join(f"{x(point.step):.1f} {y(point.value):.1f}" for point in one.points)}"/>')
         for point in one.points:
             bounds = "" if point.low is None or point.high is None else f" [{point.low:.3f}, {point.high:.3f}]"
-            told = Markup("<title>{}</title>").format(f"{one.name}, step {point.step:,}: {point.value:.3f}{bounds}")
-            parts.append(f'<circle cx="{x(point.step):.1f}" cy="{y(point.value):.1f}" r="{4.5 if point is best else 3}">{told}</circle>')
+            tooltip = Markup("<title>{}</title>").format(f"{one.name}, step {point.step:,}: {point.value:.3f}{bounds}")
+            parts.append(f'<circle cx="{x(point.step):.1f}" cy="{y(point.value):.1f}" r="{4.5 if point is best else 3}">{tooltip}</circle>')
         parts.append("</g>")
-    at = "end" if x(best.step) > width - 60 else "start" if x(best.step) < LEFT + 30 else "middle"
-    parts.append(f'<text class="best" x="{x(best.step):.1f}" y="{y(best.value) - 10:.1f}" text-anchor="{at}">{best.value:.3f}</text>')
+    anchor = "end" if x(best.step) > width - 60 else "start" if x(best.step) < LEFT + 30 else "middle"
+    parts.append(f'<text class="best" x="{x(best.step):.1f}" y="{y(best.value) - 10:.1f}" text-anchor="{anchor}">{best.value:.3f}</text>')
     return Markup("".join([*parts, "</svg>"]))
 
 
