@@ -151,18 +151,18 @@ def _as_written(triple: Triple) -> Triple:
 
 
 def _match(gold: Iterable[Triple], predicted: Iterable[Triple]) -> dict[Triple, Triple]:
-    """Match gold to predictions one to one: equal ones first, then finer labels to broader ones."""
-    gold_facts, predicted_facts = set(gold), set(predicted)
-    matched = {fact: fact for fact in gold_facts & predicted_facts}
-    free: dict[frozenset[str], list[Triple]] = {}
-    for fact in sorted(predicted_facts - gold_facts):  # sorted, so that the order of the lines cannot matter
-        free.setdefault(frozenset(fact[:2]), []).append(fact)
-    for fact in sorted(gold_facts - predicted_facts):
-        candidates = free.get(frozenset(fact[:2]), [])
-        finer = next((candidate for candidate in candidates if entails(candidate, fact, VOCABULARY)), None)
-        if finer:
-            matched[fact] = finer
-            candidates.remove(finer)
+    """Match each gold triple to at most one predicted triple: equal ones first, then predictions whose label is more specific than the gold's."""
+    gold_triples, predicted_triples = set(gold), set(predicted)
+    matched = {triple: triple for triple in gold_triples & predicted_triples}
+    unmatched: dict[frozenset[str], list[Triple]] = {}  # by the pair of persons
+    for triple in sorted(predicted_triples - gold_triples):  # sorted, so that the order of the lines cannot matter
+        unmatched.setdefault(frozenset(triple[:2]), []).append(triple)
+    for triple in sorted(gold_triples - predicted_triples):
+        candidates = unmatched.get(frozenset(triple[:2]), [])
+        more_specific = next((candidate for candidate in candidates if entails(candidate, triple, VOCABULARY)), None)
+        if more_specific:
+            matched[triple] = more_specific
+            candidates.remove(more_specific)
     return matched
 
 

@@ -362,7 +362,7 @@ def require_stdout() -> None:
         SftchatError: When it is closed.
     """
     stream = sys.stdout.handle if isinstance(sys.stdout, Guarded) else Handle(sys.stdout, required=True)
-    stream.write_utf8(b"")
+    stream.write_utf8(b"")  # raises when the stream is closed
 
 
 def write_workflow_command(line: str) -> None:

@@ -36,15 +36,15 @@ def former_names(**current: str) -> Callable[[C], C]:
     return decorate
 
 
-def warn_renamed(former: str, present: str, *, stacklevel: int = 2) -> None:
+def warn_renamed(old_name: str, new_name: str, *, stacklevel: int = 2) -> None:
     """Warn that a public name has changed.
 
     Args:
-        former: What was used.
-        present: What to use.
-        stacklevel: Which caller the warning names, as in ``warnings.warn``, counted from the caller of this function.
+        old_name: Name that was used.
+        new_name: Name to use instead.
+        stacklevel: As for ``warnings.warn`` called by the caller of this function.
     """
-    warnings.warn(f"{former} is deprecated, use {present}", DeprecationWarning, stacklevel=stacklevel + 1)
+    warnings.warn(f"{old_name} is deprecated, use {new_name}", DeprecationWarning, stacklevel=stacklevel + 1)
 
 
 def _read(owner: str, former: str, name: str, instance: Any) -> Any:

@@ -203,16 +203,15 @@ def _label_to_reply(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
         raise DataError(f"there is no column {abbreviate(column)}, which --label-column names; the row has the keys {keys_of(row)}")
     if isinstance(row[column], (dict, list)):
         raise DataError(f"{column} is {abbreviate(row[column])}, must be text or a number to become a reply")
-    for name in ("text", "prompt"):
-        if isinstance(row.get(name), str):
-            break
-    else:
+    text_column = next((name for name in ("text", "prompt") if isinstance(row.get(name), str)), None)
+    if text_column is None:
         raise DataError(
             f"there is no column 'text' to be labelled; the row has the keys {keys_of(row)}; say which it is with --map text=COLUMN"
         )
     label = row[column] if isinstance(row[column], str) else json.dumps(row[column])
-    prompt = "\n\n".join(part for part in (options.label_instruction, row[name]) if part)
-    return {**{key: value for key, value in row.items() if key not in (name, column)}, "prompt": prompt, "completion": label}
+    prompt = "\n\n".join(part for part in (options.label_instruction, row[text_column]) if part)
+    other_columns = {key: value for key, value in row.items() if key not in (text_column, column)}
+    return {**other_columns, "prompt": prompt, "completion": label}
 
 
 def _check_label(row: Mapping[str, Any]) -> None:

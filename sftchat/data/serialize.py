@@ -150,9 +150,12 @@ def _require_reply(example: Example, format: str) -> None:
 
 
 def require_plain_turns(example: Example, format: str) -> None:
-    """Reject turns with more than role and text, and tool turns; the split of a text into instruction and input may be lost."""
+    """Reject turns that hold more than role and text, and tool turns.
+
+    The key ``context`` is accepted although a format may drop it: it only records how a text was split into instruction and input.
+    """
     for index, turn in enumerate(example.conversation):
         extra = [key for key in turn if key not in ("role", "content", "context")]
         if extra or turn["role"] == "tool":
-            content = f"also holds {', '.join(extra)}" if extra else "is a tool's"
-            raise DataError(f"messages[{index}] {content}, for which {format} has no place; choose the format messages")
+            problem = f"also holds {', '.join(extra)}" if extra else "is a tool's"
+            raise DataError(f"messages[{index}] {problem}, for which {format} has no place; choose the format messages")

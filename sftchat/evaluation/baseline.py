@@ -98,8 +98,8 @@ def content_hash(example: Example) -> str:
     return hashlib.sha256(_ENCODER.encode(content).encode()).hexdigest()[:16]
 
 
-def sampling_facts(sampling: SamplingParams) -> dict[str, Any]:
-    """Return the sampling parameters as stored in the header; greedy decoding has no seed."""
+def sampling_to_json(sampling: SamplingParams) -> dict[str, Any]:
+    """Return the sampling parameters as the header stores them; without the seed for greedy decoding, which does not use it."""
     values = asdict(sampling) | {"stop": list(sampling.stop)}
     return {key: value for key, value in values.items() if key != "seed" or sampling.temperature > 0}
 
@@ -272,7 +272,7 @@ def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example]
     header, path = baseline.header, baseline.path
     if header.task != task.name:
         raise NotComparableError(f"baseline {path} is of task '{header.task}', not of '{task.name}'")
-    today = None if sampling is None else sampling_facts(sampling)
+    today = None if sampling is None else sampling_to_json(sampling)
     if today is not None and header.sampling is not None:
         for key in sorted({*today, *header.sampling}):
             then, now = header.sampling.get(key), today.get(key)

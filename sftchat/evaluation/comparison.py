@@ -156,7 +156,7 @@ INNER = 0.90
 
 
 @dataclass(frozen=True)
-class _Moves:
+class _Effects:
     """Effects of the changed items on a metric, each item taken alone.
 
     Attributes:
@@ -259,13 +259,15 @@ def _spread(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, s
     differences = after - before
     bounds, error = (*percentiles(differences), *percentiles(differences, INNER)), float(differences.std())
     bounded = min(before.min(), after.min()) >= 0 and max(before.max(), after.max()) <= 1
-    moves = _moves(metric, table, a, b, changed)
-    if moves.worse >= MIN_DIFFERING_ITEMS and moves.better >= MIN_DIFFERING_ITEMS:
+    effects = _effects(metric, table, a, b, changed)
+    if effects.worse >= MIN_DIFFERING_ITEMS and effects.better >= MIN_DIFFERING_ITEMS:
         return _Spread("bootstrap", *bounds, error)
-    if moves.worse + moves.better < MIN_DIFFERING_ITEMS and not bounded:  # a share of items has no meaning for a metric on another scale
+    if (
+        effects.worse + effects.better < MIN_DIFFERING_ITEMS and not bounded
+    ):  # a share of items has no meaning for a metric on another scale
         return _Spread("bootstrap", *bounds, error) if changed.any() else _Spread("none")
     seen = float(apply(metric, table, b.sum(axis=0)) - apply(metric, table, a.sum(axis=0)))
-    outer, inner = _widened(moves, seen, CONFIDENCE), _widened(moves, seen, INNER)
+    outer, inner = _widened(effects, seen, CONFIDENCE), _widened(effects, seen, INNER)
     low, high, low_90, high_90 = (
         widest(bound, other) for widest, bound, other in zip((min, max, min, max), bounds, (*outer, *inner), strict=True)
     )
@@ -274,22 +276,22 @@ def _spread(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, s
     return _Spread("discordance", low, high, low_90, high_90, error if error > TOLERANCE else None)
 
 
-def _moves(metric: Metric, table: Counts, a: Array, b: Array, changed: Array) -> _Moves:
-    """Count the items that lower and raise the metric, each taken alone, with their total effects."""
+def _effects(metric: Metric, table: Counts, a: Array, b: Array, changed: Array) -> _Effects:
+    """Count the items that lower and raise the metric, and sum their effects; the effect of an item is that of its change alone."""
     if not changed.any():
-        return _Moves(len(a))
-    gains, times = grouped((b - a)[changed])
+        return _Effects(len(a))
+    changes, times = grouped((b - a)[changed])
     before, after = a.sum(axis=0), b.sum(axis=0)
-    # the mean of both models' views, so that swapping the models only changes the signs
-    alone = apply(metric, table, before + gains) - apply(metric, table, before)
-    alone = (alone + apply(metric, table, after) - apply(metric, table, after - gains)) / 2
-    down, up = alone < -TOLERANCE, alone > TOLERANCE
-    return _Moves(
-        len(a), int(times[down].sum()), int(times[up].sum()), -float((alone * times)[down].sum()), float((alone * times)[up].sum())
-    )
+    # the mean of changing the item first and changing it last, so that swapping the models only changes the signs
+    as_first = apply(metric, table, before + changes) - apply(metric, table, before)
+    as_last = apply(metric, table, after) - apply(metric, table, after - changes)
+    effects = (as_first + as_last) / 2
+    worse, better = effects < -TOLERANCE, effects > TOLERANCE
+    totals = effects * times
+    return _Effects(len(a), int(times[worse].sum()), int(times[better].sum()), -float(totals[worse].sum()), float(totals[better].sum()))
 
 
-def _widened(moves: _Moves, seen: float, confidence: float) -> tuple[float, float]:
+def _widened(effects: _Effects, seen: float, confidence: float) -> tuple[float, float]:
     """Compute an interval of a difference from how many items lowered and how many raised the metric.
 
     Both shares of items get the exact interval of Clopper and Pearson (1934); the two are combined by recovering variances (Zou and Donner
@@ -297,15 +299,15 @@ def _widened(moves: _Moves, seen: float, confidence: float) -> tuple[float, floa
     much as a changed item does on average; if fewer than six changed, as much as an item can in a metric from 0 to 1: its share of all items.
 
     Args:
-        moves: Effects of the changed items.
+        effects: Effects of the changed items.
         seen: Observed difference; the interval contains it.
         confidence: Confidence level, between 0 and 1.
     """
-    n, worse, better = moves.n, moves.worse, moves.better
-    unseen = n * (moves.loss + moves.gain) / (worse + better) if worse + better >= MIN_DIFFERING_ITEMS else 1.0
+    n, worse, better = effects.n, effects.worse, effects.better
+    unseen = n * (effects.loss + effects.gain) / (worse + better) if worse + better >= MIN_DIFFERING_ITEMS else 1.0
     (low_loss, high_loss), (low_gain, high_gain) = clopper_pearson(worse, n, confidence), clopper_pearson(better, n, confidence)
-    less_loss = moves.loss * (1 - low_loss * n / worse) if worse else 0.0
-    less_gain = moves.gain * (1 - low_gain * n / better) if better else 0.0
+    less_loss = effects.loss * (1 - low_loss * n / worse) if worse else 0.0
+    less_gain = effects.gain * (1 - low_gain * n / better) if better else 0.0
     more_loss, more_gain = (high_loss - worse / n) * unseen, (high_gain - better / n) * unseen
     together = math.sqrt(worse * better / ((n - worse) * (n - better))) if worse and better else 0.0
     return (

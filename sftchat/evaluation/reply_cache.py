@@ -149,14 +149,14 @@ class ReplyCache:
         Raises:
             OSError: When the file cannot be read.
         """
-        name, facts = os.fsencode(path.absolute()), _facts(path)
+        name, signature = os.fsencode(path.absolute()), _file_signature(path)
         rows = self._do("SELECT size, mtime_ns, ctime_ns, inode, device, sha256 FROM files WHERE path = ?", (name,))
-        if rows and rows[0][:-1] == facts:
+        if rows and rows[0][:-1] == signature:
             return str(rows[0][-1])
         sha256 = file_hash(path)
-        settled = time.time() - max(facts[1], facts[2]) / 1e9 > self.settled_seconds
-        if settled and _facts(path) == facts:
-            self._do("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", (name, *facts, sha256))
+        settled = time.time() - max(signature[1], signature[2]) / 1e9 > self.settled_seconds
+        if settled and _file_signature(path) == signature:
+            self._do("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", (name, *signature, sha256))
         return sha256
 
     def get_leaks(self, key: bytes) -> str | None:
@@ -226,7 +226,8 @@ def reason(path: Path, error: Exception) -> str:
     return f"cannot use '{path}': {message.lower()}; ${VARIABLE} chooses another folder, 'sftchat cache prune --all' empties this one"
 
 
-def _facts(path: Path) -> tuple[int, int, int, int, int]:
+def _file_signature(path: Path) -> tuple[int, int, int, int, int]:
+    """Return what changes when a file does: size, times of modification and status change, inode and device."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
@@ -256,12 +257,12 @@ class CacheOptions:
 
 def request_key(identity: str, request: Request) -> bytes:
     """Return the cache key of a reply: a hash of the model's identity, in hexadecimal, and the request without its id."""
-    facts: list[Any] = [identity, request.messages, request.prompt, asdict(request.sampling), request.adapter, request.reply_prefix]
-    facts += [dict(request.template_arguments)] if request.template_arguments else []
-    facts += [request.reply_ids] if request.reply_ids else []
-    facts += [["tools", *request.tools]] if request.tools else []
-    facts += [["logprobs", request.logprobs]] if request.logprobs is not None else []
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
+    hashed: list[Any] = [identity, request.messages, request.prompt, asdict(request.sampling), request.adapter, request.reply_prefix]
+    hashed += [dict(request.template_arguments)] if request.template_arguments else []
+    hashed += [request.reply_ids] if request.reply_ids else []
+    hashed += [["tools", *request.tools]] if request.tools else []
+    hashed += [["logprobs", request.logprobs]] if request.logprobs is not None else []
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).digest()
 
 
 class CachedEngine:

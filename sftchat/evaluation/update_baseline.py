@@ -17,7 +17,7 @@ from sftchat.evaluation.baseline import (
     content_hash,
     is_baseline,
     read_baseline,
-    sampling_facts,
+    sampling_to_json,
     version_of,
 )
 from sftchat.evaluation.plan import Plan
@@ -91,7 +91,7 @@ def update_baselines(files: Files, plans: Sequence[Plan], report: Report, resolv
             identity=weights,
             template_hash=template,
             evalsets=tuple(result.evalset for result in results),
-            sampling=sampling_facts(plan.sampling) if source.stored is None else None,
+            sampling=sampling_to_json(plan.sampling) if source.stored is None else None,
         )
         items = results[0].items if len(results) == 1 else scored_items(item for result in results for item in result.items)
         yield from write_baseline(Path(file), header, items)

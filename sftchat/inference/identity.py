@@ -77,18 +77,18 @@ def identify(
         return ""
     manifest = read_manifest(reference.folder) if reference.folder else None
     used = as_trained(manifest, template=template or "", template_name=template_name or "", template_arguments=template_arguments)
-    facts = {
+    identity_parts = {
         **{name: value for name, value in options.items() if name not in OPTIONS_WITHOUT_EFFECT},
         "files": files,
         "allow_pickle": allow_pickle,
         "template": _template(template or ""),
         "template_name": used["name"],
         "template_arguments": used["arguments"],
-        "device": device_facts(str(options.get("device", "auto"))),
+        "device": device_signature(str(options.get("device", "auto"))),
         "source": source_hash(),
         "versions": {name: installed_version(name) for name in VERSIONED_PACKAGES},
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(identity_parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _template(template: str) -> str:
@@ -100,7 +100,7 @@ def _template(template: str) -> str:
         raise ModelError(f"cannot read chat template '{template}': {error.strerror}") from error
 
 
-def device_facts(device: str) -> str:
+def device_signature(device: str) -> str:
     """Return what determines the device type: the given type, or for ``auto`` what torch's choice depends on, without importing torch."""
     if device != "auto":
         return device.partition(":")[0]

@@ -111,12 +111,10 @@ class Difference:
 
 def compare_manifests(left: Manifest, right: Manifest) -> tuple[Difference, ...]:
     """Return all differences of two manifests, in the order of ``SECTIONS``."""
-    first, second = dict(_facts(left)), dict(_facts(right))
-    keys = sorted(dict.fromkeys((*first, *second)), key=lambda key: SECTIONS.index(key[0]))
+    left_entries, right_entries = dict(_entries(left)), dict(_entries(right))
+    keys = sorted(dict.fromkeys((*left_entries, *right_entries)), key=lambda key: SECTIONS.index(key[0]))
     return tuple(
-        Difference(section, name, first.get((section, name)), second.get((section, name)))
-        for section, name in keys
-        if first.get((section, name)) != second.get((section, name))
+        Difference(*key, left_entries.get(key), right_entries.get(key)) for key in keys if left_entries.get(key) != right_entries.get(key)
     )
 
 
@@ -132,7 +130,8 @@ def format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _facts(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
+def _entries(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
+    """Yield the entries of a manifest that are compared: section and name, and the value."""
     yield ("task", "task"), manifest.task
     yield ("base", "model"), manifest.base
     yield ("base", "weights"), manifest.base_identity[:12]

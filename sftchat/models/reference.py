@@ -298,7 +298,7 @@ def hub_access(*, local: bool) -> Iterator[None]:
 
 
 def cached_commit(name: str, revision: str) -> str:
-    """Return the commit that the local cache has for a revision of a Hub id; empty if none.
+    """Look up, without network access, the commit that a revision of a Hub model had at its last download; empty if unknown.
 
     Args:
         name: ``org/name``.

@@ -59,17 +59,17 @@ class _Rendering:
     Attributes:
         thread: Identifier of its thread.
         clock: Returns the processor time of its thread, or the wall-clock time.
-        began: Clock value at the start.
-        memory: Bytes of the process when the rendering was first found to be long; 0 before.
-        why: Reason for stopping it; empty while it runs.
+        started_at: Clock value at the start.
+        first_memory: Bytes of the process when it was measured for the first time during this rendering; 0 before.
+        stop_reason: The limit that it exceeded, for which it is stopped; empty before.
         fired: Time of the last interruption.
     """
 
     thread: int
     clock: Callable[[], float]
-    began: float
-    memory: int = 0
-    why: str = ""
+    started_at: float
+    first_memory: int = 0
+    stop_reason: str = ""
     fired: float = 0.0
 
 
@@ -100,7 +100,7 @@ class _Watch:
         """Unregister a rendering; an interruption not yet delivered is cancelled."""
         with self.lock:
             self.running.pop(id(rendering), None)
-            if rendering.why:
+            if rendering.stop_reason:
                 _interrupt(rendering.thread, None)
 
     def _poll(self) -> None:
@@ -112,8 +112,8 @@ class _Watch:
             with self.lock:
                 for rendering in self.running.values():
                     self.last = time.monotonic()
-                    if why := _excess(rendering):
-                        rendering.why = rendering.why or why
+                    if excess := _excess(rendering):
+                        rendering.stop_reason = rendering.stop_reason or excess
                         if self.last - rendering.fired > 1:  # repeated in case the last one was caught
                             rendering.fired = self.last
                             _interrupt(rendering.thread, StoppedError)
@@ -146,21 +146,24 @@ def bounded(source: str, render: Callable[[], T]) -> T:
     except StoppedError:
         with suppress(StoppedError):
             _WATCH.stop(rendering)
-        _REFUSED[source] = rendering.why
-        raise TooMuchError(rendering.why) from None
+        _REFUSED[source] = rendering.stop_reason
+        raise TooMuchError(rendering.stop_reason) from None
 
 
 def _excess(rendering: _Rendering) -> str:
-    """Return the limit that a rendering exceeds; empty if none."""
+    """Describe the limit that a rendering exceeds; empty if none.
+
+    Memory is measured only once a rendering has run for ``SECONDS_BEFORE_WATCHING``, and its growth counts from then on.
+    """
     seconds = 0.0
     with suppress(OSError):  # the thread has ended
-        seconds = rendering.clock() - rendering.began
+        seconds = rendering.clock() - rendering.started_at
     if seconds > MAX_SECONDS:
         return f"it runs for more than {MAX_SECONDS:g} seconds"
     if seconds > SECONDS_BEFORE_WATCHING:
-        now = _memory()
-        rendering.memory = rendering.memory or now
-        if now - rendering.memory > MAX_MEMORY_GROWTH:
+        memory = _memory()
+        rendering.first_memory = rendering.first_memory or memory
+        if memory - rendering.first_memory > MAX_MEMORY_GROWTH:
             return f"it takes more than {MAX_MEMORY_GROWTH >> 20} MiB of memory"
     return ""
 

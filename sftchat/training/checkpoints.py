@@ -37,12 +37,12 @@ def check_not_in_use(run: Path) -> None:
         UsageError: When it is locked; names the process if the system reports it.
     """
     with suppress(OSError):
-        folder = os.open(run, os.O_RDONLY)
+        descriptor = os.open(run, os.O_RDONLY)
         try:
-            if not try_lock(folder):
-                raise _in_use_error(run, folder)
+            if not try_lock(descriptor):
+                raise _in_use_error(run, descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 @contextmanager

@@ -358,18 +358,18 @@ def _manifest(
     """Build the manifest of what is known before training."""
     versions = {"python": platform.python_version(), **installed_versions(PACKAGES)}
     base = str(reference.folder.absolute()) if reference.folder and job.model == str(reference.folder) else job.model
-    validation_facts = {}
+    validation_json = {}
     if validation is not None:
-        validation_facts = {
+        validation_json = {
             "metric": job.task.metric.name, "higher_is_better": job.task.metric.higher_is_better, "items": len(validation.examples),
             "source": validation.source, "hash": validation.hash,
         }  # fmt: skip
         if job.validation is not None:
-            validation_facts["file"] = job.validation
+            validation_json["file"] = job.validation
             if Path(job.validation).is_file():
-                validation_facts["sha256"] = file_hash(Path(job.validation))
+                validation_json["sha256"] = file_hash(Path(job.validation))
     return Manifest(
         task=job.task.name, base=base, base_identity=identity(reference), method=config.method, config=asdict(config) | {"report_to": list(config.report_to)}, data=job.data, rows=len(rows.ids),
         tokens_hash=rows.hash, template=renderer.name, template_hash=renderer.template_hash, template_arguments=dict(renderer.arguments), versions=versions,
-        command=job.command, validation=validation_facts, template_name=renderer.template_name,
+        command=job.command, validation=validation_json, template_name=renderer.template_name,
     )  # fmt: skip

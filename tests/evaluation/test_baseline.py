@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sftchat import DataError, Example, NotComparableError, Reply, SamplingParams, Task
-from sftchat.evaluation.baseline import Header, content_hash, is_baseline, read_baseline, sampling_facts
+from sftchat.evaluation.baseline import Header, content_hash, is_baseline, read_baseline, sampling_to_json
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import score
 from sftchat.evaluation.scored import scored_items
@@ -19,7 +19,7 @@ from sftchat.evaluation.update_baseline import write_baseline
 
 Make = Callable[..., Example]
 HEADER = Header(
-    "triples", ("f1", "exact"), "run", "ab12", "", (EvalsetIdentity("gold.jsonl", "cd34", 2),), sampling_facts(SamplingParams())
+    "triples", ("f1", "exact"), "run", "ab12", "", (EvalsetIdentity("gold.jsonl", "cd34", 2),), sampling_to_json(SamplingParams())
 )
 
 
@@ -50,8 +50,8 @@ def test_the_hash_of_an_item_covers_everything_a_scorer_reads(example: Make) -> 
 
 
 def test_greedy_sampling_has_no_seed() -> None:
-    assert sampling_facts(SamplingParams(seed=1)) == sampling_facts(SamplingParams(seed=2))
-    assert sampling_facts(SamplingParams(temperature=1, seed=1)) != sampling_facts(SamplingParams(temperature=1, seed=2))
+    assert sampling_to_json(SamplingParams(seed=1)) == sampling_to_json(SamplingParams(seed=2))
+    assert sampling_to_json(SamplingParams(temperature=1, seed=1)) != sampling_to_json(SamplingParams(temperature=1, seed=2))
 
 
 FIRST = json.dumps(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sftchat import EngineType, ModelError, UsageError
-from sftchat.inference.identity import device_facts, identify
+from sftchat.inference.identity import device_signature, identify
 from sftchat.models.reference import NANO
 from sftchat.testing import ScriptedEngine
 
@@ -145,11 +145,11 @@ def test_a_template_is_identified_by_its_text_and_not_its_path(checkpoint: Path,
 
 def test_an_automatic_device_depends_on_the_visible_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    every = device_facts("auto")
+    every = device_signature("auto")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
-    assert device_facts("auto") == f"{every} CUDA_VISIBLE_DEVICES="
-    assert device_facts("cpu") == "cpu"
+    assert device_signature("auto") == f"{every} CUDA_VISIBLE_DEVICES="
+    assert device_signature("cpu") == "cpu"
 
 
 def test_versions_of_libraries_are_part_of_the_model(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,19 +45,21 @@ class ReplyText:
         return lines
 
     def retract(self, piece: str = "") -> None:
-        """Treat the reply so far as thoughts: lines already returned stay, followed by a line that says so; the rest is shown like
-        thoughts.
+        """Treat the reply so far as thoughts.
+
+        Lines already returned cannot be taken back: a line after them says that they were thoughts. The text not yet returned is shown like thoughts.
 
         Args:
             piece: More of the thoughts.
         """
-        held = "".join(f"{line}\n" for line in (self._markdown.held if self._markdown is not None else [])) + self._lines.tail + piece
+        held_lines = self._markdown.held if self._markdown is not None else []
+        not_returned = "".join(f"{line}\n" for line in held_lines) + self._lines.tail + piece
         self._markdown = Markdown() if self._display.markdown else None
         self._lines = LineBuffer()
         self._opened, self._thoughts = False, Thoughts()
-        self._thoughts.thought = held
+        self._thoughts.thought = not_returned
         self._thinking, self._text_was_thoughts = True, self._returned_lines
-        self._waiting = self._think(self._thought_lines.feed(held))
+        self._waiting = self._think(self._thought_lines.feed(not_returned))
 
     def end(self, columns: int) -> list[Line]:
         """Finish the reply; its last line is complete with or without a newline."""

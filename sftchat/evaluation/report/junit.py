@@ -52,7 +52,7 @@ def to_junit(report: Report, verdict: Verdict) -> str:
         (f"{result.model} on {result.evalset.name}", {}, _cases(report, number)) for number, result in enumerate(report.results)
     ]
     if verdict.headline:
-        suites.insert(0, ("gate", _facts(verdict), [_verdict_case(verdict)]))
+        suites.insert(0, ("gate", _verdict_properties(verdict), [_verdict_case(verdict)]))
     every = [case for *_, cases in suites for case in cases]
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites name={_quoted(f'sftchat eval {report.task}')} {_counts(every)}>"]
     for name, found, cases in suites:
@@ -96,7 +96,7 @@ def _verdict_case(verdict: Verdict) -> Case:
     return Case("verdict", outcome, verdict.headline, "\n".join(verdict.reasons))
 
 
-def _facts(verdict: Verdict) -> dict[str, str]:
+def _verdict_properties(verdict: Verdict) -> dict[str, str]:
     """Return the verdict and its open questions as properties; unknown values are left out."""
     found: dict[str, object] = {"verdict": verdict.outcome, "exit_code": verdict.exit_code}
     if verdict.unsettled is not None:

@@ -21,7 +21,7 @@ from sftchat.evaluation.report.view import (
     disagreement,
     error_class_rows,
     error_classes,
-    facts,
+    model_notes,
     number,
     p_values,
     slice_metrics,
@@ -98,7 +98,7 @@ def code(text: str) -> str:
 
 def _single(result: ModelResult) -> Iterator[str]:
     """Yield the section of one model without a comparison."""
-    yield f"{code(result.model)}: {_facts(result)}"
+    yield f"{code(result.model)}: {_notes_line(result)}"
     rows = [(escaped(metric.name), number(metric.value), bounds(metric.low, metric.high)) for metric in result.metrics]
     yield _table(("metric", ">value", "95 % interval"), rows)
     yield from _folded("faults", ("fault", ">count"), [(escaped(row.name), str(row.count)) for row in error_class_rows(result)])
@@ -121,7 +121,7 @@ def _compared(comparison: Comparison) -> Iterator[str]:
     old, new = comparison.baseline, comparison.candidate
     broken, fixed = len(comparison.broken), len(comparison.fixed)
     counts = f"{broken} newly broken, {fixed} newly fixed, {comparison.differing} of {comparison.n} replies differ"
-    yield f"{code(new.model)} beside {code(old.model)}: **{counts}**; {_facts(new)}"
+    yield f"{code(new.model)} beside {code(old.model)}: **{counts}**; {_notes_line(new)}"
     rows = [
         (escaped(m.name), number(m.baseline), number(m.candidate), difference(m), difference_bounds(m), p_values(m))
         for m in comparison.metrics
@@ -141,8 +141,9 @@ def _compared(comparison: Comparison) -> Iterator[str]:
     yield from _folded("faults", ("fault", ">baseline", ">model", ">change"), faulty)
 
 
-def _facts(result: ModelResult) -> str:
-    *entries, last = facts(result)
+def _notes_line(result: ModelResult) -> str:
+    """Join the notes on a model; the number of unanswered items is bold."""
+    *entries, last = model_notes(result)
     return ", ".join([*entries, f"**{last}**" if result.failures else last])
 
 

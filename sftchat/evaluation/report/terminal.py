@@ -18,7 +18,7 @@ from sftchat.evaluation.report.view import (
     disagreement,
     error_class_rows,
     error_classes,
-    facts,
+    model_notes,
     number,
     p_values,
     signed,
@@ -202,8 +202,8 @@ def _legend(**names: str) -> Text:
 
 
 def _footer(result: ModelResult) -> Text:
-    """Return further facts on one model."""
-    entries, tokens = facts(result), result.items.totals.completion_tokens
+    """Return the line of notes on one model: its errors, tokens, cached replies and time."""
+    entries, tokens = model_notes(result), result.items.totals.completion_tokens
     if tokens:
         entries.append(f"{tokens:,} tokens")
     if result.cached:

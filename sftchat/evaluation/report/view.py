@@ -250,8 +250,8 @@ def slice_metrics(result: ModelResult) -> list[str]:
     return [metric.name for metric in result.metrics if any(metric.name in group.metrics for group in result.slices)]
 
 
-def facts(result: ModelResult) -> list[str]:
-    """Return the facts on a model that are no metric; unanswered items are the last."""
+def model_notes(result: ModelResult) -> list[str]:
+    """Return short notes on a model besides its metrics, such as the number of truncated replies; unanswered items are the last."""
     # the items without an error class may differ from those that a metric counts as right
     entries = [f"{result.items.totals.right} of {len(result.items)} items without any error class"]
     entries += [f"{result.items.totals.truncated} truncated"] if result.items.totals.truncated else []

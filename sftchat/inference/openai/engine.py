@@ -333,12 +333,15 @@ def open_endpoint(
     address: str, *, key: str | None = None, timeout: float = 120.0, request_timeout: float = 600.0,
     transport: httpx2.MockTransport | None = None, **options: Any,
 ) -> EndpointEngine:  # fmt: skip
-    """Open a model on a server after checking that both exist.
+    """Check that a server answers and has a model, and open the model.
 
     Args:
         address: ``http://HOST:PORT/v1#MODEL``; the name may be omitted if the server lists exactly one model.
-        key: See ``server_and_model``; likewise ``timeout``, ``request_timeout`` and ``transport``.
-        options: See ``EndpointEngine``.
+        key: API key; by default from the environment.
+        timeout: See ``Server``.
+        request_timeout: See ``Server``.
+        transport: See ``Server``.
+        options: Options of ``EndpointEngine``.
 
     Raises:
         UsageError: When the model has no name, or the server does not serve it.

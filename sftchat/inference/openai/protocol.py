@@ -97,14 +97,14 @@ def path_and_body(
 
 
 def read_event(data: str, redact: Redact = str) -> Delta:
-    """Parse the data of one server-sent event, or of a response that was not streamed; the last of duplicate keys counts.
+    """Parse the data of one server-sent event, or the body of a response that was not streamed.
 
     Args:
-        data: JSON.
-        redact: Removes keys from the text of a token.
+        data: JSON; when an object has a key twice, the last value is used.
+        redact: Removes API keys from the text of a token.
 
     Raises:
-        RequestFailed: When it is not a JSON object of the protocol, or reports an error; its message is the server's, of any length.
+        RequestFailed: When the JSON does not follow the protocol, or reports an error; the message contains the server's text, of any length.
     """
     try:
         event = load_json(data, last_wins=True)
@@ -114,8 +114,8 @@ def read_event(data: str, redact: Redact = str) -> Delta:
         if error := _error_of(event):
             raise error
         choice = (event.get("choices") or [{}])[0]
-        whole = choice.get("message")
-        content = content_of(choice.get("delta") or whole or {"content": choice.get("text")})
+        whole_message = choice.get("message")  # of a response that was not streamed
+        content = content_of(choice.get("delta") or whole_message or {"content": choice.get("text")})
         usage = event.get("usage")
         counts = usage if isinstance(usage, Mapping) else {}
         return Delta(
@@ -126,12 +126,13 @@ def read_event(data: str, redact: Redact = str) -> Delta:
             content.thoughts,
             content.refused,
             content.called,
-            bool(whole),
+            bool(whole_message),
             choices_of(choice.get("logprobs"), redact),
         )
     except (TypeError, AttributeError, LookupError) as error:
-        what = str(error) if isinstance(error, TypeError) and str(error).startswith(("its ", "a part ")) else ""
-        raise RequestFailed(f"the server sent what the protocol does not have{f' ({what})' if what else ''}: {data}") from None
+        # the text of an error raised by this module; Python's own would not help
+        detail = str(error) if isinstance(error, TypeError) and str(error).startswith(("its ", "a part ")) else ""
+        raise RequestFailed(f"the server sent what the protocol does not have{f' ({detail})' if detail else ''}: {data}") from None
 
 
 async def error_fields(parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
