@@ -69,28 +69,28 @@ class Thoughts:
         self._settled = opened
         self._trimming = False
         self._bare = bare and not opened
-        self._held = ""
+        self._pending = ""
 
     @property
-    def held(self) -> int:
+    def pending_characters(self) -> int:
         """Number of characters held back because they may begin a tag."""
-        return len(self._held)
+        return len(self._pending)
 
     def feed(self, text: str) -> list[Part]:
         """Process the next text of the stream; text that may begin a tag is held back."""
-        return self._split(self._held + text, final=False)
+        return self._split(self._pending + text, final=False)
 
     def end(self) -> list[Part]:
         """Finish the stream; return the text held back."""
-        return self._split(self._held, final=True)
+        return self._split(self._pending, final=True)
 
     def _split(self, text: str, final: bool) -> list[Part]:
         """Split text that is not yet assigned to a part."""
-        self._held = ""
+        self._pending = ""
         if not self._settled:
             start = text.lstrip()
             if not final and THOUGHTS_BEGIN.startswith(start):  # also true for white space only
-                self._held = text
+                self._pending = text
                 return []
             self._settled = True
             if start.startswith(THOUGHTS_BEGIN):
@@ -98,7 +98,7 @@ class Thoughts:
         if self.thinking:
             thought, close, rest = text.partition(THOUGHTS_END)
             if not close and not final:
-                thought, self._held = _split_off_tag(thought)
+                thought, self._pending = _split_off_tag(thought)
             self.thought += thought
             parts = [Part(thought, True)] if thought else []
             if not close:
@@ -111,7 +111,7 @@ class Thoughts:
                 self._bare, self._trimming = False, True
                 return [Part(before, True, before=True), *self._reply(rest)]
             if not final:
-                text, self._held = _split_off_tag(text)
+                text, self._pending = _split_off_tag(text)
         return self._reply(text)
 
     def _reply(self, text: str) -> list[Part]:

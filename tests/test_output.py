@@ -19,7 +19,7 @@ from rich.text import Text
 
 from sftchat import SftchatError
 from sftchat._util.consoles import GuardedConsole, bars
-from sftchat._util.output import Guarded, Handle, Rendered, data_stream, guard_streams, guarded_streams, rendered, with_guarded_streams
+from sftchat._util.output import Guarded, Handle, Rendered, data_stream, for_renderer, guard_streams, guarded_streams, with_guarded_streams
 from sftchat.data.write import write_rows
 from sftchat.text import sanitize_json, sanitize_lines
 from tests.test_hardening import commands_in
@@ -207,7 +207,7 @@ def test_streams_are_guarded_once_and_restored(monkeypatch: pytest.MonkeyPatch) 
             guard_streams()
             assert sys.stdout is guard
         assert sys.stdout is guard
-        assert rendered(sys.stdout) is not sys.stdout
+        assert for_renderer(sys.stdout) is not sys.stdout
 
     assert sys.stdout is screen
 

@@ -22,12 +22,12 @@ def compose(world: World) -> Draft:
         numbers = world.until_of_split(lambda: tuple(sorted(world.rng.sample(range(1, 100), world.rng.randint(3, 5)))))
         return _sort(world, form, [str(number) for number in (numbers if form == "ascending" else reversed(numbers))])
     if form == "alphabetical":
-        initials = {word[0]: word for word in world.some(words.WORDS, 12)}
-        return _sort(world, form, sorted(list(initials.values())[: world.rng.randint(3, 4)]))
+        word_by_initial = {word[0]: word for word in world.some(words.WORDS, 12)}  # different initials, so that the order is clear
+        return _sort(world, form, sorted(list(word_by_initial.values())[: world.rng.randint(3, 4)]))
     if form in CALENDARS:
         calendar = CALENDARS[form][world.language]
-        places = world.until_of_split(lambda: tuple(sorted(world.rng.sample(range(len(calendar)), world.rng.randint(3, 4)))))
-        return _sort(world, form, [calendar[place] for place in places])
+        indices = world.until_of_split(lambda: tuple(sorted(world.rng.sample(range(len(calendar)), world.rng.randint(3, 4)))))
+        return _sort(world, form, [calendar[index] for index in indices])
     return _step(world, world.rng.choice(STEPS))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from sftchat._util.output import guard_streams, rendered
+from sftchat._util.output import for_renderer, guard_streams
 from sftchat.text import sanitize_lines
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class GuardedConsole(Console):
     """
 
     def __init__(self, stream: TextIO) -> None:
-        super().__init__(file=rendered(stream), markup=False, emoji=False, highlight=False)
+        super().__init__(file=for_renderer(stream), markup=False, emoji=False, highlight=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render an object with its text sanitized."""

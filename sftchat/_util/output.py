@@ -3,7 +3,7 @@
 ``guard_streams`` replaces each by a ``Guarded`` stream. There are three kinds of output:
 
 - Messages (``print``, ``click.echo``, warnings, tracebacks, libraries) go to the guarded stream, which replaces control characters.
-- Renderers with escape sequences of their own (``sftchat._util.consoles``, prompt_toolkit) sanitize their text and write to ``rendered``.
+- Renderers with escape sequences of their own (``sftchat._util.consoles``, prompt_toolkit) sanitize their text and write to ``for_renderer``.
 - Data (replies, rows) goes to ``data_stream``: unchanged to a file or a pipe, like a message to a terminal.
 
 On GitHub Actions, messages and rendered text contain no workflow commands; only ``write_workflow_command`` writes them.
@@ -334,8 +334,8 @@ def with_guarded_streams(run: Callable[P, int]) -> Callable[P, int]:
     return guarded
 
 
-def rendered(stream: TextIO) -> TextIO:
-    """Return the stream for a renderer that sanitizes its text and writes its own escape sequences.
+def for_renderer(stream: TextIO) -> TextIO:
+    """Return a stream that passes escape sequences on, for a renderer such as rich that sanitizes its text itself.
 
     Args:
         stream: ``sys.stdout``, ``sys.stderr`` or another stream.

@@ -27,18 +27,18 @@ class Printable:
     """Escapes control characters of a stream; ``\\r\\n`` is a newline even when it is split between two pieces."""
 
     def __init__(self) -> None:
-        self._held = ""
+        self._pending = ""
 
     def feed(self, text: str) -> str:
         """Return the text that can be shown now."""
-        text = self._held + text
-        self._held = "\r" if text.endswith("\r") else ""
+        text = self._pending + text
+        self._pending = "\r" if text.endswith("\r") else ""
         return escape_controls(text.removesuffix("\r").replace("\r\n", "\n"))
 
     def end(self) -> str:
         """Return the text that was held back."""
-        held, self._held = self._held, ""
-        return escape_controls(held)
+        pending, self._pending = self._pending, ""
+        return escape_controls(pending)
 
 
 class LineBuffer:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat._util.output import rendered
+from sftchat._util.output import for_renderer
 from sftchat.chat.render.columns import Side, clip, column_widths, difference_note, first_difference, headings, join, side_rows, table
 from sftchat.chat.render.width import Line, text_width, wrap_line
 from sftchat.chat.safe_text import escape_controls
@@ -151,6 +151,7 @@ def _score(task: Task | None, example: Example, reply: Answer) -> Score | None:
 def _json_row(
     models: Sequence[str], example: Example, replies: Sequence[Answer], scores: Sequence[Score | None], task: Task | None
 ) -> dict[str, Any]:
+    """Return the JSON line of a question: its replies with their scores, and whether all have the same text."""
     rows: list[dict[str, Any]] = []
     for model, reply, score in zip(models, replies, scores, strict=True):
         row = {"error": str(reply)} if isinstance(reply, EngineError) else reply_row(reply)
@@ -159,8 +160,8 @@ def _json_row(
             row |= {"metric": primary.metric, "value": primary.value, "errors": list(primary.errors), "answer": primary.answer}
         rows.append({"model": model, **row})
     gold = {} if example.gold is None else {"gold": example.gold}
-    same = len({getattr(reply, "text", None) for reply in replies}) == 1
-    return {"id": example.id, "messages": list(example.messages), **gold, "same": same, "replies": rows}
+    all_same = len({getattr(reply, "text", None) for reply in replies}) == 1
+    return {"id": example.id, "messages": list(example.messages), **gold, "same": all_same, "replies": rows}
 
 
 STYLES: Mapping[str, Mapping[str, bool]] = {
@@ -234,7 +235,7 @@ def _write(line: Line) -> None:
     """Write one row, with its styles where stdout is a terminal that wants them."""
     if _has_styles():
         styled = "".join(click.style(sanitize_lines(text), **STYLES.get(style, {})) for style, text in line).rstrip()
-        rendered(sys.stdout).write(f"{styled}\n")
+        for_renderer(sys.stdout).write(f"{styled}\n")
     else:
         click.echo("".join(text for _, text in line).rstrip())
 

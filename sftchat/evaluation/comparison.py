@@ -363,11 +363,11 @@ def items_needed(difference: MetricDifference, n: int, margin: float) -> int | N
     error, least = difference.standard_error, 0.0
     if difference.differing < MIN_DIFFERING_ITEMS:
         bound = difference.smallest_gain  # hardly any item differs: use the upper bound of the share of items that may differ
-        room = margin * POINT + min(0.0, difference.gain)
+        slack = margin * POINT + min(0.0, difference.gain)
         if bound is None:
             return None
         # an observed drop beyond the margin must become significant, which takes at least MIN_DIFFERING_ITEMS changed items
-        least = n * ((min(0.0, difference.gain) - bound) / room if room > TOLERANCE else MIN_DIFFERING_ITEMS / difference.differing)
+        least = n * ((min(0.0, difference.gain) - bound) / slack if slack > TOLERANCE else MIN_DIFFERING_ITEMS / difference.differing)
     elif not error:
         return None
     power = NormalDist().inv_cdf(POWER)

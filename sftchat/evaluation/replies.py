@@ -85,7 +85,7 @@ UNPAIRED = "backslashreplace"
 """Error handler that writes an unpaired surrogate, which UTF-8 cannot encode, as its JSON escape."""
 
 
-def reply_rows(item: Item) -> dict[str, Any]:
+def stored_reply_row(item: Item) -> dict[str, Any]:
     """Return the reply and its counts as stored in a file of replies."""
     reply = item.reply
     return {
@@ -103,7 +103,7 @@ def reply_line(outcome: Outcome) -> str:
     if isinstance(outcome, Failure):
         row: dict[str, Any] = {"id": outcome.example.id, "reply": "", "finish_reason": "error", "error": outcome.error}
     else:
-        row = reply_rows(outcome)
+        row = stored_reply_row(outcome)
         row |= kept_apart(outcome.reply)
         row = row | {"answer": outcome.score.answer, "errors": list(outcome.score.errors), "stats": row.pop("stats")}
     return json.dumps(row, ensure_ascii=False) + "\n"

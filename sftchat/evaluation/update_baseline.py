@@ -21,7 +21,7 @@ from sftchat.evaluation.baseline import (
     version_of,
 )
 from sftchat.evaluation.plan import Plan
-from sftchat.evaluation.replies import HEADER, reply_rows
+from sftchat.evaluation.replies import HEADER, stored_reply_row
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.scored import Item, ScoredItems, scored_items
 from sftchat.models.fingerprint import identity
@@ -138,7 +138,7 @@ def _lines(header: Header, items: ScoredItems) -> Iterator[str]:
 
 
 def _line(item: Item) -> str:
-    row = {**reply_rows(item), "right": item.right, "content": content_hash(item.example)}
+    row = {**stored_reply_row(item), "right": item.right, "content": content_hash(item.example)}
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 

@@ -241,15 +241,15 @@ def _without_gradients(layer: nn.Linear, compute: Compute) -> Compute:
 def _split(compute: Compute, sizes: list[int]) -> list[Compute]:
     """Return one compute function per fused layer: the first call computes all outputs, each returns its own; safe when threads share a model."""
     last = len(sizes) - 1
-    held: tuple[Tensor, tuple[Tensor, ...]] | None = None
+    last_call: tuple[Tensor, tuple[Tensor, ...]] | None = None
 
     def outputs_of(index: int, states: Tensor) -> Tensor:
-        nonlocal held
-        current = held
-        if index == 0 or current is None or current[0] is not states:
-            current = (states, torch.split(compute(states), sizes, -1))
-        held = None if index == last else current
-        return current[1][index].contiguous()
+        nonlocal last_call
+        call = last_call
+        if index == 0 or call is None or call[0] is not states:
+            call = (states, torch.split(compute(states), sizes, -1))
+        last_call = None if index == last else call
+        return call[1][index].contiguous()
 
     return [partial(outputs_of, index) for index in range(len(sizes))]
 

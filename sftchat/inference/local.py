@@ -190,8 +190,8 @@ class TransformersEngine:
         tokenizer, ids = profile.renderer.tokenizer, prompt_ids(profile.renderer, request)
         if not ids:
             raise EngineError("the prompt is empty")
-        room = self.context_length - len(ids)
-        if room < 1:
+        tokens_left = self.context_length - len(ids)
+        if tokens_left < 1:
             raise EngineError(
                 f"the prompt has {len(ids)} tokens; the model's context holds {self.context_length}, prompt and reply together"
             )
@@ -202,7 +202,7 @@ class TransformersEngine:
             request=request,
             tokens=ids,
             prompt_tokens=len(ids),
-            limit=len(ids) + min(sampling.max_new_tokens, room),
+            limit=len(ids) + min(sampling.max_new_tokens, tokens_left),
             sampler=Sampler(sampling, ids),
             detokenizer=detokenizer,
             stop_ids=frozenset(profile.stop_ids),

@@ -81,9 +81,9 @@ def merge(
         adapter: The adapter.
         output: A folder that does not exist yet.
         conversations: Turns and tools of real conversations with replies, on which logits are compared.
-        complete: Adds tokenizer, template and stop tokens to the weights.
+        complete: Writes tokenizer, template and stop tokens beside the weights.
         dtype: Dtype of the written weights; ``auto`` is that of the base model.
-        force: Whether to write a model that lost the adapter's effect nevertheless.
+        force: Whether to write the model even if rounding removed much of the adapter's effect.
         options: See ``sftchat.models.loading.load``.
 
     Raises:
@@ -95,30 +95,35 @@ def merge(
         raise UsageError(f"model '{adapter.text}' is no adapter: there is nothing to merge")
     import torch
 
-    stored = _dtype(adapter.base)
-    chosen = stored if dtype == "auto" else dtype
+    base_dtype = _dtype(adapter.base)
+    output_dtype = base_dtype if dtype == "auto" else dtype
     loaded = load(adapter, dtype="float32", **options)
     rows = [row.ids for turns, tools in conversations for row in loaded.renderer.training_rows(turns, tools)[-1:]]
     prompts = [_prompt(loaded.renderer, *conversation) for conversation in conversations[:COMPARED_REPLIES]]
-    adapted, plain = _logits(loaded.model, rows), _logits(loaded.model, rows, loaded.model.disable_adapter)
+    adapter_logits, base_logits = _logits(loaded.model, rows), _logits(loaded.model, rows, loaded.model.disable_adapter)
     replies = _replies(loaded.model, prompts, loaded.stop_ids)
     with atomic_folder(output) as partial:
         merged = loaded.model.merge_and_unload(safe_merge=True)
         rounding = "nearest"
-        if chosen == stored != "float32":
-            rounding = _round(merged, chosen, lambda: _compare(adapted, plain, _logits(merged, rows)).share)
-        merged.to(getattr(torch, chosen)).save_pretrained(partial)
+        if output_dtype == base_dtype and output_dtype != "float32":
+            rounding = _round(merged, output_dtype, lambda: _compare(adapter_logits, base_logits, _logits(merged, rows)).share)
+        merged.to(getattr(torch, output_dtype)).save_pretrained(partial)
         complete(partial, merged, loaded.renderer)
         # in float32 like the adapter, so that the comparison shows the rounding of weights and not of bfloat16 arithmetic
-        again = load_model(resolve(str(partial)), dtype="float32")
-        same = sum(a == b for a, b in zip(replies, _replies(again, prompts, loaded.stop_ids), strict=True))
-        compared = replace(_compare(adapted, plain, _logits(again, rows)), rounding=rounding, replies=len(prompts), same_replies=same)
+        reloaded = load_model(resolve(str(partial)), dtype="float32")
+        same_replies = sum(a == b for a, b in zip(replies, _replies(reloaded, prompts, loaded.stop_ids), strict=True))
+        compared = replace(
+            _compare(adapter_logits, base_logits, _logits(reloaded, rows)),
+            rounding=rounding,
+            replies=len(prompts),
+            same_replies=same_replies,
+        )
         if not force:
-            _check_loss(compared, chosen)
+            _check_loss(compared, output_dtype)
         for check in check_parity(loaded.renderer, loaded.stop_ids, saved_tokenizer(partial)):
             if check.required and not check.passed:
                 raise ModelError(f"the merged model would not see the same tokens: {check.name}: {check.detail}")
-        write_manifest(partial, _manifest(adapter, loaded.manifest, loaded.renderer, chosen, compared))
+        write_manifest(partial, _manifest(adapter, loaded.manifest, loaded.renderer, output_dtype, compared))
     return compared
 
 

@@ -193,14 +193,12 @@ def _bound_operations() -> None:
     """Make transformers render chat templates in a sandbox with bounded operations."""
     from transformers.utils import chat_template_utils
 
-    name, unknown = (
-        "ImmutableSandboxedEnvironment",
-        "single operations of chat templates are not bounded: this version of transformers is unknown",
-    )
+    name = "ImmutableSandboxedEnvironment"
     if hasattr(chat_template_utils, name):
         setattr(chat_template_utils, name, _bounded_sandbox(getattr(chat_template_utils, name)))
     else:
-        warnings.warn(unknown, SftchatWarning, stacklevel=2)
+        message = "single operations of chat templates are not bounded: this version of transformers is unknown"
+        warnings.warn(message, SftchatWarning, stacklevel=2)
 
 
 def _bounded_sandbox(sandbox: Any) -> Any:

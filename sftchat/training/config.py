@@ -132,7 +132,7 @@ class TrainingConfig:
 
 
 def configure(task: Task, parameters: int, hyperparameters: Mapping[str, Any]) -> TrainingConfig:
-    """Complete a config: the user's values, else the task's, else the program's for a model of this size.
+    """Complete a config: a value that the user did not set is the task's, or else a default that depends on method and model size.
 
     Args:
         task: Task whose trainer hook is called.
@@ -141,10 +141,10 @@ def configure(task: Task, parameters: int, hyperparameters: Mapping[str, Any]) -
     """
     set_by_user = {key: value for key, value in hyperparameters.items() if value is not None}
     method = set_by_user.get("method", "full")
-    small = parameters < SMALL_MODEL
+    is_small = parameters < SMALL_MODEL
     # LoRA needs about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA without regret"); tiny models need more than large ones
-    rate = (1e-3 if small else 2e-5) if method == "full" else (5e-3 if small else 2e-4)
-    defaults = TrainingConfig(method=method, learning_rate=rate)
+    learning_rate = (1e-3 if is_small else 2e-5) if method == "full" else (5e-3 if is_small else 2e-4)
+    defaults = TrainingConfig(method=method, learning_rate=learning_rate)
     task_defaults = training_defaults(task, method, parameters)
     from_task = {
         key: getattr(task_defaults, key)

@@ -260,10 +260,15 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
     inner = unwrapped(model)
     config = inner.config.get_text_config()
     original = implementation(inner)
-    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    cpu = inner.device.type == "cpu"
-    packs = packing == "on" or (packing == "auto" and cpu)
-    if original != "sdpa" or windowed or getattr(config, "attention_dropout", 0.0) or not (packs or (cpu and longest <= MAX_MATRIX_TOKENS)):
+    has_window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    on_cpu = inner.device.type == "cpu"
+    packs = packing == "on" or (packing == "auto" and on_cpu)
+    if (
+        original != "sdpa"
+        or has_window
+        or getattr(config, "attention_dropout", 0.0)
+        or not (packs or (on_cpu and longest <= MAX_MATRIX_TOKENS))
+    ):
         return Attention(original, packed=False)
     try:
         from transformers import AttentionInterface
@@ -277,7 +282,7 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
     inner.set_attn_implementation(ATTENTION_NAME)
     if packs and _logits_agree(reference_logits, _packed_logits(inner, ids, lengths), lengths):
         return Attention(ATTENTION_NAME, packed=True)
-    if cpu and longest <= MAX_MATRIX_TOKENS and _logits_agree(reference_logits, _logits(inner, ids), lengths):
+    if on_cpu and longest <= MAX_MATRIX_TOKENS and _logits_agree(reference_logits, _logits(inner, ids), lengths):
         return Attention(ATTENTION_NAME, packed=False)
     inner.set_attn_implementation(original)
     return Attention(original, packed=False)

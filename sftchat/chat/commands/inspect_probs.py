@@ -35,10 +35,10 @@ class _ReplyTokens:
 def _reply_tokens(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _ReplyTokens:
     choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
     pieces: list[tuple[Style, Token]] = []
-    place = 0
+    position = 0
     for token in (readable := together(engine, [choice.token for choice in choices])):
-        pieces.append((style_of(exp(choices[place].logprob)), token))
-        place += _token_count(engine, token, [choice.token for choice in choices[place:]]) if len(readable) < len(choices) else 1
+        pieces.append((style_of(exp(choices[position].logprob)), token))
+        position += _token_count(engine, token, [choice.token for choice in choices[position:]]) if len(readable) < len(choices) else 1
     return _ReplyTokens(choices, tuple(pieces))
 
 
@@ -99,12 +99,12 @@ def _probs(context: ChatContext, argument: str) -> None:
         listed = numbered if argument == "all" else sorted(sorted(numbered, key=lambda item: item[1].logprob)[:DOUBTFUL])
         rows: list[Row] = [
             (
-                ("note", str(place)),
+                ("note", str(position)),
                 (style_of(exp(choice.logprob)), percent(exp(choice.logprob))),
                 ("", sign(choice.token)),
                 *_likelier_token(choice),
             )
-            for place, choice in listed
+            for position, choice in listed
         ]
         text = [(style, token) for style, token in tokens.pieces if not token.special]
         title = "" if argument == "all" or len(listed) == len(numbered) else "the least likely tokens, '/probs all' lists all:\n"
@@ -123,10 +123,10 @@ def _likelier_token(choice: Choice) -> Row:
 
 def _why(context: ChatContext, argument: str) -> None:
     """Show the alternatives at a position of the last reply."""
-    place = whole_number(argument, "N")
+    position = whole_number(argument, "N")
 
     def show(tokens: _ReplyTokens) -> None:
-        choice = _at(tokens.choices, place)
+        choice = _token_at(tokens.choices, position)
         rows: list[Row] = []
         for number, (token, logprob) in enumerate(choice.alternatives, 1):
             probability = exp(logprob)
@@ -144,27 +144,27 @@ def _why(context: ChatContext, argument: str) -> None:
         if choice.rank >= len(choice.alternatives) and choice.token not in [token for token, _ in choice.alternatives]:
             beyond = f"#{choice.rank + 1}{'+' if served else ''}"  # a server's exact rank is unknown
             rows.append((("note", beyond), ("rare", percent(exp(choice.logprob))), ("", sign(choice.token)), ("note", "← said")))
-        fork = "" if served else f"; '/fork {place} #K' goes on with another"
-        context.info([("note", f"token {place} of {len(tokens.choices)}{fork}\n"), *table(rows)])
+        fork = "" if served else f"; '/fork {position} #K' goes on with another"
+        context.info([("note", f"token {position} of {len(tokens.choices)}{fork}\n"), *table(rows)])
 
     _look_at_reply(context, show)
 
 
-def _at(choices: tuple[Choice, ...], place: int) -> Choice:
+def _token_at(choices: tuple[Choice, ...], position: int) -> Choice:
     """Return the token at a position.
 
     Raises:
         UsageError: When the position does not exist.
     """
-    if place > len(choices):
-        raise UsageError(f"N is {place}; the reply has {pluralize(len(choices), 'token')}")
-    return choices[place - 1]
+    if position > len(choices):
+        raise UsageError(f"N is {position}; the reply has {pluralize(len(choices), 'token')}")
+    return choices[position - 1]
 
 
 def _fork(context: ChatContext, argument: str) -> None:
     """Replace the token at a position of the last reply and continue from there."""
     number, _, replacement = argument.partition(" ")
-    place = whole_number(number, "N")
+    position = whole_number(number, "N")
     if not replacement:
         raise UsageError("TOKEN is missing: what is to stand there, or #K for the Kth of '/why N'")
     request, reply, ended = last_reply(context)
@@ -174,11 +174,11 @@ def _fork(context: ChatContext, argument: str) -> None:
 
     def job(engine: Inspects) -> tuple[str, tuple[int, ...]]:
         choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
-        choice = _at(choices, place)
-        before = [choice.token.id for choice in choices[: place - 1]]
+        choice = _token_at(choices, position)
+        before = [choice.token.id for choice in choices[: position - 1]]
         if replacement.startswith("#") and replacement[1:].isdecimal():
             if not 1 <= int(replacement[1:]) <= len(choice.alternatives):
-                raise UsageError(f"TOKEN is '{replacement}'; '/why {place}' lists #1 to #{len(choice.alternatives)}")
+                raise UsageError(f"TOKEN is '{replacement}'; '/why {position}' lists #1 to #{len(choice.alternatives)}")
             other = choice.alternatives[int(replacement[1:]) - 1][0]
             if other.special:
                 raise UsageError(f"'{other.text}' ends the reply there; nothing would follow")
@@ -189,7 +189,7 @@ def _fork(context: ChatContext, argument: str) -> None:
             written = engine.prompt_tokens(Request("look", prompt=replacement, adapter=request.adapter))
             ids = (*before, *(token.id for token in written if not token.special))
         if "\ufffd" in text:
-            raise UsageError(f"token {place} is in the middle of a character; fork before or after it")
+            raise UsageError(f"token {position} is in the middle of a character; fork before or after it")
         return text, ids
 
     def go(forked: tuple[str, tuple[int, ...]]) -> None:

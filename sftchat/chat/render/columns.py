@@ -39,30 +39,30 @@ def column_widths(count: int, columns: int) -> list[int] | None:
 
 
 def first_difference(sides: Sequence[Side]) -> int | None:
-    """Return the index of the first character at which replies differ, once all are known up to there; None before, and when they are
-    equal.
+    """Return the index of the first character at which replies differ; None when no difference is certain yet.
 
-    When one reply ends earlier, they differ there. Grapheme clusters are not split: emoji that differ in their last member differ at their
-    first character.
+    A difference is certain once every reply is known up to it, and the last character of an unfinished reply can no longer be extended, as an
+    emoji can. A reply that ends earlier than the others differs from them at its end. Grapheme clusters are not split: emoji that differ in their
+    last member differ at their first character.
     """
-    whole = [list(iter_graphemes(side.text)) for side in sides]
+    clusters_of_sides = [list(iter_graphemes(side.text)) for side in sides]
     index = 0
-    for position in range(max(map(len, whole), default=0)):
-        here: list[str] = []
-        ended = growing = 0
-        for clusters, side in zip(whole, sides, strict=True):
-            if position < len(clusters):
-                here.append(clusters[position])
-                growing += not side.done and position == len(clusters) - 1 and here[-1] != "\n"
+    for cluster_index in range(max(map(len, clusters_of_sides), default=0)):
+        at_index: list[str] = []
+        ended = may_grow = 0
+        for clusters, side in zip(clusters_of_sides, sides, strict=True):
+            if cluster_index < len(clusters):
+                at_index.append(clusters[cluster_index])
+                may_grow += not side.done and cluster_index == len(clusters) - 1 and at_index[-1] != "\n"
             elif side.done:
                 ended += 1
             else:
                 return None
-        if ended or (len(set(here)) > 1 and not growing):
+        if ended or (len(set(at_index)) > 1 and not may_grow):
             return index
-        if growing:
+        if may_grow:
             return None
-        index += len(here[0])
+        index += len(at_index[0])
     return None
 
 

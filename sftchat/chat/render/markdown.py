@@ -85,7 +85,7 @@ class Markdown:
         self._table: list[str] = []
 
     @property
-    def held(self) -> list[str]:
+    def pending_lines(self) -> list[str]:
         """Source lines that are not rendered yet because they are, or may be, an unfinished table."""
         return list(self._table)
 

@@ -52,8 +52,8 @@ class ReplyText:
         Args:
             piece: More of the thoughts.
         """
-        held_lines = self._markdown.held if self._markdown is not None else []
-        not_returned = "".join(f"{line}\n" for line in held_lines) + self._lines.tail + piece
+        pending_lines = self._markdown.pending_lines if self._markdown is not None else []
+        not_returned = "".join(f"{line}\n" for line in pending_lines) + self._lines.tail + piece
         self._markdown = Markdown() if self._display.markdown else None
         self._lines = LineBuffer()
         self._opened, self._thoughts = False, Thoughts()
@@ -77,8 +77,8 @@ class ReplyText:
             return [[(THOUGHT, f"thinking, {len(self._thoughts.thought)} characters; f2 shows them")]]
         if self._thinking:
             return [[(THOUGHT, self._thought_lines.tail)]] if self._thought_lines.tail else []
-        held = self._markdown.held if self._markdown is not None else []
-        return [[("", line)] for line in [*held, *([self._lines.tail] if self._lines.tail else [])]]
+        pending_lines = self._markdown.pending_lines if self._markdown is not None else []
+        return [[("", line)] for line in [*pending_lines, *([self._lines.tail] if self._lines.tail else [])]]
 
     def _take(self, parts: Iterable[Part], columns: int) -> list[Line]:
         """Return the lines that the parts complete."""

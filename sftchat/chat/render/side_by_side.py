@@ -30,9 +30,9 @@ class SideBySide:
         self._thoughts = [Thoughts(opened) for opened in self._opened]
         self._texts = ["" for _ in titles]
         self._done = [False for _ in titles]
-        self._emitted = 0
+        self._returned_rows = 0
         self._width = 0
-        self._headed = self._marked = False
+        self._has_headings = self._difference_returned = False
         self._sides: list[Side] = []
         self._drawn: list[list[Line]] = [[] for _ in titles]
 
@@ -41,8 +41,8 @@ class SideBySide:
         self._take(column, self._thoughts[column].feed(piece))
 
     def retract(self, column: int) -> None:
-        """Treat the reply of a column so far as thoughts: emitted rows stay, the others are removed unless thoughts are shown."""
-        if self._emitted or self._show_thoughts:
+        """Treat the reply of a column so far as thoughts: rows already returned stay, the others are removed unless thoughts are shown."""
+        if self._returned_rows or self._show_thoughts:
             text = self._texts[column]
             self._texts[column] = text + ("" if text.endswith("\n") or not text else "\n") + f"({UP_TO_HERE})\n"
         else:
@@ -64,34 +64,34 @@ class SideBySide:
                 self._texts[column] += self._printable[column].feed(part.text).replace("\t", "    ")
 
     def lines(self, columns: int) -> list[Line]:
-        """Draw all rows for a terminal width and return those that are final and were not returned before."""
-        each = max(MIN_STREAMED_WIDTH, (columns - len(RULE) * (len(self._titles) - 1)) // len(self._titles))
-        if self._width and each != self._width:
-            self._begin_anew()
-        self._width = each
-        # a final line feed may start no row: it is shown with the next text
+        """Draw all rows for a terminal width; return those that can no longer change and were not returned before."""
+        column_width = max(MIN_STREAMED_WIDTH, (columns - len(RULE) * (len(self._titles) - 1)) // len(self._titles))
+        if self._width and column_width != self._width:
+            self._start_over()
+        self._width = column_width
+        # a newline at the end of an unfinished reply does not start a row until text follows
         shown = [text if done else text.removesuffix("\n") for text, done in zip(self._texts, self._done, strict=True)]
         self._sides = [Side(text, done) for text, done in zip(shown, self._done, strict=True)]
-        difference = None if self._marked else first_difference(self._sides)
-        self._drawn = [side_rows(side, each, difference) for side in self._sides]
-        widths = [each] * len(self._titles)
-        rows = [] if self._headed else [join(headings(self._titles, widths), widths, anchored=True)]
-        self._headed = True
-        end = max(self._emitted, settled(self._sides, self._drawn))
-        rows += [join(row, widths, anchored=True) for row in table(self._drawn, self._emitted, end)]
-        self._emitted = end
+        difference = None if self._difference_returned else first_difference(self._sides)
+        self._drawn = [side_rows(side, column_width, difference) for side in self._sides]
+        widths = [column_width] * len(self._titles)
+        rows = [] if self._has_headings else [join(headings(self._titles, widths), widths, anchored=True)]
+        self._has_headings = True
+        settled_rows = max(self._returned_rows, settled(self._sides, self._drawn))
+        rows += [join(row, widths, anchored=True) for row in table(self._drawn, self._returned_rows, settled_rows)]
+        self._returned_rows = settled_rows
         return rows
 
     def tail(self, height: int) -> list[Line]:
         """Return the last rows that may still change, as drawn by the last call of ``lines``."""
         widths = [self._width] * len(self._titles)
-        left = [rows[self._emitted :][-height:] for rows in self._drawn]
+        left = [rows[self._returned_rows :][-height:] for rows in self._drawn]
         return [join(row, widths, anchored=True) for row in table(left)] if any(left) else []
 
-    def _begin_anew(self) -> None:
-        """Handle a change of width: emitted rows stay, the rest starts on a new row."""
-        self._marked = self._marked or any(
-            style == "class:difference" for rows in self._drawn for row in rows[: self._emitted] for style, _ in row
+    def _start_over(self) -> None:
+        """Handle a change of width: rows already returned stay, the remaining text starts on a new row."""
+        self._difference_returned = self._difference_returned or any(
+            style == "class:difference" for rows in self._drawn for row in rows[: self._returned_rows] for style, _ in row
         )
-        self._texts = [rest(text, self._width, self._emitted) for text in self._texts]
-        self._emitted = 0
+        self._texts = [rest(text, self._width, self._returned_rows) for text in self._texts]
+        self._returned_rows = 0

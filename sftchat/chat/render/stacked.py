@@ -24,8 +24,8 @@ class Stacked:
         self._texts = texts
         self._waiting = ["" for _ in titles]
         self._done = [False for _ in titles]
-        self._front = 0
-        self._headed = False
+        self._current = 0
+        self._has_title = False
 
     def feed(self, number: int, piece: str) -> None:
         """Add a piece of a reply."""
@@ -33,7 +33,7 @@ class Stacked:
 
     def retract(self, number: int) -> None:
         """Treat a reply so far as thoughts; of a reply that is not streaming yet, only the last words were shown."""
-        if number == self._front:
+        if number == self._current:
             self._texts[number].retract(self._waiting[number])
             self._waiting[number] = ""
         else:
@@ -46,29 +46,29 @@ class Stacked:
     def lines(self, columns: int) -> list[Line]:
         """Return the lines that became complete, in order."""
         lines: list[Line] = []
-        while self._front < len(self._titles):
-            if not self._headed and self._titles[self._front]:
-                lines.append([("bold", clip(self._titles[self._front], columns))])
-            self._headed = True
-            text = self._texts[self._front]
-            lines += text.feed(self._waiting[self._front], columns)
-            self._waiting[self._front] = ""
-            if not self._done[self._front]:
+        while self._current < len(self._titles):
+            if not self._has_title and self._titles[self._current]:
+                lines.append([("bold", clip(self._titles[self._current], columns))])
+            self._has_title = True
+            text = self._texts[self._current]
+            lines += text.feed(self._waiting[self._current], columns)
+            self._waiting[self._current] = ""
+            if not self._done[self._current]:
                 break
             lines += text.end(columns)
-            self._front, self._headed = self._front + 1, False
+            self._current, self._has_title = self._current + 1, False
         return lines
 
     def unseen(self) -> list[Line]:
         """Return hidden thoughts of the replies that are shown."""
-        return [line for text in self._texts[: self._front + 1] for line in text.unseen()]
+        return [line for text in self._texts[: self._current + 1] for line in text.unseen()]
 
     def tail(self, columns: int) -> list[Line]:
         """Return the unfinished part of the streaming reply, then one line for each waiting reply."""
-        if self._front == len(self._titles):
+        if self._current == len(self._titles):
             return []
-        lines = self._texts[self._front].tail()
-        for number in range(self._front + 1, len(self._titles)):
+        lines = self._texts[self._current].tail()
+        for number in range(self._current + 1, len(self._titles)):
             title = clip(self._titles[number], max(1, columns // 3)) + ": "
             text = escape_controls(self._waiting[number]).replace("\n", " ").replace("\t", " ")
             lines.append([("class:faint", title + _end(text, columns - text_width(title)))])

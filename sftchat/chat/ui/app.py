@@ -18,7 +18,7 @@ from prompt_toolkit.input import Input
 from prompt_toolkit.output import Output
 from prompt_toolkit.output.defaults import create_output
 
-from sftchat._util.output import rendered
+from sftchat._util.output import for_renderer
 from sftchat.chat.context import Fragments, View
 from sftchat.chat.controller import ChatController
 from sftchat.chat.render.columns import clip
@@ -69,7 +69,7 @@ class Terminal:
         self._started = clock()
         self._armed_until = 0.0
         self._tick: asyncio.TimerHandle | None = None
-        self._output = output if output is not None else create_output(rendered(sys.stdout))
+        self._output = output if output is not None else create_output(for_renderer(sys.stdout))
         self._above = Scrollback(self._output, lambda: self._app, breaks_rows(environment), "TMUX" in environment)
         self._thinking: set[int] = set()
         self._replies = Replies(self._above, lambda: self._app, self.chat.display)

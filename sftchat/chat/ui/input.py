@@ -67,7 +67,7 @@ class _TolerantHistory(FileHistory):
 
 
 def open_history(path: Path | None) -> History:
-    """Open the history file, readable by its owner only; in memory when no file is possible."""
+    """Open the history file, readable by its owner only; without a path, or when the file cannot be written, the history is kept in memory."""
     if path is None:
         return InMemoryHistory()
     try:

@@ -125,7 +125,7 @@ class Scrollback:
         self._output = output
         self._app = app
         self._breaks_rows = breaks_rows
-        self._held: StyleAndTextTuples = []
+        self._queued_fragments: StyleAndTextTuples = []
         self._escapes = isinstance(output, Vt100_Output)
         self._composing = False
         write = output.write
@@ -165,7 +165,7 @@ class Scrollback:
         if not app.is_running:
             self._print(fragments)
             return
-        self._held += fragments
+        self._queued_fragments += fragments
         if app.away:
             return
         self._composing = True  # erase, write and redraw in one output, otherwise the prompt flickers
@@ -180,13 +180,13 @@ class Scrollback:
             self._output.flush()
 
     def before_drawing(self) -> None:
-        """Prepare a drawing: locate the prompt after a resize, and write queued lines above it."""
+        """Prepare drawing the screen: locate the prompt after a resize, and write queued text above it."""
         app = self._app()
         self._find_top(app)
-        if self._held:
-            held, self._held = self._held, []
+        if self._queued_fragments:
+            fragments, self._queued_fragments = self._queued_fragments, []
             app.renderer.erase()
-            self._print(held)
+            self._print(fragments)
 
     def _find_top(self, app: App) -> None:
         """Correct the renderer's cursor position when the terminal was made narrower since the last drawing."""

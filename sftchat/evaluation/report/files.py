@@ -128,8 +128,8 @@ def _append_summary(report: Report, verdict: Verdict, path: Path) -> None:
     """Add the report to what the step has written already; GitHub drops the whole summary when it gets too long."""
     from sftchat.evaluation.report.markdown import SUMMARY_BYTES, to_markdown
 
-    room = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
-    text = to_markdown(report, verdict, room)
-    if len(text.encode("utf-8", UNPAIRED)) <= room:
+    bytes_left = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
+    text = to_markdown(report, verdict, bytes_left)
+    if len(text.encode("utf-8", UNPAIRED)) <= bytes_left:
         with path.open("a", encoding="utf-8", errors=UNPAIRED, newline="\n") as file:
             file.write(text)

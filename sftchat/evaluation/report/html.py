@@ -197,8 +197,8 @@ def ticks(low: float, high: float) -> list[float]:
 def _padded(values: Sequence[float]) -> tuple[float, float]:
     """Return a range around values; for shares within 0 and 1."""
     low, high = min(values), max(values)
-    room = max((high - low) * 0.12, 0.02)
-    return (max(0.0, low - room), min(1.0, high + room)) if low >= 0 and high <= 1 else (low - room, high + room)
+    padding = max((high - low) * 0.12, 0.02)
+    return (max(0.0, low - padding), min(1.0, high + padding)) if low >= 0 and high <= 1 else (low - padding, high + padding)
 
 
 def _thinned(steps: Sequence[int], most: int) -> list[int]:
@@ -345,7 +345,7 @@ def _curves(report: Report, where: Place) -> dict[str, Any]:
 
 def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence[ItemHistory]]) -> tuple[str, int]:
     """Return the items as JSON for a script element, and how many were left out."""
-    room = ITEMS // max(1, len(found))
+    items_per_report = ITEMS // max(1, len(found))
     sets: list[list[list[Any]]] = [[] for _ in evalsets]
     places: list[dict[str, int]] = [{} for _ in evalsets]
     results = []
@@ -353,7 +353,7 @@ def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence
         which = evalsets.index(_place(result))
         comparison = comparison_of(report, result)
         rows = []
-        for item in items[:room]:  # right items are last
+        for item in items[:items_per_report]:  # right items are last
             example = item.example
             if example.id not in places[which]:
                 places[which][example.id] = len(sets[which])
@@ -363,7 +363,7 @@ def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence
         baseline = None if comparison is None else comparison.baseline.model
         results.append({"model": result.model, "baseline": baseline, "name": result.evalset.name, "evalset": which, "rows": rows})
     document = sanitize_json(json.dumps({"evalsets": sets, "results": results}, ensure_ascii=False, separators=(",", ":")))
-    left_out = sum(max(0, len(items) - room) for items in found)
+    left_out = sum(max(0, len(items) - items_per_report) for items in found)
     # a "<" could end the script element or begin a comment in it: https://html.spec.whatwg.org/#restrictions-for-contents-of-script-elements
     return document.replace("<", "\\u003c"), left_out
 

@@ -72,16 +72,16 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
         for result in results:
             comparison = comparison_of(report, result)
             blocks.extend(_compared(comparison) if comparison else _single(result) if len(results) == 1 else ())
-    text, room = "", limit - _size(CUT)
+    text, bytes_left = "", limit - _size(CUT)
     for block in blocks:
-        if _size(block) + 2 > room:
+        if _size(block) + 2 > bytes_left:
             return text + CUT
-        text, room = f"{text}{block}\n\n", room - _size(block) - 2
+        text, bytes_left = f"{text}{block}\n\n", bytes_left - _size(block) - 2
     for title, items in _item_tables(report):
-        table = _fitting(title, items, room)
+        table = _fitting(title, items, bytes_left)
         if not table:
             return text + CUT
-        text, room = text + table, room - _size(table)
+        text, bytes_left = text + table, bytes_left - _size(table)
     return text.rstrip("\n") + "\n"
 
 
@@ -165,11 +165,11 @@ def _item(pair: Pair) -> str:
     return f"| {' | '.join(cells)} | {escaped(', '.join(error_classes(new) or error_classes(old)))} |\n"
 
 
-def _fitting(title: str, items: Sequence[Pair], room: int) -> str:
-    """Return a foldable table with as many items as fit into ``room`` bytes, and the number of the others; empty when none fits."""
+def _fitting(title: str, items: Sequence[Pair], bytes_left: int) -> str:
+    """Return a foldable table with as many items as fit into ``bytes_left`` bytes, and the number of the others; empty when none fits."""
     head = f"<details><summary>{title}</summary>\n\n| item | gold | baseline | model | faults |\n|---|---|---|---|---|\n"
     rest, end = "\n{} more in the other files of the report\n", "\n</details>\n\n"
-    left = room - _size(head) - _size(rest.format(len(items))) - _size(end)
+    left = bytes_left - _size(head) - _size(rest.format(len(items))) - _size(end)
     rows: list[str] = []
     for row in map(_item, items):
         left -= _size(row)

@@ -127,7 +127,8 @@ class ReplyTokens:
 
         Args:
             end: Position of the end of the reply; a token that extends beyond it is cut.
-            ended: Whether the model ended the reply: a single token after its text is then the end token, and marked special.
+            ended: Whether the model, and not the token limit, ended the reply. A single token without text at the end is then the stop token; it
+                is included and marked special.
         """
         ranges = [(start, min(stop, end)) for start, stop in self._ranges if start < end]
         choices = list(self._take(end, ranges, final=True))

@@ -141,19 +141,19 @@ async def error_fields(parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
     Args:
         parts: Parts of the stream, split anywhere.
     """
-    held, at_line_start = b"", True  # possible beginning of the field, and whether a line begins there
+    pending, at_line_start = b"", True  # possible beginning of the field, and whether a line begins there
     async for part in parts:
-        text = held + part
+        text = pending + part
         line = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
         tail = text[line:]
-        held = tail if (line or at_line_start) and len(tail) < len(ERROR) and ERROR.startswith(tail) else b""
-        ready = text[: len(text) - len(held)]
+        pending = tail if (line or at_line_start) and len(tail) < len(ERROR) and ERROR.startswith(tail) else b""
+        ready = text[: len(text) - len(pending)]
         if at_line_start and ready.startswith(ERROR):
             ready = b"data:" + ready[len(ERROR) :]
         yield re.sub(rb"(?<=[\r\n])error:", b"data:", ready)
-        at_line_start = bool(held) or text.endswith((b"\n", b"\r"))
-    if held:
-        yield held
+        at_line_start = bool(pending) or text.endswith((b"\n", b"\r"))
+    if pending:
+        yield pending
 
 
 def reply_end(reason: str, called: tuple[str, ...] = ()) -> FinishReason:

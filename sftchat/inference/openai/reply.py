@@ -178,7 +178,7 @@ class StreamedReply:
     def _reply(self, text: str) -> str:
         """Add text to the reply; returns the text that can be emitted. It is the last text read, except what the splitter holds back."""
         if self._tokens is not None:
-            end = self._received - (self._split.held if self._split is not None else 0)
+            end = self._received - (self._split.pending_characters if self._split is not None else 0)
             start = end - len(text)
             if not self._segments or self._segments[-1][0] + self._added - self._segments[-1][1] != start:
                 self._segments.append((start, self._added))

@@ -264,14 +264,14 @@ class RedactedStream:
     def __init__(self, redaction: Redaction) -> None:
         self.replaced = False
         self._redaction = redaction
-        self._held = ""
+        self._pending = ""
 
     def feed(self, text: str) -> str:
         """Add a piece; returns the text that can be emitted."""
         pattern = self._redaction.pattern
         if pattern is None:
             return text
-        text, ready, done = self._held + text, "", 0
+        text, ready, done = self._pending + text, "", 0
         while True:
             match, suffix = pattern.search(text, done), self._begun_key(text, done)
             if match is None or suffix <= match.start():
@@ -279,14 +279,14 @@ class RedactedStream:
             ready += text[done : match.start()] + MARK
             self.replaced = True
             done = match.end()
-        self._held = text[suffix:]
+        self._pending = text[suffix:]
         return ready + text[done:suffix]
 
     def end(self) -> str:
         """Return the text still held back; a partial key of at least ``MIN_KEY_CHARACTERS`` characters is replaced too."""
-        held, self._held = self._held, ""
-        self.replaced = self.replaced or len(held) >= MIN_KEY_CHARACTERS
-        return MARK if len(held) >= MIN_KEY_CHARACTERS else held
+        pending, self._pending = self._pending, ""
+        self.replaced = self.replaced or len(pending) >= MIN_KEY_CHARACTERS
+        return MARK if len(pending) >= MIN_KEY_CHARACTERS else pending
 
     def _begun_key(self, text: str, done: int) -> int:
         """Return the start of the longest suffix that may be the beginning of a key; the length of the text if there is none."""

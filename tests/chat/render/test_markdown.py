@@ -127,9 +127,9 @@ def test_a_table_is_shown_when_it_is_complete() -> None:
     markdown = Markdown()
 
     assert [markdown.feed(line, 60) for line in TABLE.split("\n")] == [[], [], [], []]
-    assert markdown.held == TABLE.split("\n")
+    assert markdown.pending_lines == TABLE.split("\n")
     assert plain(markdown.feed("after", 60)[-1]) == "after"
-    assert markdown.held == []
+    assert markdown.pending_lines == []
 
 
 MARKED = st.text(st.sampled_from("ab1 中。*`_~#>|-+.[]():\\\n"), max_size=120)
