@@ -166,12 +166,12 @@ def raised_at(error: BaseException, *, own: bool = False) -> str:
         error: The error.
         own: Whether to include positions in sftchat; for a plugin's error they would only show that the call failed.
     """
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    if place is None or (not own and place.tb_frame.f_code.co_filename.startswith(_OWN_CODE)):
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None or (not own and frame.tb_frame.f_code.co_filename.startswith(_OWN_CODE)):
         return ""
-    return f", in {place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+    return f", in {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
 
 
 def first_line(error: BaseException) -> str:

@@ -133,14 +133,14 @@ def open_models(references: Sequence[ModelReference], load: Callable[..., Engine
         seen[key] = reference.text
     openings: dict[int, Opening] = {}
     for group in group_by_base(references):
-        members = [references[place] for place in group]
+        members = [references[index] for index in group]
         adapters = [member for member in members if member.base is not None]
         base = adapters[0].base if adapters and len(members) > 1 else None
         shared = base and partial(load_with_adapters, load, base, adapters, options)
-        for place, member in zip(group, members, strict=True):
+        for index, member in zip(group, members, strict=True):
             adapter = member.text if shared and member.base is not None else ""
-            openings[place] = Opening(shared or partial(load, member.text, **options), (member.text,), (adapter,))
-    return [openings[place] for place in range(len(references))]
+            openings[index] = Opening(shared or partial(load, member.text, **options), (member.text,), (adapter,))
+    return [openings[index] for index in range(len(references))]
 
 
 def find_session(sessions: Sessions, name: str = "") -> Summary:

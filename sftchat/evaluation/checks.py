@@ -82,8 +82,8 @@ def check_leaks(
         leaks = find_leaks(examples, _rows(available, tasks, failed))
         unchecked += failed
         if cache is not None and key is not None and not failed and all(_is_available(source, tasks, hashed, []) for source in available):
-            places = {example.id: place for place, example in enumerate(examples)}
-            cache.put_leaks(key, json.dumps([[places[leak.id], leak.row, leak.similarity] for leak in leaks]))
+            index_by_id = {example.id: index for index, example in enumerate(examples)}
+            cache.put_leaks(key, json.dumps([[index_by_id[leak.id], leak.row, leak.similarity] for leak in leaks]))
     leaking = {leak.id for leak in leaks}
     rest = [outcome for outcome in outcomes if outcome.example.id not in leaking]
     clean = summarise(result.model, task, scored_items(rest), result.evalset, seed=seed).metrics if leaks and rest else ()
@@ -127,7 +127,7 @@ def _cached_leaks(cache: ReplyCache, key: bytes, examples: Sequence[Example]) ->
     text = cache.get_leaks(key)
     try:
         rows = () if text is None else from_json(tuple[tuple[int, str, float], ...], load_json(text))
-        leaks = tuple(Leak(examples[place].id, examples[place].source, row, similarity) for place, row, similarity in rows)
+        leaks = tuple(Leak(examples[index].id, examples[index].source, row, similarity) for index, row, similarity in rows)
     except (ValueError, IndexError):
         return None  # damaged: checked again, and replaced
     return None if text is None else leaks

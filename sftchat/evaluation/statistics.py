@@ -104,10 +104,10 @@ def clustered(table: Counts, clusters: Sequence[str]) -> Counts:
         table: Counts of items.
         clusters: The cluster of every item, in the same order.
     """
-    names: dict[str, int] = {}
-    places = np.array([names.setdefault(cluster, len(names)) for cluster in clusters], dtype=np.int64)
-    rows = np.zeros((len(names), table.rows.shape[1]))
-    np.add.at(rows, places, table.rows)
+    index_by_cluster: dict[str, int] = {}
+    indices = np.array([index_by_cluster.setdefault(cluster, len(index_by_cluster)) for cluster in clusters], dtype=np.int64)
+    rows = np.zeros((len(index_by_cluster), table.rows.shape[1]))
+    np.add.at(rows, indices, table.rows)
     return Counts(table.keys, rows)
 
 

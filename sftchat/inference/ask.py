@@ -152,10 +152,10 @@ def ask_all(
     Raises:
         EngineError: When the engine as a whole fails.
     """
-    keys = [(place, sample) for place in range(len(questions)) for sample in range(samples)]
+    keys = [(question_index, sample) for question_index in range(len(questions)) for sample in range(samples)]
     requests = [
-        Request(str(number), questions[place].messages, sampling=replace(sampling, seed=sampling.seed + sample))
-        for number, (place, sample) in enumerate(keys)
+        Request(str(number), questions[question_index].messages, sampling=replace(sampling, seed=sampling.seed + sample))
+        for number, (question_index, sample) in enumerate(keys)
     ]
     replies: dict[int, Reply | EngineError] = {}
     position = 0
@@ -163,8 +163,8 @@ def ask_all(
         for id, reply in collected:
             replies[int(id)] = reply if isinstance(reply, EngineError) else apart(reply)
             while position in replies:
-                place, sample = keys[position]
-                yield questions[place], sample, replies.pop(position)
+                question_index, sample = keys[position]
+                yield questions[question_index], sample, replies.pop(position)
                 position += 1
 
 

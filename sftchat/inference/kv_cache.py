@@ -296,7 +296,9 @@ class PromptCache:
     def find(self, adapter: str, prompts: Sequence[list[int]]) -> Prefix | None:
         """Return the longest cached prefix of all prompts for the adapter."""
         common = prompts[0][: common_prefix(prompts)]
-        matches = [(shared_length(old.tokens, common), index) for index, old in enumerate(self._prefixes) if old.adapter == adapter]
+        matches = [
+            (shared_length(prefix.tokens, common), index) for index, prefix in enumerate(self._prefixes) if prefix.adapter == adapter
+        ]
         longest, index = max(matches, default=(0, 0))
         if not longest:
             return None

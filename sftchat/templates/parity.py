@@ -199,7 +199,7 @@ def _stop_is_trained(renderer: Renderer, sample: Sample) -> bool:
 
 
 def _stops(renderer: Renderer, stop_ids: Sequence[int]) -> Check:
-    """Whether generation stops at the trained stop token, under every template for the conversation."""
+    """Whether generation stops at the trained stop token, in the template for conversations without tools and in the one with tools."""
     trained = {
         variant.name: variant.stop_token
         for variant in renderer.variants

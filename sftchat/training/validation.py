@@ -243,4 +243,4 @@ def _gather_outcomes(outcomes: list[Outcome], world: int, count: int) -> list[Ou
         distributed.all_gather_object(parts, outcomes)
     except RuntimeError as error:
         raise EngineError(f"the processes could not exchange their scores: {first_line(error)}") from error
-    return [parts[place % world][place // world] for place in range(count)]
+    return [parts[index % world][index // world] for index in range(count)]

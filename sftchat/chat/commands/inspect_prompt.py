@@ -48,8 +48,8 @@ def last_turn(context: ChatContext, pane: int | None = None) -> tuple[Request, T
     Raises:
         UsageError: When there is no reply.
     """
-    place = context.conversation.pane if pane is None else pane
-    conversation = context.conversation.seen_by(place)
+    pane_index = context.conversation.pane if pane is None else pane
+    conversation = context.conversation.seen_by(pane_index)
     turns = conversation.turns
     if not turns or turns[-1].answer is None or not turns[-1].answer.reply.text:
         raise UsageError("there is no reply to look at yet")
@@ -101,8 +101,8 @@ def _tokens(context: ChatContext, argument: str) -> None:
     def show(tokens: tuple[Token, ...]) -> None:
         first = 0 if everything else max(0, len(tokens) - MAX_LISTED)
         rows: list[Row] = [
-            (("note", str(first + place)), ("note", str(token.id)), ("special" if token.special else "", sign(token)))
-            for place, token in enumerate(tokens[first:], 1)
+            (("note", str(first + number)), ("note", str(token.id)), ("special" if token.special else "", sign(token)))
+            for number, token in enumerate(tokens[first:], 1)
         ]
         head: Fragments = [("note", f"… {pluralize(first, 'token')} before; /tokens all lists them\n")] if first else []
         context.info([*head, *table(rows)])

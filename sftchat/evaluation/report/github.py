@@ -38,8 +38,8 @@ def _broken(report: Report, level: Level) -> Iterator[str]:
         where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
         for _, new in comparison.broken:
             file, _, line = new.example.source.rpartition(":")
-            place = {"file": file, "line": line} if file and line.isdigit() else {}
-            yield _command(level, f"{where}: {', '.join(error_classes(new))}", **place, title=f"newly broken: {new.example.id}")
+            location = {"file": file, "line": line} if file and line.isdigit() else {}
+            yield _command(level, f"{where}: {', '.join(error_classes(new))}", **location, title=f"newly broken: {new.example.id}")
 
 
 def _command(level: Level, message: str, **properties: str) -> str:

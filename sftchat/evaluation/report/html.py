@@ -347,21 +347,23 @@ def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence
     """Return the items as JSON for a script element, and how many were left out."""
     items_per_report = ITEMS // max(1, len(found))
     sets: list[list[list[Any]]] = [[] for _ in evalsets]
-    places: list[dict[str, int]] = [{} for _ in evalsets]
+    row_numbers: list[dict[str, int]] = [{} for _ in evalsets]
     results = []
     for result, items in zip(report.results, found, strict=True):
-        which = evalsets.index(_place(result))
+        evalset_index = evalsets.index(_place(result))
         comparison = comparison_of(report, result)
         rows = []
         for item in items[:items_per_report]:  # right items are last
             example = item.example
-            if example.id not in places[which]:
-                places[which][example.id] = len(sets[which])
+            if example.id not in row_numbers[evalset_index]:
+                row_numbers[evalset_index][example.id] = len(sets[evalset_index])
                 old = None if item.old is None else [reply_text(item.old), error_classes(item.old)]
-                sets[which].append([example.id, _prompt(example.messages), example.gold or "", old])
-            rows.append([places[which][example.id], item.change, reply_text(item.new), error_classes(item.new), int(item.differs)])
+                sets[evalset_index].append([example.id, _prompt(example.messages), example.gold or "", old])
+            rows.append(
+                [row_numbers[evalset_index][example.id], item.change, reply_text(item.new), error_classes(item.new), int(item.differs)]
+            )
         baseline = None if comparison is None else comparison.baseline.model
-        results.append({"model": result.model, "baseline": baseline, "name": result.evalset.name, "evalset": which, "rows": rows})
+        results.append({"model": result.model, "baseline": baseline, "name": result.evalset.name, "evalset": evalset_index, "rows": rows})
     document = sanitize_json(json.dumps({"evalsets": sets, "results": results}, ensure_ascii=False, separators=(",", ":")))
     left_out = sum(max(0, len(items) - items_per_report) for items in found)
     # a "<" could end the script element or begin a comment in it: https://html.spec.whatwg.org/#restrictions-for-contents-of-script-elements

@@ -90,8 +90,8 @@ def _overview(ranking: Sequence[Ranked], results: Sequence[ModelResult]) -> Rend
     steps = any(ranked.step is not None for ranked in ranking)
     columns = ["model", *([">step"] if steps else []), *(f">{name}" for name in names[:1]), *(["95 % interval"] if names else [])]
     table = _table(*columns, *([""] if ranking else []), *(f">{name}" for name in names[1:4]))
-    for place, result in enumerate(shown):
-        ranked = ranking[place] if ranking else None
+    for index, result in enumerate(shown):
+        ranked = ranking[index] if ranking else None
         step = [f"{ranked.step:,}" if ranked and ranked.step is not None else ""] if steps else []
         first = [number(result.metrics[0].value), bounds(result.metrics[0].low, result.metrics[0].high)] if result.metrics else []
         mark = [("best" if ranked.best else "as good" if ranked.tied else "")] if ranked else []

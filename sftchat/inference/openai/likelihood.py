@@ -122,10 +122,10 @@ def _echoed(answer: Mapping[str, Any], before: str, text: str, model: str) -> tu
     starts: Sequence[int] = offsets or []
     if not _fits(offsets, texts) or not all(isinstance(offset, int) for offset in starts):
         starts = _starts(texts)
-    places = [place for place, start in enumerate(starts) if len(before) <= start < len(before) + len(text)]
+    indices = [index for index, start in enumerate(starts) if len(before) <= start < len(before) + len(text)]
     columns = [name for name in ("tokens", "token_logprobs", "top_logprobs") if _fits(logprobs.get(name), texts)]
-    scored = choices_of({name: [logprobs[name][place] for place in places] for name in columns})
-    if not places or starts[places[0]] != len(before) or len(scored) != len(places):
+    scored = choices_of({name: [logprobs[name][index] for index in indices] for name in columns})
+    if not indices or starts[indices[0]] != len(before) or len(scored) != len(indices):
         raise EngineError(f"model '{model}': no token begins where the text does, so that its likelihood cannot be told from the prompt's")
     return scored
 

@@ -310,8 +310,8 @@ def adaptation_to(text: str, body: Mapping[str, Any]) -> Adaptation | None:
         return USAGE
     words, parameter = _message_and_parameter(text)
     if "logprobs" in body and re.search(r"(?<!prompt_)log_?probs|log[- ]?probabilit", f"{words} {parameter}", re.IGNORECASE):
-        few = max(_number(body["logprobs"]), _number(body.get("top_logprobs"))) > COMMON_ALTERNATIVES
-        return FEW_LOGPROBS if few and _TOO_MANY.search(words) else LOGPROBS
+        asks_for_many = max(_number(body["logprobs"]), _number(body.get("top_logprobs"))) > COMMON_ALTERNATIVES
+        return FEW_LOGPROBS if asks_for_many and _TOO_MANY.search(words) else LOGPROBS
     named = {name for name in ("max_tokens", "temperature", "top_p", "stop", "seed") if name in body and re.search(rf"\b{name}\b", words)}
     if parameter in body:
         named.add(parameter)
@@ -336,7 +336,7 @@ def _refuses_system_turn(words: str, body: Mapping[str, Any]) -> bool:
     if len(rest) == len(roles):
         return False
     if _ROLES.search(words):
-        return "optional system" not in words and all(role == ("user", "assistant")[place % 2] for place, role in enumerate(rest))
+        return "optional system" not in words and all(role == ("user", "assistant")[index % 2] for index, role in enumerate(rest))
     named = re.search(r"\b(system|developer)\b", words, re.IGNORECASE)
     return named is not None and (_UNSUPPORTED.search(words) is not None or "not enabled" in words)
 

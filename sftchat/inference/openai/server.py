@@ -291,9 +291,9 @@ class RedactedStream:
     def _begun_key(self, text: str, done: int) -> int:
         """Return the start of the longest suffix that may be the beginning of a key; the length of the text if there is none."""
         forms = self._redaction.forms
-        for place in range(max(done, len(text) - len(forms[0]) + 1), len(text)):
-            if any(form.startswith(text[place]) and len(form) > len(text) - place and form.startswith(text[place:]) for form in forms):
-                return place
+        for start in range(max(done, len(text) - len(forms[0]) + 1), len(text)):
+            if any(form.startswith(text[start]) and len(form) > len(text) - start and form.startswith(text[start:]) for form in forms):
+                return start
         return len(text)
 
 
