@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import sftchat
-from sftchat import ChatCommand, Example, Message, Metric, Reply, Score, Task, rate
-from sftchat.testing import check_task
+from sftchat import ChatCommand, Chunk, Example, Message, Metric, Reply, Score, Task, hookimpl, rate
+from sftchat.testing import ScriptedEngine, chat_with, check_task
 
 
 def run(*_: Any) -> None: ...
@@ -35,6 +37,7 @@ FORMER = [
     (lambda **given: Metric("m", sum, **given), "items", "per_item_rate", True),
     (lambda **given: a_task(**given), "problems", "validate_row", problems),
     (lambda **given: ChatCommand("again", "", run, **given), "while_generating", "allowed_while_busy", True),
+    (lambda **given: Chunk("1", **given), "opened", "thoughts_opened", True),
     (lambda **given: ChatCommand("again", "", run, **given), "impossible", "unavailable_reason", run),
 ]
 
@@ -55,6 +58,39 @@ def test_a_former_name_is_accepted_with_a_warning_that_names_the_present_one(mak
 def test_the_former_name_of_a_class_gives_the_present_class() -> None:
     with pytest.warns(DeprecationWarning, match=r"sftchat\.Demonstration is deprecated, use sftchat\.DemoConfig"):
         assert sftchat.Demonstration is sftchat.DemoConfig  # type: ignore[attr-defined]
+
+
+def test_the_former_name_of_a_function_gives_the_present_function_in_a_new_process() -> None:
+    code = "from sftchat.testing import garbage, garbage_replies, check_task; print(garbage is garbage_replies)"
+
+    done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "True\n"
+    assert "DeprecationWarning: sftchat.testing.garbage is deprecated, use garbage_replies" in done.stderr
+
+
+def test_arguments_of_a_chat_context_have_their_former_names_too() -> None:
+    def ask(context: Any, argument: str) -> None:
+        context.generate(context.conversation.unanswered(), begun={})
+
+    def work(context: Any, argument: str) -> None:
+        context.work("work", lambda engine, handle: engine.name, context.info, column=context.conversation.column)
+
+    class Plugin:
+        @hookimpl
+        def sftchat_register_chat_commands(self) -> list[ChatCommand]:
+            return [ChatCommand("ask", "", ask), ChatCommand("work", "", work)]
+
+    with pytest.warns(DeprecationWarning, match="is deprecated, use") as caught:
+        shown = chat_with(ScriptedEngine(["one", "two"]), ["hi", "/ask", "/work"], Plugin())
+
+    assert [(of.replies, of.notes) for of in shown] == [("one\n", ""), ("two\n", ""), ("", "scripted\n")]
+    assert [str(of.message) for of in caught] == [
+        "ChatContext.generate(begun=…) is deprecated, use partial_answers=…",
+        "Conversation.column is deprecated, use pane",
+        "ChatContext.work(column=…) is deprecated, use pane=…",
+    ]
+    assert {of.filename for of in caught} == {__file__}
 
 
 def test_a_task_written_with_a_former_name_passes_the_check_of_its_contract() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def former_names(**current: str) -> Callable[[C], C]:
@@ -18,20 +19,32 @@ def former_names(**current: str) -> Callable[[C], C]:
     """
 
     def decorate(cls: C) -> C:
-        init: Callable[..., None] = vars(cls).get("__init__", object.__init__)
-
-        @functools.wraps(init)
-        def accept_former_names(self: Any, *args: Any, **arguments: Any) -> None:
-            for former in current.keys() & arguments.keys():
-                warn_renamed(f"{cls.__name__}({former}=…)", f"{current[former]}=…", stacklevel=3)
-                arguments[current[former]] = arguments.pop(former)
-            init(self, *args, **arguments)
-
         if "__init__" in vars(cls):
-            setattr(cls, "__init__", accept_former_names)  # noqa: B010  # mypy refuses the plain assignment
+            setattr(cls, "__init__", former_arguments(cls.__name__, **current)(vars(cls)["__init__"]))  # noqa: B010  # mypy refuses the plain assignment
         for former, name in current.items():
             setattr(cls, former, property(functools.partial(_read, cls.__name__, former, name)))
         return cls
+
+    return decorate
+
+
+def former_arguments(callee: str, **current: str) -> Callable[[F], F]:
+    """Return a decorator that accepts former names of keyword arguments.
+
+    Args:
+        callee: What the warning calls the function.
+        current: The present name for each former name.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def accept_former_names(*args: Any, **arguments: Any) -> Any:
+            for former in current.keys() & arguments.keys():
+                warn_renamed(f"{callee}({former}=…)", f"{current[former]}=…")
+                arguments[current[former]] = arguments.pop(former)
+            return function(*args, **arguments)
+
+        return cast("F", accept_former_names)
 
     return decorate
 

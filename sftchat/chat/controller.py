@@ -17,7 +17,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from sftchat._util.plugin_calls import call_plugin
-from sftchat._util.renamed import former_names
+from sftchat._util.renamed import former_arguments, former_names
 from sftchat.chat.commands import Commands
 from sftchat.chat.context import ChatCommand, Display, Fragments, Settings, View
 from sftchat.chat.conversation import Answer, Conversation
@@ -252,6 +252,7 @@ class ChatController:
         """Send a message as if the user had typed it; a leading slash does not start a command."""
         self.submit(f"/{message}" if message.startswith("/") else message)
 
+    @former_arguments("ChatContext.generate", begun="partial_answers")
     def generate(self, conversation: Conversation, partial_answers: Mapping[int, Answer] | None = None) -> None:
         """Generate replies to the last message of ``conversation``, which becomes the current conversation.
 
@@ -266,6 +267,7 @@ class ChatController:
         self._turn = TurnRunner(self, conversation, partial_answers or {}, self._view, self._clock, answered=self._answers, over=self.next)
         self._turn.start()
 
+    @former_arguments("ChatContext.work", column="pane")
     def work(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], pane: int | None = None) -> None:
         """Run a slow job on the engine thread of a pane; see ``ChatContext.work``."""
         engine_thread = (self.panes[pane] if pane is not None else self.focus).engine_thread

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from sftchat._util.renamed import former_names
 from sftchat.errors import UsageError
 from sftchat.task import ReplyScore
 from sftchat.types import Choice, Message, Reply, SamplingParams
@@ -111,6 +112,7 @@ class Turn:
         return self.answer is not None and self.answer.partial
 
 
+@former_names(column="pane")
 @dataclass(frozen=True)
 class Conversation:
     """Conversation tree with its current position.

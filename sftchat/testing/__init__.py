@@ -17,7 +17,7 @@ from typing import Any
 from sftchat._util.renamed import warn_renamed
 from sftchat.testing.chat import Shown, chat_with
 from sftchat.testing.contract import BrokenContract, check_task, contract_faults
-from sftchat.testing.garbage import garbage_replies
+from sftchat.testing.fuzz import garbage_replies
 from sftchat.testing.registry import plugin_manager_with
 from sftchat.testing.scripted import Replies, Script, ScriptedEngine
 

@@ -13,7 +13,7 @@ from sftchat._util.plugin_calls import Malformed
 from sftchat.errors import PluginError, class_and_message, message_of
 from sftchat.evaluation.statistics import Array, Counts, apply, counts, value
 from sftchat.task import Metric, Task, score_reply
-from sftchat.testing.garbage import garbage_replies
+from sftchat.testing.fuzz import garbage_replies
 from sftchat.types import Example, Reply, Score
 
 TOLERANCE = 1e-9
