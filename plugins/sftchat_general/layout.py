@@ -27,8 +27,8 @@ def compose(world: World) -> Draft:
         word = world.pick(words.WORDS) if world.language == "en" else world.rng.choice(world.nouns())
         tag = world.pick(words.TAGS)
         question = world.say(form, word=word, tag=tag)
-        wanted = {"check": "tags", "tag": tag, "accept": [word]}
-        return Draft((question.text,), f"<{tag}>{word}</{tag}>", question.form, (wanted,), {"word": word, "tag": tag})
+        tags_constraint = {"check": "tags", "tag": tag, "accept": [word]}
+        return Draft((question.text,), f"<{tag}>{word}</{tag}>", question.form, (tags_constraint,), {"word": word, "tag": tag})
     items = world.rng.sample(world.nouns(), world.rng.randint(2, 5))
     question = world.say(form, items=world.listed(items), n=len(items))
     marker = "-" if form == "bullets" else "1."

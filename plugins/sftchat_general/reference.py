@@ -52,13 +52,13 @@ def compose(world: World) -> Draft:
 def _facts(world: World) -> dict[str, Any]:
     """Draw all facts; the favourite colour is that of the first thing, to avoid ambiguity."""
     first, second = world.some(words.BELONGINGS[world.language], 2)
-    colour, another = world.some(words.COLOURS[world.language], 2)
+    colour, other_colour = world.some(words.COLOURS[world.language], 2)
     number = world.until_of_split(lambda: world.rng.randint(10, 99))
     return {
         "name": world.pick(words.NAMES[world.language]),
         "number": number,
         "colour": colour,
-        "another": another,
+        "another": other_colour,
         "first": first,
         "second": second,
     }

@@ -43,7 +43,7 @@ def compose(world: World) -> Draft:
 
 
 def _case(world: World, form: str) -> Draft:
-    """Upper or lower case; with Chinese instructions too, the text is English."""
+    """Upper or lower case; the text is English even when the instruction is Chinese."""
     text = (
         world.sentence()[0]
         if world.language == "en" and world.rng.random() < 0.5

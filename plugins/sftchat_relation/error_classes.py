@@ -89,7 +89,7 @@ def _classify_unpaired(predicted: Triple, source: str, vocabulary: RelationVocab
 
 
 def _compare(gold: Triple, predicted: Triple, source: str, vocabulary: RelationVocabulary) -> Iterator[tuple[int, str]]:
-    """Yield error classes that explain the prediction, each with a distance (smaller is more similar)."""
+    """Yield the error classes that fit a gold and a predicted triple, each with a distance (smaller is more similar)."""
     same_label = gold.relation == predicted.relation or gold.relation in vocabulary.broader.get(predicted.relation, ())
     if same_pair(gold, predicted):
         if same_label:
@@ -101,15 +101,15 @@ def _compare(gold: Triple, predicted: Triple, source: str, vocabulary: RelationV
         if gold.relation in vocabulary.symmetric:
             orders.append((predicted.tail, predicted.head))
         for head, tail in orders:
-            heads, tails = _closeness(gold.head, head, source), _closeness(gold.tail, tail, source)
-            if max(heads, tails) <= 1:
+            head_distance, tail_distance = _name_distance(gold.head, head, source), _name_distance(gold.tail, tail, source)
+            if max(head_distance, tail_distance) <= 1:
                 yield 2, "boundary"
-            elif min(heads, tails) == 0:
-                wrong_name, fault = (tail, "wrong_tail") if heads == 0 else (head, "wrong_head")
+            elif min(head_distance, tail_distance) == 0:
+                wrong_name, fault = (tail, "wrong_tail") if head_distance == 0 else (head, "wrong_head")
                 yield 3, fault if wrong_name in source else "hallucinated_entity"
 
 
-def _closeness(gold: str, predicted: str, source: str) -> int:
+def _name_distance(gold: str, predicted: str, source: str) -> int:
     """Return 0 for the same name, 1 for a part or a misspelling of it, 2 for another."""
     if gold == predicted:
         return 0

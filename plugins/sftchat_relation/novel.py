@@ -82,15 +82,15 @@ class _Passage:
 
     def compose(self) -> tuple[str, str, list[str]]:
         rng = self.rng
-        wanted = self._below(_COUNTS)
+        relation_count = self._below(_COUNTS)
         units: list[tuple[Form, dict[str, Person]]] = []
         stated = 0
-        while stated < wanted:
-            unit = self._group(wanted - stated) if wanted - stated > 1 and rng.randrange(100) < 20 else self._pair()
+        while stated < relation_count:
+            unit = self._group(relation_count - stated) if relation_count - stated > 1 and rng.randrange(100) < 20 else self._pair()
             if unit:
                 units.append(unit)
                 stated += len(unit[0].relations)
-        for _ in range(self._below(_DISTRACTORS[min(wanted, 3)])):
+        for _ in range(self._below(_DISTRACTORS[min(relation_count, 3)])):
             units.insert(rng.randrange(len(units) + 1), self._distractor(named=not self.circle))
         opener = self._fill(self._pick(OPENERS[self.era][self.split]), {}) if rng.randrange(100) < 22 else ""
         text = opener + "".join(self._fill(form.text, cast) for form, cast in units)
@@ -219,6 +219,7 @@ class _Passage:
         return _SLOT.sub(lambda match: self._slot(match[1], cast), text)
 
     def _slot(self, slot: str, cast: dict[str, Person]) -> str:
+        """Return the text of a slot: a person's name (a), pronoun (pa) or given name (ga), or else a filler, unused if possible."""
         if slot in cast:
             return cast[slot].name
         if slot[1:] in cast:

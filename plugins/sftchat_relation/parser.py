@@ -135,11 +135,12 @@ class _Reader:
             position = end + 1
 
     def _line(self, line: str) -> None:
+        """Parse one line: ``无``, a triple in the exact format, or anything else by the loose rules."""
         exact = exact_triple(line, self.raw_source)
         if line == NOTHING:
             self.nothing = True
-        elif exact and self._reads_as_written(exact.relation):
-            self._label(normalise(exact.head), normalise(exact.tail), exact.relation)
+        elif exact and self._is_usable_as_written(exact.relation):
+            self._add_triple(normalise(exact.head), normalise(exact.tail), exact.relation)
         else:
             self._loose_line(line)
 
@@ -170,7 +171,7 @@ class _Reader:
                 self._loose_line(row)
                 continue
             head, tail, relation = (normalise(part) for part in row)
-            if not (is_name(head, self.source) and is_name(tail, self.source) and self._label(head, tail, relation)):
+            if not (is_name(head, self.source) and is_name(tail, self.source) and self._add_triple(head, tail, relation)):
                 self.issues["extra_text"] = None
 
     def _chunk(self, chunk: str) -> None:
@@ -191,17 +192,17 @@ class _Reader:
             self.issues["extra_text"] = None
 
     def _pair(self, pair: str, label: str) -> bool:
-        """Split a pair at a separator, or at a conjunction such as 和 when the label is known; False when it cannot be split."""
+        """Add the triple of a pair, split at a separator, or at a conjunction if the label is known; False if it cannot be split or the label is prose."""
         cuts = self._cuts(SEPARATOR, pair)
         if not cuts and self._known(_LABEL_END.split(label)[0]):
             cuts = self._cuts(CONJUNCTION, pair)
         if not cuts:
             return False
         names = choose_cut(cuts, self.source)
-        if names is None:
+        if names is None:  # several splits are possible: reported as its own issue, not as extra text
             self.issues["ambiguous_split"] = None
             return True
-        return self._label(*names, label)
+        return self._add_triple(*names, label)
 
     def _cuts(self, separator: re.Pattern[str], pair: str) -> list[tuple[str, str]]:
         cuts = [(self._name(pair[: match.start()]), self._name(pair[match.end() :])) for match in separator.finditer(pair)]
@@ -215,7 +216,7 @@ class _Reader:
     def _known(self, label: str) -> bool:
         return self.vocabulary.canonical(normalise(label).removesuffix("关系")) is not None
 
-    def _reads_as_written(self, label: str) -> bool:
+    def _is_usable_as_written(self, label: str) -> bool:
         """Return whether a label is known as written, or cannot be converted to a known one."""
         return self.vocabulary.canonical(label) is not None or (self._within(label) is None and not is_none(label))
 
@@ -227,7 +228,7 @@ class _Reader:
         candidates = (label, label.removesuffix("关系"), first_word, first_word.removesuffix("关系"))
         return next((candidate for candidate in candidates if self.vocabulary.canonical(candidate) is not None), None)
 
-    def _label(self, head: str, tail: str, label: str) -> bool:
+    def _add_triple(self, head: str, tail: str, label: str) -> bool:
         """Add a triple with a known or unknown label; False when the label is prose."""
         known_label = self._within(label)
         if known_label is not None:

@@ -286,19 +286,19 @@ class Sessions:
             self._connection = None
 
     def _partial_answers(self, session: int, question: int) -> tuple[Answer, ...]:
-        """Rebuild partial answers to a message from stored chunks, by pane."""
+        """Rebuild partial answers to a message, by pane: the first stored row of a pane is an Answer, later ones are Pieces to append."""
         partial: dict[int, Answer] = {}
         rows = self._do("SELECT column, piece FROM pieces WHERE session = ? AND question = ? ORDER BY rowid", session, question)
         for pane, text in rows:
-            piece = partial_from_json(text)
-            if not isinstance(pane, int) or not 0 <= pane < MAX_PANES or (isinstance(piece, Piece) and pane not in partial):
-                raise ValueError(f"column {pane!r} of question {question} goes on and did not begin")
-            if isinstance(piece, Answer):
-                partial[pane] = piece
+            part = partial_from_json(text)
+            if not isinstance(pane, int) or not 0 <= pane < MAX_PANES or (isinstance(part, Piece) and pane not in partial):
+                raise ValueError(f"column {pane!r} of question {question} is invalid or has no beginning")
+            if isinstance(part, Answer):
+                partial[pane] = part
                 continue
             reply = partial[pane].reply
-            reply = replace(reply, text=reply.text + piece.text, completion_tokens=reply.completion_tokens + piece.tokens)
-            partial[pane] = replace(partial[pane], reply=reply, token_ids=(*partial[pane].token_ids, *piece.token_ids))
+            reply = replace(reply, text=reply.text + part.text, completion_tokens=reply.completion_tokens + part.tokens)
+            partial[pane] = replace(partial[pane], reply=reply, token_ids=(*partial[pane].token_ids, *part.token_ids))
         if not any(answer.reply.text or answer.token_ids for answer in partial.values()):
             return ()  # the process was killed before the first token: the message has no reply yet
         nothing = Answer(Reply("", "cancelled"))

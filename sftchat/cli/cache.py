@@ -36,21 +36,21 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     from sftchat.evaluation.reply_cache import default_path
 
     path = default_path()
-    models, checks = summary(path), leak_checks(path)
+    models, leak_check_count = summary(path), leak_checks(path)
     if as_json:
-        content = {"path": str(path), "bytes": size(path), "models": [asdict(model) for model in models], "leak_checks": checks}
+        content = {"path": str(path), "bytes": size(path), "models": [asdict(model) for model in models], "leak_checks": leak_check_count}
         click.echo(json_text(content))
         return
     if not models:
         click.echo(f"no replies in {path}")
     else:
         click.echo(f"{pluralize(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {readable(size(path))}")
-    wide = max((len(str(model.replies)) for model in models), default=0)
-    for model in models:
+    count_width = max((len(str(model.replies)) for model in models), default=0)
+    for model in models:  # names are escaped as in JSON, without the quotes
         used = datetime.fromtimestamp(model.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if model.used else "never"
-        click.echo(f"{model.identity[:SHOWN]}  {model.replies:>{wide}}  {used}  {json_text(model.name)[1:-1]}")
-    if checks:
-        click.echo(f"{pluralize(checks, 'comparison')} of an evalset with training data")
+        click.echo(f"{model.identity[:SHOWN]}  {model.replies:>{count_width}}  {used}  {json_text(model.name)[1:-1]}")
+    if leak_check_count:
+        click.echo(f"{pluralize(leak_check_count, 'comparison')} of an evalset with training data")
 
 
 @command.command(short_help="delete replies")

@@ -267,7 +267,7 @@ def _read_id(value: Any) -> str:
 
 
 def _read_metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
-    """Return the keys that the format does not use, with an object under ``metadata`` merged."""
+    """Return the keys that the format does not use, without reserved keys that are null, and with an object under ``metadata`` merged."""
     metadata = {key: value for key, value in row.items() if key not in used and not (value is None and key in RESERVED_KEYS)}
     if not isinstance(metadata.get("metadata"), dict):
         return metadata

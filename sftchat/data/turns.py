@@ -61,7 +61,7 @@ def read_turns(
         on_change: Called with a description of each change.
 
     Raises:
-        DataError: When it is not a list of turns; the message has no source, which the caller adds.
+        DataError: When it is not a list of turns; the error does not contain the row's file and line, which the caller adds.
     """
     if not isinstance(value, list):
         raise DataError(f"{location} is {abbreviate(value)}, must be a list of turns")
@@ -268,7 +268,7 @@ def normalize_tools(value: Any, location: str = "tools", on_change: OnChange = i
         on_change: Called with a description of each change.
 
     Raises:
-        DataError: When it is anything else, or a tool has no name; the message has no source.
+        DataError: When it is anything else, or a tool has no name; the error does not contain the row's file and line.
     """
     try:
         tools = (load_json(value) if value.strip() else []) if isinstance(value, str) else value or []
@@ -298,7 +298,7 @@ def normalize_calls(value: Any, location: str, on_change: OnChange = ignore_chan
         on_change: Called with a description of each change.
 
     Raises:
-        DataError: When it is anything else, or a call has no name; the message has no source.
+        DataError: When it is anything else, or a call has no name; the error does not contain the row's file and line.
     """
     calls = value if isinstance(value, list) else [value]
     return [

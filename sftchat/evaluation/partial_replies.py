@@ -70,6 +70,7 @@ class PartialReplies:
         Raises:
             SftchatError: When another evaluation writes to the file, or on an I/O error.
         """
+        # an engine with a cache stores its replies there; it needs a partial file only to read an existing one
         if self.path is not None and (self.path.exists() or not self.engine.caches):
             try:
                 self._begin(self.path)
@@ -102,7 +103,7 @@ class PartialReplies:
         """
         missing: dict[str, Request] = {}
         for request in requests:
-            reply = self._replies.get(self._key_of(request)) if self._replies else None
+            reply = self._replies.get(self._key_of(request)) if self._replies else None  # no key is computed when nothing is stored
             if reply is None:
                 missing[request.id] = request
                 continue
@@ -120,9 +121,9 @@ class PartialReplies:
             for chunk in chunks:
                 parts.setdefault(chunk.request_id, []).append(chunk)
                 if chunk.finish_reason is not None:
-                    of_reply = parts.pop(chunk.request_id)
+                    reply_chunks = parts.pop(chunk.request_id)
                     if chunk.request_id in missing and chunk.finish_reason in ("stop", "length"):
-                        self._store(missing[chunk.request_id], of_reply)
+                        self._store(missing[chunk.request_id], reply_chunks)
                 yield chunk
 
     def close(self) -> None:

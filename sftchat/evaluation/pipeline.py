@@ -137,7 +137,7 @@ class Evaluation:
 
 
 def answer_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, process: ProcessInfo) -> None:
-    """Generate this process's shard of the replies that are not cached, for every model; the first process then evaluates from the cache.
+    """Generate and cache this process's shard of the missing replies, for every model; the evaluation itself follows in the first process.
 
     Args:
         plans: All plans of the evaluation, the same in every process.
@@ -146,7 +146,7 @@ def answer_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], wa
         process: Rank and number of processes.
 
     Raises:
-        UsageError: When a model's replies cannot be cached, and so not be shared.
+        UsageError: When a model's replies cannot be cached, so the processes cannot share them.
         ModelError: When a model cannot be loaded.
         EngineError: When a model cannot generate any more.
         PluginError: When the task's scorer breaks its contract.
@@ -160,11 +160,11 @@ def answer_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], wa
                     )
                 for evalset in plan.evalsets:
                     shard, title = evalset.examples[process.rank :: process.count], f"part {process.rank + 1} of {process.count}"
-                    before = engine.hits
+                    hits_before = engine.hits
                     with watch(
                         f"{model} on {evalset.name}, {title}",
                         len(shard),
-                        lambda before=before: engine.hits - before,  # type: ignore[misc]
+                        lambda hits_before=hits_before: engine.hits - hits_before,  # type: ignore[misc]
                     ) as advance:
                         for _ in run(engine, plan.task, shard, advance, sampling=plan.sampling):
                             pass

@@ -314,15 +314,15 @@ def _check_limit(sets: Sequence[Evalset], config: GateConfig, requested_ids: Seq
         )
 
 
-def _baseline(text: str, file: str, requested_ids: Sequence[str], all_ids: frozenset[str]) -> Source:
+def _baseline(text: str, output_name: str, requested_ids: Sequence[str], all_ids: frozenset[str]) -> Source:
     """Resolve ``--baseline``: a model, a baseline file, or a file of replies."""
     path = Path(text)
     if not path.is_file():
-        return Source(text, file)
+        return Source(text, output_name)
     if is_baseline(path):
         baseline = read_baseline(path)
-        return Source(text, file, {identity: item.reply for identity, item in baseline.items.items()}, baseline)
-    return _stored(path, file, requested_ids, all_ids)
+        return Source(text, output_name, {identity: item.reply for identity, item in baseline.items.items()}, baseline)
+    return _stored(path, output_name, requested_ids, all_ids)
 
 
 def _answered(sets: Sequence[Evalset], path: Path) -> tuple[tuple[Evalset, ...], str]:
@@ -345,9 +345,9 @@ def _check_file(path: Path) -> None:
         raise DataError("is a folder; give a file of replies" if path.is_dir() else "no such file of replies", str(path))
 
 
-def _stored(path: Path, file: str, requested_ids: Sequence[str], all_ids: frozenset[str], advice: str = "") -> Source:
+def _stored(path: Path, output_name: str, requested_ids: Sequence[str], all_ids: frozenset[str], advice: str = "") -> Source:
     """Read a file of replies and match it with the evalsets."""
     _check_file(path)
     replies = read_replies(path)
     match(replies, requested_ids, str(path), all_ids, advice)
-    return Source(str(path), file, replies)
+    return Source(str(path), output_name, replies)

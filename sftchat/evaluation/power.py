@@ -99,7 +99,7 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
     found = value(metric, table)
     if n < MIN_DIFFERING_ITEMS:
         return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, {}, None)
-    spread = _spread(metric, table)
+    spread = _item_variance(metric, table)
     # a test needs a minimum number of broken items, even when all items have equal counts
     least = _rarest(tests) if metric.per_item_rate or not spread else 0.0
     reach = NormalDist().inv_cdf(1 - LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
@@ -145,13 +145,14 @@ def lines(found: MinimumDetectableEffect) -> tuple[str, ...]:
     )
 
 
-def _spread(metric: Metric, table: Counts) -> float:
+def _item_variance(metric: Metric, table: Counts) -> float:
     """Return the variance of one item's contribution to a metric, by the jackknife."""
-    rows, times = grouped(table.columns(metric))
+    distinct, repeats = grouped(table.columns(metric))
     n = len(table.rows)
-    without = apply(metric, table, (rows * times[:, None]).sum(axis=0) - rows)
-    mean = float((without * times).sum()) / n
-    return (n - 1) * float((times * (without - mean) ** 2).sum())
+    without_item = apply(metric, table, (distinct * repeats[:, None]).sum(axis=0) - distinct)
+    mean = float((without_item * repeats).sum()) / n
+    # the jackknife variance of the metric is (n - 1) / n times this sum, and one item contributes n times that
+    return (n - 1) * float((repeats * (without_item - mean) ** 2).sum())
 
 
 def _growth(before: float, after: float) -> float:

@@ -101,7 +101,7 @@ def load_engine(
         if importing is nullcontext or not _is_missing_import(error):
             raise
         report_fallback("importing the model libraries in parts", in_one_line(error))
-        importing = nullcontext
+        importing = nullcontext  # open_local reads it: load again with complete imports
         return open_local()
 
 

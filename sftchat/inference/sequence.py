@@ -185,9 +185,9 @@ class Sampler:
 
 
 def likeliest(logits: Tensor) -> tuple[list[int], list[float]]:
-    """Return the most likely token of each row and its logit, which is not finite if the row contains NaN or no finite maximum.
+    """Return the most likely token of each row and its logit; the logit is not finite if the row contains NaN or has no finite maximum.
 
-    numpy and torch both treat NaN as the largest value, so one pass is enough. numpy uses vector instructions where torch on a CPU does not: 20 times
+    numpy and torch both treat NaN as the largest value, so the maximum also reveals NaN. numpy uses vector instructions where torch on a CPU does not: 20 times
     faster in float32, 8 times in bfloat16.
 
     Args:
@@ -197,8 +197,8 @@ def likeliest(logits: Tensor) -> tuple[list[int], list[float]]:
         values, tokens = logits.max(-1)
         return tokens.tolist(), values.tolist()
     numbers = logits.float().numpy()
-    best = numbers.argmax(-1)
-    return best.tolist(), numbers[range(len(best)), best].tolist()
+    token_ids = numbers.argmax(-1)
+    return token_ids.tolist(), numbers[range(len(token_ids)), token_ids].tolist()
 
 
 def _penalise(logits: Tensor, seen: set[int], penalty: float) -> Tensor:

@@ -72,7 +72,8 @@ def check_adapter_has_effect(model: Any, name: str) -> None:
 def add_adapter(model: Any, folder: str, key: str, name: str) -> tuple[Any, int]:
     """Add an adapter to a model, and compare the tensors in its file with those that its config requires.
 
-    Its tensors are created on the meta device and then loaded from the file, so that a config that requires more than the file holds costs no memory.
+    Its tensors are created without memory (on torch's meta device) and then filled from the file. So a config that requires more than the file
+    holds costs no memory.
 
     Args:
         model: A transformers model, or a ``PeftModel`` around one; in eval mode.

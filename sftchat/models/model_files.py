@@ -186,7 +186,7 @@ def _check_adapter(folder: Path) -> None:
 
 
 def _named_files(folder: Path) -> Iterator[str]:
-    """Yield every file that a config of the folder refers to: relative to the folder, or as given, made absolute."""
+    """Yield every file that a config names, sought in the folder and in the working directory; absolute unless it is inside the folder."""
     configs = [folder / name for name in CONFIGS]
     configs += [
         folder / name for name in _texts(_read_leniently(folder / CONFIG).get("configuration_files")) if len(name) <= MAX_PATH_CHARACTERS

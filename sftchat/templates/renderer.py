@@ -288,7 +288,7 @@ def choose_renderer(
     if template in TEMPLATES:
         chosen = TEMPLATES[template]
         if not chosen.fits(tokenizer):
-            fitting = ", ".join(sorted(name for name, other in TEMPLATES.items() if other.fits(tokenizer)))
+            fitting = ", ".join(sorted(title for title, other in TEMPLATES.items() if other.fits(tokenizer)))
             raise UsageError(
                 f"chat template '{template}' writes {' and '.join(chosen.tokens)}, which are no tokens of this model's tokenizer; those that fit: {fitting}"
             )
@@ -297,7 +297,8 @@ def choose_renderer(
     if path is not None:
         return Renderer(tokenizer, path.name, without_training_markers(_read(path)), arguments)
     if own:
-        source, named = own[name or DEFAULT], own if set(own) != {DEFAULT} else {}
+        source = own[name or DEFAULT]
+        named = own if set(own) != {DEFAULT} else {}
         built_in = (title for title, other in TEMPLATES.items() if source in (other.source, other.source_for(tokenizer)))
         title = name if name not in ("", DEFAULT) else next(built_in, "model's own")
         return Renderer(tokenizer, title, source, arguments, named=named, template_name=name)

@@ -159,14 +159,14 @@ class ChatOnScreen:
         self.until(lambda: len(self.chat.conversation.turns) > turns_before and not self.chat.conversation.waiting)
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until a condition holds that no drawing signals.
+        """Wait until a condition holds, by polling: for conditions whose change draws nothing on the screen.
 
         Raises:
             AssertionError: On timeout; the message shows the screen.
         """
-        end = time.monotonic() + TIMEOUT_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not holds():
-            if time.monotonic() > end or self.screen.ended:
+            if time.monotonic() > deadline or self.screen.ended:
                 raise AssertionError(f"waited in vain; the screen:\n{self.screen.text()}")
             time.sleep(0.002)
 

@@ -15,7 +15,7 @@ from sftchat.text import pluralize
 from sftchat.types import Message, Token
 
 MAX_LISTED = 60
-"""Maximum number of tokens listed one per line; the rest is only pluralize."""
+"""Maximum number of tokens listed one per line; the rest is only counted."""
 T = TypeVar("T")
 
 
@@ -60,7 +60,7 @@ def last_question(context: ChatContext, text: str) -> Request:
     """Return the request for ``text``; for the last message when ``text`` is empty.
 
     Raises:
-        UsageError: When there is neither.
+        UsageError: When ``text`` is empty and the conversation has no message.
     """
     conversation = context.conversation
     if text:
@@ -77,8 +77,8 @@ def _prompt(context: ChatContext, argument: str) -> None:
         tokens = engine.prompt_tokens(request)
         return len(tokens), together(engine, tokens)
 
-    def show(rendered: tuple[int, list[Token]]) -> None:
-        count, tokens = rendered
+    def show(count_and_tokens: tuple[int, list[Token]]) -> None:
+        count, tokens = count_and_tokens
         shown = running(("special" if token.special else "", token) for token in tokens)
         context.info([*shown, ("note", f"▏{pluralize(count, 'token')}")])
 

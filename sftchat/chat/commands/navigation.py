@@ -44,6 +44,7 @@ def _regen(context: ChatContext, argument: str) -> None:
     """Generate the last reply again; also repeats failed attempts."""
     conversation = context.conversation
     turn = conversation.turns[-1] if conversation.turns else None
+    # after a failed attempt the head is that attempt, which is not in turns
     if turn is not None and turn.answer is not None and turn.id == conversation.head and not context.sampling.temperature:
         answer, focus = turn.answer, context.focus
         if (answer.model, answer.adapter, answer.sampling) == (focus.name, focus.adapter, context.sampling):

@@ -46,23 +46,23 @@ def first_difference(sides: Sequence[Side]) -> int | None:
     last member differ at their first character.
     """
     clusters_of_sides = [list(iter_graphemes(side.text)) for side in sides]
-    index = 0
+    character_index = 0
     for cluster_index in range(max(map(len, clusters_of_sides), default=0)):
-        at_index: list[str] = []
+        clusters_here: list[str] = []
         ended = may_grow = 0
         for clusters, side in zip(clusters_of_sides, sides, strict=True):
             if cluster_index < len(clusters):
-                at_index.append(clusters[cluster_index])
-                may_grow += not side.done and cluster_index == len(clusters) - 1 and at_index[-1] != "\n"
+                clusters_here.append(clusters[cluster_index])
+                may_grow += not side.done and cluster_index == len(clusters) - 1 and clusters_here[-1] != "\n"
             elif side.done:
                 ended += 1
             else:
                 return None
-        if ended or (len(set(at_index)) > 1 and not may_grow):
-            return index
+        if ended or (len(set(clusters_here)) > 1 and not may_grow):
+            return character_index
         if may_grow:
             return None
-        index += len(at_index[0])
+        character_index += len(clusters_here[0])
     return None
 
 

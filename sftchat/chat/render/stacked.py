@@ -22,10 +22,10 @@ class Stacked:
     def __init__(self, titles: Sequence[str], texts: Sequence[ReplyText]) -> None:
         self._titles = titles
         self._texts = texts
-        self._waiting = ["" for _ in titles]
+        self._waiting = ["" for _ in titles]  # text of each reply that its renderer has not got yet
         self._done = [False for _ in titles]
         self._current = 0
-        self._has_title = False
+        self._title_done = False
 
     def feed(self, number: int, piece: str) -> None:
         """Add a piece of a reply."""
@@ -47,16 +47,16 @@ class Stacked:
         """Return the lines that became complete, in order."""
         lines: list[Line] = []
         while self._current < len(self._titles):
-            if not self._has_title and self._titles[self._current]:
+            if not self._title_done and self._titles[self._current]:
                 lines.append([("bold", clip(self._titles[self._current], columns))])
-            self._has_title = True
+            self._title_done = True
             text = self._texts[self._current]
             lines += text.feed(self._waiting[self._current], columns)
             self._waiting[self._current] = ""
             if not self._done[self._current]:
                 break
             lines += text.end(columns)
-            self._current, self._has_title = self._current + 1, False
+            self._current, self._title_done = self._current + 1, False
         return lines
 
     def unseen(self) -> list[Line]:

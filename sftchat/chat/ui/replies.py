@@ -145,8 +145,8 @@ class Replies:
             self._frame.cancel()
             self._frame = None
         self._take_fresh()
-        lines = self._shown.lines(self._above.columns)
-        if lines:
-            self._above.lines(lines)
+        complete_lines = self._shown.lines(self._above.columns)
+        if complete_lines:
+            self._above.lines(complete_lines)
         else:
             self._app().invalidate()

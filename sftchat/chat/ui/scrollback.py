@@ -46,8 +46,9 @@ _TERMS = ("tmux", "xterm-kitty", "alacritty", "foot", "xterm-ghostty", "wezterm"
 
 
 def breaks_rows(environment: Mapping[str, str]) -> bool:
-    """Return whether the terminal is known to break rows when it is made narrower; False when unsure, because a stale copy is better than
-    an erased line of the scrollback.
+    """Return whether the terminal is known to break rows when it is made narrower.
+
+    False when unsure: a wrong False leaves a stale copy of the prompt's upper rows, a wrong True erases a line of the scrollback.
     """
     if "STY" in environment:  # GNU screen, in any outer terminal
         return False
@@ -59,7 +60,7 @@ def breaks_rows(environment: Mapping[str, str]) -> bool:
 
 
 def row_of_cursor(drawn: Sequence[str], row: int, column: int, columns: int, width: Callable[[str], int]) -> int:
-    """Return the cursor's row, pluralize from the top of the drawing, after the terminal broke the rows.
+    """Return the cursor's row, counted from the top of the drawing, after the terminal broke the rows.
 
     Args:
         drawn: The rows as drawn, without trailing blanks.

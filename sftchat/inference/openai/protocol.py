@@ -130,7 +130,7 @@ def read_event(data: str, redact: Redact = str) -> Delta:
             choices_of(choice.get("logprobs"), redact),
         )
     except (TypeError, AttributeError, LookupError) as error:
-        # the text of an error raised by this module; Python's own would not help
+        # messages of our own TypeErrors begin like this; Python's own messages would not help the user
         detail = str(error) if isinstance(error, TypeError) and str(error).startswith(("its ", "a part ")) else ""
         raise RequestFailed(f"the server sent what the protocol does not have{f' ({detail})' if detail else ''}: {data}") from None
 
