@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from sftchat._util.renamed import former_names
 from sftchat.errors import EngineError
 from sftchat.thinking import begun_suffix, with_opening_tag
 from sftchat.types import Choice, FinishReason, Message, Reply, SamplingParams, Token
@@ -51,7 +50,6 @@ class Request:
 Revision = Literal["", "thought", "again"]
 
 
-@former_names(opened="thoughts_opened")
 @dataclass(frozen=True)
 class Chunk:
     """A part of one reply, as it is streamed.

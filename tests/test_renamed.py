@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import sftchat
-from sftchat import ChatCommand, Chunk, Example, Message, Metric, Reply, Score, Task, hookimpl, rate
+from sftchat import ChatCommand, Example, Message, Metric, Reply, Score, Task, hookimpl, rate
 from sftchat.testing import ScriptedEngine, chat_with, check_task
 
 
@@ -37,7 +37,6 @@ FORMER = [
     (lambda **given: Metric("m", sum, **given), "items", "per_item_rate", True),
     (lambda **given: a_task(**given), "problems", "validate_row", problems),
     (lambda **given: ChatCommand("again", "", run, **given), "while_generating", "allowed_while_busy", True),
-    (lambda **given: Chunk("1", **given), "opened", "thoughts_opened", True),
     (lambda **given: ChatCommand("again", "", run, **given), "impossible", "unavailable_reason", run),
 ]
 
