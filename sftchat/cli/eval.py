@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sftchat.cli.options import answering_options, complete_model, complete_task
+from sftchat.cli.options import add_options, answering_options, complete_model, complete_task
 from sftchat.cli.session import Session, json_text, stderr, stdout
 from sftchat.cli.tasks import Addresses, chosen_tasks, is_model
 from sftchat.errors import ModelError, UsageError, in_one_line
@@ -61,17 +61,6 @@ _REPORT_OPTIONS = (
 GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "strict", "require_baseline", "allow_missing_baseline")
 
 
-def several(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """Return a decorator that adds options in the given order."""
-
-    def add(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
 @click.command()
 @click.argument("models", nargs=-1, metavar="MODEL…", shell_complete=complete_model)
 @click.option(
@@ -93,7 +82,7 @@ def several(*options: Callable[[F], F]) -> Callable[[F], F]:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json, report.html and replies.jsonl here."
 )
-@several(*_REPORT_OPTIONS)
+@add_options(*_REPORT_OPTIONS)
 @click.option("--overwrite", is_flag=True, help="Replace the report that DIR already holds.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N rows of each evalset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
@@ -105,7 +94,7 @@ def several(*options: Callable[[F], F]) -> Callable[[F], F]:
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resampling and sampling.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-@several(*_GATE_OPTIONS, *_OTHER_OPTIONS)
+@add_options(*_GATE_OPTIONS, *_OTHER_OPTIONS)
 @answering_options
 @click.pass_context
 def command(
@@ -216,7 +205,7 @@ def command(
     try:
         with closing(load):
             report = evaluation.run()
-    except BaseException as error:  # an interruption too: the words for the error itself are said elsewhere
+    except BaseException as error:  # an interruption too: the error itself is reported elsewhere
         for line in evaluation.kept_lines(error):
             _echo(line)
         raise

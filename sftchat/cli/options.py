@@ -14,12 +14,23 @@ from click.shell_completion import CompletionItem
 from sftchat.data.row_options import RowOptions, parse_column_map
 from sftchat.data.turns import ROLES
 from sftchat.errors import UsageError, unknown
-from sftchat.types import SamplingParams
 
 if TYPE_CHECKING:
     from sftchat.task import Task
+    from sftchat.types import SamplingParams
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def add_options(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Return a decorator that adds options to a command, in the order in which its help lists them."""
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
@@ -95,7 +106,7 @@ def template_options(of: str = "model", default: str | None = "") -> Callable[[F
         of: The model or part whose template they replace.
         default: Default of the template and its name.
     """
-    options = (
+    return add_options(
         click.option(
             "--template", default=default, callback=_template, metavar="NAME|FILE", help=f"Chat template instead of the {of}'s own."
         ),
@@ -109,35 +120,22 @@ def template_options(of: str = "model", default: str | None = "") -> Callable[[F
         _template_argument_option,
     )
 
-    def decorated(command: F) -> F:
-        """Add the options."""
-        for option in reversed(options):
-            command = option(command)
-        return command
 
-    return decorated
-
-
-def engine_options(command: F) -> F:
-    """Add the options for opening a model: base, dtype, device, template, trust."""
-    for option in reversed(
-        (
-            click.option("--base", metavar="MODEL", help="Base model of an adapter, instead of the one its config names."),
-            click.option(
-                "--dtype",
-                type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-                default="auto",
-                show_default=True,
-                help="Precision of the weights.",
-            ),
-            device_option(),
-            template_options(default=None),
-            click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
-            click.option("--allow-pickle", is_flag=True, help="Load weights that are not safetensors; they can run code."),
-        )
-    ):
-        command = option(command)
-    return command
+engine_options = add_options(
+    click.option("--base", metavar="MODEL", help="Base model of an adapter, instead of the one its config names."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="Precision of the weights.",
+    ),
+    device_option(),
+    template_options(default=None),
+    click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
+    click.option("--allow-pickle", is_flag=True, help="Load weights that are not safetensors; they can run code."),
+)
+"""The options for opening a model: base, dtype, device, template, trust."""
 
 
 quantize_option = click.option(
@@ -167,7 +165,7 @@ def _extra_body(_ctx: click.Context, _param: click.Parameter, text: str | None) 
 
 
 SECONDS = click.FloatRange(min=0, max=1e6, min_open=True)
-_TIMEOUTS = (
+timeout_options = add_options(
     click.option(
         "--timeout", type=SECONDS, default=120.0, show_default=True, metavar="SECONDS", help="Maximum time without data from a server."
     ),
@@ -183,6 +181,7 @@ _TIMEOUTS = (
         "--extra-body", callback=_extra_body, metavar="JSON", help="Further parameters of every request to a server, as a JSON object."
     ),
 )
+"""``--timeout``, ``--request-timeout`` and ``--extra-body``, for models behind a server."""
 concurrency_option = click.option(
     "--concurrency",
     type=click.IntRange(min=1),
@@ -191,34 +190,17 @@ concurrency_option = click.option(
     metavar="N",
     help="Number of simultaneous requests to a server.",
 )
+answering_options = add_options(engine_options, quantize_option, concurrency_option, timeout_options)
+"""``engine_options`` and the options for many prompts, for local models and servers."""
 
-
-def timeout_options(command: F) -> F:
-    """Add ``--timeout``, ``--request-timeout`` and ``--extra-body``, for models behind a server."""
-    for option in reversed(_TIMEOUTS):
-        command = option(command)
-    return command
-
-
-def answering_options(command: F) -> F:
-    """Add ``engine_options`` and the options for many prompts, for local models and servers."""
-    return engine_options(quantize_option(concurrency_option(timeout_options(command))))
-
-
-_SAMPLING_FLAGS = (
+sampling_options = add_options(
     click.option("--max-new-tokens", type=int, metavar="N", help="Maximum number of tokens of a reply."),
     click.option("--temperature", type=float, metavar="X", help="Sampling temperature, from 0 (greedy) to 2."),
     click.option("--top-p", type=float, metavar="X", help="Sample from the likeliest tokens that together reach this probability."),
     click.option("--top-k", type=int, metavar="N", help="Sample from the N likeliest tokens; 0: from all."),
     click.option("--seed", type=int, metavar="S", help="Seed of the samples."),
 )
-
-
-def sampling_options(command: F) -> F:
-    """Add ``--max-new-tokens``, ``--temperature``, ``--top-p``, ``--top-k`` and ``--seed``."""
-    for flag in reversed(_SAMPLING_FLAGS):
-        command = flag(command)
-    return command
+"""``--max-new-tokens``, ``--temperature``, ``--top-p``, ``--top-k`` and ``--seed``."""
 
 
 def chosen_sampling(task: Task | None, options: dict[str, Any], default: SamplingParams | None = None) -> SamplingParams:
@@ -250,9 +232,7 @@ def rows_options(command: F) -> F:
         named = {name: given.pop(name) for name in ("label_column", "label_instruction", "merge_turns", "leading_assistant")}
         return command(*words, row_options=RowOptions(role_map(roles), parse_column_map(columns), **named), **given)
 
-    for option in reversed(_ROWS):
-        reading = option(reading)
-    return cast(F, reading)
+    return cast(F, add_options(*_ROWS)(reading))
 
 
 _ROWS = (

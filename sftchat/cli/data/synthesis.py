@@ -8,12 +8,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sftchat._util.files import check_output_file
-from sftchat.cli.options import answering_options, rows_options, sampling_options
+from sftchat.cli.options import add_options, answering_options, rows_options, sampling_options
 from sftchat.cli.progress import with_progress
 from sftchat.cli.session import Session
 from sftchat.data.formats import read_examples
@@ -25,24 +25,17 @@ from sftchat.text import pluralize
 if TYPE_CHECKING:
     from sftchat.types import Example, SamplingParams
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def synthesis_options(command: F) -> F:
-    """Add the options of commands that generate replies to the prompts of a file."""
-    for option in reversed(
-        (
-            click.option(
-                "--prompts", required=True, metavar="FILE", help="Rows with the prompts; their replies are not shown to the model."
-            ),
-            click.option("-o", "--output", required=True, metavar="OUT", help="Output file."),
-            click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N prompts."),
-            click.option("--samples", metavar="FILE", help="File in which replies are saved as they arrive.  [default: OUT.samples.jsonl]"),
-            click.option("--fresh", is_flag=True, help="Generate all replies again, also those in the file of samples."),
-        )
-    ):
-        command = option(command)
-    return rows_options(sampling_options(answering_options(command)))
+synthesis_options = add_options(
+    rows_options,
+    sampling_options,
+    answering_options,
+    click.option("--prompts", required=True, metavar="FILE", help="Rows with the prompts; their replies are not shown to the model."),
+    click.option("-o", "--output", required=True, metavar="OUT", help="Output file."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N prompts."),
+    click.option("--samples", metavar="FILE", help="File in which replies are saved as they arrive.  [default: OUT.samples.jsonl]"),
+    click.option("--fresh", is_flag=True, help="Generate all replies again, also those in the file of samples."),
+)
+"""The options of commands that generate replies to the prompts of a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
