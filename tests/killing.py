@@ -177,7 +177,7 @@ class Tally:
 
 
 HEADER = (
-    "| command | kills | at 0–25 / 25–50 / 50–75 / 75–100 % | finished results equal | kills that lost something | kills that left a lock | left behind |\n"
+    "| command | kills | by progress: 0–25 / 25–50 / 50–75 / 75–100 % | finished results equal | kills that lost something | kills that left a lock | left behind |\n"
     "|---|---|---|---|---|---|---|"
 )
 
