@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 
 from sftchat import Metric, ratio
 from sftchat.evaluation.comparison import paired_difference
-from sftchat.evaluation.gate import GatedMetric, outcome
-from sftchat.evaluation.statistics import Counts, interval
+from sftchat.evaluation.gate import GatedMetric, decide_outcome
+from sftchat.evaluation.statistics import Counts, metric_interval
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
 KEYS = ("gold", "pred", "tp")
@@ -81,7 +81,7 @@ def _count(owner: NDArray[np.int64], items: int, right: NDArray[np.bool_], mute:
 def ours(before: Rows, after: Rows) -> str:
     """sftchat's gate at its defaults."""
     difference = paired_difference(Counts(KEYS, before), Counts(KEYS, after), F1)
-    return {"regressed": FAIL, "inconclusive": UNDECIDED, "fine": PASS}[outcome(difference, GatedMetric("f1"))]
+    return {"regressed": FAIL, "inconclusive": UNDECIDED, "fine": PASS}[decide_outcome(difference, GatedMetric("f1"))]
 
 
 def nel_binary(before: Rows, after: Rows) -> str:
@@ -249,8 +249,8 @@ def speed() -> Iterator[str]:
     before, after = two_models(np.random.default_rng(0), 1_000_000, 0.001)
     begun = time.process_time()
     paired_difference(before, after, F1)
-    interval(F1, before)
-    interval(F1, after)
+    metric_interval(F1, before)
+    metric_interval(F1, after)
     took = time.process_time() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     yield f"| test and intervals of one metric, 1,000,000 items, 10,000 resamples | {took:.2f} | {peak:.0f} MB |"

@@ -32,19 +32,24 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from sftchat.evaluation.cache_contents import leak_checks, size, summary
+    from sftchat.evaluation.cache_contents import count_leak_checks, disk_size, summarise_models
     from sftchat.evaluation.reply_cache import default_path
 
     path = default_path()
-    models, leak_check_count = summary(path), leak_checks(path)
+    models, leak_check_count = summarise_models(path), count_leak_checks(path)
     if as_json:
-        content = {"path": str(path), "bytes": size(path), "models": [asdict(model) for model in models], "leak_checks": leak_check_count}
+        content = {
+            "path": str(path),
+            "bytes": disk_size(path),
+            "models": [asdict(model) for model in models],
+            "leak_checks": leak_check_count,
+        }
         click.echo(json_text(content))
         return
     if not models:
         click.echo(f"no replies in {path}")
     else:
-        click.echo(f"{pluralize(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {readable(size(path))}")
+        click.echo(f"{pluralize(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {readable(disk_size(path))}")
     count_width = max((len(str(model.replies)) for model in models), default=0)
     for model in models:  # names are escaped as in JSON, without the quotes
         used = datetime.fromtimestamp(model.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if model.used else "never"
@@ -71,19 +76,19 @@ def prune(older_than: float | None, identity: str | None, everything: bool) -> N
         raise UsageError("--all forgets every reply; leave out --older-than and --model, or leave out --all")
     if not everything and older_than is None and identity is None:
         raise UsageError("nothing said about which replies to forget; give --older-than DAYS, --model IDENTITY, or --all")
-    from sftchat.evaluation.cache_contents import clear, size, summary
+    from sftchat.evaluation.cache_contents import clear, disk_size, summarise_models
     from sftchat.evaluation.cache_contents import prune as forget
     from sftchat.evaluation.reply_cache import default_path
 
     path = default_path()
-    before = size(path)
+    before = disk_size(path)
     if everything:
         count = clear(path)
     else:
-        if identity is not None and not any(model.identity.startswith(identity.lower()) for model in summary(path)):
+        if identity is not None and not any(model.identity.startswith(identity.lower()) for model in summarise_models(path)):
             raise UsageError(f"no replies of a model '{identity}'; 'sftchat cache' lists the identities")
         count = forget(path, identity=identity or "", older_than=older_than or 0)
-    click.echo(f"{pluralize(count, 'reply', 'replies')} forgotten, {readable(max(0, before - size(path)))} freed")
+    click.echo(f"{pluralize(count, 'reply', 'replies')} forgotten, {readable(max(0, before - disk_size(path)))} freed")
 
 
 def readable(size: float) -> str:

@@ -279,13 +279,13 @@ def _shorten(text: str, limit: int = 120) -> str:
 def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: ModelResult, words: str) -> int:
     """Print a command, its verdict and exit code, and a few newly broken items with both replies; return the exit code."""
     from sftchat.evaluation.evaluate import compare
-    from sftchat.evaluation.gate import COLOURS, GateConfig, GatedMetric, decide, gate
+    from sftchat.evaluation.gate import COLOURS, GateConfig, GatedMetric, decide_verdict, gate_comparisons
     from sftchat.evaluation.report.view import Report, error_classes
 
     config = GateConfig(gated=(GatedMetric(task.metric.name),))
-    (comparison,), gates = gate((compare(baseline, candidate, task),), lambda _: config.gated)
+    (comparison,), gates = gate_comparisons((compare(baseline, candidate, task),), lambda _: config.gated)
     report = Report(task.name, (candidate,), (baseline,), (comparison,), gates=gates)
-    verdict = decide(report, config)
+    verdict = decide_verdict(report, config)
     console.print(f"  $ {words}", soft_wrap=True)
     for line in verdict.lines:
         console.print(f"  {line}", soft_wrap=True)

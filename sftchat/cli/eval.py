@@ -133,10 +133,10 @@ def command(
     Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
     4 not comparable with the baseline, which may also be missing, or inconclusive with --strict.
     """
-    from sftchat.evaluation.gate import COULD_NOT, PASSED
+    from sftchat.evaluation.gate import COULD_NOT_JUDGE, PASSED
     from sftchat.evaluation.pipeline import Evaluation
     from sftchat.evaluation.plan import REPORT, check_output, make_plan
-    from sftchat.evaluation.progress import progress
+    from sftchat.evaluation.progress import show_progress
     from sftchat.evaluation.report.files import PAGE, ReportFiles, check_not_read, write_reports
     from sftchat.models.reference import expand
 
@@ -200,7 +200,7 @@ def command(
         written = (REPORT, PAGE, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None))
         check_not_read(output, written, inputs)
 
-    load, watch = session.sharing(), None if quiet else partial(progress, stderr())
+    load, watch = session.sharing(), None if quiet else partial(show_progress, stderr())
     evaluation = Evaluation(plans, load, session.identify, options, fresh=fresh, watch=watch, say=lambda line: _echo(f"sftchat: {line}"))
     try:
         with closing(load):
@@ -233,7 +233,7 @@ def command(
         failed = session.registry.eval_finished(report, output)
         for problem in failed:
             _echo(f"sftchat: warning: {in_one_line(problem)}; the verdict is not affected")
-    ctx.exit(COULD_NOT if failed and gate_options.strict and verdict.exit_code == PASSED else verdict.exit_code)
+    ctx.exit(COULD_NOT_JUDGE if failed and gate_options.strict and verdict.exit_code == PASSED else verdict.exit_code)
 
 
 def _echo(line: str) -> None:
@@ -279,14 +279,14 @@ def _show_power(plans: Sequence[Plan], as_json: bool) -> None:
     Raises:
         UsageError: When there are no stored items to plan from.
     """
-    from sftchat.evaluation.power import lines, minimum_detectable_effects
+    from sftchat.evaluation.power import effect_lines, minimum_detectable_effects
 
     effects = minimum_detectable_effects(plans)
     if as_json:
         click.echo(json_text([vars(effect) for effect in effects], sort_keys=True))
         return
     for effect in effects:
-        for line in lines(effect):
+        for line in effect_lines(effect):
             click.echo(line)
 
 
@@ -326,7 +326,7 @@ def _check_sources(models: Sequence[str], replies: Sequence[str]) -> None:
 
 def _check_models(registry: Registry, plans: Sequence[Plan], options: dict[str, Any]) -> None:
     """Resolve every MODEL by name and files alone, so that a misspelt second one does not cost the first one's evaluation."""
-    from sftchat.evaluation.baseline import nearest_file
+    from sftchat.evaluation.baseline import similar_file_hint
     from sftchat.models.reference import resolve
 
     for plan in plans:
@@ -336,4 +336,4 @@ def _check_models(registry: Registry, plans: Sequence[Plan], options: dict[str, 
             except (UsageError, ModelError) as error:
                 if plan.baseline is None or plan.baseline.name != model:
                     raise
-                raise UsageError(f"--baseline '{model}' is no file{nearest_file(model)} and no MODEL: {error}") from error
+                raise UsageError(f"--baseline '{model}' is no file{similar_file_hint(model)} and no MODEL: {error}") from error

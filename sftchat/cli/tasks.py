@@ -144,6 +144,6 @@ class Addresses:
 
 def is_model(word: str) -> bool:
     """Return whether a baseline is a model, which can be evaluated on any task, and not a file."""
-    from sftchat.evaluation.baseline import is_missing
+    from sftchat.evaluation.baseline import is_missing_file
 
-    return not Path(word).is_file() and not is_missing(word)
+    return not Path(word).is_file() and not is_missing_file(word)

@@ -16,7 +16,7 @@ from typing import Any
 from sftchat._util.parsing import MAX_BYTES, from_json, load_json
 from sftchat.errors import DataError, NotComparableError, listed
 from sftchat.evaluation.evalset import Evalset, EvalsetIdentity
-from sftchat.evaluation.replies import BLANK, HEADER, numbered_lines, parse_reply
+from sftchat.evaluation.replies import BASELINE_KEY, JSON_WHITESPACE, numbered_lines, parse_reply
 from sftchat.evaluation.scored import Item
 from sftchat.task import Task
 from sftchat.text import pluralize
@@ -24,7 +24,7 @@ from sftchat.types import Example, Reply, SamplingParams
 
 SCHEMA_VERSION = 2
 """Version 1 had no hash of the items' metadata."""
-FILES = frozenset((".jsonl", ".json", ".jsonlines", ".ndjson", ".txt", ".gz", ".bak"))
+REPLY_FILE_SUFFIXES = frozenset((".jsonl", ".json", ".jsonlines", ".ndjson", ".txt", ".gz", ".bak"))
 """File name suffixes of reply files; names of models do not end with them."""
 _ENCODER = json.JSONEncoder(sort_keys=True, default=str)
 
@@ -104,32 +104,32 @@ def sampling_to_json(sampling: SamplingParams) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != "seed" or sampling.temperature > 0}
 
 
-def version_of(path: Path) -> Any:
+def read_schema_version(path: Path) -> Any:
     """Return the schema version in the first line of a file, of any type; None when the file is no baseline."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             row = load_json(file.readline(MAX_BYTES))
     except (OSError, ValueError):
         return None
-    return (row[HEADER] or 0) if isinstance(row, dict) and HEADER in row else None
+    return (row[BASELINE_KEY] or 0) if isinstance(row, dict) and BASELINE_KEY in row else None
 
 
 def is_baseline(path: Path) -> bool:
     """Return whether a file begins with a baseline header."""
-    return version_of(path) is not None
+    return read_schema_version(path) is not None
 
 
-def is_missing(text: str) -> bool:
+def is_missing_file(text: str) -> bool:
     """Return whether the argument of ``--baseline`` names a missing file rather than a model.
 
     Args:
         text: Argument as typed.
     """
     path = Path(text)
-    return path.suffix.lower() in FILES and "://" not in text and not path.exists()
+    return path.suffix.lower() in REPLY_FILE_SUFFIXES and "://" not in text and not path.exists()
 
 
-def nearest_file(text: str) -> str:
+def similar_file_hint(text: str) -> str:
     """Return a hint for the message about a missing file: a file with a similar name, in parentheses after a space; empty when there is none."""
     path = Path(text)
     if not path.parent.is_dir():
@@ -150,12 +150,12 @@ def read_baseline(path: Path) -> Baseline:
     header = parse_header(next(lines, (1, ""))[1], path)
     items: dict[str, StoredItem] = {}
     for number, line in lines:
-        if not line.strip(BLANK):
+        if not line.strip(JSON_WHITESPACE):
             continue
-        identity, item = parse_item(line, f"{path}:{number}")
-        if identity in items:
-            raise DataError(f"id '{identity}' stands twice", f"{path}:{number}")
-        items[identity] = item
+        item_id, item = parse_item(line, f"{path}:{number}")
+        if item_id in items:
+            raise DataError(f"id '{item_id}' stands twice", f"{path}:{number}")
+        items[item_id] = item
     check_size(path, header, len(items))
     return Baseline(path, header, items)
 
@@ -191,7 +191,7 @@ def parse_header(line: str, path: Path) -> Header:
     """
     try:
         row = load_json(line)
-        version = row.pop(HEADER)
+        version = row.pop(BASELINE_KEY)
         if type(version) is int and version < SCHEMA_VERSION:
             raise NotComparableError(
                 f"baseline {path} has schema version {version}, which has no hash of the items' metadata; write it again with --update-baseline {path}"
@@ -213,22 +213,22 @@ def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
     Raises:
         DataError: When it is malformed.
     """
-    identity, reply, row = parse_reply(line, source)
+    item_id, reply, row = parse_reply(line, source)
     stats, is_right, content = row.get("stats"), row.get("right"), row.get("content")
     if isinstance(reply, str):
-        raise DataError(f"item '{identity}' was not answered", source)
+        raise DataError(f"item '{item_id}' was not answered", source)
     if not isinstance(stats, dict) or not isinstance(is_right, bool) or not isinstance(content, str):
-        raise DataError(f"item '{identity}' must have 'stats', 'right' and 'content'", source)
+        raise DataError(f"item '{item_id}' must have 'stats', 'right' and 'content'", source)
     try:
         if not {*map(type, stats.values())} <= {int, float}:
             from_json(Mapping[str, float], stats)  # raises an error that names the malformed count
         counts = {key: float(count) for key, count in stats.items()}
     except (ValueError, OverflowError) as error:
-        raise DataError(f"'stats' of item '{identity}' are no counts: {error}", source) from error
-    return identity, StoredItem(reply, counts, is_right, content)
+        raise DataError(f"'stats' of item '{item_id}' are no counts: {error}", source) from error
+    return item_id, StoredItem(reply, counts, is_right, content)
 
 
-def check_whole(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:
+def check_complete(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:
     """Refuse a baseline that lacks items of an evalset whose file has not changed since.
 
     Args:
@@ -307,12 +307,12 @@ def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
             continue
         key = next((key for key in sorted({*before, *after}) if before.get(key) != after.get(key)), None)
         if key is not None:
-            change = f"'{key}' of item '{item.example.id}' was {_count(before.get(key))} and is {_count(after.get(key))}"
+            change = f"'{key}' of item '{item.example.id}' was {_format_count(before.get(key))} and is {_format_count(after.get(key))}"
         else:
             was, now = ("right", "wrong") if stored.right else ("wrong", "right")
             change = f"item '{item.example.id}' was {was} and is {now}"
         raise NotComparableError(f"baseline {baseline.path} was counted by another scorer: {change}; write it again with --update-baseline")
 
 
-def _count(count: float | None) -> str:
+def _format_count(count: float | None) -> str:
     return "not counted" if count is None else f"{count:g}"

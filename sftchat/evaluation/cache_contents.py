@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftchat.errors import SftchatError
-from sftchat.evaluation.reply_cache import connect, reason
+from sftchat.evaluation.reply_cache import connect, failure_reason
 
 SECONDS_A_DAY = 86_400
 
@@ -24,7 +24,7 @@ GROUP BY replies.identity ORDER BY coalesce(used, 0) DESC, replies.identity
 
 
 @dataclass(frozen=True)
-class Kept:
+class ModelSummary:
     """Summary of one model's cached replies.
 
     Attributes:
@@ -40,7 +40,7 @@ class Kept:
     used: float
 
 
-def summary(path: Path) -> list[Kept]:
+def summarise_models(path: Path) -> list[ModelSummary]:
     """Summarise the cached replies by model, the last used first; empty when there is no cache.
 
     Raises:
@@ -48,11 +48,11 @@ def summary(path: Path) -> list[Kept]:
     """
     if not path.exists():
         return []
-    with _opened(path) as connection:
-        return [Kept(*row) for row in connection.execute(BY_MODEL)]
+    with _open_cache(path) as connection:
+        return [ModelSummary(*row) for row in connection.execute(BY_MODEL)]
 
 
-def leak_checks(path: Path) -> int:
+def count_leak_checks(path: Path) -> int:
     """Count the stored results of leak checks.
 
     Raises:
@@ -60,7 +60,7 @@ def leak_checks(path: Path) -> int:
     """
     if not path.exists():
         return 0
-    with _opened(path) as connection:
+    with _open_cache(path) as connection:
         return int(connection.execute("SELECT count(*) FROM leak_checks").fetchone()[0])
 
 
@@ -76,9 +76,9 @@ def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
         SftchatError: When the file cannot be used.
     """
     latest = time.time() - older_than * SECONDS_A_DAY
-    gone = [model for model in summary(path) if model.identity.startswith(identity.lower()) and model.used <= latest]
+    gone = [model for model in summarise_models(path) if model.identity.startswith(identity.lower()) and model.used <= latest]
     if path.exists():
-        with _opened(path) as connection:
+        with _open_cache(path) as connection:
             for model in gone:
                 for table in ("replies", "models"):
                     connection.execute(f"DELETE FROM {table} WHERE identity = ?", (bytes.fromhex(model.identity),))
@@ -101,36 +101,36 @@ def clear(path: Path) -> int:
     if not path.exists():
         return 0
     try:
-        with _opened(path) as connection:
+        with _open_cache(path) as connection:
             count = int(connection.execute("SELECT count(*) FROM replies").fetchone()[0])
             connection.executescript("DELETE FROM replies; DELETE FROM models; DELETE FROM files; DELETE FROM leak_checks; VACUUM;")
             return count
     except SftchatError as error:
         if isinstance(error.__cause__, sqlite3.OperationalError):  # locked or read-only, not damaged
             raise
-    for file in files(path):
+    for file in database_files(path):
         try:
             file.unlink(missing_ok=True)
         except OSError as error:
-            raise SftchatError(reason(path, error)) from error
+            raise SftchatError(failure_reason(path, error)) from error
     return 0
 
 
-def size(path: Path) -> int:
+def disk_size(path: Path) -> int:
     """Return the size on disk in bytes."""
-    return sum(file.stat().st_size for file in files(path) if file.is_file())
+    return sum(file.stat().st_size for file in database_files(path) if file.is_file())
 
 
-def files(path: Path) -> tuple[Path, ...]:
+def database_files(path: Path) -> tuple[Path, ...]:
     """Return the database file and the files that SQLite keeps next to it."""
     return tuple(path.with_name(path.name + end) for end in ("", "-wal", "-shm"))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _open_cache(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a connection that raises ``SftchatError``."""
     try:
         with closing(connect(path)) as connection:
             yield connection
     except (OSError, sqlite3.Error) as error:
-        raise SftchatError(reason(path, error)) from error
+        raise SftchatError(failure_reason(path, error)) from error

@@ -21,10 +21,10 @@ from sftchat.data.row_options import recorded_options
 from sftchat.engine import Engine
 from sftchat.errors import SftchatError
 from sftchat.evaluation import statistics
-from sftchat.evaluation.evaluate import compare, run, summarise
+from sftchat.evaluation.evaluate import compare, generate_outcomes, summarise
 from sftchat.evaluation.reply_cache import ReplyCache
 from sftchat.evaluation.results import LeakCheck, ModelResult, Ranked, SelfCheck
-from sftchat.evaluation.scored import Item, Outcome, scored_items
+from sftchat.evaluation.scored import Item, Outcome, collect_outcomes
 from sftchat.models.fingerprint import Hashed, file_hash, files_digest
 from sftchat.models.manifest import Manifest
 from sftchat.models.reference import step_of
@@ -79,14 +79,14 @@ def check_leaks(
         if manifest.rows >= SLOW_ROWS:
             say(f"comparing {pluralize(len(examples), 'item')} with {manifest.rows:,} training rows, once for these rows")
         failed: list[str] = []
-        leaks = find_leaks(examples, _rows(available, tasks, failed))
+        leaks = find_leaks(examples, _read_training_rows(available, tasks, failed))
         unchecked += failed
         if cache is not None and key is not None and not failed and all(_is_available(source, tasks, hashed, []) for source in available):
             index_by_id = {example.id: index for index, example in enumerate(examples)}
             cache.put_leaks(key, json.dumps([[index_by_id[leak.id], leak.row, leak.similarity] for leak in leaks]))
     leaking = {leak.id for leak in leaks}
     rest = [outcome for outcome in outcomes if outcome.example.id not in leaking]
-    clean = summarise(result.model, task, scored_items(rest), result.evalset, seed=seed).metrics if leaks and rest else ()
+    clean = summarise(result.model, task, collect_outcomes(rest), result.evalset, seed=seed).metrics if leaks and rest else ()
     return LeakCheck(leaks, clean, tuple(unchecked))
 
 
@@ -96,7 +96,7 @@ def _leak_key(examples: Sequence[Example], sources: Sequence[Mapping[str, Any]],
     code = files_digest(package, [path.relative_to(package).as_posix() for pattern in CHECK_SOURCES for path in package.glob(pattern)])
     digest = hashlib.sha256(f"{code} {platform.python_version()}".encode())
     for source in sources:
-        generator = _code_hash(tasks[source["generator"]].generate, hashed) if "generator" in source else "file"
+        generator = _hash_code(tasks[source["generator"]].generate, hashed) if "generator" in source else "file"
         if not generator:
             return None
         digest.update(f"\0{generator} {json.dumps(source, sort_keys=True, default=str)}".encode())
@@ -105,7 +105,7 @@ def _leak_key(examples: Sequence[Example], sources: Sequence[Mapping[str, Any]],
     return digest.digest()
 
 
-def _code_hash(function: Callable[..., object], hashed: Hashed) -> str:
+def _hash_code(function: Callable[..., object], hashed: Hashed) -> str:
     """Return a hash of all files of the package that defines a function; empty for what may read other values, such as a closure."""
     if not isfunction(function) or function.__closure__:
         return ""
@@ -147,11 +147,11 @@ def _is_available(source: Mapping[str, Any], tasks: Mapping[str, Task], hashed: 
             raise SftchatError("the file was changed after the training")
         return True
     except (SftchatError, OSError, KeyError) as error:
-        unchecked.append(_reason(source, error))
+        unchecked.append(_unchecked_line(source, error))
         return False
 
 
-def _rows(sources: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], unchecked: list[str]) -> Iterator[Example]:
+def _read_training_rows(sources: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], unchecked: list[str]) -> Iterator[Example]:
     """Yield the training rows of every source; one that cannot be read is added to ``unchecked``."""
     for source in sources:
         try:
@@ -160,22 +160,22 @@ def _rows(sources: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], unche
             else:
                 yield from read_examples(Path(source["file"]), recorded_options(source))
         except (SftchatError, OSError, KeyError) as error:
-            unchecked.append(_reason(source, error))
+            unchecked.append(_unchecked_line(source, error))
 
 
-def _reason(source: Mapping[str, Any], error: Exception) -> str:
+def _unchecked_line(source: Mapping[str, Any], error: Exception) -> str:
     """Return the line on a source that cannot be compared."""
     words = error.args[0] if isinstance(error, SftchatError) and error.args else type(error).__name__
     return f"{source.get('file') or source.get('generator') or source}: {words}"
 
 
-ITEMS = 50
+REPEATED_ITEMS = 50
 """Number of items to repeat: detects that one reply in twenty changes, with 92 % probability."""
 SHUFFLES = 2
 
 
-def self_check(
-    engine: Engine, task: Task, items: Sequence[Item], *, sampling: SamplingParams | None = None, most: int = ITEMS, seed: int = 0
+def check_repeatability(
+    engine: Engine, task: Task, items: Sequence[Item], *, sampling: SamplingParams | None = None, most: int = REPEATED_ITEMS, seed: int = 0
 ) -> SelfCheck:
     """Repeat some items, each alone and then all of them in shuffled batches, and compare with the original replies.
 
@@ -194,47 +194,54 @@ def self_check(
     rng = Random(seed)
     chosen = rng.sample(list(items), min(most, len(items)))
     examples = [item.example for item in chosen]
-    again = [_alone(engine, task, examples, sampling), *(_shuffled(engine, task, examples, sampling, rng) for _ in range(SHUFFLES))]
-    changed = _differing(chosen, again, lambda item: item.reply.text)
-    rescored = _differing(chosen, again, lambda item: item.score.stats)
-    return SelfCheck(len(chosen), len(again), changed, rescored, _floors(task, chosen, again))
+    again = [
+        _repeat_alone(engine, task, examples, sampling),
+        *(_repeat_shuffled(engine, task, examples, sampling, rng) for _ in range(SHUFFLES)),
+    ]
+    changed = _count_differing(chosen, again, lambda item: item.reply.text)
+    rescored = _count_differing(chosen, again, lambda item: item.score.stats)
+    return SelfCheck(len(chosen), len(again), changed, rescored, _largest_changes(task, chosen, again))
 
 
-def _alone(engine: Engine, task: Task, examples: Sequence[Example], sampling: SamplingParams | None) -> dict[str, Item]:
+def _repeat_alone(engine: Engine, task: Task, examples: Sequence[Example], sampling: SamplingParams | None) -> dict[str, Item]:
     """Generate replies to examples one at a time."""
-    return _items(outcome for example in examples for outcome in run(engine, task, [example], sampling=sampling))
+    return _items_by_id(outcome for example in examples for outcome in generate_outcomes(engine, task, [example], sampling=sampling))
 
 
-def _shuffled(engine: Engine, task: Task, examples: Sequence[Example], sampling: SamplingParams | None, rng: Random) -> dict[str, Item]:
+def _repeat_shuffled(
+    engine: Engine, task: Task, examples: Sequence[Example], sampling: SamplingParams | None, rng: Random
+) -> dict[str, Item]:
     """Generate replies to examples in another order, and so in other batches."""
-    return _items(run(engine, task, rng.sample(list(examples), len(examples)), sampling=sampling))
+    return _items_by_id(generate_outcomes(engine, task, rng.sample(list(examples), len(examples)), sampling=sampling))
 
 
-def _items(outcomes: Iterator[Outcome]) -> dict[str, Item]:
+def _items_by_id(outcomes: Iterator[Outcome]) -> dict[str, Item]:
     """Return the answered items by id."""
     return {outcome.example.id: outcome for outcome in outcomes if isinstance(outcome, Item)}
 
 
-def _differing(first: Sequence[Item], again: Sequence[Mapping[str, Item]], what: Callable[[Item], object]) -> int:
+def _count_differing(first: Sequence[Item], again: Sequence[Mapping[str, Item]], what: Callable[[Item], object]) -> int:
     """Count the items that differed at least once; an unanswered repetition counts as unchanged."""
     return sum(any(what(answers.get(item.example.id, item)) != what(item) for answers in again) for item in first)
 
 
-def _floors(task: Task, first: Sequence[Item], again: Sequence[Mapping[str, Item]]) -> dict[str, float]:
+def _largest_changes(task: Task, first: Sequence[Item], again: Sequence[Mapping[str, Item]]) -> dict[str, float]:
     """Return the largest change of each metric; an unanswered repetition counts as unchanged."""
     if not first:
         return {}
     tables = [
-        statistics.counts(item.score for item in items)
+        statistics.build_counts(item.score for item in items)
         for items in (first, *([answers.get(item.example.id, item) for item in first] for answers in again))
     ]
     return {
-        metric.name: max(abs(statistics.value(metric, table) - statistics.value(metric, tables[0])) for table in tables[1:])
+        metric.name: max(
+            abs(statistics.compute_metric(metric, table) - statistics.compute_metric(metric, tables[0])) for table in tables[1:]
+        )
         for metric in task.metrics
     }
 
 
-def rank(results: Sequence[ModelResult], task: Task, *, seed: int = 0) -> tuple[Ranked, ...]:
+def rank_checkpoints(results: Sequence[ModelResult], task: Task, *, seed: int = 0) -> tuple[Ranked, ...]:
     """Order checkpoints by step and mark those that cannot be distinguished from the best.
 
     A checkpoint is tied with the best when the paired comparison of the primary metric does not call it worse; with few items many are tied.
@@ -259,10 +266,10 @@ def rank(results: Sequence[ModelResult], task: Task, *, seed: int = 0) -> tuple[
     sign = 1.0 if task.metric.higher_is_better else -1.0
     ordered = sorted(results, key=lambda result: -1 if (step := step_of(result.model)) is None else step)
     best = max((result for result in ordered if result.metrics), key=lambda result: sign * result.metric(task.metric.name).value)
-    return tuple(_ranked(result, best, task, seed) for result in ordered)
+    return tuple(_compare_with_best(result, best, task, seed) for result in ordered)
 
 
-def _ranked(result: ModelResult, best: ModelResult, task: Task, seed: int) -> Ranked:
+def _compare_with_best(result: ModelResult, best: ModelResult, task: Task, seed: int) -> Ranked:
     """Compare one checkpoint with the best."""
     step = step_of(result.model)
     if result is best:

@@ -23,13 +23,13 @@ from sftchat.evaluation.statistics import (
     RESAMPLES,
     Array,
     Counts,
-    apply,
-    bootstrap,
-    clopper_pearson,
-    coin_flips,
-    grouped,
-    percentiles,
-    value,
+    apply_metric,
+    bootstrap_sums,
+    central_interval,
+    clopper_pearson_interval,
+    coin_flip_sums,
+    compute_metric,
+    count_distinct_rows,
 )
 from sftchat.task import Metric
 
@@ -76,8 +76,8 @@ class PairedItems:
 
 def pair_items(old: ScoredItems, new: ScoredItems) -> PairedItems:
     """Pair the items that both models answered, in the candidate's order; an item that one of them failed to answer is left out."""
-    index_of = {identity: index for index, identity in enumerate(old.ids)}
-    in_old = np.fromiter((index_of.get(identity, -1) for identity in new.ids), np.int64, len(new))
+    index_of = {item_id: index for index, item_id in enumerate(old.ids)}
+    in_old = np.fromiter((index_of.get(item_id, -1) for item_id in new.ids), np.int64, len(new))
     in_new = (in_old >= 0).nonzero()[0]
     return PairedItems(old, new, (in_old[in_new], in_new))
 
@@ -117,7 +117,7 @@ def item_changes(pairs: PairedItems, metric: Metric) -> ItemChanges:
     sums = new.sum(axis=0)
     counts_changed = (before.rows != after.rows).any(axis=1)
     changed = counts_changed.nonzero()[0]
-    better = apply(metric, after, sums - new[changed] + old[changed]) - apply(metric, after, sums)
+    better = apply_metric(metric, after, sums - new[changed] + old[changed]) - apply_metric(metric, after, sums)
     sign = 1.0 if metric.higher_is_better else -1.0
     losses = {int(position): sign * float(loss) for position, loss in zip(changed, better, strict=True)}
     was_right, is_right = old_errors == 0, new_errors == 0
@@ -151,7 +151,7 @@ TOLERANCE = 1e-12
 """Values of a statistic closer than this are ties: the order of summation changes the last bits."""
 POWER = 0.8
 """Probability of detecting a drop of the stated size."""
-INNER = 0.90
+INNER_CONFIDENCE = 0.90
 """Confidence level of the interval whose bounds are one-sided 5 % bounds, compared with a margin."""
 
 
@@ -192,7 +192,7 @@ def paired_difference(
     """Compare two models on the same items.
 
     The interval is the paired percentile bootstrap (Koehn 2004). If fewer than six items got worse, or fewer than six got better, it is
-    widened as described in ``_widened``. The test is approximate randomization (Yeh 2000, Riezler and Maxwell 2005): the two models' counts
+    widened as described in ``_discordance_interval``. The test is approximate randomization (Yeh 2000, Riezler and Maxwell 2005): the two models' counts
     are swapped item by item, a tie counts as at least as large, and all swaps are enumerated when few items differ. For rates of items the
     test is McNemar's exact test (1947), which is the same test in closed form.
 
@@ -211,15 +211,15 @@ def paired_difference(
     a, b = baseline.columns(metric), candidate.columns(metric)
     changed = (a != b).any(axis=1)
     differing = int(changed.sum())
-    point_a, point_b = value(metric, baseline), value(metric, candidate)
-    spread = _spread(metric, baseline, a, b, changed, seed, resamples)
+    point_a, point_b = compute_metric(metric, baseline), compute_metric(metric, candidate)
+    spread = _estimate_spread(metric, baseline, a, b, changed, seed, resamples)
     if differing == 0:
         p, test = 1.0, "identical"
     elif metric.per_item_rate:
-        p, test = _mcnemar(apply(metric, baseline, a), apply(metric, candidate, b)), "mcnemar"
+        p, test = _mcnemar_p_value(apply_metric(metric, baseline, a), apply_metric(metric, candidate, b)), "mcnemar"
     else:
         exact = differing <= EXACT_ITEMS
-        p, test = _permutation(metric, baseline, a, b, changed, seed, resamples), "exact permutation" if exact else "permutation"
+        p, test = _permutation_p_value(metric, baseline, a, b, changed, seed, resamples), "exact permutation" if exact else "permutation"
     return MetricDifference(
         name=metric.name,
         baseline=point_a,
@@ -237,7 +237,7 @@ def paired_difference(
     )
 
 
-def holm(values: Sequence[float]) -> tuple[float, ...]:
+def adjust_p_values(values: Sequence[float]) -> tuple[float, ...]:
     """Adjust p-values of several tests to control the family-wise error rate (Holm 1979).
 
     Args:
@@ -251,23 +251,23 @@ def holm(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def _spread(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, seed: int, resamples: int) -> _Spread:
+def _estimate_spread(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, seed: int, resamples: int) -> _Spread:
     """Compute the paired bootstrap, widened when too few items changed, or all in the same direction."""
     width = a.shape[1]
-    sums = bootstrap(np.hstack((a, b)), seed, resamples)
-    before, after = apply(metric, table, sums[:, :width]), apply(metric, table, sums[:, width:])
+    sums = bootstrap_sums(np.hstack((a, b)), seed, resamples)
+    before, after = apply_metric(metric, table, sums[:, :width]), apply_metric(metric, table, sums[:, width:])
     differences = after - before
-    bounds, error = (*percentiles(differences), *percentiles(differences, INNER)), float(differences.std())
+    bounds, error = (*central_interval(differences), *central_interval(differences, INNER_CONFIDENCE)), float(differences.std())
     bounded = min(before.min(), after.min()) >= 0 and max(before.max(), after.max()) <= 1
-    effects = _effects(metric, table, a, b, changed)
+    effects = _measure_effects(metric, table, a, b, changed)
     if effects.worse >= MIN_DIFFERING_ITEMS and effects.better >= MIN_DIFFERING_ITEMS:
         return _Spread("bootstrap", *bounds, error)
     if (
         effects.worse + effects.better < MIN_DIFFERING_ITEMS and not bounded
     ):  # a share of items has no meaning for a metric on another scale
         return _Spread("bootstrap", *bounds, error) if changed.any() else _Spread("none")
-    seen = float(apply(metric, table, b.sum(axis=0)) - apply(metric, table, a.sum(axis=0)))
-    outer, inner = _widened(effects, seen, CONFIDENCE), _widened(effects, seen, INNER)
+    seen = float(apply_metric(metric, table, b.sum(axis=0)) - apply_metric(metric, table, a.sum(axis=0)))
+    outer, inner = _discordance_interval(effects, seen, CONFIDENCE), _discordance_interval(effects, seen, INNER_CONFIDENCE)
     low, high, low_90, high_90 = (
         widest(bound, other) for widest, bound, other in zip((min, max, min, max), bounds, (*outer, *inner), strict=True)
     )
@@ -276,22 +276,22 @@ def _spread(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, s
     return _Spread("discordance", low, high, low_90, high_90, error if error > TOLERANCE else None)
 
 
-def _effects(metric: Metric, table: Counts, a: Array, b: Array, changed: Array) -> _Effects:
+def _measure_effects(metric: Metric, table: Counts, a: Array, b: Array, changed: Array) -> _Effects:
     """Count the items that lower and raise the metric, and sum their effects; the effect of an item is that of its change alone."""
     if not changed.any():
         return _Effects(len(a))
-    changes, times = grouped((b - a)[changed])
+    changes, times = count_distinct_rows((b - a)[changed])
     before, after = a.sum(axis=0), b.sum(axis=0)
     # the mean of changing the item first and changing it last, so that swapping the models only changes the signs
-    as_first = apply(metric, table, before + changes) - apply(metric, table, before)
-    as_last = apply(metric, table, after) - apply(metric, table, after - changes)
+    as_first = apply_metric(metric, table, before + changes) - apply_metric(metric, table, before)
+    as_last = apply_metric(metric, table, after) - apply_metric(metric, table, after - changes)
     effects = (as_first + as_last) / 2
     worse, better = effects < -TOLERANCE, effects > TOLERANCE
     totals = effects * times
     return _Effects(len(a), int(times[worse].sum()), int(times[better].sum()), -float(totals[worse].sum()), float(totals[better].sum()))
 
 
-def _widened(effects: _Effects, seen: float, confidence: float) -> tuple[float, float]:
+def _discordance_interval(effects: _Effects, seen: float, confidence: float) -> tuple[float, float]:
     """Compute an interval of a difference from how many items lowered and how many raised the metric.
 
     Both shares of items get the exact interval of Clopper and Pearson (1934); the two are combined by recovering variances (Zou and Donner
@@ -305,7 +305,10 @@ def _widened(effects: _Effects, seen: float, confidence: float) -> tuple[float, 
     """
     n, worse, better = effects.n, effects.worse, effects.better
     unseen = n * (effects.loss + effects.gain) / (worse + better) if worse + better >= MIN_DIFFERING_ITEMS else 1.0
-    (low_loss, high_loss), (low_gain, high_gain) = clopper_pearson(worse, n, confidence), clopper_pearson(better, n, confidence)
+    (low_loss, high_loss), (low_gain, high_gain) = (
+        clopper_pearson_interval(worse, n, confidence),
+        clopper_pearson_interval(better, n, confidence),
+    )
     less_loss = effects.loss * (1 - low_loss * n / worse) if worse else 0.0
     less_gain = effects.gain * (1 - low_gain * n / better) if better else 0.0
     more_loss, more_gain = (high_loss - worse / n) * unseen, (high_gain - better / n) * unseen
@@ -316,7 +319,7 @@ def _widened(effects: _Effects, seen: float, confidence: float) -> tuple[float, 
     )
 
 
-def _mcnemar(a: Array, b: Array) -> float:
+def _mcnemar_p_value(a: Array, b: Array) -> float:
     """Return the p-value of the exact sign test on the items that only one of two models got right."""
     broken, fixed = int((a > b).sum()), int((b > a).sum())
     n = broken + fixed
@@ -329,23 +332,23 @@ def _mcnemar(a: Array, b: Array) -> float:
     return min(1.0, float(2 * as_few / 2**n))
 
 
-def _permutation(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, seed: int, resamples: int) -> float:
+def _permutation_p_value(metric: Metric, table: Counts, a: Array, b: Array, changed: Array, seed: int, resamples: int) -> float:
     """Return the two-sided p-value under swaps of the two models' counts, item by item; items with equal counts drop out."""
     gain = (b - a)[changed]
     if len(gain) <= EXACT_ITEMS:
         swapped = np.array(list(product((0.0, 1.0), repeat=len(gain)))) @ gain
     else:
-        swapped = coin_flips(gain, seed, resamples)
+        swapped = coin_flip_sums(gain, seed, resamples)
     totals_a, totals_b = a.sum(axis=0), b.sum(axis=0)
-    observed = abs(float(apply(metric, table, totals_b)) - float(apply(metric, table, totals_a)))
-    statistics = np.abs(apply(metric, table, totals_b - swapped) - apply(metric, table, totals_a + swapped))
+    observed = abs(float(apply_metric(metric, table, totals_b)) - float(apply_metric(metric, table, totals_a)))
+    statistics = np.abs(apply_metric(metric, table, totals_b - swapped) - apply_metric(metric, table, totals_a + swapped))
     as_large = int((statistics >= observed - TOLERANCE).sum())
     if len(gain) <= EXACT_ITEMS:
         return as_large / len(statistics)
     return (1 + as_large) / (1 + resamples)
 
 
-def items_needed(difference: MetricDifference, n: int, margin: float) -> int | None:
+def estimate_items_needed(difference: MetricDifference, n: int, margin: float) -> int | None:
     """Estimate how many items would settle the outcome with a power of 80 %, if the difference and its spread stayed the same.
 
     The standard error falls with the square root of the number of items. The result is the smaller of two numbers: the items needed to exclude

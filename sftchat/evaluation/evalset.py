@@ -127,7 +127,7 @@ def cluster_of(example: Example, key: str) -> str:
     return str(example.metadata[key])
 
 
-def all_examples(evalsets: Sequence[Evalset]) -> Sequence[Example]:
+def concatenate_examples(evalsets: Sequence[Evalset]) -> Sequence[Example]:
     """Concatenate the examples of several evalsets.
 
     Raises:
@@ -155,15 +155,15 @@ def parse_ids(words: Sequence[str], known: Iterable[str], option: str) -> frozen
     there = frozenset(known)
     found: set[str] = set()
     for word in words:
-        ids = [word] if word in there or not Path(word).is_file() else _lines(Path(word))
-        for identity in ids:
-            if identity not in there:
-                raise UsageError(f"{option}: no item '{identity}' in the evalset, and no such file")
+        ids = [word] if word in there or not Path(word).is_file() else _read_ids(Path(word))
+        for item_id in ids:
+            if item_id not in there:
+                raise UsageError(f"{option}: no item '{item_id}' in the evalset, and no such file")
         found.update(ids)
     return frozenset(found)
 
 
-def _lines(path: Path) -> list[str]:
+def _read_ids(path: Path) -> list[str]:
     try:
         ids = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

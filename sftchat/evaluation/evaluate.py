@@ -17,18 +17,18 @@ from sftchat.evaluation.baseline import Baseline, check_counts
 from sftchat.evaluation.comparison import item_changes, pair_items, paired_difference
 from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
 from sftchat.evaluation.results import Comparison, MetricResult, ModelResult, SliceResult
-from sftchat.evaluation.scored import Failure, Item, Outcome, ScoredItems, Totals, rare_collections, scored_items
+from sftchat.evaluation.scored import Failure, Item, Outcome, ScoredItems, Totals, collect_outcomes, rare_garbage_collection
 from sftchat.task import Metric, Task, metric_value, score_reply
 from sftchat.types import Example, Reply, SamplingParams
 
-Progress = Callable[[Outcome], None]
+OnOutcome = Callable[[Outcome], None]
 
 
-def run(
+def generate_outcomes(
     engine: Engine,
     task: Task,
     examples: Sequence[Example],
-    on_progress: Progress | None = None,
+    on_progress: OnOutcome | None = None,
     *,
     sampling: SamplingParams | None = None,
     scorer: Scorer | None = None,
@@ -97,17 +97,17 @@ class Scorer:
         key = (example.id, reply)
         if self._cache is not None and key in self._cache:
             return self._cache[key]
-        item = score(self.task, example, reply)
+        item = score_example(self.task, example, reply)
         if self._keys is None:
             self._keys, self._first = frozenset(item.score.stats), example.id
         elif item.score.stats.keys() != self._keys:
-            raise other_keys(self.task, (example.id, item.score.stats), (self._first, self._keys))
+            raise different_keys_error(self.task, (example.id, item.score.stats), (self._first, self._keys))
         if self._cache is not None:
             self._cache[key] = item
         return item
 
 
-def other_keys(task: Task, one: tuple[str, Iterable[str]], other: tuple[str, Iterable[str]]) -> PluginError:
+def different_keys_error(task: Task, one: tuple[str, Iterable[str]], other: tuple[str, Iterable[str]]) -> PluginError:
     """Build the error for a scorer that counts different keys for two items, each given as id and keys."""
     (id, keys), (first, others) = one, other
     return PluginError(
@@ -116,7 +116,7 @@ def other_keys(task: Task, one: tuple[str, Iterable[str]], other: tuple[str, Ite
     )
 
 
-def score(task: Task, example: Example, reply: Reply) -> Item:
+def score_example(task: Task, example: Example, reply: Reply) -> Item:
     """Score one reply.
 
     Raises:
@@ -159,7 +159,7 @@ def evaluate(
     evalset: EvalsetIdentity | None = None,
     sampling: SamplingParams | None = None,
     seed: int = 0,
-    on_progress: Progress | None = None,
+    on_progress: OnOutcome | None = None,
 ) -> ModelResult:
     """Generate replies to examples, score them and summarise the scores.
 
@@ -178,10 +178,10 @@ def evaluate(
         PluginError: When the task's scorer or a metric breaks its contract.
     """
     start = time.perf_counter()
-    outcomes = list(run(engine, task, tuple(assign_ids(examples)), on_progress, sampling=sampling))
+    outcomes = list(generate_outcomes(engine, task, tuple(assign_ids(examples)), on_progress, sampling=sampling))
     seconds = time.perf_counter() - start
     identity = evalset or EvalsetIdentity("examples", size=len(examples))
-    return summarise(engine.name, task, scored_items(outcomes), identity, seed=seed, seconds=seconds)
+    return summarise(engine.name, task, collect_outcomes(outcomes), identity, seed=seed, seconds=seconds)
 
 
 def summarise(
@@ -212,16 +212,18 @@ def summarise(
     """
     metrics = []
     if items:
-        table = units(items)
-        for metric in _metrics(task, items.cluster):
-            interval = statistics.interval(metric, table, seed=seed)
-            metrics.append(MetricResult(metric.name, statistics.value(metric, table), interval.low, interval.high, interval.method))
+        table = counts_per_unit(items)
+        for metric in _unit_metrics(task, items.cluster):
+            interval = statistics.metric_interval(metric, table, seed=seed)
+            metrics.append(
+                MetricResult(metric.name, statistics.compute_metric(metric, table), interval.low, interval.high, interval.method)
+            )
     return ModelResult(
         model=model,
         evalset=evalset,
         items=items,
         metrics=tuple(metrics),
-        slices=_slices(task, items.totals),
+        slices=_summarise_slices(task, items.totals),
         seconds=seconds,
         replies=replies,
         cached=cached,
@@ -245,8 +247,8 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
     """
     baseline_ids, candidate_ids = baseline.items.requested_ids, candidate.items.requested_ids
     in_baseline, in_candidate = frozenset(baseline_ids), frozenset(candidate_ids)
-    added = tuple(identity for identity in candidate_ids if identity not in in_baseline)
-    removed = (*(identity for identity in baseline_ids if identity not in in_candidate), *removed)
+    added = tuple(item_id for item_id in candidate_ids if item_id not in in_baseline)
+    removed = (*(item_id for item_id in baseline_ids if item_id not in in_candidate), *removed)
     if baseline.evalset != candidate.evalset or (baseline_ids and len(added) == len(candidate_ids)):
         raise NotComparableError(
             f"'{baseline.model}' and '{candidate.model}' were not scored on the same items of the same evalset "
@@ -258,15 +260,15 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
         return Comparison(baseline, candidate, 0, added=added, removed=removed, cluster=cluster)
     before, after = pairs.tables
     if before.keys != after.keys:
-        raise other_keys(task, (candidate.items[0].example.id, after.keys), (baseline.items[0].example.id, before.keys))
+        raise different_keys_error(task, (candidate.items[0].example.id, after.keys), (baseline.items[0].example.id, before.keys))
     if cluster:
-        before, after = (statistics.clustered(table, pairs.clusters) for table in (before, after))
+        before, after = (statistics.sum_clusters(table, pairs.clusters) for table in (before, after))
     changes = item_changes(pairs, task.metric)
     return Comparison(
         baseline=baseline,
         candidate=candidate,
         n=len(pairs),
-        metrics=tuple(paired_difference(before, after, metric, seed=seed) for metric in _metrics(task, cluster)),
+        metrics=tuple(paired_difference(before, after, metric, seed=seed) for metric in _unit_metrics(task, cluster)),
         differing=int(pairs.text_changed.sum()),
         added=added,
         removed=removed,
@@ -276,22 +278,22 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
     )
 
 
-def units(items: ScoredItems) -> statistics.Counts:
+def counts_per_unit(items: ScoredItems) -> statistics.Counts:
     """Return the counts of the resampling units: items (at least one), or clusters of items."""
-    return statistics.clustered(items.table, items.arrays.clusters) if items.cluster else items.table
+    return statistics.sum_clusters(items.table, items.arrays.clusters) if items.cluster else items.table
 
 
-def _metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
+def _unit_metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
     """Return the task's metrics; sums over clusters are not 0 or 1, so rates are then resampled like other metrics."""
     return tuple(replace(metric, per_item_rate=False) for metric in task.metrics) if cluster else task.metrics
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the versions of the packages that affect the numbers of a report."""
     return {name: installed_version(name) or "unknown" for name in VERSIONED}
 
 
-def _slices(task: Task, totals: Totals) -> tuple[SliceResult, ...]:
+def _summarise_slices(task: Task, totals: Totals) -> tuple[SliceResult, ...]:
     """Return the slices of a result, the largest first, with the metrics whose counts the scorer reports per slice."""
     slices = []
     for name, sums in totals.slices.items():
@@ -303,7 +305,7 @@ def _slices(task: Task, totals: Totals) -> tuple[SliceResult, ...]:
 Replies = Mapping[str, Reply | str]
 
 
-@rare_collections()
+@rare_garbage_collection()
 def score_stored(
     task: Task, examples: Iterable[Example], stored: Sequence[Replies], baseline: Baseline | None = None, cluster: str = ""
 ) -> list[ScoredItems]:
@@ -327,7 +329,7 @@ def score_stored(
         outcomes = score_each(scorer, example, [replies.get(example.id) for replies in stored])
         for of_file, outcome in zip(outcomes_of, outcomes, strict=True):
             of_file += () if outcome is None else (outcome,)
-    scored = [scored_items(outcomes, cluster) for outcomes in outcomes_of]
+    scored = [collect_outcomes(outcomes, cluster) for outcomes in outcomes_of]
     if baseline is not None:
         check_counts(baseline, scored[0])
     return scored

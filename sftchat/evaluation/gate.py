@@ -13,18 +13,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from sftchat.errors import UsageError, listed, unknown
-from sftchat.evaluation.comparison import POINT, TOLERANCE, holm, items_needed
+from sftchat.evaluation.comparison import POINT, TOLERANCE, adjust_p_values, estimate_items_needed
 from sftchat.evaluation.evalset import parse_ids
 from sftchat.evaluation.report.view import Report, Unsettled, error_classes, gate_line, other_items_line, part_line, trust_lines, unsettled
 from sftchat.evaluation.results import Comparison, GateOutcome, GateResult, MetricDifference, ModelResult
 from sftchat.task import Metric, Task
 from sftchat.text import pluralize
 
-PASSED, GATE_FAILED, COULD_NOT, NOT_COMPARABLE = 0, 1, 3, 4
+PASSED, GATE_FAILED, COULD_NOT_JUDGE, NOT_COMPARABLE = 0, 1, 3, 4
 """Exit codes."""
 MARGIN = 2.0
 MIN_DROP = 0.5
-Ruling = Literal["pass", "fail", "inconclusive", "not comparable", "could not judge", "not asked"]
+VerdictOutcome = Literal["pass", "fail", "inconclusive", "not comparable", "could not judge", "not asked"]
 Tone = Literal["pass", "fail", "unsure"]
 COLOURS: Mapping[Tone, str] = {"pass": "green", "fail": "red", "unsure": "yellow"}
 """Terminal colour of each tone."""
@@ -147,12 +147,12 @@ def parse_floors(texts: Iterable[str], task: Task) -> dict[str, float]:
     floors: dict[str, float] = {}
     for text in texts:
         name, _, number = text.partition("=")
-        floor = _number(number)
+        floor = _parse_number(number)
         if floor is None:
             raise UsageError(f"floor '{text}' must be METRIC=X with a number X, such as {task.metric.name}=0.8")
-        if not _metric(name, task).higher_is_better:
+        if not _find_metric(name, task).higher_is_better:
             raise UsageError(f"metric '{name}' is better when lower, so a floor makes no sense")
-        if _metric(name, task).per_item_rate and floor > 1:
+        if _find_metric(name, task).per_item_rate and floor > 1:
             raise UsageError(f"floor '{text}' can never be met: {name} is a share of the items, from 0 to 1")
         if name in floors:
             raise UsageError(f"metric '{name}' has two floors")
@@ -169,23 +169,23 @@ def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) ->
     gated: dict[str, GatedMetric] = {}
     for text in texts:
         name, equals, number = text.partition("=")
-        margin = _number(number) if equals else MARGIN
+        margin = _parse_number(number) if equals else MARGIN
         if margin is None or margin <= 0:
             raise UsageError(f"gate '{text}' must be METRIC or METRIC=MARGIN with a margin above 0 in points, such as {task.metric.name}=2")
-        if _metric(name, task).name in gated:
+        if _find_metric(name, task).name in gated:
             raise UsageError(f"metric '{name}' is gated twice")
         gated[name] = GatedMetric(name, margin, min_drop)
     return tuple(gated.values()) or (GatedMetric(task.metric.name, MARGIN, min_drop),)
 
 
-def _metric(name: str, task: Task) -> Metric:
+def _find_metric(name: str, task: Task) -> Metric:
     metrics = {metric.name: metric for metric in task.metrics}
     if name not in metrics:
         raise UsageError(unknown("metric", name, metrics))
     return metrics[name]
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     """Parse a finite number; return None for anything else."""
     try:
         number = float(text)
@@ -194,7 +194,7 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def gate(
+def gate_comparisons(
     comparisons: Sequence[Comparison], gated: Callable[[Comparison], Sequence[GatedMetric]]
 ) -> tuple[tuple[Comparison, ...], tuple[GateResult, ...]]:
     """Decide every gated metric of every comparison, with p-values adjusted over all of them because the exit code is one decision.
@@ -207,19 +207,19 @@ def gate(
         The comparisons, with the adjusted p-value in their gated metrics, and the gate results.
     """
     decisions = [(index, rule) for index, comparison in enumerate(comparisons) if comparison.metrics for rule in gated(comparison)]
-    p_values = holm([comparisons[index].metric(rule.metric).p for index, rule in decisions])
+    p_values = adjust_p_values([comparisons[index].metric(rule.metric).p for index, rule in decisions])
     adjusted = {(index, rule.metric): p for (index, rule), p in zip(decisions, p_values, strict=True)}
     with_p = tuple(
         replace(comparison, metrics=tuple(replace(metric, p_adjusted=adjusted.get((index, metric.name))) for metric in comparison.metrics))
         for index, comparison in enumerate(comparisons)
     )
-    return with_p, tuple(_gate_result(index, with_p[index], rule) for index, rule in decisions)
+    return with_p, tuple(_decide_metric(index, with_p[index], rule) for index, rule in decisions)
 
 
-def _gate_result(index: int, comparison: Comparison, rule: GatedMetric) -> GateResult:
+def _decide_metric(index: int, comparison: Comparison, rule: GatedMetric) -> GateResult:
     candidate, difference = comparison.candidate, comparison.metric(rule.metric)
     checks = [result.self_check for result in (comparison.baseline, candidate) if result.self_check is not None]
-    decided = outcome(difference, rule, max((check.floors.get(difference.name, 0.0) for check in checks), default=0.0))
+    decided = decide_outcome(difference, rule, max((check.floors.get(difference.name, 0.0) for check in checks), default=0.0))
     return GateResult(
         model=candidate.model,
         task=candidate.task,
@@ -229,12 +229,12 @@ def _gate_result(index: int, comparison: Comparison, rule: GatedMetric) -> GateR
         p=difference.deciding_p,
         margin=rule.margin,
         n=comparison.units,
-        items_needed=items_needed(difference, comparison.units, rule.margin) if decided == "inconclusive" else None,
+        items_needed=estimate_items_needed(difference, comparison.units, rule.margin) if decided == "inconclusive" else None,
         comparison=index,
     )
 
 
-def outcome(difference: MetricDifference, rule: GatedMetric, floor: float = 0.0) -> GateOutcome:
+def decide_outcome(difference: MetricDifference, rule: GatedMetric, floor: float = 0.0) -> GateOutcome:
     """Return the outcome of one metric.
 
     Args:
@@ -266,7 +266,7 @@ class Verdict:
         partial: Whether only a part of the items has replies although requirements cover all of them.
     """
 
-    outcome: Ruling = "not asked"
+    outcome: VerdictOutcome = "not asked"
     reasons: tuple[str, ...] = ()
     unsettled: Unsettled | None = None
     strict: bool = False
@@ -278,7 +278,7 @@ class Verdict:
         """0: passed, inconclusive or not asked. 1: failed. 3: could not judge. 4: not comparable, or inconclusive under strict rules."""
         if self.outcome == "inconclusive":
             return NOT_COMPARABLE if self.strict else PASSED
-        codes = {"fail": GATE_FAILED, "could not judge": COULD_NOT, "not comparable": NOT_COMPARABLE}
+        codes = {"fail": GATE_FAILED, "could not judge": COULD_NOT_JUDGE, "not comparable": NOT_COMPARABLE}
         return codes.get(self.outcome, PASSED)
 
     @property
@@ -312,7 +312,7 @@ class Verdict:
         }
 
 
-def decide(report: Report, config: Mapping[str, GateConfig] | GateConfig) -> Verdict:
+def decide_verdict(report: Report, config: Mapping[str, GateConfig] | GateConfig) -> Verdict:
     """Decide the evaluation: all floors and must-pass items of every model, and all gated comparisons.
 
     Args:
@@ -325,7 +325,7 @@ def decide(report: Report, config: Mapping[str, GateConfig] | GateConfig) -> Ver
     open_questions: list[Unsettled] = []
     failed = strict = other_items = False
     for result in report.results:
-        for met, line in _requirements(result, configs[result.task]):
+        for met, line in _check_requirements(result, configs[result.task]):
             failed |= not met
             missed |= set() if met else {result.task}
             lines.append(line)
@@ -351,7 +351,7 @@ def decide(report: Report, config: Mapping[str, GateConfig] | GateConfig) -> Ver
         lines.append(f"{count} not answered, the first '{failure.example.id}' by {result.model}: {failure.error}")
         return Verdict("could not judge", tuple(lines))
     if failed:
-        return Verdict("fail", tuple(lines), lost=_losers(report, missed))
+        return Verdict("fail", tuple(lines), lost=_failed_tasks(report, missed))
     if any(of_task.partial and (required or of_task.must_pass) for of_task in configs.values()):
         return Verdict("not comparable", tuple(lines), partial=True)
     if open_questions:
@@ -362,7 +362,7 @@ def decide(report: Report, config: Mapping[str, GateConfig] | GateConfig) -> Ver
     return Verdict("pass" if required else "not asked", tuple(lines))
 
 
-def _requirements(result: ModelResult, config: GateConfig) -> Iterator[tuple[bool, str]]:
+def _check_requirements(result: ModelResult, config: GateConfig) -> Iterator[tuple[bool, str]]:
     """Yield, for each floor and for the must-pass items, whether the model meets it and the line that reports it."""
     where = f"{result.model} on {result.evalset.name}"
     for name, floor in config.floors.items():
@@ -388,7 +388,7 @@ def _requirements(result: ModelResult, config: GateConfig) -> Iterator[tuple[boo
         yield True, f"{where}: {'all ' if len(must_pass) > 1 else ''}{pluralize(len(must_pass), 'must-pass item')} right"
 
 
-def _losers(report: Report, missed: Collection[str]) -> tuple[str, ...]:
+def _failed_tasks(report: Report, missed: Collection[str]) -> tuple[str, ...]:
     """Return the tasks that failed, by a regression or a missed requirement, when there are several tasks."""
     tasks = dict.fromkeys(result.task for result in report.results)
     regressed = {gate_result.task for gate_result in report.gates if gate_result.outcome == "regressed"}

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from sftchat._util.files import open_locked, write_error
 from sftchat.engine import Chunk, Request, cancelling, reply_of
 from sftchat.errors import DataError, UsageError
-from sftchat.evaluation.replies import UNPAIRED, kept_apart, numbered_lines, parse_reply
+from sftchat.evaluation.replies import ESCAPE_SURROGATES, numbered_lines, parse_reply, thoughts_and_refusal
 from sftchat.evaluation.reply_cache import CachedEngine
 from sftchat.text import pluralize
 from sftchat.types import Reply
@@ -30,7 +30,7 @@ RequestKey = tuple[str, str]
 """Id and key of a request; two items may have equal requests."""
 
 
-def partial_of(replies: Path) -> Path:
+def partial_path(replies: Path) -> Path:
     """Return the path of the partial file for a file of replies."""
     return replies.with_suffix(".partial.jsonl")
 
@@ -85,9 +85,9 @@ class PartialReplies:
         if os.name == "nt":  # Windows cannot delete an open file
             self._file.close()
         complete = kind is None and self._requested <= self._answered
-        other_files = _files(self.path, moved_aside=True) if complete else []
-        redundant = [path for path in other_files if (replies := _read(path)) and self._answered.issuperset(replies)]
-        if not (replies := _read(self.path)) or (complete and self._answered.issuperset(replies)):
+        other_files = _other_partial_files(self.path, moved_aside=True) if complete else []
+        redundant = [path for path in other_files if (replies := _read_partial(path)) and self._answered.issuperset(replies)]
+        if not (replies := _read_partial(self.path)) or (complete and self._answered.issuperset(replies)):
             redundant.append(self.path)
         for path in redundant:
             path.unlink(missing_ok=True)
@@ -138,8 +138,8 @@ class PartialReplies:
         options = self.engine.options
         fresh = options is not None and options.fresh
         say = options.say if options is not None else (lambda line: None)
-        self._file = _locked(path)
-        rows = _read(path)
+        self._file = _open_locked(path)
+        rows = _read_partial(path)
         others = [key for key in rows if fresh or key not in self._requested]
         if others:
             aside = self._move_aside(path, MOVED_ASIDE if fresh else ".")
@@ -148,7 +148,7 @@ class PartialReplies:
             rows = {}
         if fresh:
             return
-        for stored in (rows, *map(_read, _files(path))):
+        for stored in (rows, *map(_read_partial, _other_partial_files(path))):
             for key, reply in stored.items():
                 if key in self._requested:
                     self._replies.setdefault(key, reply)
@@ -171,7 +171,7 @@ class PartialReplies:
             self._file.close()
         path.rename(aside)
         self._file.close()
-        self._file = _locked(path)
+        self._file = _open_locked(path)
         return aside
 
     def _store(self, request: Request, parts: Sequence[Chunk]) -> None:
@@ -188,7 +188,7 @@ class PartialReplies:
         assert last.finish_reason is not None
         try:
             if self._file is None:
-                self._file = _locked(self.path)
+                self._file = _open_locked(self.path)
             self._write(key, reply_of(parts, last.finish_reason))
         except OSError as error:
             raise write_error(self.path, error) from error
@@ -202,33 +202,33 @@ class PartialReplies:
             "finish_reason": reply.finish_reason,
             "prompt_tokens": reply.prompt_tokens,
             "completion_tokens": reply.completion_tokens,
-            **kept_apart(reply),
+            **thoughts_and_refusal(reply),
             "request": key[1],
         }
-        self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", UNPAIRED) + b"\n")
+        self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", ESCAPE_SURROGATES) + b"\n")
         self._file.flush()
 
 
-def _files(path: Path, moved_aside: bool = False) -> list[Path]:
+def _other_partial_files(path: Path, moved_aside: bool = False) -> list[Path]:
     """List the folder's other partial files; with ``moved_aside``, including those that ``--fresh`` moved aside."""
     return sorted(file for file in path.parent.glob(PARTIAL_FILES) if file != path and (moved_aside or MOVED_ASIDE not in file.name))
 
 
-def _read(path: Path) -> dict[RequestKey, Reply]:
+def _read_partial(path: Path) -> dict[RequestKey, Reply]:
     """Read the replies of a file; a malformed line gets a key that no request has."""
     replies: dict[RequestKey, Reply] = {}
     for number, line in numbered_lines(path, "replies"):
         try:
-            identity, reply, row = parse_reply(line, f"{path}:{number}")
+            item_id, reply, row = parse_reply(line, f"{path}:{number}")
         except DataError:
-            identity, reply, row = "", Reply(line), {}
+            item_id, reply, row = "", Reply(line), {}
         key = row.get("request")
         if isinstance(reply, Reply):
-            replies.setdefault((identity, key) if isinstance(key, str) else ("", f"{path}:{number}"), reply)
+            replies.setdefault((item_id, key) if isinstance(key, str) else ("", f"{path}:{number}"), reply)
     return replies
 
 
-def _locked(path: Path) -> BinaryIO:
+def _open_locked(path: Path) -> BinaryIO:
     """Open a file for appending after its last complete line, with an exclusive lock.
 
     Raises:

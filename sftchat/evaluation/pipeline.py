@@ -14,17 +14,26 @@ from sftchat._util.files import create_folder, write_atomically
 from sftchat._util.parsing import load_json, read_text
 from sftchat.engine import Engine
 from sftchat.errors import PluginError, UsageError
-from sftchat.evaluation.checks import check_leaks, rank, self_check
+from sftchat.evaluation.checks import check_leaks, check_repeatability, rank_checkpoints
 from sftchat.evaluation.evalset import Evalset
-from sftchat.evaluation.evaluate import Progress, Scorer, compare, requests_of, run, score_stored, summarise, versions
-from sftchat.evaluation.gate import decide, gate
-from sftchat.evaluation.partial_replies import PartialReplies, partial_of
+from sftchat.evaluation.evaluate import (
+    OnOutcome,
+    Scorer,
+    compare,
+    generate_outcomes,
+    package_versions,
+    requests_of,
+    score_stored,
+    summarise,
+)
+from sftchat.evaluation.gate import decide_verdict, gate_comparisons
+from sftchat.evaluation.partial_replies import PartialReplies, partial_path
 from sftchat.evaluation.plan import REPORT, Plan, Source
-from sftchat.evaluation.replies import reply_line
+from sftchat.evaluation.replies import outcome_line
 from sftchat.evaluation.reply_cache import CachedEngine, CacheOptions, ReplyCache, default_path
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult, Ranked, SelfCheck
-from sftchat.evaluation.scored import ScoredItems, scored_items
+from sftchat.evaluation.scored import ScoredItems, collect_outcomes
 from sftchat.inference.distributed import ProcessInfo, process_info, take_accelerator, wait_for_all
 from sftchat.inference.identity import OPTIONS_WITHOUT_EFFECT
 from sftchat.models.manifest import find_manifest
@@ -33,17 +42,17 @@ from sftchat.text import pluralize
 
 OpenEngine = Callable[[str], CachedEngine]
 """Opens a model by the name the user typed."""
-Watch = Callable[[str, int, Callable[[], int]], AbstractContextManager[Progress]]
+Watch = Callable[[str, int, Callable[[], int]], AbstractContextManager[OnOutcome]]
 """Called with a title, the number of items and a function that returns how many replies were cached; yields a callback for every outcome."""
 Say = Callable[[str], None]
 """Called with a line for the user."""
 
 
-def silent(_: str) -> None:
+def ignore_line(_: str) -> None:
     """Ignore a line."""
 
 
-def unwatched(_title: str, _total: int, _cached: Callable[[], int]) -> AbstractContextManager[Progress]:
+def no_progress(_title: str, _total: int, _cached: Callable[[], int]) -> AbstractContextManager[OnOutcome]:
     """Show no progress."""
     return nullcontext(lambda outcome: None)
 
@@ -71,7 +80,7 @@ class Evaluation:
         *,
         fresh: bool = False,
         watch: Watch | None = None,
-        say: Say = silent,
+        say: Say = ignore_line,
     ) -> None:
         self.plans = plans
         self.load = load
@@ -94,15 +103,15 @@ class Evaluation:
         if self.fresh and process.count > 1:
             raise UsageError("--fresh asks everything in one process; set SFTCHAT_CACHE_DIR to a new folder to ask it again in several")
         quiet = self.watch is None or process.rank > 0
-        watch = unwatched if self.watch is None or quiet else self.watch
+        watch = no_progress if self.watch is None or quiet else self.watch
         with closing(self.cache):
             if process.count > 1 and any(plan.models for plan in self.plans):
                 take_accelerator()
-                answer_shard(self.plans, self._opener, watch, process)
+                generate_shard(self.plans, self._opener, watch, process)
                 wait_for_all()
             if process.rank > 0:
                 return None
-            return run_plans(self.plans, self._opener, watch, self.cache, silent if quiet else self.say)
+            return run_plans(self.plans, self._opener, watch, self.cache, ignore_line if quiet else self.say)
 
     def _opener(self, task: Task) -> OpenEngine:
         """Return the function that opens models with the template of a task."""
@@ -136,7 +145,7 @@ class Evaluation:
             yield f"{pluralize(lost, 'reply', 'replies')} lost: replies that cannot be cached are kept with -o only"
 
 
-def answer_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, process: ProcessInfo) -> None:
+def generate_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, process: ProcessInfo) -> None:
     """Generate and cache this process's shard of the missing replies, for every model; the evaluation itself follows in the first process.
 
     Args:
@@ -166,12 +175,12 @@ def answer_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], wa
                         len(shard),
                         lambda hits_before=hits_before: engine.hits - hits_before,  # type: ignore[misc]
                     ) as advance:
-                        for _ in run(engine, plan.task, shard, advance, sampling=plan.sampling):
+                        for _ in generate_outcomes(engine, plan.task, shard, advance, sampling=plan.sampling):
                             pass
 
 
 def run_plans(
-    plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, cache: ReplyCache | None = None, say: Say = silent
+    plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, cache: ReplyCache | None = None, say: Say = ignore_line
 ) -> Report:
     """Evaluate, compare and decide; write ``report.json`` and the replies into the plans' folder, if there is one.
 
@@ -202,7 +211,7 @@ def run_plans(
                 raise UsageError(f"cannot make output folder '{output}': {error.strerror}") from error
         parts = [_TaskRun(plan, opener(plan.task), watch, cache, say, stack).run() for plan in plans]
         configs = {plan.task.name: plan.gate_in_force for plan in plans}
-        comparisons, gates = gate(
+        comparisons, gates = gate_comparisons(
             [comparison for part in parts for comparison in part.comparisons], lambda comparison: configs[comparison.candidate.task].gated
         )
         report = Report(
@@ -212,21 +221,21 @@ def run_plans(
             comparisons=comparisons,
             sampling=plans[0].sampling,
             seed=plans[0].seed,
-            versions=versions(),
+            versions=package_versions(),
             gates=gates,
             remarks=tuple(remark for plan in plans for remark in plan.remarks),
             rankings=tuple(ranking for part in parts for ranking in part.rankings),
         )
-        report = replace(report, verdict=decide(report, configs))
+        report = replace(report, verdict=decide_verdict(report, configs))
         if output is not None:
-            replaced = _replies_of(output / REPORT)
+            replaced = _reply_files_of(output / REPORT)
             write_atomically(output / REPORT, report.to_json())
             for name in replaced - {result.replies for result in (*report.results, *report.baselines)}:
                 (output / name).unlink(missing_ok=True)
         return report
 
 
-def _replies_of(report: Path) -> set[str]:
+def _reply_files_of(report: Path) -> set[str]:
     """Return the names of the reply files of a report; none when the report cannot be read."""
     try:
         document = load_json(read_text(report))
@@ -237,7 +246,7 @@ def _replies_of(report: Path) -> set[str]:
 
 
 @dataclass(frozen=True)
-class _Answers:
+class _EvalsetReplies:
     """Replies of a model to one evalset: items, generation time (None when any reply was stored), number of cached replies, repeatability."""
 
     items: ScoredItems
@@ -260,7 +269,7 @@ class _TaskRun:
     cache: ReplyCache | None
     say: Say
     stack: ExitStack
-    stored: dict[str, list[_Answers]] = field(default_factory=dict)
+    stored: dict[str, list[_EvalsetReplies]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.scorer = Scorer(self.plan.task, caches=self.plan.baseline is not None and bool(self.plan.models))
@@ -289,7 +298,7 @@ class _TaskRun:
         for evalset in plan.evalsets:
             scored = score_stored(plan.task, evalset.examples, list(replies_by_file.values()), baseline, plan.cluster)
             for file, items in zip(replies_by_file, scored, strict=True):
-                self.stored.setdefault(file, []).append(_Answers(items))
+                self.stored.setdefault(file, []).append(_EvalsetReplies(items))
 
     def _rankings(self, by_source: Sequence[Sequence[ModelResult]]) -> tuple[tuple[Ranked, ...], ...]:
         """Rank the models on each evalset that all of them answered completely."""
@@ -298,14 +307,14 @@ class _TaskRun:
         complete = [
             results for results in zip(*by_source, strict=True) if all(result.metrics and not result.failures for result in results)
         ]
-        return tuple(rank(results, self.plan.task, seed=self.plan.seed) for results in complete)
+        return tuple(rank_checkpoints(results, self.plan.task, seed=self.plan.seed) for results in complete)
 
     def _results(self, source: Source) -> tuple[ModelResult, ...]:
         """Evaluate one source on every evalset and write its replies."""
         plan = self.plan
         answers = self._generate(source) if source.stored is None else self.stored[source.file]
         if plan.output is not None:
-            lines = (line for of_set in answers for line in map(reply_line, of_set.items.outcomes.values()))
+            lines = (line for of_set in answers for line in map(outcome_line, of_set.items.outcomes.values()))
             write_atomically(plan.output / source.file, lines)
         manifest = find_manifest(source.name) if source.stored is None and source is not plan.baseline else None
         results = []
@@ -326,16 +335,16 @@ class _TaskRun:
             results.append(replace(result, leak_check=leaks, self_check=of_set.self_check))
         return tuple(results)
 
-    def _generate(self, source: Source) -> list[_Answers]:
+    def _generate(self, source: Source) -> list[_EvalsetReplies]:
         """Generate a model's replies to every evalset."""
         plan = self.plan
-        path = None if plan.output is None else partial_of(plan.output / source.file)
+        path = None if plan.output is None else partial_path(plan.output / source.file)
         with closing(self.open_engine(source.name)) as engine:
             requests = (request for evalset in plan.evalsets for request in requests_of(evalset.examples, plan.sampling))
             partial = self.stack.enter_context(PartialReplies(engine, path, requests))
             return [self._answers(source, evalset, engine, partial) for evalset in plan.evalsets]
 
-    def _answers(self, source: Source, evalset: Evalset, engine: CachedEngine, partial: PartialReplies) -> _Answers:
+    def _answers(self, source: Source, evalset: Evalset, engine: CachedEngine, partial: PartialReplies) -> _EvalsetReplies:
         """Generate a model's replies to one evalset."""
         plan = self.plan
         before, opening, start = engine.hits + partial.hits, engine.opening_seconds, time.perf_counter()
@@ -344,10 +353,10 @@ class _TaskRun:
             return engine.hits + partial.hits - before
 
         with self.watch(f"{source.name} on {evalset.name}", len(evalset.examples), cached) as advance:
-            outcomes = list(run(partial, plan.task, evalset.examples, advance, sampling=plan.sampling, scorer=self.scorer))
+            outcomes = list(generate_outcomes(partial, plan.task, evalset.examples, advance, sampling=plan.sampling, scorer=self.scorer))
         seconds = time.perf_counter() - start - (engine.opening_seconds - opening)
-        items = scored_items(outcomes, plan.cluster)
+        items = collect_outcomes(outcomes, plan.cluster)
         check = None
         if plan.self_check:  # with the model itself, bypassing the cache
-            check = self_check(engine.opened(), plan.task, items, sampling=plan.sampling, seed=plan.seed)
-        return _Answers(items, None if cached() else seconds, cached(), check)
+            check = check_repeatability(engine.opened(), plan.task, items, sampling=plan.sampling, seed=plan.seed)
+        return _EvalsetReplies(items, None if cached() else seconds, cached(), check)

@@ -10,16 +10,24 @@ from typing import Literal, get_args
 from sftchat._util.files import check_output_folder
 from sftchat._util.parsing import load_json, read_text
 from sftchat.errors import DataError, NotComparableError, UsageError, listed
-from sftchat.evaluation.baseline import Baseline, check_comparable, check_whole, is_baseline, is_missing, nearest_file, read_baseline
-from sftchat.evaluation.evalset import Evalset, all_examples, cluster_of, parse_ids, read_evalset
+from sftchat.evaluation.baseline import (
+    Baseline,
+    check_comparable,
+    check_complete,
+    is_baseline,
+    is_missing_file,
+    read_baseline,
+    similar_file_hint,
+)
+from sftchat.evaluation.evalset import Evalset, cluster_of, concatenate_examples, parse_ids, read_evalset
 from sftchat.evaluation.gate import GateConfig, GateOptions
-from sftchat.evaluation.replies import match, read_replies
-from sftchat.evaluation.scored import rare_collections
+from sftchat.evaluation.replies import check_replies_match, read_replies
+from sftchat.evaluation.scored import rare_garbage_collection
 from sftchat.task import Task
 from sftchat.types import Reply, SamplingParams
 
-Kind = Literal["newly-broken", "failing"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+PastProblem = Literal["newly-broken", "failing"]
+PAST_PROBLEMS: tuple[PastProblem, ...] = get_args(PastProblem)
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Selection:
     """
 
     words: tuple[str, ...] = ()
-    only: Kind | None = None
+    only: PastProblem | None = None
     source: Path | None = None
 
     def ids(self, all_ids: Collection[str], baseline: str | None = None) -> frozenset[str]:
@@ -56,7 +64,7 @@ class Selection:
         return selected & past_ids(self.only, source)
 
 
-def select(evalsets: Sequence[Evalset], ids: Collection[str]) -> tuple[Evalset, ...]:
+def select_items(evalsets: Sequence[Evalset], ids: Collection[str]) -> tuple[Evalset, ...]:
     """Restrict evalsets to some items; an evalset without a selected item is dropped.
 
     Raises:
@@ -68,7 +76,7 @@ def select(evalsets: Sequence[Evalset], ids: Collection[str]) -> tuple[Evalset, 
     return tuple(evalset for evalset in restricted if evalset.examples)
 
 
-def past_ids(kind: Kind, source: Path) -> frozenset[str]:
+def past_ids(kind: PastProblem, source: Path) -> frozenset[str]:
     """Return the ids of items that went wrong in an earlier evaluation.
 
     Args:
@@ -82,14 +90,14 @@ def past_ids(kind: Kind, source: Path) -> frozenset[str]:
     if source.is_file() and is_baseline(source):
         if kind == "newly-broken":
             raise UsageError(f"baseline {source} does not know what is newly broken; give the folder of an earlier evaluation with --from")
-        return _not_empty(kind, source, {identity for identity, item in read_baseline(source).items.items() if not item.right})
+        return _not_empty(kind, source, {item_id for item_id, item in read_baseline(source).items.items() if not item.right})
     report = source / "report.json"
     if not report.is_file():
         raise UsageError(f"'{source}' is neither the folder of an earlier evaluation nor a baseline")
     try:
         document = load_json(read_text(report))
         if kind == "newly-broken":
-            return _not_empty(kind, source, {identity for comparison in document["comparisons"] for identity in comparison["broken"]})
+            return _not_empty(kind, source, {item_id for comparison in document["comparisons"] for item_id in comparison["broken"]})
         # base name only: a path in the report must not lead out of its folder
         files = sorted({Path(result["replies"]).name for result in document["results"] if result.get("replies")})
         rows = [load_json(line) for file in files for line in read_text(source / file).split("\n") if line.strip()]
@@ -98,7 +106,7 @@ def past_ids(kind: Kind, source: Path) -> frozenset[str]:
         raise DataError(f"not the folder of an evaluation: {error}", str(source)) from error
 
 
-def _not_empty(kind: Kind, source: Path, ids: Collection[str]) -> frozenset[str]:
+def _not_empty(kind: PastProblem, source: Path, ids: Collection[str]) -> frozenset[str]:
     if not ids:
         raise UsageError(f"nothing in '{source}' is {kind.replace('-', ' ')}, so there is nothing to evaluate")
     return frozenset(ids)
@@ -171,7 +179,7 @@ class Plan:
         return GateConfig() if self.selected else self.gate_config
 
 
-@rare_collections()
+@rare_garbage_collection()
 def make_plan(
     task: Task,
     models: Sequence[str],
@@ -215,29 +223,29 @@ def make_plan(
         NotComparableError: When the baseline measured something else, is missing, or would be compared only in part although all is required.
     """
     gate_options = gate_options or GateOptions()
-    missing = baseline is not None and is_missing(baseline)
+    missing = baseline is not None and is_missing_file(baseline)
     if baseline is not None and missing and not gate_options.allow_missing_baseline:
         raise NotComparableError(
-            f"no baseline '{baseline}'{nearest_file(baseline)}; write one with --update-baseline {baseline}, "
+            f"no baseline '{baseline}'{similar_file_hint(baseline)}; write one with --update-baseline {baseline}, "
             "or add --allow-missing-baseline for the first run"
         )
     sets = tuple(read_evalset(path, limit) for path in evalsets or (_default_evalset(task),))
     all_ids = frozenset().union(*(evalset.ids for evalset in sets))
-    all_examples(sets)
+    concatenate_examples(sets)
     config = gate_options.config(task, all_ids)
     remarks: tuple[str, ...] = ()
     if selection is not None:
         before = sum(len(evalset.examples) for evalset in sets)
-        sets = select(sets, selection.ids(all_ids, baseline))
+        sets = select_items(sets, selection.ids(all_ids, baseline))
         after = sum(len(evalset.examples) for evalset in sets)
         remarks = (f"{after} of {before} items were selected; no gate is computed on a selected subset",)
     if partial:
         if replies is None:
             raise UsageError("--partial says that some items have no reply in the file of --replies FILE; add that, or leave --partial out")
-        sets, remark = _answered(sets, replies)
+        sets, remark = _select_answered(sets, replies)
         if remark:  # otherwise the file is complete
             config, remarks = replace(config, partial=True), (*remarks, remark)
-    examples = all_examples(sets)
+    examples = concatenate_examples(sets)
     requested_ids = [example.id for example in examples]
     if selection is None and not config.partial:
         _check_limit(sets, config, requested_ids, compared=baseline is not None and not missing)
@@ -246,7 +254,7 @@ def make_plan(
     sampling = replace(task.sampling, seed=seed)
     if replies is not None:
         advice = "; --partial scores the items that have one"
-        sources: tuple[Source, ...] = (_stored(replies, f"replies{label}.jsonl", requested_ids, all_ids, advice),)
+        sources: tuple[Source, ...] = (_read_reply_source(replies, f"replies{label}.jsonl", requested_ids, all_ids, advice),)
     elif len(models) == 1:
         sources = (Source(models[0], f"replies{label}.jsonl"),)
     else:
@@ -254,13 +262,13 @@ def make_plan(
     baseline_source: Source | None = None
     removed: tuple[str, ...] = ()
     if baseline is not None and missing:
-        remarks = (*remarks, f"no baseline '{baseline}' yet{nearest_file(baseline)}; write one with --update-baseline {baseline}")
+        remarks = (*remarks, f"no baseline '{baseline}' yet{similar_file_hint(baseline)}; write one with --update-baseline {baseline}")
     elif baseline is not None:
-        baseline_source = _baseline(baseline, f"replies{label}.baseline.jsonl", requested_ids, all_ids)
+        baseline_source = _resolve_baseline(baseline, f"replies{label}.baseline.jsonl", requested_ids, all_ids)
         if baseline_source.baseline is not None:
             check_comparable(baseline_source.baseline, task, examples, None if replies is not None else sampling)
-            check_whole(baseline_source.baseline, sets)
-            removed = tuple(identity for identity in baseline_source.baseline.items if identity not in all_ids)
+            check_complete(baseline_source.baseline, sets)
+            removed = tuple(item_id for item_id in baseline_source.baseline.items if item_id not in all_ids)
     return Plan(
         task=task,
         evalsets=sets,
@@ -314,25 +322,25 @@ def _check_limit(sets: Sequence[Evalset], config: GateConfig, requested_ids: Seq
         )
 
 
-def _baseline(text: str, output_name: str, requested_ids: Sequence[str], all_ids: frozenset[str]) -> Source:
+def _resolve_baseline(text: str, output_name: str, requested_ids: Sequence[str], all_ids: frozenset[str]) -> Source:
     """Resolve ``--baseline``: a model, a baseline file, or a file of replies."""
     path = Path(text)
     if not path.is_file():
         return Source(text, output_name)
     if is_baseline(path):
         baseline = read_baseline(path)
-        return Source(text, output_name, {identity: item.reply for identity, item in baseline.items.items()}, baseline)
-    return _stored(path, output_name, requested_ids, all_ids)
+        return Source(text, output_name, {item_id: item.reply for item_id, item in baseline.items.items()}, baseline)
+    return _read_reply_source(path, output_name, requested_ids, all_ids)
 
 
-def _answered(sets: Sequence[Evalset], path: Path) -> tuple[tuple[Evalset, ...], str]:
+def _select_answered(sets: Sequence[Evalset], path: Path) -> tuple[tuple[Evalset, ...], str]:
     """Restrict evalsets to the items with a reply in a file; also return a remark with their number, empty when the file is complete."""
-    _check_file(path)
-    ids = {identity for identity, reply in read_replies(path).items() if isinstance(reply, Reply)}
+    _check_reply_file(path)
+    ids = {item_id for item_id, reply in read_replies(path).items() if isinstance(reply, Reply)}
     count = sum(len(evalset.examples) for evalset in sets)
     if not ids.intersection(example.id for evalset in sets for example in evalset.examples):
         raise DataError(f"no reply to any of the {count} items", str(path))
-    sets = select(sets, ids)
+    sets = select_items(sets, ids)
     answered = sum(len(evalset.examples) for evalset in sets)
     return (
         sets,
@@ -340,14 +348,14 @@ def _answered(sets: Sequence[Evalset], path: Path) -> tuple[tuple[Evalset, ...],
     )
 
 
-def _check_file(path: Path) -> None:
+def _check_reply_file(path: Path) -> None:
     if not path.is_file():
         raise DataError("is a folder; give a file of replies" if path.is_dir() else "no such file of replies", str(path))
 
 
-def _stored(path: Path, output_name: str, requested_ids: Sequence[str], all_ids: frozenset[str], advice: str = "") -> Source:
+def _read_reply_source(path: Path, output_name: str, requested_ids: Sequence[str], all_ids: frozenset[str], advice: str = "") -> Source:
     """Read a file of replies and match it with the evalsets."""
-    _check_file(path)
+    _check_reply_file(path)
     replies = read_replies(path)
-    match(replies, requested_ids, str(path), all_ids, advice)
+    check_replies_match(replies, requested_ids, str(path), all_ids, advice)
     return Source(str(path), output_name, replies)

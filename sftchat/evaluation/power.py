@@ -17,11 +17,11 @@ from statistics import NormalDist
 
 from sftchat.errors import UsageError
 from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POINT, POWER
-from sftchat.evaluation.evaluate import score_stored, units
+from sftchat.evaluation.evaluate import counts_per_unit, score_stored
 from sftchat.evaluation.gate import GatedMetric
 from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.results import LEVEL
-from sftchat.evaluation.statistics import Counts, apply, grouped, value
+from sftchat.evaluation.statistics import Counts, apply_metric, compute_metric, count_distinct_rows
 from sftchat.task import Metric
 from sftchat.text import pluralize
 
@@ -63,7 +63,7 @@ def minimum_detectable_effects(plans: Sequence[Plan]) -> tuple[MinimumDetectable
     Raises:
         UsageError: When a plan has no stored replies.
     """
-    tables = [(plan, name, table) for plan in plans for name, table in _tables(plan)]
+    tables = [(plan, name, table) for plan in plans for name, table in _stored_counts(plan)]
     tests = sum(len(plan.gate_config.gated) for plan, _, _ in tables)
     return tuple(
         minimum_detectable_effect(name, metric, table, rule, tests)
@@ -74,7 +74,7 @@ def minimum_detectable_effects(plans: Sequence[Plan]) -> tuple[MinimumDetectable
     )
 
 
-def _tables(plan: Plan) -> Iterator[tuple[str, Counts]]:
+def _stored_counts(plan: Plan) -> Iterator[tuple[str, Counts]]:
     """Yield the counts of the stored replies to every evalset."""
     source = next((one for one in (plan.baseline, *plan.sources) if one is not None and one.stored is not None), None)
     if source is None or source.stored is None:
@@ -82,7 +82,7 @@ def _tables(plan: Plan) -> Iterator[tuple[str, Counts]]:
     for evalset in plan.evalsets:
         items = score_stored(plan.task, evalset.examples, [source.stored], None, plan.cluster)[0]
         if items:
-            yield evalset.name, units(items)
+            yield evalset.name, counts_per_unit(items)
 
 
 def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule: GatedMetric, tests: int = 1) -> MinimumDetectableEffect:
@@ -96,12 +96,12 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
         tests: Number of metrics and evalsets gated together; the level is divided by it.
     """
     n = len(table.rows)
-    found = value(metric, table)
+    found = compute_metric(metric, table)
     if n < MIN_DIFFERING_ITEMS:
         return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, {}, None)
     spread = _item_variance(metric, table)
     # a test needs a minimum number of broken items, even when all items have equal counts
-    least = _rarest(tests) if metric.per_item_rate or not spread else 0.0
+    least = _broken_items_needed(tests) if metric.per_item_rate or not spread else 0.0
     reach = NormalDist().inv_cdf(1 - LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
     down = -1.0 if metric.higher_is_better else 1.0
 
@@ -109,7 +109,7 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
         """Return the drop in units of the metric; the variance depends on it, so it is found by iteration from 0."""
         drop = 0.0
         for _ in range(50):
-            variance = share * (spread * (1 + _growth(found, found + down * drop / share)) + (drop / share) ** 2) - drop**2
+            variance = share * (spread * (1 + _variance_ratio(found, found + down * drop / share)) + (drop / share) ** 2) - drop**2
             drop = reach * math.sqrt(max(0.0, variance) / items)
         return max(drop, least / items)
 
@@ -125,7 +125,7 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
     return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, drops, needed)
 
 
-def lines(found: MinimumDetectableEffect) -> tuple[str, ...]:
+def effect_lines(found: MinimumDetectableEffect) -> tuple[str, ...]:
     """Return the lines for the user."""
     head = f"{found.evalset}, {pluralize(found.n, 'item')}: {found.metric} {found.value:.3f}"
     if found.n < MIN_DIFFERING_ITEMS:
@@ -147,15 +147,15 @@ def lines(found: MinimumDetectableEffect) -> tuple[str, ...]:
 
 def _item_variance(metric: Metric, table: Counts) -> float:
     """Return the variance of one item's contribution to a metric, by the jackknife."""
-    distinct, repeats = grouped(table.columns(metric))
+    distinct, repeats = count_distinct_rows(table.columns(metric))
     n = len(table.rows)
-    without_item = apply(metric, table, (distinct * repeats[:, None]).sum(axis=0) - distinct)
+    without_item = apply_metric(metric, table, (distinct * repeats[:, None]).sum(axis=0) - distinct)
     mean = float((without_item * repeats).sum()) / n
     # the jackknife variance of the metric is (n - 1) / n times this sum, and one item contributes n times that
     return (n - 1) * float((repeats * (without_item - mean) ** 2).sum())
 
 
-def _growth(before: float, after: float) -> float:
+def _variance_ratio(before: float, after: float) -> float:
     """Return the ratio of a share's variances after and before; 1 for metrics on another scale."""
     if not 0 < before < 1:
         return 1.0
@@ -163,7 +163,7 @@ def _growth(before: float, after: float) -> float:
     return after * (1 - after) / (before * (1 - before))
 
 
-def _rarest(tests: int) -> float:
+def _broken_items_needed(tests: int) -> float:
     """Return how many items must break on average so that enough break with the required power (Poisson)."""
     enough = math.ceil(1 + math.log2(tests / LEVEL))
     low, high = 0.0, 10.0 * enough

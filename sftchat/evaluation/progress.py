@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sftchat.evaluation.evaluate import Progress
+from sftchat.evaluation.evaluate import OnOutcome
 from sftchat.evaluation.scored import Failure, Outcome
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ LINES = 10
 
 
 @contextmanager
-def progress(console: Console, title: str, total: int, cached: Callable[[], int] = lambda: 0) -> Iterator[Progress]:
+def show_progress(console: Console, title: str, total: int, cached: Callable[[], int] = lambda: 0) -> Iterator[OnOutcome]:
     """Show progress while the block runs; yields a callback for every outcome.
 
     Args:
@@ -26,11 +26,11 @@ def progress(console: Console, title: str, total: int, cached: Callable[[], int]
         total: Expected number of outcomes, at least 1.
         cached: Returns how many outcomes so far came from the reply cache.
     """
-    show = _bar if console.is_terminal else _lines
+    show = _show_bar if console.is_terminal else _print_lines
     yield from show(console, title, total, lambda: f", {count} cached" if (count := cached()) else "")
 
 
-def _bar(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[Progress]:
+def _show_bar(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[OnOutcome]:
     """Show a bar that disappears at the end of the block."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -54,7 +54,7 @@ def _bar(console: Console, title: str, total: int, note: Callable[[], str]) -> I
         yield advance
 
 
-def _lines(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[Progress]:
+def _print_lines(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[OnOutcome]:
     """Print a line after each tenth of the work."""
     done = 0
 

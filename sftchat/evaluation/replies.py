@@ -19,11 +19,11 @@ from sftchat.text import abbreviate
 from sftchat.types import Reply
 
 Row = Mapping[str, Any]
-FILTER = "lm_eval_filter"
+FILTER_KEY = "lm_eval_filter"
 """Key of the filter name in a converted row."""
 
 
-def translated(row: dict[str, Any]) -> dict[str, Any]:
+def convert_row(row: dict[str, Any]) -> dict[str, Any]:
     """Convert a row to this program's keys: ``id``, ``reply``, and further known values.
 
     Args:
@@ -31,7 +31,7 @@ def translated(row: dict[str, Any]) -> dict[str, Any]:
     """
     if "reply" in row:
         return row
-    for keys, read in _READERS.items():
+    for keys, read in _CONVERTERS.items():
         if keys <= row.keys():
             try:
                 return read(row)
@@ -40,18 +40,18 @@ def translated(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _openai_batch(row: Row) -> dict[str, Any]:
+def _convert_openai_batch(row: Row) -> dict[str, Any]:
     """Convert one response of a batch of chat completions; https://platform.openai.com/docs/api-reference/batch."""
-    identity, response = row["custom_id"], row["response"] or {}
+    item_id, response = row["custom_id"], row["response"] or {}
     body = response.get("body") or {}
     if row.get("error") or response.get("status_code") != 200:
         status = f"HTTP {response['status_code']}" if response.get("status_code") else ""
         words = ": ".join(filter(None, (status, error_message(row) or error_message(body))))
-        return {"id": identity, "reply": "", "finish_reason": "error", "error": words or "the request has neither a response nor an error"}
+        return {"id": item_id, "reply": "", "finish_reason": "error", "error": words or "the request has neither a response nor an error"}
     choice, usage = body["choices"][0], body.get("usage") or {}
     content = content_of(choice["message"])
     return {
-        "id": identity,
+        "id": item_id,
         "reply": content.text,
         "finish_reason": choice.get("finish_reason"),
         "prompt_tokens": usage.get("prompt_tokens", 0),
@@ -61,27 +61,27 @@ def _openai_batch(row: Row) -> dict[str, Any]:
     }
 
 
-def _lm_eval(row: Row) -> dict[str, Any]:
+def _convert_lm_eval(row: Row) -> dict[str, Any]:
     """Convert one sample of ``generate_until``: the raw response, before the harness's filters; the harness writes it once per filter."""
-    return {"id": row["doc"].get("id", row["doc_id"]), "reply": row["resps"][0][0], FILTER: row.get("filter")}
+    return {"id": row["doc"].get("id", row["doc_id"]), "reply": row["resps"][0][0], FILTER_KEY: row.get("filter")}
 
 
-def another_filter(row: Row, other: Row) -> bool:
-    """Return whether two rows with one id, from ``translated``, are the same sample of lm-evaluation-harness under two filters."""
-    return bool(row.get(FILTER) and other.get(FILTER) and row[FILTER] != other[FILTER] and row["reply"] == other["reply"])
+def is_other_filter(row: Row, other: Row) -> bool:
+    """Return whether two rows with one id, from ``convert_row``, are the same sample of lm-evaluation-harness under two filters."""
+    return bool(row.get(FILTER_KEY) and other.get(FILTER_KEY) and row[FILTER_KEY] != other[FILTER_KEY] and row["reply"] == other["reply"])
 
 
-_READERS: dict[frozenset[str], Callable[[Row], dict[str, Any]]] = {
-    frozenset({"custom_id", "response"}): _openai_batch,
-    frozenset({"doc_id", "doc", "resps"}): _lm_eval,
+_CONVERTERS: dict[frozenset[str], Callable[[Row], dict[str, Any]]] = {
+    frozenset({"custom_id", "response"}): _convert_openai_batch,
+    frozenset({"doc_id", "doc", "resps"}): _convert_lm_eval,
 }
 
 
-HEADER = "sftchat_baseline"
+BASELINE_KEY = "sftchat_baseline"
 """First key of a baseline's first line; its value is the schema version."""
-BLANK = " \t\r\n"
+JSON_WHITESPACE = " \t\r\n"
 """White space in JSON; Python's set is larger."""
-UNPAIRED = "backslashreplace"
+ESCAPE_SURROGATES = "backslashreplace"
 """Error handler that writes an unpaired surrogate, which UTF-8 cannot encode, as its JSON escape."""
 
 
@@ -98,18 +98,18 @@ def stored_reply_row(item: Item) -> dict[str, Any]:
     }
 
 
-def reply_line(outcome: Outcome) -> str:
+def outcome_line(outcome: Outcome) -> str:
     """Return one outcome as a line of JSON with a newline; a failure has an error instead of a score."""
     if isinstance(outcome, Failure):
         row: dict[str, Any] = {"id": outcome.example.id, "reply": "", "finish_reason": "error", "error": outcome.error}
     else:
         row = stored_reply_row(outcome)
-        row |= kept_apart(outcome.reply)
+        row |= thoughts_and_refusal(outcome.reply)
         row = row | {"answer": outcome.score.answer, "errors": list(outcome.score.errors), "stats": row.pop("stats")}
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def kept_apart(reply: Reply) -> dict[str, Any]:
+def thoughts_and_refusal(reply: Reply) -> dict[str, Any]:
     """Return the fields of a reply other than its text, if any: ``thoughts`` and ``refused``."""
     return {**({"thoughts": reply.thoughts} if reply.thoughts else {}), **({"refused": True} if reply.refused else {})}
 
@@ -126,18 +126,18 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
     replies: dict[str, Reply | str] = {}
     filtered: dict[str, Mapping[str, Any]] = {}
     for number, line in numbered_lines(path, "replies"):
-        if not line.strip(BLANK):
+        if not line.strip(JSON_WHITESPACE):
             continue
-        if number == 1 and line.startswith(f'{{"{HEADER}"'):
+        if number == 1 and line.startswith(f'{{"{BASELINE_KEY}"'):
             continue
-        identity, reply, row = parse_reply(line, f"{path}:{number}")
-        if row.get(FILTER):
-            first = filtered.setdefault(identity, row)
-            if another_filter(first, row):
+        item_id, reply, row = parse_reply(line, f"{path}:{number}")
+        if row.get(FILTER_KEY):
+            first = filtered.setdefault(item_id, row)
+            if is_other_filter(first, row):
                 continue
-        if identity in replies:
-            raise DataError(f"id '{identity}' has two replies", f"{path}:{number}")
-        replies[identity] = reply
+        if item_id in replies:
+            raise DataError(f"id '{item_id}' has two replies", f"{path}:{number}")
+        replies[item_id] = reply
     if not replies:
         raise DataError("the file has no replies", str(path))
     return replies
@@ -165,7 +165,7 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
         raise DataError(f"cannot read {what}: {error.strerror or error}", str(path)) from error
 
 
-def match(
+def check_replies_match(
     replies: Mapping[str, Reply | str], requested_ids: Sequence[str], source: str, other_ids: Collection[str] = (), advice: str = ""
 ) -> None:
     """Check that there is exactly one reply to every example.
@@ -181,8 +181,8 @@ def match(
         DataError: When an example has no reply or a reply has no example; names them.
     """
     requested = frozenset(requested_ids)
-    missing = [identity for identity in requested_ids if identity not in replies]
-    unknown = [identity for identity in replies if identity not in requested and identity not in other_ids]
+    missing = [item_id for item_id in requested_ids if item_id not in replies]
+    unknown = [item_id for item_id in replies if item_id not in requested and item_id not in other_ids]
     problems = [f"no reply to {listed(missing)} of the {len(requested)} items{advice}"] if missing else []
     problems += [f"{listed(unknown)} not in the evalset"] if unknown else []
     if problems:
@@ -205,31 +205,31 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
         raise DataError(f"not a JSON object: {error}", source) from error
     if not isinstance(row, dict):
         raise DataError(f"not a JSON object but {type(row).__name__}", source)
-    row = translated(row)
-    identity, text = row.get("id"), row.get("reply")
-    if isinstance(identity, int) and not isinstance(identity, bool):
-        identity = str(identity)  # other programs use numeric ids
-    if not isinstance(identity, str) or not identity:
+    row = convert_row(row)
+    item_id, text = row.get("id"), row.get("reply")
+    if isinstance(item_id, int) and not isinstance(item_id, bool):
+        item_id = str(item_id)  # other programs use numeric ids
+    if not isinstance(item_id, str) or not item_id:
         raise DataError("'id' must be a text that is not empty", source)
     if "reply" not in row and isinstance(row.get("error"), str):
-        return identity, row["error"], row
+        return item_id, row["error"], row
     if "reply" not in row:
-        raise DataError(f"item '{identity}' has no 'reply'; it has the keys {', '.join(map(abbreviate, row))}", source)
+        raise DataError(f"item '{item_id}' has no 'reply'; it has the keys {', '.join(map(abbreviate, row))}", source)
     if not isinstance(text, str):
-        raise DataError(f"'reply' of item '{identity}' is {abbreviate(text)}, must be a text", source)
+        raise DataError(f"'reply' of item '{item_id}' is {abbreviate(text)}, must be a text", source)
     reason = row.get("finish_reason")
     if reason is not None and not isinstance(reason, str):
-        raise DataError(f"'finish_reason' of item '{identity}' is {abbreviate(reason)}, must be a text such as stop or length", source)
+        raise DataError(f"'finish_reason' of item '{item_id}' is {abbreviate(reason)}, must be a text such as stop or length", source)
     finish = finish_reason(reason)
     if finish in ("error", "cancelled"):
         ended = f"the request ended as '{reason}'" if reason in ("error", "cancelled") else unfinished(str(reason))
-        return identity, str(row.get("error") or ended), row
-    counts = _count(row, "prompt_tokens", source), _count(row, "completion_tokens", source)
+        return item_id, str(row.get("error") or ended), row
+    counts = _parse_token_count(row, "prompt_tokens", source), _parse_token_count(row, "completion_tokens", source)
     thoughts = row.get("thoughts", "")
-    return identity, Reply(text, finish, *counts, thoughts if isinstance(thoughts, str) else "", row.get("refused") is True), row
+    return item_id, Reply(text, finish, *counts, thoughts if isinstance(thoughts, str) else "", row.get("refused") is True), row
 
 
-def _count(row: Mapping[str, Any], key: str, source: str) -> int:
+def _parse_token_count(row: Mapping[str, Any], key: str, source: str) -> int:
     """Return a number of tokens; 0 when the file has none."""
     value = row.get(key, 0)
     if type(value) is not int or value < 0:

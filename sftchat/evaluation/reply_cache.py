@@ -32,8 +32,8 @@ from sftchat.errors import EngineError, SftchatError, first_line
 from sftchat.models.fingerprint import file_hash
 from sftchat.types import FinishReason
 
-FILE = "replies.sqlite"
-VARIABLE = "SFTCHAT_CACHE_DIR"
+FILE_NAME = "replies.sqlite"
+FOLDER_VARIABLE = "SFTCHAT_CACHE_DIR"
 VERSION = 1
 WAIT_SECONDS = 30.0
 """How long to wait for another process that is writing."""
@@ -55,7 +55,7 @@ LEAK_TABLE = "CREATE TABLE IF NOT EXISTS leak_checks (key BLOB PRIMARY KEY, leak
 """Added to existing files too; other versions of sftchat ignore it."""
 LEAK_BYTES = 32 << 20
 """Maximum size of all results of leak checks; those that were not used for the longest time are deleted."""
-TOO_MANY_LEAKS = """
+DELETE_OLDEST_LEAKS = """
 DELETE FROM leak_checks WHERE key IN (
     SELECT key FROM (SELECT key, sum(length(leaks)) OVER (ORDER BY used DESC, key) AS size FROM leak_checks) WHERE size > ?
 )
@@ -63,7 +63,7 @@ DELETE FROM leak_checks WHERE key IN (
 
 
 @dataclass(frozen=True)
-class Stored:
+class CachedReply:
     """A cached reply.
 
     Attributes:
@@ -81,11 +81,11 @@ class Stored:
 
 def default_path() -> Path:
     """Return the path of the cache: in ``$SFTCHAT_CACHE_DIR``, else in the user's cache folder."""
-    if folder := os.environ.get(VARIABLE):
-        return expand_user(folder) / FILE
+    if folder := os.environ.get(FOLDER_VARIABLE):
+        return expand_user(folder) / FILE_NAME
     from platformdirs import user_cache_path
 
-    return user_cache_path("sftchat", appauthor=False) / FILE
+    return user_cache_path("sftchat", appauthor=False) / FILE_NAME
 
 
 class ReplyCache:
@@ -107,20 +107,20 @@ class ReplyCache:
         self._warn = warn
         self._connection: sqlite3.Connection | None = None
 
-    def get(self, key: bytes) -> Stored | None:
+    def get(self, key: bytes) -> CachedReply | None:
         """Return the reply with a key, or None."""
         rows = self._do("SELECT text, tokens, finish_reason, prompt_tokens FROM replies WHERE key = ?", (key,))
         if not rows:
             return None
         text, tokens, finish_reason, prompt_tokens = rows[0]
         try:
-            stored = Stored(text.decode("utf-8", "surrogatepass"), tuple(array("I", tokens)), finish_reason, prompt_tokens)
-            return from_json(Stored, vars(stored))
+            stored = CachedReply(text.decode("utf-8", "surrogatepass"), tuple(array("I", tokens)), finish_reason, prompt_tokens)
+            return from_json(CachedReply, vars(stored))
         except (ValueError, TypeError, AttributeError) as error:
             self._give_up(error)
             return None
 
-    def put(self, key: bytes, identity: str, reply: Stored, *, replace: bool = False) -> bool:
+    def put(self, key: bytes, identity: str, reply: CachedReply, *, replace: bool = False) -> bool:
         """Store a reply; it is on disk when this returns. An existing reply stays unless ``replace`` is set.
 
         Returns:
@@ -171,7 +171,7 @@ class ReplyCache:
         """Store the result of a leak check; old ones are deleted when all of them together exceed ``LEAK_BYTES``."""
         data = leaks.encode("utf-8", "surrogatepass")
         self._do("INSERT OR REPLACE INTO leak_checks VALUES (?, ?, ?)", (key, data, time.time()))
-        self._do(TOO_MANY_LEAKS, (LEAK_BYTES,))
+        self._do(DELETE_OLDEST_LEAKS, (LEAK_BYTES,))
 
     def close(self) -> None:
         """Close the file."""
@@ -194,14 +194,14 @@ class ReplyCache:
     def _give_up(self, error: Exception) -> None:
         self.broken = True
         self.close()
-        self._warn(f"replies are not cached: {reason(self.path, error)}")
+        self._warn(f"replies are not cached: {failure_reason(self.path, error)}")
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open a cache file, creating it when missing; every statement is a transaction.
 
     Raises:
-        OSError, sqlite3.Error, SftchatError: When it cannot be used; ``reason`` turns them into a message.
+        OSError, sqlite3.Error, SftchatError: When it cannot be used; ``failure_reason`` turns them into a message.
     """
     connection = open_database(
         path,
@@ -218,12 +218,14 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def reason(path: Path, error: Exception) -> str:
+def failure_reason(path: Path, error: Exception) -> str:
     """Return one line with the path and the reason why a cache cannot be used."""
     if isinstance(error, SftchatError):
         return str(error)
     message = getattr(error, "strerror", None) or first_line(error)
-    return f"cannot use '{path}': {message.lower()}; ${VARIABLE} chooses another folder, 'sftchat cache prune --all' empties this one"
+    return (
+        f"cannot use '{path}': {message.lower()}; ${FOLDER_VARIABLE} chooses another folder, 'sftchat cache prune --all' empties this one"
+    )
 
 
 def _file_signature(path: Path) -> tuple[int, int, int, int, int]:
@@ -389,7 +391,7 @@ class CachedEngine:
         if any(part.thoughts or part.revises or part.refused or part.choices for part in parts):
             return  # the cache stores text only, so such a reply could not be restored
         token_ids = tuple(token for part in parts for token in part.token_ids)
-        reply = Stored(reply_of(parts, last.finish_reason).text, token_ids, last.finish_reason, last.prompt_tokens)
+        reply = CachedReply(reply_of(parts, last.finish_reason).text, token_ids, last.finish_reason, last.prompt_tokens)
         options.kept += options.cache.put(key, self._identity, reply, replace=options.fresh)
         if options.fresh:
             self._renewed.add(key)

@@ -20,18 +20,18 @@ from sftchat.thinking import only_thoughts
 from sftchat.types import Example, Reply, Score
 
 Ints = NDArray[np.int64]
-ALLOCATIONS = 200_000
+COLLECTION_THRESHOLD = 200_000
 """Number of new objects before the garbage collector runs."""
 
 
 @contextmanager
-def rare_collections() -> Iterator[None]:
+def rare_garbage_collection() -> Iterator[None]:
     """Run the garbage collector rarely while the block runs or the decorated function is called.
 
     A hundred thousand items are millions of objects without cycles; searching them again and again takes a fifth of the time.
     """
     thresholds = gc.get_threshold()
-    gc.set_threshold(max(ALLOCATIONS, thresholds[0]) if thresholds[0] else 0, *thresholds[1:])
+    gc.set_threshold(max(COLLECTION_THRESHOLD, thresholds[0]) if thresholds[0] else 0, *thresholds[1:])
     try:
         yield
     finally:
@@ -190,10 +190,10 @@ class ScoredItems(Sequence[Item]):
         Raises:
             PluginError: When no item was answered.
         """
-        return self.arrays.table or statistics.counts(())
+        return self.arrays.table or statistics.build_counts(())
 
 
-def scored_items(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
+def collect_outcomes(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
     """Collect outcomes into ``ScoredItems``.
 
     Args:
@@ -207,7 +207,7 @@ def scored_items(outcomes: Iterable[Outcome], cluster: str = "") -> ScoredItems:
     by_id = {outcome.example.id: outcome for outcome in outcomes}
     items = [outcome for outcome in by_id.values() if isinstance(outcome, Item)]
     arrays = ItemArrays(
-        statistics.counts(item.score for item in items) if items else None,
+        statistics.build_counts(item.score for item in items) if items else None,
         np.array([len(item.score.errors) for item in items], dtype=np.int64),
         [cluster_of(item.example, cluster) for item in items] if cluster else [],
     )

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-CELLS = 2_000_000
+MAX_DRAWN_VALUES = 2_000_000
 """Maximum number of values drawn at once; limits the memory of resampling to some tens of megabytes."""
 
 
@@ -72,7 +72,7 @@ class Interval:
     method: str
 
 
-def counts(scores: Iterable[Score]) -> Counts:
+def build_counts(scores: Iterable[Score]) -> Counts:
     """Build the matrix of counts from scores.
 
     Raises:
@@ -94,7 +94,7 @@ def counts(scores: Iterable[Score]) -> Counts:
     return Counts(keys, matrix)
 
 
-def clustered(table: Counts, clusters: Sequence[str]) -> Counts:
+def sum_clusters(table: Counts, clusters: Sequence[str]) -> Counts:
     """Sum counts to one row per cluster.
 
     Every metric is a function of sums, so resampling and swapping these rows resamples and swaps whole clusters. Items of one document are
@@ -111,16 +111,16 @@ def clustered(table: Counts, clusters: Sequence[str]) -> Counts:
     return Counts(table.keys, rows)
 
 
-def value(metric: Metric, table: Counts) -> float:
+def compute_metric(metric: Metric, table: Counts) -> float:
     """Compute a metric over all items.
 
     Raises:
         PluginError: When the metric reads what is not counted, or cannot be computed.
     """
-    return float(apply(metric, table, table.columns(metric).sum(axis=0)))
+    return float(apply_metric(metric, table, table.columns(metric).sum(axis=0)))
 
 
-def apply(metric: Metric, table: Counts, sums: Array) -> Array:
+def apply_metric(metric: Metric, table: Counts, sums: Array) -> Array:
     """Compute a metric from sums of its columns.
 
     Args:
@@ -146,7 +146,7 @@ def apply(metric: Metric, table: Counts, sums: Array) -> Array:
     return values
 
 
-def interval(metric: Metric, table: Counts, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+def metric_interval(metric: Metric, table: Counts, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Compute a 95 % confidence interval of a metric over the choice of items.
 
     Rates of items get the Wilson (1927) score interval, which is valid for small sets and at 0 and 1. Other metrics get the percentile
@@ -163,19 +163,19 @@ def interval(metric: Metric, table: Counts, *, seed: int = 0, resamples: int = R
         PluginError: When the metric cannot be computed, or is declared a rate of items and is none.
     """
     n = len(table.rows)
-    point = value(metric, table)
+    point = compute_metric(metric, table)
     if metric.per_item_rate:
         if not 0 <= point <= 1:
             raise PluginError(f"metric '{metric.name}' says that it is a rate of items, but its value is {point:g}")
-        return wilson(point, n)
-    values = apply(metric, table, bootstrap(table.columns(metric), seed, resamples))
+        return wilson_interval(point, n)
+    values = apply_metric(metric, table, bootstrap_sums(table.columns(metric), seed, resamples))
     if np.ptp(values) > 0:
-        low, high = percentiles(values)
+        low, high = central_interval(values)
         return Interval(low, high, "bootstrap")
-    return wilson(point, n) if point in (0.0, 1.0) else Interval(None, None, "none")
+    return wilson_interval(point, n) if point in (0.0, 1.0) else Interval(None, None, "none")
 
 
-def wilson(share: float, n: int) -> Interval:
+def wilson_interval(share: float, n: int) -> Interval:
     """Return the score interval of a share of ``n`` items (Wilson 1927); it contains shares of exactly 0 and 1."""
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -183,7 +183,7 @@ def wilson(share: float, n: int) -> Interval:
     return Interval(max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), "wilson")
 
 
-def clopper_pearson(count: int, n: int, confidence: float) -> tuple[float, float]:
+def clopper_pearson_interval(count: int, n: int, confidence: float) -> tuple[float, float]:
     """Return the exact interval of a share of ``n`` items (Clopper and Pearson 1934), by bisection of the binomial tails.
 
     Args:
@@ -192,14 +192,14 @@ def clopper_pearson(count: int, n: int, confidence: float) -> tuple[float, float
         confidence: Confidence level, between 0 and 1.
     """
     if 2 * count > n:
-        low, high = clopper_pearson(n - count, n, confidence)
+        low, high = clopper_pearson_interval(n - count, n, confidence)
         return 1 - high, 1 - low
     tail = (1 - confidence) / 2
-    high = _share_at(lambda share: _at_most(count, n, share) > tail)
-    return (_share_at(lambda share: 1 - _at_most(count - 1, n, share) < tail) if count else 0.0), high
+    high = _bisect_share(lambda share: _probability_at_most(count, n, share) > tail)
+    return (_bisect_share(lambda share: 1 - _probability_at_most(count - 1, n, share) < tail) if count else 0.0), high
 
 
-def _share_at(below: Callable[[float], bool]) -> float:
+def _bisect_share(below: Callable[[float], bool]) -> float:
     """Find the share up to which a condition holds, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(50):
@@ -208,7 +208,7 @@ def _share_at(below: Callable[[float], bool]) -> float:
     return low
 
 
-def _at_most(count: int, n: int, share: float) -> float:
+def _probability_at_most(count: int, n: int, share: float) -> float:
     """Return the probability of at most ``count`` successes in ``n`` trials, summed over the terms that are not 0 in floating point."""
     deviation = math.sqrt(count)  # at least the binomial's own deviation
     if n * share < count - 6 * deviation:
@@ -221,22 +221,22 @@ def _at_most(count: int, n: int, share: float) -> float:
     return float(np.exp(start + np.append(0.0, np.cumsum(steps))).sum())
 
 
-def bootstrap(rows: Array, seed: int, resamples: int) -> Array:
+def bootstrap_sums(rows: Array, seed: int, resamples: int) -> Array:
     """Draw ``len(rows)`` rows with replacement and sum them, once per resample."""
-    distinct, times = grouped(rows)
+    distinct, times = count_distinct_rows(rows)
     generator = np.random.default_rng(seed)
     shares = times / len(rows)
-    return _chunked(lambda size: generator.multinomial(len(rows), shares, size), distinct, resamples)
+    return _sum_in_chunks(lambda size: generator.multinomial(len(rows), shares, size), distinct, resamples)
 
 
-def coin_flips(rows: Array, seed: int, resamples: int) -> Array:
+def coin_flip_sums(rows: Array, seed: int, resamples: int) -> Array:
     """Sum the rows selected by fair coin flips, once per resample."""
-    distinct, times = grouped(rows)
+    distinct, times = count_distinct_rows(rows)
     generator = np.random.default_rng(seed)
-    return _chunked(lambda size: generator.binomial(times, 0.5, (size, len(times))), distinct, resamples)
+    return _sum_in_chunks(lambda size: generator.binomial(times, 0.5, (size, len(times))), distinct, resamples)
 
 
-def grouped(rows: Array) -> tuple[Array, NDArray[np.int64]]:
+def count_distinct_rows(rows: Array) -> tuple[Array, NDArray[np.int64]]:
     """Return the distinct rows in lexicographic order, and how often each occurs.
 
     Integer counts are packed into one number per row: sorting a million of those takes a tenth of a second, sorting rows several seconds.
@@ -251,14 +251,14 @@ def grouped(rows: Array) -> tuple[Array, NDArray[np.int64]]:
     return low + codes[:, None] // steps % spans.astype(np.int64), times
 
 
-def percentiles(values: Array, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def central_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the central interval of resampled values; their spread is the standard error itself, not to be divided by the number of resamples."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def _chunked(draw: Callable[[int], NDArray[np.int64]], distinct: Array, resamples: int) -> Array:
+def _sum_in_chunks(draw: Callable[[int], NDArray[np.int64]], distinct: Array, resamples: int) -> Array:
     """Draw how often each distinct row occurs and sum, in chunks of resamples; the chunk size does not change the result."""
-    size = max(1, CELLS // len(distinct))
+    size = max(1, MAX_DRAWN_VALUES // len(distinct))
     chunks = [draw(min(size, resamples - start)) @ distinct for start in range(0, resamples, size)]
     return np.concatenate(chunks)

@@ -17,23 +17,23 @@ from sftchat.evaluation.baseline import (
     content_hash,
     is_baseline,
     read_baseline,
+    read_schema_version,
     sampling_to_json,
-    version_of,
 )
 from sftchat.evaluation.plan import Plan
-from sftchat.evaluation.replies import HEADER, stored_reply_row
+from sftchat.evaluation.replies import BASELINE_KEY, stored_reply_row
 from sftchat.evaluation.report.view import Report
-from sftchat.evaluation.scored import Item, ScoredItems, scored_items
+from sftchat.evaluation.scored import Item, ScoredItems, collect_outcomes
 from sftchat.models.fingerprint import identity
 from sftchat.models.manifest import read_manifest
 from sftchat.models.reference import ModelReference
 from sftchat.text import pluralize
 
-Files = Mapping[str, str | None]
+BaselineFiles = Mapping[str, str | None]
 """The file to write by name of the task; None for a task without one."""
 
 
-def check_updates(files: Files, plans: Sequence[Plan], limit: int | None) -> None:
+def check_updates(files: BaselineFiles, plans: Sequence[Plan], limit: int | None) -> None:
     """Refuse to write a baseline that would be partial, ambiguous or in the place of something else, before anything is evaluated.
 
     Raises:
@@ -49,7 +49,7 @@ def check_updates(files: Files, plans: Sequence[Plan], limit: int | None) -> Non
             raise UsageError("--update-baseline needs every item; leave out --limit, --ids and --only")
         if len(plan.sources) > 1:
             raise UsageError(f"--update-baseline takes one MODEL, not {len(plan.sources)}")
-        version = version_of(path)
+        version = read_schema_version(path)
         if path.exists() and version is None:
             raise UsageError(f"'{path}' is no baseline, and is not overwritten; give another file")
         if type(version) is int and version > SCHEMA_VERSION:
@@ -62,7 +62,9 @@ def check_updates(files: Files, plans: Sequence[Plan], limit: int | None) -> Non
             raise UsageError(f"baseline '{path}' may not be written; give another file")
 
 
-def update_baselines(files: Files, plans: Sequence[Plan], report: Report, resolve: Callable[[str], ModelReference]) -> Iterator[str]:
+def update_baselines(
+    files: BaselineFiles, plans: Sequence[Plan], report: Report, resolve: Callable[[str], ModelReference]
+) -> Iterator[str]:
     """Write the replies as new baselines, unless the gate fails or items are unanswered; yields lines for the user on what changed.
 
     Args:
@@ -93,7 +95,7 @@ def update_baselines(files: Files, plans: Sequence[Plan], report: Report, resolv
             evalsets=tuple(result.evalset for result in results),
             sampling=sampling_to_json(plan.sampling) if source.stored is None else None,
         )
-        items = results[0].items if len(results) == 1 else scored_items(item for result in results for item in result.items)
+        items = results[0].items if len(results) == 1 else collect_outcomes(item for result in results for item in result.items)
         yield from write_baseline(Path(file), header, items)
 
 
@@ -126,27 +128,27 @@ def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str,
         old = None
         changes.append(f"in place of one that could not be read ({error})")
     if old is not None:
-        changes = [pluralize(len(items), "item"), *(list(_changed(old, items)) or ["nothing changed"])]
-    write_atomically(path, _lines(header, items))
+        changes = [pluralize(len(items), "item"), *(list(_describe_changes(old, items)) or ["nothing changed"])]
+    write_atomically(path, _baseline_lines(header, items))
     return (f"baseline {path}: {', '.join(changes)}",)
 
 
-def _lines(header: Header, items: ScoredItems) -> Iterator[str]:
+def _baseline_lines(header: Header, items: ScoredItems) -> Iterator[str]:
     """Yield the lines of the file; the items are sorted by id."""
-    yield json.dumps({HEADER: SCHEMA_VERSION, **asdict(header)}, ensure_ascii=False) + "\n"
-    yield from map(_line, sorted(items, key=lambda item: item.example.id))
+    yield json.dumps({BASELINE_KEY: SCHEMA_VERSION, **asdict(header)}, ensure_ascii=False) + "\n"
+    yield from map(_item_line, sorted(items, key=lambda item: item.example.id))
 
 
-def _line(item: Item) -> str:
+def _item_line(item: Item) -> str:
     row = {**stored_reply_row(item), "right": item.right, "content": content_hash(item.example)}
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _changed(old: Baseline, items: ScoredItems) -> Iterator[str]:
+def _describe_changes(old: Baseline, items: ScoredItems) -> Iterator[str]:
     """Yield the lines that describe the changes from the old baseline."""
     new = {item.example.id: item for item in items}
     counts = {"added": len(new.keys() - old.items.keys()), "removed": len(old.items.keys() - new.keys())}
-    pairs = [(old.items[identity], item) for identity, item in new.items() if identity in old.items]
+    pairs = [(old.items[item_id], item) for item_id, item in new.items() if item_id in old.items]
     counts["with another reply"] = sum(stored.reply.text != item.reply.text for stored, item in pairs)
     counts["newly broken"] = sum(stored.right and not item.right for stored, item in pairs)
     counts["newly fixed"] = sum(item.right and not stored.right for stored, item in pairs)

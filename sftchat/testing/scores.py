@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sftchat._util.plugin_calls import Malformed
 from sftchat.errors import PluginError, class_and_message, message_of
-from sftchat.evaluation.statistics import Array, Counts, apply, counts, value
+from sftchat.evaluation.statistics import Array, Counts, apply_metric, build_counts, compute_metric
 from sftchat.task import Metric, Task, score_reply
 from sftchat.testing.fuzz import garbage_replies
 from sftchat.types import Example, Reply, Score
@@ -101,8 +101,8 @@ def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[
 def metric_faults(task: Task, gold_scores: Sequence[ScoredReply], garbage_scores: Sequence[ScoredReply]) -> Iterator[str]:
     """Yield metrics that are not functions of sums, that improve when replies get worse, or that do not separate right from wrong."""
     try:
-        table = counts(scored.score for scored in gold_scores if scored.score is not None)
-        garbage_table = counts(scored.score for scored in garbage_scores if scored.score is not None)
+        table = build_counts(scored.score for scored in gold_scores if scored.score is not None)
+        garbage_table = build_counts(scored.score for scored in garbage_scores if scored.score is not None)
     except PluginError as error:
         yield str(error)
         return
@@ -136,23 +136,23 @@ def _metric_faults(task: Task, metric: Metric, table: Counts, garbage_table: Cou
     import numpy as np
 
     name, sign = f"metric '{metric.name}'", 1 if metric.higher_is_better else -1
-    top = value(metric, table)
-    apply(metric, table, np.zeros((2, table.columns(metric).shape[1])))  # the metric must be defined for 0/0
+    top = compute_metric(metric, table)
+    apply_metric(metric, table, np.zeros((2, table.columns(metric).shape[1])))  # the metric must be defined for 0/0
     columns = table.columns(metric)
-    single = [float(apply(metric, table, row)) for row in columns]
-    together = apply(metric, table, columns)
+    single = [float(apply_metric(metric, table, row)) for row in columns]
+    together = apply_metric(metric, table, columns)
     if not np.allclose(single, together):
         yield f"{name} gives other values for arrays than for numbers; use sftchat.ratio and numpy's functions"
     if metric.per_item_rate and not (np.isin(columns[:, 0], (0, 1)).all() and (columns[:, 1] == 1).all()):
         yield f"{name} says that every item counts 0 or 1 of 1, but '{metric.stats[0]}' or '{metric.stats[1]}' do not"
-    empty = counts(score for scored in gold_scores if (score := ScoredReply.of(task, scored.example, "").score) is not None)
+    empty = build_counts(score for scored in gold_scores if (score := ScoredReply.of(task, scored.example, "").score) is not None)
     if len(empty.rows) == len(table.rows):
-        values = [sign * float(apply(metric, table, sums)) for sums in _worse_and_worse(columns, empty.columns(metric))]
+        values = [sign * float(apply_metric(metric, table, sums)) for sums in _worse_and_worse(columns, empty.columns(metric))]
         if metric is task.metric and any(worse > better + TOLERANCE for better, worse in itertools.pairwise(values)):
             yield f"{name} gets better when a right reply is replaced by an empty one"
         if values[-1] > values[0] + TOLERANCE:
             yield f"{name} is better for empty replies ({sign * values[-1]:.3g}) than for gold replies ({top:.3g}); is higher_is_better right?"
-    worst = value(metric, garbage_table)
+    worst = compute_metric(metric, garbage_table)
     if sign * worst > sign * top + TOLERANCE:
         yield f"{name} is better for garbage ({worst:.3g}) than for gold replies ({top:.3g})"
     elif metric is task.metric and sign * worst > sign * top - TOLERANCE:

@@ -20,9 +20,9 @@ from sftchat.data.serialize import serialize
 from sftchat.data.write import write_rows
 from sftchat.errors import DataError, EngineError, first_line
 from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
-from sftchat.evaluation.evaluate import run, summarise
+from sftchat.evaluation.evaluate import generate_outcomes, summarise
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.scored import Failure, Outcome, scored_items
+from sftchat.evaluation.scored import Failure, Outcome, collect_outcomes
 from sftchat.models.loading import Loaded, stop_ids
 from sftchat.task import Task
 from sftchat.templates.renderer import Renderer
@@ -190,12 +190,12 @@ def score_model(model: Any, renderer: Renderer, task: Task, examples: Sequence[E
     rank, world = _rank_and_world_size()
     engine = TransformersEngine("the model in training", Loaded(model, renderer, stop_ids(model, renderer), None))
     with _generation_mode(model), torch.random.fork_rng(devices=[]):
-        outcomes = list(run(engine, task, examples[rank::world]))
+        outcomes = list(generate_outcomes(engine, task, examples[rank::world]))
     outcomes = _gather_outcomes(outcomes, world, len(examples))
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if len(failures) == len(outcomes):
         raise EngineError(f"no validation item was answered: {failures[0].error}")
-    return summarise(engine.name, task, scored_items(outcomes), EvalsetIdentity(title, size=len(examples)))
+    return summarise(engine.name, task, collect_outcomes(outcomes), EvalsetIdentity(title, size=len(examples)))
 
 
 @contextmanager

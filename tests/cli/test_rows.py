@@ -16,7 +16,7 @@ from sftchat.cli.session import Session
 from sftchat.cli.train import command as train
 from sftchat.data.row_options import recorded_options
 from sftchat.errors import SftchatWarning
-from sftchat.evaluation.checks import _rows
+from sftchat.evaluation.checks import _read_training_rows
 from sftchat.models.manifest import Manifest, read_manifest
 from sftchat.plugins.manager import Registry, load_plugins
 from sftchat.training.validation import validation_from_file
@@ -66,7 +66,7 @@ def test_rows_are_trained_without_a_task_and_read_the_same_way_for_validation_an
     assert (manifest.task, manifest.rows) == ("general", 2)
     (source,) = manifest.data
     assert source["rows_read"] == {"columns": {"prompt": "question", "completion": "answer"}}
-    assert [example.gold for example in _rows([source], {}, [])] == ["The cat.", "At home."]
+    assert [example.gold for example in _read_training_rows([source], {}, [])] == ["The cat.", "At home."]
     read = recorded_options(source)
     assert [example.gold for example in validation_from_file("gold.csv", 1, read).examples] == ["At noon."]
     assert capsys.readouterr().err.startswith('note: columns kept as metadata and not used: "page" (2)\n')

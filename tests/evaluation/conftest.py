@@ -8,10 +8,10 @@ import pytest
 
 from sftchat import Example, Message, Metric, Reply, Score, Task, rate, ratio
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, score, score_stored, summarise
+from sftchat.evaluation.evaluate import compare, score_example, score_stored, summarise
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.scored import Failure, Outcome, scored_items
+from sftchat.evaluation.scored import Failure, Outcome, collect_outcomes
 
 
 def judge(example: Example, reply: Reply) -> Score:
@@ -59,9 +59,9 @@ def result(task: Task, example: Callable[..., Example]) -> Callable[..., ModelRe
                 if mark == "!":
                     yield Failure(asked, "server gone")
                 else:
-                    yield score(task, asked, Reply(RIGHT if mark == "+" else WRONG, "length" if mark == "~" else "stop", 3, 5))
+                    yield score_example(task, asked, Reply(RIGHT if mark == "+" else WRONG, "length" if mark == "~" else "stop", 3, 5))
 
-        return summarise(name, task, scored_items(outcomes()), EvalsetIdentity("gold.jsonl", "ab12", size))
+        return summarise(name, task, collect_outcomes(outcomes()), EvalsetIdentity("gold.jsonl", "ab12", size))
 
     return make
 

@@ -13,8 +13,8 @@ import pytest
 from sftchat import DataError, Example, NotComparableError, Reply, SamplingParams, Task
 from sftchat.evaluation.baseline import Header, content_hash, is_baseline, read_baseline, sampling_to_json
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import score
-from sftchat.evaluation.scored import scored_items
+from sftchat.evaluation.evaluate import score_example
+from sftchat.evaluation.scored import collect_outcomes
 from sftchat.evaluation.update_baseline import write_baseline
 
 Make = Callable[..., Example]
@@ -25,9 +25,9 @@ HEADER = Header(
 
 def test_a_baseline_is_read_as_it_was_written(task: Task, example: Make, tmp_path: Path) -> None:
     path = tmp_path / "base.jsonl"
-    items = [score(task, example(name), Reply(said, "stop", 3, 4)) for name, said in (("b", "无"), ("a", "甲-乙:夫妻"))]
+    items = [score_example(task, example(name), Reply(said, "stop", 3, 4)) for name, said in (("b", "无"), ("a", "甲-乙:夫妻"))]
 
-    assert write_baseline(path, HEADER, scored_items(items)) == (f"baseline {path}: written, 2 items of run",)
+    assert write_baseline(path, HEADER, collect_outcomes(items)) == (f"baseline {path}: written, 2 items of run",)
     found = read_baseline(path)
 
     assert found.header == HEADER
@@ -102,8 +102,8 @@ def test_a_baseline_of_the_first_version_is_not_comparable_and_can_be_replaced(t
     with pytest.raises(NotComparableError, match=re.escape(words)):
         read_baseline(path)
 
-    items = [score(task, example(name), Reply("无")) for name in ("a", "b")]
-    assert write_baseline(path, HEADER, scored_items(items)) == (
+    items = [score_example(task, example(name), Reply("无")) for name in ("a", "b")]
+    assert write_baseline(path, HEADER, collect_outcomes(items)) == (
         f"baseline {path}: written, 2 items of run, in place of one that could not be read ({words})",
     )
     assert list(read_baseline(path).items) == ["a", "b"]

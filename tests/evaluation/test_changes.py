@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from sftchat import Example, Message, Reply, Task
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, score, summarise
+from sftchat.evaluation.evaluate import compare, score_example, summarise
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import Comparison
-from sftchat.evaluation.scored import scored_items
+from sftchat.evaluation.scored import collect_outcomes
 from tests.evaluation.conftest import F1_TASK
 from tests.evaluation.test_evaluate import shown
 
@@ -26,8 +26,8 @@ def compared(task: Task, before: Sequence[str], after: Sequence[str]) -> Compari
 
     def result(name: str, said: Sequence[str]) -> object:
         examples = [Example((Message(role="user", content="?"),), GOLD, f"i{n}") for n in range(len(said))]
-        outcomes = [score(task, example, Reply(text)) for example, text in zip(examples, said, strict=True)]
-        return summarise(name, task, scored_items(outcomes), EvalsetIdentity("gold.jsonl", size=len(said)))
+        outcomes = [score_example(task, example, Reply(text)) for example, text in zip(examples, said, strict=True)]
+        return summarise(name, task, collect_outcomes(outcomes), EvalsetIdentity("gold.jsonl", size=len(said)))
 
     return compare(result("old", before), result("new", after), task)  # type: ignore[arg-type]
 

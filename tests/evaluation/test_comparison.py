@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from scripts.bench_gate import two_models
 from sftchat import Metric, NotComparableError, Score, rate, ratio
 from sftchat.evaluation import comparison as paired
-from sftchat.evaluation.comparison import holm, paired_difference
-from sftchat.evaluation.gate import GatedMetric, outcome
+from sftchat.evaluation.comparison import adjust_p_values, paired_difference
+from sftchat.evaluation.gate import GatedMetric, decide_outcome
 from sftchat.evaluation.results import MetricDifference
-from sftchat.evaluation.statistics import Counts, clopper_pearson, counts
+from sftchat.evaluation.statistics import Counts, build_counts, clopper_pearson_interval
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
 EXACT = rate("exact", "exact")
@@ -27,7 +27,7 @@ Row = tuple[int, int, int]
 
 def table(rows: list[Row]) -> Counts:
     """Counts of items given as (tp, pred, gold)."""
-    return counts(Score({"tp": tp, "pred": pred, "gold": gold, "n": 1, "exact": int(tp == pred == gold)}) for tp, pred, gold in rows)
+    return build_counts(Score({"tp": tp, "pred": pred, "gold": gold, "n": 1, "exact": int(tp == pred == gold)}) for tp, pred, gold in rows)
 
 
 def marks(right: str) -> Counts:
@@ -132,7 +132,7 @@ def test_with_few_changed_items_the_interval_has_its_nominal_coverage() -> None:
 @pytest.mark.parametrize("broken", [6, 9, 13, 17])
 def test_intervals_of_one_sided_changes_are_widened_for_any_number(broken: int) -> None:
     found = paired_difference(marks("1" * 200), marks("1" * (200 - broken) + "0" * broken), EXACT)
-    low, high = clopper_pearson(broken, 200, 0.9)
+    low, high = clopper_pearson_interval(broken, 200, 0.9)
 
     assert (found.interval, found.judgement) == ("discordance", "worse")
     assert found.low_90 == pytest.approx(-high)  # no item got better, so the drop is at most the share that may get worse
@@ -232,7 +232,7 @@ def test_results_of_other_items_cannot_be_paired() -> None:
 
 @given(st.lists(st.floats(0, 1), max_size=6))
 def test_holm_is_between_the_plain_p_and_bonferronis_and_keeps_the_order(values: list[float]) -> None:
-    adjusted = holm(values)
+    adjusted = adjust_p_values(values)
 
     assert all(p <= q <= min(1.0, len(values) * p) + 1e-12 for p, q in zip(values, adjusted, strict=True))
     assert [q for _, q in sorted(zip(values, adjusted, strict=True))] == sorted(adjusted)
@@ -240,7 +240,7 @@ def test_holm_is_between_the_plain_p_and_bonferronis_and_keeps_the_order(values:
 
 def test_holm_agrees_with_the_published_example() -> None:
     """Four tests at p = .01, .04, .03, .005: Holm (1979) gives .03, .06, .06, .02."""
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+    assert adjust_p_values([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
 
 
 def test_one_item_and_all_items_failed_need_no_special_case() -> None:
@@ -262,7 +262,7 @@ def outcomes(drop: float, items: int, repetitions: int, resamples: int = 2000) -
     for _ in range(repetitions):
         before, after = two_models(draw, items, drop)
         difference = paired_difference(before, after, F1, resamples=resamples)
-        found[outcome(difference, GatedMetric("f1"))] += 1 / repetitions
+        found[decide_outcome(difference, GatedMetric("f1"))] += 1 / repetitions
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat import DataError, Example, Message
-from sftchat.evaluation.evalset import Evalset, all_examples, check_examples, read_evalset
+from sftchat.evaluation.evalset import Evalset, check_examples, concatenate_examples, read_evalset
 
 ROWS = (
     '{"id": "a", "messages": [{"role": "user", "content": "一"}], "gold": "无"}\n'
@@ -66,7 +66,7 @@ def test_ids_are_unique_among_all_evalsets() -> None:
     other = Evalset("b.jsonl", "", (row("a", "一", "无", "b.jsonl:4"),), 1, frozenset("a"))
 
     with pytest.raises(DataError, match=r"^b.jsonl:4: id 'a' already stands at a.jsonl:1; ids must be unique among all evalsets$"):
-        all_examples([one, other])
+        concatenate_examples([one, other])
 
 
 def test_an_example_from_no_file_is_named_by_its_position() -> None:

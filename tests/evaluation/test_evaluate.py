@@ -12,12 +12,12 @@ from rich.console import Console
 
 from sftchat import Example, NotComparableError, Reply, Task
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, evaluate, score, summarise
+from sftchat.evaluation.evaluate import compare, evaluate, score_example, summarise
 from sftchat.evaluation.report.terminal import show
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult, SliceResult
-from sftchat.evaluation.scored import Failure, scored_items
-from sftchat.evaluation.statistics import wilson
+from sftchat.evaluation.scored import Failure, collect_outcomes
+from sftchat.evaluation.statistics import wilson_interval
 from sftchat.testing import ScriptedEngine
 
 Make = Callable[..., Example]
@@ -64,8 +64,8 @@ def test_a_model_without_any_reply_has_no_metrics(result: Result) -> None:
 
 def test_broken_items_are_listed_worst_first_and_failures_are_not_compared(task: Task, example: Make, result: Result) -> None:
     old, new = result("old", "+++-!+"), result("new", "+--+++")
-    worst = score(task, example("i2"), Reply("甲-乙:恋人\n丙-丁:同门"))
-    new = replace(new, items=scored_items(worst if item.example.id == "i2" else item for item in new.items))
+    worst = score_example(task, example("i2"), Reply("甲-乙:恋人\n丙-丁:同门"))
+    new = replace(new, items=collect_outcomes(worst if item.example.id == "i2" else item for item in new.items))
 
     found = compare(old, new, task)
 
@@ -89,7 +89,7 @@ def test_results_of_different_sets_are_not_compared(task: Task, result: Result) 
     other = replace(result("b", "++"), evalset=replace(GOLD, sha256="cd34"))
 
     other_items = replace(
-        result("b", "++"), items=scored_items(replace(i, example=replace(i.example, id="x")) for i in result("b", "+").items)
+        result("b", "++"), items=collect_outcomes(replace(i, example=replace(i.example, id="x")) for i in result("b", "+").items)
     )
     for pair in ((result("a", "++"), other), (result("a", "++"), other_items)):
         with pytest.raises(NotComparableError, match=r"^'a' and 'b' were not scored on the same items of the same evalset \("):
@@ -133,7 +133,7 @@ def test_the_report_has_the_same_bytes_every_time_and_no_time(task: Task, result
         "truncated": 0,
         "failed": [{"id": "i2", "error": "server gone"}],
         "metrics": [
-            {"name": name, "value": 1.0, "low": pytest.approx(wilson(1.0, 2).low), "high": 1.0, "interval": "wilson"}
+            {"name": name, "value": 1.0, "low": pytest.approx(wilson_interval(1.0, 2).low), "high": 1.0, "interval": "wilson"}
             for name in ("f1", "exact")
         ],
         "groups": [{"name": "夫妻", "support": 2, "metrics": {"f1": 1.0}}],
@@ -227,8 +227,8 @@ def test_several_models_are_shown_one_row_each(result: Result) -> None:
 
 
 def test_replies_cannot_move_the_cursor(task: Task, example: Make) -> None:
-    old = summarise("old", task, scored_items([score(task, example("a"), Reply(RIGHT))]), GOLD)
-    new = summarise("new", task, scored_items([score(task, example("a"), Reply("\x1b[2J[bold]x[/bold]\n" * 12))]), GOLD)
+    old = summarise("old", task, collect_outcomes([score_example(task, example("a"), Reply(RIGHT))]), GOLD)
+    new = summarise("new", task, collect_outcomes([score_example(task, example("a"), Reply("\x1b[2J[bold]x[/bold]\n" * 12))]), GOLD)
 
     text = shown(Report("triples", (new,), (old,), (compare(old, new, task),)))
 

@@ -9,7 +9,7 @@ import pytest
 
 from sftchat import Task, UsageError
 from sftchat.evaluation.evaluate import compare
-from sftchat.evaluation.gate import GateConfig, GateOptions, Verdict, decide, gate, parse_floors
+from sftchat.evaluation.gate import GateConfig, GateOptions, Verdict, decide_verdict, gate_comparisons, parse_floors
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult
 
@@ -43,18 +43,22 @@ def test_floors_are_for_metrics_that_should_be_high_and_come_once(task: Task) ->
 
 
 def test_without_demands_there_is_no_verdict(result: Result) -> None:
-    assert decide(Report("triples", (result("nano", "+-"),)), GateConfig()) == Verdict()
+    assert decide_verdict(Report("triples", (result("nano", "+-"),)), GateConfig()) == Verdict()
 
 
 def test_a_floor_is_met_by_its_very_value_and_missed_below_it(result: Result) -> None:
     report = Report("triples", (result("nano", "++++-", 5),))
 
-    assert decide(report, GateConfig(floors={"exact": 0.8})) == Verdict("pass", ("nano on gold.jsonl: exact 0.800 meets the floor 0.8",))
-    assert decide(report, GateConfig(floors={"f1": 0.81})) == Verdict("fail", ("nano on gold.jsonl: f1 0.800 is under the floor 0.81",))
+    assert decide_verdict(report, GateConfig(floors={"exact": 0.8})) == Verdict(
+        "pass", ("nano on gold.jsonl: exact 0.800 meets the floor 0.8",)
+    )
+    assert decide_verdict(report, GateConfig(floors={"f1": 0.81})) == Verdict(
+        "fail", ("nano on gold.jsonl: f1 0.800 is under the floor 0.81",)
+    )
 
 
 def gated(report: Report, config: GateConfig) -> Report:
-    comparisons, gates = gate(report.comparisons, lambda comparison: config.gated)
+    comparisons, gates = gate_comparisons(report.comparisons, lambda comparison: config.gated)
     return replace(report, comparisons=comparisons, gates=gates)
 
 
@@ -78,14 +82,14 @@ def test_only_a_significant_drop_fails(task: Task, result: Result, before: str, 
     old, new = result("old", before, len(before)), result("new", after, len(after))
     rules = GateOptions().config(task, ())
     report = gated(Report("triples", (new,), (old,), (compare(old, new, task),)), rules)
-    plain, demanding = decide(report, rules), decide(report, replace(rules, strict=True))
+    plain, demanding = decide_verdict(report, rules), decide_verdict(report, replace(rules, strict=True))
 
     assert (plain.reasons, plain.outcome, plain.exit_code) == ((f"new on gold.jsonl: {line}",), outcome, strict % 4)
     assert (demanding.reasons, demanding.outcome, demanding.exit_code) == (plain.reasons, outcome, strict)
 
 
 def test_unanswered_items_are_never_counted_as_low_scores(result: Result) -> None:
-    verdict = decide(Report("triples", (result("nano", "--!!", 4), result("dead", "!!!!", 4))), GateConfig(floors={"f1": 0.5}))
+    verdict = decide_verdict(Report("triples", (result("nano", "--!!", 4), result("dead", "!!!!", 4))), GateConfig(floors={"f1": 0.5}))
 
     assert verdict == Verdict(
         "could not judge",

@@ -19,7 +19,7 @@ from sftchat.evaluation.gate import Verdict
 from sftchat.evaluation.report.html import ITEMS, to_html
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import Comparison, ModelResult
-from sftchat.evaluation.scored import Item, scored_items
+from sftchat.evaluation.scored import Item, collect_outcomes
 
 FAIL = Verdict("fail", ("model is worse than old",))
 GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒", "c": "无", "d": "戊-己:好友"}
@@ -128,7 +128,7 @@ def test_no_text_escapes_into_markup(text: str) -> None:
     hostile = f"</script><!--<script>{text}\"'&<b onclick=x>"
     example = Example((Message(role="user", content=hostile),), hostile, "i")
     old, new = (
-        ModelResult(hostile, EvalsetIdentity(hostile), scored_items([Item(example, Reply(said), Score({"n": 1}, "", faults))]))
+        ModelResult(hostile, EvalsetIdentity(hostile), collect_outcomes([Item(example, Reply(said), Score({"n": 1}, "", faults))]))
         for said, faults in (("", ()), (hostile, (hostile,)))
     )
     report = Report(hostile, (new,), (old,), (Comparison(old, new, 1, broken=((old.items[0], new.items[0]),)),))

@@ -9,7 +9,7 @@ import pytest
 
 from sftchat import DataError, EngineError, Example, PluginError, Reply, Score, Task
 from sftchat.engine import Chunk, Request
-from sftchat.evaluation.evaluate import run
+from sftchat.evaluation.evaluate import generate_outcomes
 from sftchat.evaluation.scored import Failure, Item, Outcome
 
 Make = Callable[..., Example]
@@ -51,7 +51,7 @@ def test_items_come_in_the_order_of_the_examples_for_any_order_of_replies(task: 
     )
     heard: list[Outcome] = []
 
-    items = list(run(engine, task, [example("a"), example("b"), example("c")], heard.append))
+    items = list(generate_outcomes(engine, task, [example("a"), example("b"), example("c")], heard.append))
 
     assert shown(items) == [("a", "一二"), ("b", "二"), ("c", "三")]
     assert shown(heard) == [("c", "三"), ("b", "二"), ("a", "一二")]
@@ -62,7 +62,7 @@ def test_items_come_in_the_order_of_the_examples_for_any_order_of_replies(task: 
 def test_all_examples_are_requested_at_once_with_the_sampling_of_the_task(task: Task, example: Make) -> None:
     engine = Chunks([Chunk("a", finish_reason="stop"), Chunk("b", finish_reason="stop")])
 
-    list(run(engine, task, [example("a"), example("b")]))
+    list(generate_outcomes(engine, task, [example("a"), example("b")]))
 
     assert engine.asked == [Request(key, example(key).messages, sampling=task.sampling) for key in ("a", "b")]
 
@@ -70,7 +70,7 @@ def test_all_examples_are_requested_at_once_with_the_sampling_of_the_task(task: 
 def test_a_failed_request_is_a_failure_and_never_a_score_of_zero(task: Task, example: Make) -> None:
     engine = Chunks([Chunk("a", "甲-乙:", finish_reason="error", error="out of\nmemory"), Chunk("b", finish_reason="cancelled")])
 
-    outcomes = list(run(engine, task, [example("a"), example("b"), example("c")]))
+    outcomes = list(generate_outcomes(engine, task, [example("a"), example("b"), example("c")]))
 
     assert outcomes == [
         Failure(example("a"), "out of memory"),
@@ -80,7 +80,7 @@ def test_a_failed_request_is_a_failure_and_never_a_score_of_zero(task: Task, exa
 
 
 def test_an_empty_reply_is_scored(task: Task, example: Make) -> None:
-    (item,) = run(Chunks([Chunk("a", finish_reason="stop")]), task, [example("a")])
+    (item,) = generate_outcomes(Chunks([Chunk("a", finish_reason="stop")]), task, [example("a")])
 
     assert isinstance(item, Item)
     assert item.score.stats == {"n": 1, "tp": 0, "pred": 0, "gold": 1, "exact": 0}
@@ -90,12 +90,12 @@ def test_an_empty_reply_is_scored(task: Task, example: Make) -> None:
 def test_a_reply_to_an_unknown_request_is_an_error_of_the_engine(task: Task, example: Make) -> None:
     for chunks in ([Chunk("x", finish_reason="stop")], [Chunk("a", finish_reason="stop"), Chunk("a", "more")]):
         with pytest.raises(EngineError, match=r"^engine 'chunks' answered request '[xa]', which is not waiting for an answer$"):
-            list(run(Chunks(chunks), task, [example("a")]))
+            list(generate_outcomes(Chunks(chunks), task, [example("a")]))
 
 
 def test_closing_the_iterator_cancels_running_requests(task: Task, example: Make) -> None:
     engine = Chunks([Chunk("a", finish_reason="stop"), Chunk("b", finish_reason="stop")])
-    outcomes = run(engine, task, [example("a"), example("b")])
+    outcomes = generate_outcomes(engine, task, [example("a"), example("b")])
 
     next(outcomes)
     outcomes.close()  # type: ignore[attr-defined]
@@ -117,7 +117,7 @@ def test_examples_that_cannot_be_scored_are_refused_before_any_request(
     engine = Chunks([])
 
     with pytest.raises(DataError) as caught:
-        list(run(engine, task, [example(identity, gold) for identity in ids]))
+        list(generate_outcomes(engine, task, [example(identity, gold) for identity in ids]))
 
     assert str(caught.value) == message
     assert engine.asked == []
@@ -132,4 +132,4 @@ def test_a_scorer_that_raises_is_named(task: Task, example: Make) -> None:
     with pytest.raises(
         PluginError, match=r"^the scorer of task 'triples' failed on item 'a', in .*test_items.py:\d+: ZeroDivisionError: division by zero$"
     ):
-        list(run(Chunks([Chunk("a", finish_reason="stop")]), broken, [example("a")]))
+        list(generate_outcomes(Chunks([Chunk("a", finish_reason="stop")]), broken, [example("a")]))

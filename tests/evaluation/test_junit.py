@@ -15,7 +15,7 @@ from sftchat.evaluation.gate import Unsettled, Verdict
 from sftchat.evaluation.report.junit import to_junit
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import Comparison, ModelResult
-from sftchat.evaluation.scored import Item, scored_items
+from sftchat.evaluation.scored import Item, collect_outcomes
 from sftchat.text import sanitize_lines
 
 ASKED_NOTHING = Verdict()
@@ -145,7 +145,7 @@ def test_the_file_is_valid_under_the_schema(make_report: Callable[..., Report]) 
 def test_any_text_gives_xml_with_every_character_that_xml_allows(name: str, old: str, new: str) -> None:
     example = Example((Message(role="user", content="?"),), old, name)
     result = [
-        ModelResult(name, EvalsetIdentity(name), scored_items([Item(example, Reply(text), Score({"n": 1}, "", errors))]))
+        ModelResult(name, EvalsetIdentity(name), collect_outcomes([Item(example, Reply(text), Score({"n": 1}, "", errors))]))
         for text, errors in ((old, ()), (new, (new,)))
     ]
     before, after = result

@@ -152,11 +152,11 @@ def test_rows_of_a_generator_are_compared_once_while_its_code_is_the_same(
 ) -> None:
     tasks = {"triples": replace(task, generate=rows_of_module)}
     of_two = manifest({"generator": "triples", "n": 2, "seed": 0, "options": {}})
-    monkeypatch.setattr(checks, "_code_hash", lambda function, hashed: "first version")
+    monkeypatch.setattr(checks, "_hash_code", lambda function, hashed: "first version")
     for _ in range(2):
         assert [leak.id for leak in check_leaks(result, of_two, task, tasks, cache=cache).leaks] == ["0", "1"]
     assert compared == [4]
-    monkeypatch.setattr(checks, "_code_hash", lambda function, hashed: "second version")
+    monkeypatch.setattr(checks, "_hash_code", lambda function, hashed: "second version")
     check_leaks(result, of_two, task, tasks, cache=cache)
     assert compared == [4, 4]
 
@@ -168,10 +168,10 @@ def test_the_code_of_a_generator_is_its_whole_package_unless_it_is_a_closure() -
         hashed.append(path)
         return ""
 
-    assert checks._code_hash(rows_of_module, hash_of) != ""
+    assert checks._hash_code(rows_of_module, hash_of) != ""
     assert {Path(__file__), Path(__file__).parent / "conftest.py"} <= {*hashed}
     prompts = PROMPTS[:2]
-    assert checks._code_hash(lambda n, seed: iter(prompts), hash_of) == ""
+    assert checks._hash_code(lambda n, seed: iter(prompts), hash_of) == ""
 
 
 def test_a_damaged_result_is_made_again(

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from sftchat import Metric, rate, ratio
 from sftchat.evaluation.comparison import paired_difference
-from sftchat.evaluation.gate import GateConfig, GatedMetric, Unsettled, Verdict, decide, gate
+from sftchat.evaluation.gate import GateConfig, GatedMetric, Unsettled, Verdict, decide_verdict, gate_comparisons
 from sftchat.evaluation.report.github import annotate
 from sftchat.evaluation.report.html import to_html
 from sftchat.evaluation.report.junit import to_junit
@@ -24,7 +24,7 @@ from sftchat.evaluation.report.markdown import to_markdown
 from sftchat.evaluation.report.terminal import show
 from sftchat.evaluation.report.view import Report, disagreement
 from sftchat.evaluation.results import LEVEL, MetricDifference, MetricResult
-from sftchat.evaluation.statistics import Counts, counts
+from sftchat.evaluation.statistics import Counts, build_counts
 from sftchat.types import Score
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
@@ -37,7 +37,7 @@ GOLD = {"a": "甲-乙:夫妻", "b": "丙-丁:师徒"}
 
 
 def table(kinds: list[str]) -> Counts:
-    return counts(
+    return build_counts(
         Score({"tp": tp, "pred": pred, "gold": gold, "n": 1, "exact": int(tp == pred == gold)})
         for tp, pred, gold in map(KINDS.__getitem__, kinds)
     )
@@ -68,9 +68,9 @@ def judged(report: Report, measured: tuple[tuple[MetricDifference, ...], ...], r
         replace(one, baseline=baseline, candidate=new, metrics=found, units=n)
         for one, new, found in zip(report.comparisons, results, measured, strict=True)
     )
-    comparisons, gates = gate(comparisons, lambda _: rules.gated)
+    comparisons, gates = gate_comparisons(comparisons, lambda _: rules.gated)
     report = replace(report, results=results, baselines=(baseline,), comparisons=comparisons, gates=gates)
-    return replace(report, verdict=decide(report, rules))
+    return replace(report, verdict=decide_verdict(report, rules))
 
 
 def rows_of_the_terminal(report: Report) -> list[tuple[str, str, bool]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sftchat import Task, UsageError
-from sftchat.evaluation.pipeline import OpenEngine, answer_shard, run_plans, unwatched
+from sftchat.evaluation.pipeline import OpenEngine, generate_shard, no_progress, run_plans
 from sftchat.evaluation.plan import Plan, make_plan
 from sftchat.evaluation.reply_cache import CachedEngine, CacheOptions, ReplyCache
 from sftchat.inference.distributed import ProcessInfo, process_info
@@ -44,11 +44,11 @@ def test_every_item_is_in_exactly_one_share_and_the_report_needs_no_model(plan: 
     with closing(ReplyCache(tmp_path / "replies.sqlite", pytest.fail)) as store:
         opener = remembering(store, "ab" * 32, opened)
         for rank in (0, 1, 2):
-            answer_shard([plan], opener, unwatched, ProcessInfo(rank, 3))
+            generate_shard([plan], opener, no_progress, ProcessInfo(rank, 3))
         asked = [[request.id for request in engine.requests] for engine in opened]
-        report = run_plans([plan], opener, unwatched)
+        report = run_plans([plan], opener, no_progress)
 
-    alone = run_plans([plan], lambda task: lambda name: CachedEngine(name, lambda _: opened[0]), unwatched)
+    alone = run_plans([plan], lambda task: lambda name: CachedEngine(name, lambda _: opened[0]), no_progress)
     assert asked == [["i0", "i3", "i6"], ["i1", "i4"], ["i2", "i5"]]
     assert (len(opened), report.results[0].cached) == (3, 7)
     assert report.to_json() == alone.to_json()
@@ -59,7 +59,7 @@ def test_a_model_whose_replies_are_not_cached_cannot_be_shared(plan: Plan, tmp_p
         closing(ReplyCache(tmp_path / "replies.sqlite", pytest.fail)) as store,
         pytest.raises(UsageError, match="the replies of 'm' are not cached, so 2 processes cannot share the work; start one process"),
     ):
-        answer_shard([plan], remembering(store, "", []), unwatched, ProcessInfo(0, 2))
+        generate_shard([plan], remembering(store, "", []), no_progress, ProcessInfo(0, 2))
 
 
 @pytest.mark.parametrize(

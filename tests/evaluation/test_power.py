@@ -9,15 +9,15 @@ from scripts.bench_gate import accuracy, two_models
 from sftchat import Score, rate
 from sftchat.evaluation.comparison import paired_difference
 from sftchat.evaluation.gate import GatedMetric
-from sftchat.evaluation.power import lines, minimum_detectable_effect
-from sftchat.evaluation.statistics import Counts, counts
+from sftchat.evaluation.power import effect_lines, minimum_detectable_effect
+from sftchat.evaluation.statistics import Counts, build_counts
 from tests.evaluation.conftest import F1
 
 RIGHT = rate("right", "right")
 
 
 def marks(right: int, n: int) -> Counts:
-    return counts(Score({"n": 1, "right": int(k < right)}) for k in range(n))
+    return build_counts(Score({"n": 1, "right": int(k < right)}) for k in range(n))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.4])
@@ -56,13 +56,13 @@ def test_items_that_are_all_right_still_need_six_to_break() -> None:
     found = minimum_detectable_effect("gold", RIGHT, marks(100, 100), GatedMetric("right"))
 
     assert {round(drop, 1) for drop in found.drops.values()} == {7.9}
-    assert lines(minimum_detectable_effect("gold", RIGHT, marks(3, 3), GatedMetric("right"))) == (
+    assert effect_lines(minimum_detectable_effect("gold", RIGHT, marks(3, 3), GatedMetric("right"))) == (
         "gold, 3 items: right 1.000; fewer than 6 items can show no drop at all",
     )
 
 
 def test_a_metric_near_0_cannot_drop_far() -> None:
-    assert lines(minimum_detectable_effect("gold", RIGHT, marks(0, 8), GatedMetric("right"))) == (
+    assert effect_lines(minimum_detectable_effect("gold", RIGHT, marks(0, 8), GatedMetric("right"))) == (
         "gold, 8 items: right 0.000; no drop can be found with 80% power, the metric has not that far to fall",
     )
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from sftchat import Example, Task
-from sftchat.evaluation.checks import rank
+from sftchat.evaluation.checks import rank_checkpoints
 from sftchat.evaluation.evaluate import evaluate
 from sftchat.evaluation.results import ModelResult
-from sftchat.evaluation.scored import scored_items
+from sftchat.evaluation.scored import collect_outcomes
 from sftchat.testing import ScriptedEngine
 
 Answer = Callable[[str, int], ModelResult]
@@ -35,22 +35,22 @@ def test_checkpoints_stand_by_step_with_the_best_and_its_ties(answer: Answer, ta
         answer("run/checkpoint-20", 0),
         answer("run/checkpoint-200", 40),
     ]
-    ranked = rank(results, task)
+    ranked = rank_checkpoints(results, task)
     assert [(r.step, r.best, r.tied) for r in ranked] == [(20, False, False), (100, False, False), (200, False, True), (300, True, True)]
     assert ranked[2].difference is not None
     assert (ranked[2].difference.differing, ranked[3].difference) == (1, None)
 
 
 def test_among_equal_checkpoints_the_earliest_is_best(answer: Answer, task: Task) -> None:
-    assert [r.best for r in rank([answer("checkpoint-2", 30), answer("checkpoint-1", 30)], task)] == [True, False]
+    assert [r.best for r in rank_checkpoints([answer("checkpoint-2", 30), answer("checkpoint-1", 30)], task)] == [True, False]
 
 
 def test_models_without_a_step_come_first_in_the_order_given(answer: Answer, task: Task) -> None:
-    ranked = rank([answer("checkpoint-5", 3), answer("org/base", 0), answer("sftchat:nano", 0)], task)
+    ranked = rank_checkpoints([answer("checkpoint-5", 3), answer("org/base", 0), answer("sftchat:nano", 0)], task)
     assert [r.result.model for r in ranked] == ["org/base", "sftchat:nano", "checkpoint-5"]
 
 
 def test_models_without_replies_cannot_be_ranked(task: Task, answer: Answer) -> None:
-    empty = ModelResult("m", answer("x", 1).evalset, scored_items(()))
+    empty = ModelResult("m", answer("x", 1).evalset, collect_outcomes(()))
     with pytest.raises(ValueError, match="no result has a metric"):
-        rank([empty], task)
+        rank_checkpoints([empty], task)

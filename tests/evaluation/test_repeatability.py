@@ -7,21 +7,21 @@ from collections.abc import Callable
 import pytest
 
 from sftchat import Example, Request, Task
-from sftchat.evaluation.checks import self_check
-from sftchat.evaluation.evaluate import run
+from sftchat.evaluation.checks import check_repeatability
+from sftchat.evaluation.evaluate import generate_outcomes
 from sftchat.evaluation.results import SelfCheck
 from sftchat.evaluation.scored import Item
 from sftchat.testing import ScriptedEngine
 
 
 def answered(engine: ScriptedEngine, task: Task, examples: list[Example]) -> list[Item]:
-    return [outcome for outcome in run(engine, task, examples) if isinstance(outcome, Item)]
+    return [outcome for outcome in generate_outcomes(engine, task, examples) if isinstance(outcome, Item)]
 
 
 def test_a_deterministic_model_has_no_threshold(task: Task, example: Callable[..., Example]) -> None:
     engine = ScriptedEngine(lambda request: "甲-乙:夫妻")
     items = answered(engine, task, [example(str(number)) for number in range(10)])
-    assert self_check(engine, task, items) == SelfCheck(10, 3, 0, 0, {"f1": 0.0, "exact": 0.0})
+    assert check_repeatability(engine, task, items) == SelfCheck(10, 3, 0, 0, {"f1": 0.0, "exact": 0.0})
     assert len(engine.requests) == 10 + 3 * 10
 
 
@@ -34,7 +34,7 @@ def test_a_reply_that_depends_on_its_batch_is_detected(task: Task, example: Call
 
     engine = ScriptedEngine(moody)
     items = answered(engine, task, [example(str(number)) for number in range(10)])
-    found = self_check(engine, task, items)
+    found = check_repeatability(engine, task, items)
     assert (found.n, found.changed, found.rescored) == (10, 1, 1)
     assert found.floors == pytest.approx({"f1": 1 - 18 / 19, "exact": 0.1})
 
@@ -42,7 +42,7 @@ def test_a_reply_that_depends_on_its_batch_is_detected(task: Task, example: Call
 def test_another_wording_with_the_same_counts_changes_the_reply_and_no_metric(task: Task, example: Callable[..., Example]) -> None:
     count = iter(range(100))
     engine = ScriptedEngine(lambda request: f"甲-乙:{'夫妻' if next(count) % 2 else '兄弟'}")
-    found = self_check(engine, task, answered(engine, task, [example("a", gold="无")]))
+    found = check_repeatability(engine, task, answered(engine, task, [example("a", gold="无")]))
     assert (found.changed, found.rescored, found.floors) == (1, 0, {"f1": 0.0, "exact": 0.0})
 
 
@@ -50,9 +50,9 @@ def test_a_fixed_sample_is_generated_again(task: Task, example: Callable[..., Ex
     examples = [example(f"{number:03d}") for number in range(200)]
     first, second = ScriptedEngine(lambda request: "无"), ScriptedEngine(lambda request: "无")
     for engine in (first, second):
-        assert self_check(engine, task, answered(engine, task, examples), most=7).n == 7
+        assert check_repeatability(engine, task, answered(engine, task, examples), most=7).n == 7
     assert [request.id for request in first.requests] == [request.id for request in second.requests]
 
 
 def test_without_replies_nothing_is_generated_again(task: Task) -> None:
-    assert self_check(ScriptedEngine([]), task, []) == SelfCheck(0, 3, 0, 0, {})
+    assert check_repeatability(ScriptedEngine([]), task, []) == SelfCheck(0, 3, 0, 0, {})

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Reply, Score, Task
 from sftchat._util.files import write_atomically
-from sftchat.evaluation.evaluate import score, score_stored
-from sftchat.evaluation.replies import match, read_replies, reply_line
+from sftchat.evaluation.evaluate import score_example, score_stored
+from sftchat.evaluation.replies import check_replies_match, outcome_line, read_replies
 from sftchat.evaluation.scored import Failure, Item, Outcome
 from sftchat.types import FinishReason
 
@@ -22,7 +22,7 @@ Make = Callable[..., Example]
 
 
 def test_a_line_holds_the_reply_and_its_score(task: Task, example: Make) -> None:
-    line = reply_line(score(task, example("a"), Reply("甲-乙:恋人", "length", 7, 5)))
+    line = outcome_line(score_example(task, example("a"), Reply("甲-乙:恋人", "length", 7, 5)))
 
     assert line == (
         '{"id": "a", "reply": "甲-乙:恋人", "finish_reason": "length", "prompt_tokens": 7, "completion_tokens": 5, "answer": "甲-乙:恋人", '
@@ -32,13 +32,13 @@ def test_a_line_holds_the_reply_and_its_score(task: Task, example: Make) -> None
 
 def test_written_replies_score_the_same_when_read_again(task: Task, example: Make, tmp_path: Path) -> None:
     outcomes: list[Outcome] = [
-        score(task, example("a"), Reply("甲-乙:夫妻", "stop", 3, 4)),
+        score_example(task, example("a"), Reply("甲-乙:夫妻", "stop", 3, 4)),
         Failure(example("b"), "server gone"),
-        score(task, example("c"), Reply("", "length")),
+        score_example(task, example("c"), Reply("", "length")),
     ]
     path = tmp_path / "replies.jsonl"
 
-    write_atomically(path, map(reply_line, outcomes))
+    write_atomically(path, map(outcome_line, outcomes))
 
     again = score_stored(task, [example("a"), example("b"), example("c")], [read_replies(path)])[0]
     assert list(again.outcomes.values()) == outcomes
@@ -50,7 +50,7 @@ def test_any_reply_survives_the_file(tmp_path_factory: pytest.TempPathFactory, t
     path = tmp_path_factory.mktemp("replies") / "replies.jsonl"
     item = Item(Example((), "", "甲"), Reply(text, finish), Score({"n": 1}))
 
-    write_atomically(path, reply_line(item))
+    write_atomically(path, outcome_line(item))
 
     assert read_replies(path) == {"甲": item.reply}
 
@@ -102,13 +102,13 @@ def test_missing_and_unknown_ids_are_listed_and_the_rest_counted() -> None:
     asked = [str(number) for number in range(8)]
 
     with pytest.raises(DataError) as caught:
-        match({"0": Reply(""), "x": Reply("")}, asked, "r.jsonl")
+        check_replies_match({"0": Reply(""), "x": Reply("")}, asked, "r.jsonl")
 
     assert str(caught.value) == "r.jsonl: no reply to '1', '2', '3', '4', '5' and 2 more of the 8 items; 'x' not in the evalset"
 
 
 def test_ids_beyond_the_limit_are_not_unknown() -> None:
-    match({"0": Reply(""), "1": Reply("")}, ["0"], "r.jsonl", other_ids={"0", "1"})
+    check_replies_match({"0": Reply(""), "1": Reply("")}, ["0"], "r.jsonl", other_ids={"0", "1"})
 
 
 def test_an_error_instead_of_a_reply_is_an_unanswered_item(tmp_path: Path) -> None:

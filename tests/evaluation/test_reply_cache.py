@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat import SftchatError
-from sftchat.evaluation.cache_contents import Kept, clear, leak_checks, prune, size, summary
-from sftchat.evaluation.reply_cache import ReplyCache, Stored, default_path
+from sftchat.evaluation.cache_contents import ModelSummary, clear, count_leak_checks, disk_size, prune, summarise_models
+from sftchat.evaluation.reply_cache import CachedReply, ReplyCache, default_path
 from sftchat.models.fingerprint import file_hash
 
 ONE, TWO = "aa" * 32, "bb" * 32
-REPLY = Stored("甲-乙:夫妻", (7, 8), "stop", 5)
+REPLY = CachedReply("甲-乙:夫妻", (7, 8), "stop", 5)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def store(tmp_path: Path, said: list[str]) -> Iterator[ReplyCache]:
 def test_any_reply_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, text: str, ids: tuple[int, ...], finish: str, prompt: int
 ) -> None:
-    reply = Stored(text, ids, finish, prompt)  # type: ignore[arg-type]
+    reply = CachedReply(text, ids, finish, prompt)  # type: ignore[arg-type]
     store = ReplyCache(tmp_path_factory.mktemp("s") / "replies.sqlite", pytest.fail)
 
     store.put(b"key", ONE, reply)
@@ -52,7 +52,7 @@ def test_any_reply_comes_back_as_it_was(
 
 
 def test_the_first_reply_of_a_key_stays_unless_it_is_to_be_replaced(store: ReplyCache) -> None:
-    other = Stored("无", (9,), "length", 5)
+    other = CachedReply("无", (9,), "length", 5)
 
     assert store.put(b"k", ONE, REPLY)
     assert store.put(b"k", ONE, other)
@@ -121,7 +121,7 @@ def test_a_file_of_a_later_format_is_not_changed(store: ReplyCache, said: list[s
     expected = f"'{store.path}' has format 2, this sftchat reads 1; 'sftchat cache prune --all' empties it"
     assert said == [f"replies are not cached: {expected}"]
     with pytest.raises(SftchatError, match="has format 2"):
-        summary(store.path)
+        summarise_models(store.path)
 
 
 def test_a_hash_is_cached_while_the_file_is_unchanged(store: ReplyCache, tmp_path: Path) -> None:
@@ -182,11 +182,11 @@ def two_models(store: ReplyCache) -> Path:
 def test_the_summary_counts_replies_by_model_the_last_used_first(two_models: Path) -> None:
     now = time.time()
 
-    assert [(kept.name, kept.identity, kept.replies, round((now - kept.used) / 86400)) for kept in summary(two_models)] == [
+    assert [(kept.name, kept.identity, kept.replies, round((now - kept.used) / 86400)) for kept in summarise_models(two_models)] == [
         ("sftchat:nano", TWO, 1, 0),
         ("run", ONE, 3, 10),
     ]
-    assert size(two_models) > 4096
+    assert disk_size(two_models) > 4096
 
 
 @pytest.mark.parametrize(
@@ -201,37 +201,37 @@ def test_the_summary_counts_replies_by_model_the_last_used_first(two_models: Pat
 )
 def test_pruning_deletes_only_the_selected_models(two_models: Path, choice: dict[str, object], count: int, left: list[str]) -> None:
     assert prune(two_models, **choice) == count  # type: ignore[arg-type]
-    assert [kept.name for kept in summary(two_models)] == left
+    assert [kept.name for kept in summarise_models(two_models)] == left
 
 
 def test_clearing_empties_a_cache_and_deletes_a_damaged_one(two_models: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.sqlite"
     damaged.write_bytes(b"no database" * 1000)
 
-    assert (clear(two_models), summary(two_models)) == (4, [])
+    assert (clear(two_models), summarise_models(two_models)) == (4, [])
     assert (clear(damaged), damaged.exists()) == (0, False)
-    assert (clear(tmp_path / "none"), prune(tmp_path / "none"), summary(tmp_path / "none")) == (0, 0, [])
+    assert (clear(tmp_path / "none"), prune(tmp_path / "none"), summarise_models(tmp_path / "none")) == (0, 0, [])
 
 
 def test_replies_without_a_name_are_listed_too(store: ReplyCache) -> None:
     store.put(b"k", ONE, REPLY)
     store.close()
 
-    assert summary(store.path) == [Kept("", ONE, 1, 0.0)]
+    assert summarise_models(store.path) == [ModelSummary("", ONE, 1, 0.0)]
 
 
 def test_leak_checks_are_counted_pruned_by_age_and_cleared(store: ReplyCache) -> None:
     store.touch(ONE, "run")
     store.put(b"k", ONE, REPLY)
     store.put_leaks(b"l", "[]")
-    assert leak_checks(store.path) == 1
+    assert count_leak_checks(store.path) == 1
     assert prune(store.path, older_than=1) == 0
     assert prune(store.path, identity=ONE) == 1
-    assert leak_checks(store.path) == 1
+    assert count_leak_checks(store.path) == 1
     assert prune(store.path) == 0
-    assert leak_checks(store.path) == 0
+    assert count_leak_checks(store.path) == 0
     store.put_leaks(b"l", "[]")
-    assert (clear(store.path), leak_checks(store.path)) == (0, 0)
+    assert (clear(store.path), count_leak_checks(store.path)) == (0, 0)
 
 
 def test_a_file_without_leak_checks_gets_them(store: ReplyCache) -> None:
@@ -240,4 +240,4 @@ def test_a_file_without_leak_checks_gets_them(store: ReplyCache) -> None:
     with closing(sqlite3.connect(store.path)) as connection:
         connection.execute("DROP TABLE leak_checks")
     store.put_leaks(b"l", "[]")
-    assert (store.get_leaks(b"l"), store.get(b"k"), leak_checks(store.path)) == ("[]", REPLY, 1)
+    assert (store.get_leaks(b"l"), store.get(b"k"), count_leak_checks(store.path)) == ("[]", REPLY, 1)

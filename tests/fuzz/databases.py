@@ -20,7 +20,7 @@ from sftchat.chat.sessions import TABLES, Sessions, restored
 from sftchat.cli.chat import choose_models
 from sftchat.errors import UsageError
 from sftchat.evaluation import reply_cache as store
-from sftchat.evaluation.cache_contents import clear, prune, summary
+from sftchat.evaluation.cache_contents import clear, prune, summarise_models
 from sftchat.types import Reply
 from tests.fuzz.inputs import json_like, like, written
 from tests.fuzz.target import Room, Target, refused
@@ -94,7 +94,7 @@ def replies(content: bytes, room: Room) -> None:
         kept.touch("ab" * 32, "m")
     assert len(said) <= 1
     with refused():
-        assert all(model.replies > 0 for model in summary(path))
+        assert all(model.replies > 0 for model in summarise_models(path))
     with refused():
         prune(path, identity="ab")
     with refused():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sftchat.evaluation.baseline import check_comparable, is_baseline, read_baseline
 from sftchat.evaluation.evalset import check_examples, parse_ids, read_evalset
-from sftchat.evaluation.plan import KINDS, past_ids
+from sftchat.evaluation.plan import PAST_PROBLEMS, past_ids
 from sftchat.evaluation.replies import read_replies
 from sftchat.plugins.manager import load_plugins
 from sftchat.types import SamplingParams
@@ -65,7 +65,7 @@ def earlier(content: bytes, room: Room) -> None:
     room.file(b'{"id": "outside", "errors": ["x"]}', "outside.jsonl")
     room.file(report, "folder/report.json")
     room.file(rest, "folder/replies.jsonl")
-    for kind in KINDS:
+    for kind in PAST_PROBLEMS:
         with refused():
             assert "outside" not in past_ids(kind, room.folder / "folder") or b"outside" in rest + report.replace(b"outside.jsonl", b"")
     with refused():

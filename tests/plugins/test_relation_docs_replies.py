@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sftchat.cli import main
-from sftchat.evaluation.replies import translated
+from sftchat.evaluation.replies import convert_row
 
 PAGE = (Path(__file__).parents[2] / "docs" / "replies.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.DOTALL | re.MULTILINE))
@@ -146,11 +146,11 @@ def test_every_example_of_the_page_runs(
 def test_a_failed_batch_request_is_a_failure_and_not_a_bad_reply() -> None:
     error = {"custom_id": "a", "response": {"status_code": 500, "body": None}, "error": None}
 
-    assert translated(error) == {"id": "a", "reply": "", "finish_reason": "error", "error": "HTTP 500"}
+    assert convert_row(error) == {"id": "a", "reply": "", "finish_reason": "error", "error": "HTTP 500"}
 
 
 def test_a_row_that_only_looks_like_another_tools_is_left_alone() -> None:
     row = {"custom_id": "a", "response": {"status_code": 200, "body": {}}}
 
-    assert translated(row) == row
-    assert translated({"id": "a", "reply": "x", "custom_id": "b", "response": 1})["id"] == "a"
+    assert convert_row(row) == row
+    assert convert_row({"id": "a", "reply": "x", "custom_id": "b", "response": 1})["id"] == "a"

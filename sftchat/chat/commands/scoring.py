@@ -88,18 +88,18 @@ def _metrics(engine: Engine, scorer: GoldScorer, items: list[Example], work: Job
         EngineError: When no item got a reply, or the user stopped the job.
     """
     from sftchat.evaluation.evalset import EvalsetIdentity
-    from sftchat.evaluation.evaluate import run, summarise
-    from sftchat.evaluation.scored import Failure, scored_items
+    from sftchat.evaluation.evaluate import generate_outcomes, summarise
+    from sftchat.evaluation.scored import Failure, collect_outcomes
 
     def watch(_: object) -> None:
         if work.stopped:
             raise EngineError("stopped")
 
-    outcomes = list(run(engine, scorer.task, items, watch))
+    outcomes = list(generate_outcomes(engine, scorer.task, items, watch))
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if len(failures) == len(outcomes):
         raise EngineError(f"no item was answered: {failures[0].error}")
-    result = summarise(engine.name, scorer.task, scored_items(outcomes), EvalsetIdentity("chat"))
+    result = summarise(engine.name, scorer.task, collect_outcomes(outcomes), EvalsetIdentity("chat"))
     figures = [
         f"{metric.name} {metric.value:.3f}" + (f" [{metric.low:.3f}, {metric.high:.3f}]" if metric.low is not None else "")
         for metric in result.metrics

@@ -12,7 +12,7 @@ from sftchat._util.files import create_folder, write_atomically
 from sftchat._util.output import write_workflow_command
 from sftchat.errors import UsageError
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.replies import UNPAIRED
+from sftchat.evaluation.replies import ESCAPE_SURROGATES
 from sftchat.evaluation.report.view import Report
 
 PAGE = "report.html"
@@ -130,6 +130,6 @@ def _append_summary(report: Report, verdict: Verdict, path: Path) -> None:
 
     bytes_left = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
     text = to_markdown(report, verdict, bytes_left)
-    if len(text.encode("utf-8", UNPAIRED)) <= bytes_left:
-        with path.open("a", encoding="utf-8", errors=UNPAIRED, newline="\n") as file:
+    if len(text.encode("utf-8", ESCAPE_SURROGATES)) <= bytes_left:
+        with path.open("a", encoding="utf-8", errors=ESCAPE_SURROGATES, newline="\n") as file:
             file.write(text)

@@ -16,12 +16,17 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.sax.saxutils import escape, quoteattr
 
-from sftchat.evaluation.gate import Ruling, Verdict
+from sftchat.evaluation.gate import Verdict, VerdictOutcome
 from sftchat.evaluation.report.view import ItemHistory, Report, comparison_of, error_classes, item_histories, reply_text
 from sftchat.text import sanitize_lines
 
 Outcome = Literal["failure", "error", "skipped"]
-_VERDICTS: dict[Ruling, Outcome] = {"fail": "failure", "inconclusive": "skipped", "not comparable": "error", "could not judge": "error"}
+_VERDICTS: dict[VerdictOutcome, Outcome] = {
+    "fail": "failure",
+    "inconclusive": "skipped",
+    "not comparable": "error",
+    "could not judge": "error",
+}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from sftchat.evaluation.gate import Ruling, Verdict
-from sftchat.evaluation.replies import UNPAIRED
+from sftchat.evaluation.gate import Verdict, VerdictOutcome
+from sftchat.evaluation.replies import ESCAPE_SURROGATES
 from sftchat.evaluation.report.view import (
     GROUPS,
     Report,
@@ -45,7 +45,7 @@ Pair = tuple[Item, Item]
 """The baseline's item and the candidate's."""
 
 _SPECIAL = re.compile(r"[&<>|\\`*~\[$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=\bwww)\.")
-_SIGNS: dict[Ruling, str] = {"pass": "✅", "fail": "❌", "inconclusive": "🟡"}
+_SIGNS: dict[VerdictOutcome, str] = {"pass": "✅", "fail": "❌", "inconclusive": "🟡"}
 
 
 def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) -> str:
@@ -196,4 +196,4 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _size(text: str) -> int:
     """Return the size of a text in bytes, as written to a file."""
-    return len(text.encode("utf-8", UNPAIRED))
+    return len(text.encode("utf-8", ESCAPE_SURROGATES))
