@@ -137,7 +137,7 @@ def command(
     from sftchat.evaluation.pipeline import Evaluation
     from sftchat.evaluation.plan import REPORT, check_output, make_plan
     from sftchat.evaluation.progress import show_progress
-    from sftchat.evaluation.report.files import PAGE, ReportFiles, check_not_read, write_reports
+    from sftchat.evaluation.report.files import PAGE_NAME, ReportFiles, check_not_read, write_reports
     from sftchat.models.reference import expand
 
     session: Session = ctx.obj
@@ -197,7 +197,7 @@ def command(
     inputs += [path for task in tasks for path in task.evalsets.values()]
     ctx.with_resource(files.prepare(inputs))
     if output is not None:
-        written = (REPORT, PAGE, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None))
+        written = (REPORT, PAGE_NAME, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None))
         check_not_read(output, written, inputs)
 
     load, watch = session.sharing(), None if quiet else partial(show_progress, stderr())
@@ -214,7 +214,7 @@ def command(
     verdict = report.verdict
     assert verdict is not None
     write_reports(report, verdict, files, output, os.environ, _echo)  # before anything is printed: the reader of the output may leave
-    lines = [f"report: {output / PAGE}"] if output is not None and not quiet else []
+    lines = [f"report: {output / PAGE_NAME}"] if output is not None and not quiet else []
     if updates:
         lines += _update_baselines(new_baselines, plans, report, session.registry, options)
     for path, count in evaluation.partial_files.items() if models else ():
@@ -223,9 +223,9 @@ def command(
         if as_json:
             click.echo(report.to_json(), nl=False)
         else:
-            from sftchat.evaluation.report.terminal import show
+            from sftchat.evaluation.report.terminal import print_report
 
-            show(report, stdout())
+            print_report(report, stdout())
         for line in lines:
             _echo(line)
         show_verdict(verdict, os.environ)

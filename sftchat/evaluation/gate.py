@@ -15,7 +15,16 @@ from typing import Any, Literal
 from sftchat.errors import UsageError, listed, unknown
 from sftchat.evaluation.comparison import POINT, TOLERANCE, adjust_p_values, estimate_items_needed
 from sftchat.evaluation.evalset import parse_ids
-from sftchat.evaluation.report.view import Report, Unsettled, error_classes, gate_line, other_items_line, part_line, trust_lines, unsettled
+from sftchat.evaluation.report.view import (
+    Report,
+    Unsettled,
+    describe_unsettled,
+    error_classes,
+    gate_line,
+    other_items_line,
+    subset_line,
+    trust_lines,
+)
 from sftchat.evaluation.results import Comparison, GateOutcome, GateResult, MetricDifference, ModelResult
 from sftchat.task import Metric, Task
 from sftchat.text import pluralize
@@ -329,7 +338,7 @@ def decide_verdict(report: Report, config: Mapping[str, GateConfig] | GateConfig
             failed |= not met
             missed |= set() if met else {result.task}
             lines.append(line)
-        if part := part_line(result, report, configs[result.task]):
+        if part := subset_line(result, report, configs[result.task]):
             other_items |= configs[result.task].strict
             lines.append(part)
     for comparison in report.comparisons:
@@ -337,7 +346,7 @@ def decide_verdict(report: Report, config: Mapping[str, GateConfig] | GateConfig
         for gate_result in report.gates_of(comparison):
             failed |= gate_result.outcome == "regressed"
             if gate_result.outcome == "inconclusive":
-                open_questions.append(unsettled(comparison, gate_result))
+                open_questions.append(describe_unsettled(comparison, gate_result))
                 strict |= of_task.strict
             lines.append(gate_line(comparison, gate_result, of_task))
         if comparison.added or comparison.removed:

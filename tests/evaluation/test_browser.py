@@ -10,7 +10,7 @@ import pytest
 
 from sftchat import EngineError
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.report.html import PAGE, to_html
+from sftchat.evaluation.report.html import PAGE_FOLDER, to_html
 from sftchat.evaluation.report.view import Report
 from tests.evaluation.browser import Page, browser, installed
 
@@ -191,5 +191,5 @@ def test_the_marked_text_is_the_difference(page: Page, gold: str, reply: str, mi
         return found;
     })"""
 
-    source = (PAGE / "difference.js").read_text(encoding="utf-8")
+    source = (PAGE_FOLDER / "difference.js").read_text(encoding="utf-8")
     assert page.evaluate(f"(() => {{ {source}; return beside({gold!r}, {reply!r}).map({runs}); }})()") == [missed, off]

@@ -13,7 +13,7 @@ from rich.console import Console
 from sftchat import Example, NotComparableError, Reply, Task
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import compare, evaluate, score_example, summarise
-from sftchat.evaluation.report.terminal import show
+from sftchat.evaluation.report.terminal import print_report
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult, SliceResult
 from sftchat.evaluation.scored import Failure, collect_outcomes
@@ -30,7 +30,7 @@ Result = Callable[..., ModelResult]
 
 def shown(report: Report) -> str:
     console = Console(file=io.StringIO(), width=80, color_system=None)
-    show(report, console)
+    print_report(report, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.split("\n"))
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sftchat import EngineError, Example, Message, Reply, Score
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.report.html import ITEMS, to_html
+from sftchat.evaluation.report.html import MAX_ITEMS, to_html
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import Comparison, ModelResult
 from sftchat.evaluation.scored import Item, collect_outcomes
@@ -158,11 +158,11 @@ def test_a_report_without_any_reply_is_a_page_too(make_report: Callable[..., Rep
 
 
 def test_of_many_items_the_right_ones_are_left_out_and_counted(make_report: Callable[..., Report]) -> None:
-    gold = {str(number): "甲-乙:夫妻" for number in range(ITEMS + 50)}
+    gold = {str(number): "甲-乙:夫妻" for number in range(MAX_ITEMS + 50)}
 
-    html = to_html(make_report(gold, {**gold, str(ITEMS + 49): ""}), FAIL)
+    html = to_html(make_report(gold, {**gold, str(MAX_ITEMS + 49): ""}), FAIL)
 
     rows = payload(html)["results"][0]["rows"]
-    assert (len(rows), rows[0][1]) == (ITEMS, "wrong")
+    assert (len(rows), rows[0][1]) == (MAX_ITEMS, "wrong")
     assert "50 more items are not in this page" in html
-    assert len(html.encode()) < 120 * ITEMS
+    assert len(html.encode()) < 120 * MAX_ITEMS

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from sftchat import EngineError
 from sftchat.evaluation.gate import Verdict
-from sftchat.evaluation.report.markdown import COMMENT_BYTES, SUMMARY_BYTES, code, to_markdown
+from sftchat.evaluation.report.markdown import COMMENT_BYTES, SUMMARY_BYTES, format_code, to_markdown
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import MetricDifference
 from sftchat.text import sanitize_lines
@@ -131,7 +131,7 @@ def test_several_models_have_a_row_each(make_report: Callable[..., Report]) -> N
 
 @given(st.text(min_size=1, max_size=200))
 def test_any_reply_is_rendered_as_text_only(reply: str) -> None:
-    shown = rendered(f"| a | b |\n|---|---|\n| {code(reply)} | end |\n")
+    shown = rendered(f"| a | b |\n|---|---|\n| {format_code(reply)} | end |\n")
 
     visible = sanitize_lines(reply.replace("\r\n", "\n").strip("\n"), allowed="")
     assert shown.cells[2:] == [visible if reply.strip() else "(empty)", "end"]
@@ -149,7 +149,7 @@ def test_any_reply_is_rendered_as_text_only(reply: str) -> None:
     ],
 )
 def test_chinese_stays_and_markup_does_not(reply: str, source: str) -> None:
-    assert code(reply) == source
+    assert format_code(reply) == source
 
 
 @pytest.mark.parametrize("limit", [COMMENT_BYTES, SUMMARY_BYTES])

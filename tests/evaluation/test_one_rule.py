@@ -21,8 +21,8 @@ from sftchat.evaluation.report.github import annotate
 from sftchat.evaluation.report.html import to_html
 from sftchat.evaluation.report.junit import to_junit
 from sftchat.evaluation.report.markdown import to_markdown
-from sftchat.evaluation.report.terminal import show
-from sftchat.evaluation.report.view import Report, disagreement
+from sftchat.evaluation.report.terminal import print_report
+from sftchat.evaluation.report.view import Report, describe_disagreement
 from sftchat.evaluation.results import LEVEL, MetricDifference, MetricResult
 from sftchat.evaluation.statistics import Counts, build_counts
 from sftchat.types import Score
@@ -76,7 +76,7 @@ def judged(report: Report, measured: tuple[tuple[MetricDifference, ...], ...], r
 def rows_of_the_terminal(report: Report) -> list[tuple[str, str, bool]]:
     """Return metric, judgement by colour, and whether ``~`` precedes the difference."""
     file = io.StringIO()
-    show(report, Console(file=file, width=200, force_terminal=True, color_system="standard", no_color=False, highlight=False))
+    print_report(report, Console(file=file, width=200, force_terminal=True, color_system="standard", no_color=False, highlight=False))
     colours = {"32": "better", "31": "worse", "2": "no significant difference"}
     found = []
     for line in file.getvalue().splitlines():
@@ -118,8 +118,8 @@ def test_no_format_says_worse_where_another_says_no_difference(
     for metric in found:  # the rule itself, and one sentence in every format where test and interval disagree
         significant = metric.deciding_p < LEVEL and metric.excludes_zero
         assert (metric.judgement != "no significant difference") == significant
-        assert (disagreement(metric) != "") == ((metric.deciding_p < LEVEL) != metric.excludes_zero)
-        assert all(disagreement(metric) in text for text in (markdown.replace("&#95;", "_"), page))
+        assert (describe_disagreement(metric) != "") == ((metric.deciding_p < LEVEL) != metric.excludes_zero)
+        assert all(describe_disagreement(metric) in text for text in (markdown.replace("&#95;", "_"), page))
 
     lines = {(one.comparison, one.metric): line for one, line in zip(report.gates, verdict.reasons, strict=True)}
     for one in report.gates:

@@ -15,7 +15,7 @@ from sftchat.evaluation.gate import Verdict
 from sftchat.evaluation.replies import ESCAPE_SURROGATES
 from sftchat.evaluation.report.view import Report
 
-PAGE = "report.html"
+PAGE_NAME = "report.html"
 """The page in an output folder."""
 
 
@@ -97,7 +97,7 @@ def write_reports(
             annotated on standard error.
         warn: Called with a line when the summary cannot be written.
     """
-    pages = [*filter(None, (files.html,)), *([output / PAGE] if output is not None else [])]
+    pages = [*filter(None, (files.html,)), *([output / PAGE_NAME] if output is not None else [])]
     if pages:
         from sftchat.evaluation.report.html import to_html
 

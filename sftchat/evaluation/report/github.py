@@ -16,7 +16,7 @@ from sftchat.evaluation.report.view import Report, error_classes
 from sftchat.text import sanitize_lines
 
 Level = Literal["error", "warning"]
-ITEMS = 9
+MAX_ITEM_ANNOTATIONS = 9
 """Maximum number of annotations for items, next to the one for the verdict."""
 
 
@@ -29,30 +29,33 @@ def annotate(report: Report, verdict: Verdict) -> tuple[str, ...]:
         return ()
     level: Level = "warning" if verdict.outcome == "inconclusive" else "error"
     words = "\n".join((verdict.headline, *verdict.reasons))
-    return (_command(level, words, title=f"sftchat eval {report.task}"), *islice(_broken(report, level), ITEMS))
+    return (
+        _format_command(level, words, title=f"sftchat eval {report.task}"),
+        *islice(_broken_item_commands(report, level), MAX_ITEM_ANNOTATIONS),
+    )
 
 
-def _broken(report: Report, level: Level) -> Iterator[str]:
+def _broken_item_commands(report: Report, level: Level) -> Iterator[str]:
     """Yield the annotations of newly broken items, the worst first."""
     for comparison in report.comparisons:
         where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
         for _, new in comparison.broken:
             file, _, line = new.example.source.rpartition(":")
             location = {"file": file, "line": line} if file and line.isdigit() else {}
-            yield _command(level, f"{where}: {', '.join(error_classes(new))}", **location, title=f"newly broken: {new.example.id}")
+            yield _format_command(level, f"{where}: {', '.join(error_classes(new))}", **location, title=f"newly broken: {new.example.id}")
 
 
-def _command(level: Level, message: str, **properties: str) -> str:
+def _format_command(level: Level, message: str, **properties: str) -> str:
     """Format one workflow command."""
-    given = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-    return f"::{level} {given}::{_data(message)}"
+    given = ",".join(f"{name}={_escape_property(value)}" for name, value in properties.items())
+    return f"::{level} {given}::{_escape_message(message)}"
 
 
-def _data(text: str) -> str:
+def _escape_message(text: str) -> str:
     """Escape a message; characters that could control a terminal are replaced."""
     return sanitize_lines(text, allowed="\t\r").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _property(text: str) -> str:
+def _escape_property(text: str) -> str:
     """Escape the value of a property."""
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+    return _escape_message(text).replace(":", "%3A").replace(",", "%2C")

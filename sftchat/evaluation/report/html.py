@@ -26,19 +26,19 @@ from sftchat.evaluation.report.view import (
     Change,
     ItemHistory,
     Report,
-    bounds,
-    change_counts,
     comparison_of,
-    difference,
-    difference_bounds,
-    disagreement,
+    count_changes,
+    describe_disagreement,
     error_class_rows,
     error_classes,
+    format_change,
+    format_difference,
+    format_difference_interval,
+    format_interval,
+    format_p_values,
+    format_value,
     item_histories,
-    number,
-    p_values,
     reply_text,
-    signed,
     slice_metrics,
 )
 from sftchat.evaluation.results import Comparison, ModelResult
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
-WHISKER = 240
+INTERVALS_WIDTH = 240
 """Width of a dot with its whiskers, in pixels."""
-HEIGHT = 220
+CURVE_HEIGHT = 220
 """Height of a curve, in pixels."""
 LEFT, RIGHT, TOP, BOTTOM = 44, 20, 20, 34
 """Margins of a curve for its labels, in pixels."""
@@ -87,7 +87,7 @@ class Series:
     points: tuple[Point, ...]
 
 
-def domain(values: Iterable[float | None]) -> tuple[float, float]:
+def axis_range(values: Iterable[float | None]) -> tuple[float, float]:
     """Return the range of an axis: 0 to 1 for shares, else from the minimum to the maximum."""
     known = [value for value in values if value is not None]
     if all(0 <= value <= 1 for value in known):
@@ -96,21 +96,21 @@ def domain(values: Iterable[float | None]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def whisker(points: Sequence[tuple[str, float | None, float | None, float | None]], axis: tuple[float, float]) -> Markup:
+def draw_intervals(points: Sequence[tuple[str, float | None, float | None, float | None]], axis: tuple[float, float]) -> Markup:
     """Draw dots with their intervals on one axis.
 
     Args:
         points: Class, value, lower and upper bound of each; None when unknown.
-        axis: Range from ``domain``.
+        axis: Range from ``axis_range``.
     """
     low, high = axis
 
     def x(value: float) -> str:
-        return f"{6 + (WHISKER - 12) * (min(max(value, low), high) - low) / (high - low):.1f}"
+        return f"{6 + (INTERVALS_WIDTH - 12) * (min(max(value, low), high) - low) / (high - low):.1f}"
 
     height = 8 * len(points) + 6
-    parts = [f'<svg class="whisker" width="{WHISKER}" height="{height}" aria-hidden="true">']
-    parts.append(f'<path class="axis" d="M6 0V{height}M{WHISKER / 2:g} 0V{height}M{WHISKER - 6} 0V{height}"/>')
+    parts = [f'<svg class="whisker" width="{INTERVALS_WIDTH}" height="{height}" aria-hidden="true">']
+    parts.append(f'<path class="axis" d="M6 0V{height}M{INTERVALS_WIDTH / 2:g} 0V{height}M{INTERVALS_WIDTH - 6} 0V{height}"/>')
     for row, (name, value, least, most) in enumerate(points):
         y = 7 + 8 * row
         if least is not None and most is not None:
@@ -120,7 +120,7 @@ def whisker(points: Sequence[tuple[str, float | None, float | None, float | None
     return Markup("".join([*parts, "</svg>"]))
 
 
-def bar(value: float, before: float | None, most: float) -> Markup:
+def draw_bar(value: float, before: float | None, most: float) -> Markup:
     """Draw a bar, with a mark at the baseline's value.
 
     Args:
@@ -135,7 +135,7 @@ def bar(value: float, before: float | None, most: float) -> Markup:
     )
 
 
-def curve(series: Sequence[Series], baseline: float | None, width: int, title: str) -> Markup:
+def draw_curves(series: Sequence[Series], baseline: float | None, width: int, title: str) -> Markup:
     """Draw a metric over training steps, with the intervals as bands and the baseline as a dashed line.
 
     Args:
@@ -146,24 +146,24 @@ def curve(series: Sequence[Series], baseline: float | None, width: int, title: s
     """
     points = [point for one in series for point in one.points]
     values = [value for point in points for value in (point.value, point.low, point.high) if value is not None]
-    low, high = _padded([*values, *([] if baseline is None else [baseline])])
+    low, high = _padded_range([*values, *([] if baseline is None else [baseline])])
     first, last = min(point.step for point in points), max(point.step for point in points)
 
     def x(step: int) -> float:
         return LEFT + (width - LEFT - RIGHT) * ((step - first) / (last - first) if last > first else 0.5)
 
     def y(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+        return TOP + (CURVE_HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
 
     parts = [
-        f'<svg class="curve" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" role="img">',
+        f'<svg class="curve" viewBox="0 0 {width} {CURVE_HEIGHT}" width="{width}" height="{CURVE_HEIGHT}" role="img">',
         Markup("<title>{}</title>").format(title),
     ]
-    for tick in ticks(low, high):
+    for tick in axis_ticks(low, high):
         parts.append(f'<path class="grid" d="M{LEFT} {y(tick):.1f}H{width - RIGHT}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for step in _thinned(sorted({point.step for point in points}), max(2, (width - LEFT - RIGHT) // 72)):
-        parts.append(f'<text class="tick" x="{x(step):.1f}" y="{HEIGHT - 12}" text-anchor="middle">{step:,}</text>')
+    for step in _evenly_spaced(sorted({point.step for point in points}), max(2, (width - LEFT - RIGHT) // 72)):
+        parts.append(f'<text class="tick" x="{x(step):.1f}" y="{CURVE_HEIGHT - 12}" text-anchor="middle">{step:,}</text>')
     if baseline is not None:
         parts.append(f'<path class="baseline" d="M{LEFT} {y(baseline):.1f}H{width - RIGHT}"/>')
         parts.append(f'<text class="tick" x="{width - RIGHT}" y="{y(baseline) - 6:.1f}" text-anchor="end">baseline {baseline:.3f}</text>')
@@ -177,8 +177,8 @@ def curve(series: Sequence[Series], baseline: float | None, width: int, title: s
             parts.append(f'<path class="band" d="M{there}L{back}Z"/>')
         parts.append(f'<path class="line" d="M{"L".join(f"{x(point.step):.1f} {y(point.value):.1f}" for point in one.points)}"/>')
         for point in one.points:
-            bounds = "" if point.low is None or point.high is None else f" [{point.low:.3f}, {point.high:.3f}]"
-            tooltip = Markup("<title>{}</title>").format(f"{one.name}, step {point.step:,}: {point.value:.3f}{bounds}")
+            interval = "" if point.low is None or point.high is None else f" [{point.low:.3f}, {point.high:.3f}]"
+            tooltip = Markup("<title>{}</title>").format(f"{one.name}, step {point.step:,}: {point.value:.3f}{interval}")
             parts.append(f'<circle cx="{x(point.step):.1f}" cy="{y(point.value):.1f}" r="{4.5 if point is best else 3}">{tooltip}</circle>')
         parts.append("</g>")
     anchor = "end" if x(best.step) > width - 60 else "start" if x(best.step) < LEFT + 30 else "middle"
@@ -186,7 +186,7 @@ def curve(series: Sequence[Series], baseline: float | None, width: int, title: s
     return Markup("".join([*parts, "</svg>"]))
 
 
-def ticks(low: float, high: float) -> list[float]:
+def axis_ticks(low: float, high: float) -> list[float]:
     """Return two to seven round numbers between two bounds."""
     rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
@@ -194,33 +194,33 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(index * step, 10) for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def _padded(values: Sequence[float]) -> tuple[float, float]:
+def _padded_range(values: Sequence[float]) -> tuple[float, float]:
     """Return a range around values; for shares within 0 and 1."""
     low, high = min(values), max(values)
     padding = max((high - low) * 0.12, 0.02)
     return (max(0.0, low - padding), min(1.0, high + padding)) if low >= 0 and high <= 1 else (low - padding, high + padding)
 
 
-def _thinned(steps: Sequence[int], most: int) -> list[int]:
+def _evenly_spaced(steps: Sequence[int], most: int) -> list[int]:
     """Return evenly spaced steps, including the first and the last."""
     if len(steps) <= most:
         return list(steps)
     return sorted({steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)})
 
 
-ITEMS = 20_000
+MAX_ITEMS = 20_000
 """Maximum number of items in a page; right ones are left out first. ``replies.jsonl`` has all."""
-CURVES = {"wide": 1056, "narrow": 328}
+CURVE_WIDTHS = {"wide": 1056, "narrow": 328}
 """Widths of curves, in pixels; the style shows the one that fits."""
-Place = tuple[str, EvalsetIdentity]
+TaskAndEvalset = tuple[str, EvalsetIdentity]
 """Task and evalset."""
-PAGE = Path(__file__).parent / "page"
+PAGE_FOLDER = Path(__file__).parent / "page"
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True)
-class Shown:
+class ResultView:
     """One result on the page.
 
     Attributes:
@@ -245,22 +245,22 @@ def to_html(report: Report, verdict: Verdict) -> str:
     """
     found = [item_histories(result, comparison_of(report, result)) for result in report.results]
     shown = [
-        Shown(place, result, comparison_of(report, result), change_counts(items))
+        ResultView(place, result, comparison_of(report, result), count_changes(items))
         for place, (result, items) in enumerate(zip(report.results, found, strict=True))
     ]
-    evalsets = list(dict.fromkeys(map(_place, report.results)))
-    payload, left_out = _payload(report, evalsets, found)
-    style = (PAGE / "report.css").read_text(encoding="utf-8")
-    script = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("difference.js", "report.js"))
+    evalsets = list(dict.fromkeys(map(_task_and_evalset, report.results)))
+    payload, left_out = _items_json(report, evalsets, found)
+    style = (PAGE_FOLDER / "report.css").read_text(encoding="utf-8")
+    script = "".join((PAGE_FOLDER / name).read_text(encoding="utf-8") for name in ("difference.js", "report.js"))
     page = _template().render(
         report=report,
         verdict=verdict,
-        evalsets=[(place, [one for one in shown if _place(one.result) == place]) for place in evalsets],
+        evalsets=[(place, [one for one in shown if _task_and_evalset(one.result) == place]) for place in evalsets],
         several_tasks=len({result.task for result in report.results}) > 1,
-        curves={place: _curves(report, place) for place in evalsets},
+        curves={place: _draw_checkpoints(report, place) for place in evalsets},
         style=style,
         script=script,
-        policy=_policy(style, script),
+        policy=_security_policy(style, script),
         payload=payload,
         left_out=left_out,
     )
@@ -272,14 +272,25 @@ def _template() -> Template:
     """Compile the page template once."""
     import jinja2
 
-    loader = jinja2.FileSystemLoader(PAGE)
+    loader = jinja2.FileSystemLoader(PAGE_FOLDER)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    functions = (number, bounds, difference, difference_bounds, disagreement, p_values, signed, metric_rows, slice_rows, error_class_bars)
+    functions = (
+        format_value,
+        format_interval,
+        format_difference,
+        format_difference_interval,
+        describe_disagreement,
+        format_p_values,
+        format_change,
+        metric_rows,
+        slice_rows,
+        error_class_bars,
+    )
     environment.globals |= {function.__name__: function for function in functions}
     return environment.get_template("report.html.jinja")
 
 
-def metric_rows(shown: Shown) -> list[dict[str, Any]]:
+def metric_rows(shown: ResultView) -> list[dict[str, Any]]:
     """Return a row per metric, with its chart and, if there is a baseline, its difference."""
     comparison = shown.comparison
     olds = {} if comparison is None else {metric.name: metric for metric in comparison.baseline.metrics}
@@ -290,12 +301,12 @@ def metric_rows(shown: Shown) -> list[dict[str, Any]]:
         points = [("model", metric.value, metric.low, metric.high)]
         if old is not None:
             points.insert(0, ("baseline", old.value, old.low, old.high))
-        axis = domain(value for _, *values in points for value in values)
-        rows.append({"metric": metric, "old": old, "difference": differences.get(metric.name), "picture": whisker(points, axis)})
+        axis = axis_range(value for _, *values in points for value in values)
+        rows.append({"metric": metric, "old": old, "difference": differences.get(metric.name), "picture": draw_intervals(points, axis)})
     return rows
 
 
-def slice_rows(shown: Shown) -> tuple[str, list[dict[str, Any]]]:
+def slice_rows(shown: ResultView) -> tuple[str, list[dict[str, Any]]]:
     """Return the name of the first metric that can be computed per slice, and a row per slice; empty when there is none."""
     name = next(iter(slice_metrics(shown.result)), "")
     groups = [group for group in shown.result.slices if name in group.metrics]
@@ -306,51 +317,51 @@ def slice_rows(shown: Shown) -> tuple[str, list[dict[str, Any]]]:
             "group": group,
             "value": group.metrics[name],
             "old": olds.get(group.name),
-            "bar": bar(group.metrics[name], olds.get(group.name), most),
+            "bar": draw_bar(group.metrics[name], olds.get(group.name), most),
         }
         for group in groups
     ]
 
 
-def error_class_bars(shown: Shown) -> list[dict[str, Any]]:
+def error_class_bars(shown: ResultView) -> list[dict[str, Any]]:
     """Return a row per error class, the most frequent first, with the baseline's counts if there is one."""
     rows = error_class_rows(shown.result, shown.comparison)
     most = max([1, *(max(row.count, row.before or 0) for row in rows)])
-    return [{"name": row.name, "count": row.count, "old": row.before, "bar": bar(row.count, row.before, most)} for row in rows]
+    return [{"name": row.name, "count": row.count, "old": row.before, "bar": draw_bar(row.count, row.before, most)} for row in rows]
 
 
-def _place(result: ModelResult) -> Place:
+def _task_and_evalset(result: ModelResult) -> TaskAndEvalset:
     """Return the task and evalset of a result."""
     return result.task, result.evalset
 
 
-def _curves(report: Report, where: Place) -> dict[str, Any]:
+def _draw_checkpoints(report: Report, where: TaskAndEvalset) -> dict[str, Any]:
     """Return the primary metric over training steps, drawn at every width, and the runs; empty with fewer than two steps."""
     runs: dict[str, list[Point]] = {}
     name = ""
     for result in report.results:
         path = PurePosixPath(result.model.replace("\\", "/"))
         step = _CHECKPOINT.fullmatch(path.name)
-        if _place(result) == where and step and result.metrics:
+        if _task_and_evalset(result) == where and step and result.metrics:
             first = result.metrics[0]
             name = first.name
             runs.setdefault(str(path.parent), []).append(Point(int(step[1]), first.value, first.low, first.high))
     if sum(map(len, runs.values())) < 2:
         return {}
     series = [Series(run, tuple(sorted(points, key=lambda point: point.step))) for run, points in runs.items()]
-    base = next((result.metric(name).value for result in report.baselines if _place(result) == where and result.metrics), None)
-    drawings = {size: curve(series, base, width, f"{name} over training steps") for size, width in CURVES.items()}
+    base = next((result.metric(name).value for result in report.baselines if _task_and_evalset(result) == where and result.metrics), None)
+    drawings = {size: draw_curves(series, base, width, f"{name} over training steps") for size, width in CURVE_WIDTHS.items()}
     return {"runs": list(runs), "drawings": drawings}
 
 
-def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence[ItemHistory]]) -> tuple[str, int]:
+def _items_json(report: Report, evalsets: Sequence[TaskAndEvalset], found: Sequence[Sequence[ItemHistory]]) -> tuple[str, int]:
     """Return the items as JSON for a script element, and how many were left out."""
-    items_per_report = ITEMS // max(1, len(found))
+    items_per_report = MAX_ITEMS // max(1, len(found))
     sets: list[list[list[Any]]] = [[] for _ in evalsets]
     row_numbers: list[dict[str, int]] = [{} for _ in evalsets]
     results = []
     for result, items in zip(report.results, found, strict=True):
-        evalset_index = evalsets.index(_place(result))
+        evalset_index = evalsets.index(_task_and_evalset(result))
         comparison = comparison_of(report, result)
         rows = []
         for item in items[:items_per_report]:  # right items are last
@@ -358,7 +369,7 @@ def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence
             if example.id not in row_numbers[evalset_index]:
                 row_numbers[evalset_index][example.id] = len(sets[evalset_index])
                 old = None if item.old is None else [reply_text(item.old), error_classes(item.old)]
-                sets[evalset_index].append([example.id, _prompt(example.messages), example.gold or "", old])
+                sets[evalset_index].append([example.id, _prompt_text(example.messages), example.gold or "", old])
             rows.append(
                 [row_numbers[evalset_index][example.id], item.change, reply_text(item.new), error_classes(item.new), int(item.differs)]
             )
@@ -370,14 +381,14 @@ def _payload(report: Report, evalsets: Sequence[Place], found: Sequence[Sequence
     return document.replace("<", "\\u003c"), left_out
 
 
-def _prompt(messages: Sequence[Message]) -> str:
+def _prompt_text(messages: Sequence[Message]) -> str:
     """Return the prompt: the only message, or the conversation with its roles."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-def _policy(style: str, script: str) -> str:
+def _security_policy(style: str, script: str) -> str:
     """Return the Content-Security-Policy: only the page's own style and script, by their hashes (https://www.w3.org/TR/CSP3/)."""
 
     def source(text: str) -> str:

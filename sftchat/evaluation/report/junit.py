@@ -20,8 +20,8 @@ from sftchat.evaluation.gate import Verdict, VerdictOutcome
 from sftchat.evaluation.report.view import ItemHistory, Report, comparison_of, error_classes, item_histories, reply_text
 from sftchat.text import sanitize_lines
 
-Outcome = Literal["failure", "error", "skipped"]
-_VERDICTS: dict[VerdictOutcome, Outcome] = {
+CaseOutcome = Literal["failure", "error", "skipped"]
+_CASE_OUTCOMES: dict[VerdictOutcome, CaseOutcome] = {
     "fail": "failure",
     "inconclusive": "skipped",
     "not comparable": "error",
@@ -41,7 +41,7 @@ class Case:
     """
 
     name: str
-    outcome: Outcome | None = None
+    outcome: CaseOutcome | None = None
     message: str = ""
     details: str = ""
 
@@ -54,40 +54,43 @@ def to_junit(report: Report, verdict: Verdict) -> str:
         verdict: Verdict on them; it makes no case when nothing was required.
     """
     suites: list[tuple[str, Mapping[str, str], list[Case]]] = [
-        (f"{result.model} on {result.evalset.name}", {}, _cases(report, number)) for number, result in enumerate(report.results)
+        (f"{result.model} on {result.evalset.name}", {}, _result_cases(report, number)) for number, result in enumerate(report.results)
     ]
     if verdict.headline:
         suites.insert(0, ("gate", _verdict_properties(verdict), [_verdict_case(verdict)]))
     every = [case for *_, cases in suites for case in cases]
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites name={_quoted(f'sftchat eval {report.task}')} {_counts(every)}>"]
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        f"<testsuites name={_quote_attribute(f'sftchat eval {report.task}')} {_count_attributes(every)}>",
+    ]
     for name, found, cases in suites:
         skipped = sum(case.outcome == "skipped" for case in cases)
-        lines.append(f'  <testsuite name={_quoted(name)} {_counts(cases)} skipped="{skipped}">')
-        lines.extend(_properties(found))
-        lines.extend(_elements(cases, name))
+        lines.append(f'  <testsuite name={_quote_attribute(name)} {_count_attributes(cases)} skipped="{skipped}">')
+        lines.extend(_property_lines(found))
+        lines.extend(_case_lines(cases, name))
         lines.append("  </testsuite>")
     return "\n".join([*lines, "</testsuites>"]) + "\n"
 
 
-def _cases(report: Report, number: int) -> list[Case]:
+def _result_cases(report: Report, number: int) -> list[Case]:
     """Return the cases of one result."""
     result = report.results[number]
-    return [_case(item) for item in item_histories(result, comparison_of(report, result))]
+    return [_item_case(item) for item in item_histories(result, comparison_of(report, result))]
 
 
-def _case(item: ItemHistory) -> Case:
+def _item_case(item: ItemHistory) -> Case:
     name, wrong = item.example.id, ", ".join(error_classes(item.new))
     if item.change == "failed":
         return Case(name, "error", "not answered", reply_text(item.new))
     if item.change == "broken":
-        return Case(name, "failure", f"newly broken: {wrong}", _details(item))
+        return Case(name, "failure", f"newly broken: {wrong}", _item_details(item))
     if item.change == "wrong":
         known = "broken as before" if error_classes(item.old) else "not right, and no baseline says whether that is new"
         return Case(name, "skipped", f"{known}: {wrong}")
     return Case(name)
 
 
-def _details(item: ItemHistory) -> str:
+def _item_details(item: ItemHistory) -> str:
     """Return the gold, old and new reply, one after the other."""
     texts = (("gold", item.example.gold or ""), ("baseline", reply_text(item.old)), ("model", reply_text(item.new)))
     return "\n\n".join(f"{title}:\n{text}" for title, text in texts)
@@ -97,7 +100,7 @@ def _verdict_case(verdict: Verdict) -> Case:
     """Return the gate's case: a failure for a regression or a missed floor, skipped when nothing is proven and that is accepted, else an error."""
     if verdict.outcome == "pass":
         return Case("verdict")
-    outcome = "error" if verdict.outcome == "inconclusive" and verdict.exit_code else _VERDICTS[verdict.outcome]
+    outcome = "error" if verdict.outcome == "inconclusive" and verdict.exit_code else _CASE_OUTCOMES[verdict.outcome]
     return Case("verdict", outcome, verdict.headline, "\n".join(verdict.reasons))
 
 
@@ -109,44 +112,44 @@ def _verdict_properties(verdict: Verdict) -> dict[str, str]:
     return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in found.items()}
 
 
-def _properties(found: Mapping[str, str]) -> Iterator[str]:
+def _property_lines(found: Mapping[str, str]) -> Iterator[str]:
     """Yield the properties of a suite as XML; nothing when there are none."""
     if found:
         yield "    <properties>"
-        yield from (f"      <property name={_quoted(name)} value={_quoted(value)}/>" for name, value in found.items())
+        yield from (f"      <property name={_quote_attribute(name)} value={_quote_attribute(value)}/>" for name, value in found.items())
         yield "    </properties>"
 
 
-def _elements(cases: Iterable[Case], suite: str) -> Iterator[str]:
+def _case_lines(cases: Iterable[Case], suite: str) -> Iterator[str]:
     """Yield the cases of a suite as XML."""
     for case in cases:
-        head = f"    <testcase classname={_quoted(suite)} name={_quoted(case.name)}"
+        head = f"    <testcase classname={_quote_attribute(suite)} name={_quote_attribute(case.name)}"
         if case.outcome is None:
             yield f"{head}/>"
         elif not case.details:
-            yield f"{head}><{case.outcome} message={_quoted(case.message)}/></testcase>"
+            yield f"{head}><{case.outcome} message={_quote_attribute(case.message)}/></testcase>"
         else:
             kind = re.split("[:;]", case.message)[0]
-            opening = f"<{case.outcome} type={_quoted(kind)} message={_quoted(case.message)}>"
-            yield f"{head}>{opening}{_text(case.details)}</{case.outcome}></testcase>"
+            opening = f"<{case.outcome} type={_quote_attribute(kind)} message={_quote_attribute(case.message)}>"
+            yield f"{head}>{opening}{_escape_text(case.details)}</{case.outcome}></testcase>"
 
 
-def _counts(cases: Sequence[Case]) -> str:
+def _count_attributes(cases: Sequence[Case]) -> str:
     """Return the attributes with the number of cases by outcome."""
     failures, errors = (sum(case.outcome == outcome for case in cases) for outcome in ("failure", "error"))
     return f'tests="{len(cases)}" failures="{failures}" errors="{errors}"'
 
 
-def _legal(text: str) -> str:
+def _replace_illegal(text: str) -> str:
     """Replace what XML 1.0 cannot contain (https://www.w3.org/TR/xml/#charsets) and what could control or reorder the display."""
     return sanitize_lines(text, allowed="\t\r")
 
 
-def _text(text: str) -> str:
+def _escape_text(text: str) -> str:
     """Escape text between tags; a carriage return too, because a parser reads a bare one as a newline."""
-    return escape(_legal(text), {"\r": "&#13;"})
+    return escape(_replace_illegal(text), {"\r": "&#13;"})
 
 
-def _quoted(text: str) -> str:
+def _quote_attribute(text: str) -> str:
     """Return text as a quoted attribute value."""
-    return quoteattr(_legal(text))
+    return quoteattr(_replace_illegal(text))

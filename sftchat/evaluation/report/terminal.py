@@ -10,39 +10,39 @@ from rich.table import Table
 from rich.text import Text
 
 from sftchat.evaluation.report.view import (
-    GROUPS,
+    MAX_SLICES,
     Report,
-    bounds,
-    difference,
-    difference_bounds,
-    disagreement,
+    describe_disagreement,
     error_class_rows,
     error_classes,
+    format_change,
+    format_difference,
+    format_difference_interval,
+    format_interval,
+    format_p_values,
+    format_value,
     model_notes,
-    number,
-    p_values,
-    signed,
     slice_metrics,
 )
 from sftchat.evaluation.results import Comparison, Judgement, MetricDifference, ModelResult, Ranked
 from sftchat.evaluation.scored import Item
 from sftchat.text import pluralize, printable
 
-EXAMPLES = 5
+MAX_EXAMPLES = 5
 """Maximum number of changed items shown of each kind; ``report.json`` lists all."""
-LINES = 8
+MAX_LINES = 8
 """Maximum number of lines shown of one reply."""
 COLOURS: Mapping[Judgement, str] = {"better": "green", "worse": "red", "no significant difference": "dim"}
 
 
-def show(report: Report, console: Console) -> None:
+def print_report(report: Report, console: Console) -> None:
     """Print a report."""
-    for part in parts(report):
+    for part in report_sections(report):
         console.print(part)
         console.print()
 
 
-def parts(report: Report) -> Iterator[RenderableType]:
+def report_sections(report: Report) -> Iterator[RenderableType]:
     """Yield the renderables of a report, one evalset after the other."""
     for task, evalset in dict.fromkeys((result.task, result.evalset) for result in report.results):
         results = [result for result in report.results if (result.task, result.evalset) == (task, evalset)]
@@ -53,69 +53,75 @@ def parts(report: Report) -> Iterator[RenderableType]:
         yield Text.assemble((task or report.task, "bold"), f" on {evalset.name}, {size}")
         if len(results) > 1:
             ranking = next((found for found in report.rankings if found[0].result in results), ())
-            yield _overview(ranking, results)
+            yield _models_table(ranking, results)
         if comparisons:
             for comparison in comparisons:
-                yield from _comparison(comparison)
+                yield from _comparison_section(comparison)
         elif len(results) == 1:
-            yield from _single(results[0])
+            yield from _model_section(results[0])
         else:
-            yield Text("\n").join(_footer(result) for result in results)
+            yield Text("\n").join(_notes_line(result) for result in results)
 
 
-def _single(result: ModelResult) -> Iterator[RenderableType]:
+def _model_section(result: ModelResult) -> Iterator[RenderableType]:
     """Yield the section of one model without a comparison."""
-    table = _table("metric", ">value", "95 % interval")
+    table = _empty_table("metric", ">value", "95 % interval")
     for metric in result.metrics:
-        table.add_row(_plain(metric.name), number(metric.value), bounds(metric.low, metric.high))
+        table.add_row(_safe_text(metric.name), format_value(metric.value), format_interval(metric.low, metric.high))
     yield _legend(model=result.model)
     yield table
     if names := slice_metrics(result)[:3]:
-        table = _table("group", ">gold", *(f">{name}" for name in names))
-        for group in result.slices[:GROUPS]:
-            table.add_row(_plain(group.name), f"{group.support:g}", *(number(group.metrics.get(name)) for name in names))
+        table = _empty_table("group", ">gold", *(f">{name}" for name in names))
+        for group in result.slices[:MAX_SLICES]:
+            table.add_row(_safe_text(group.name), f"{group.support:g}", *(format_value(group.metrics.get(name)) for name in names))
         yield table
     if rows := error_class_rows(result):
-        table = _table("fault", ">count")
+        table = _empty_table("fault", ">count")
         for row in rows:
-            table.add_row(_plain(row.name), str(row.count))
+            table.add_row(_safe_text(row.name), str(row.count))
         yield table
-    yield _footer(result)
+    yield _notes_line(result)
 
 
-def _overview(ranking: Sequence[Ranked], results: Sequence[ModelResult]) -> RenderableType:
+def _models_table(ranking: Sequence[Ranked], results: Sequence[ModelResult]) -> RenderableType:
     """Return a table of several models, one row each, by step if they have one; the best and its ties are marked."""
     shown = [ranked.result for ranked in ranking] or results
     names = [metric.name for metric in shown[0].metrics]
     steps = any(ranked.step is not None for ranked in ranking)
     columns = ["model", *([">step"] if steps else []), *(f">{name}" for name in names[:1]), *(["95 % interval"] if names else [])]
-    table = _table(*columns, *([""] if ranking else []), *(f">{name}" for name in names[1:4]))
+    table = _empty_table(*columns, *([""] if ranking else []), *(f">{name}" for name in names[1:4]))
     for index, result in enumerate(shown):
         ranked = ranking[index] if ranking else None
         step = [f"{ranked.step:,}" if ranked and ranked.step is not None else ""] if steps else []
-        first = [number(result.metrics[0].value), bounds(result.metrics[0].low, result.metrics[0].high)] if result.metrics else []
+        first = (
+            [format_value(result.metrics[0].value), format_interval(result.metrics[0].low, result.metrics[0].high)]
+            if result.metrics
+            else []
+        )
         mark = [("best" if ranked.best else "as good" if ranked.tied else "")] if ranked else []
-        table.add_row(_plain(result.model), *step, *first, *mark, *(number(metric.value) for metric in result.metrics[1:4]))
+        table.add_row(_safe_text(result.model), *step, *first, *mark, *(format_value(metric.value) for metric in result.metrics[1:4]))
     if not ranking:
         return table
     words = f"as good: these {len(shown[0].items)} items cannot tell it from the best; the best looks better here than it is, because it was chosen here"
     return Group(table, Text(words, "dim"))
 
 
-def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
+def _comparison_section(comparison: Comparison) -> Iterator[RenderableType]:
     """Yield the section of a model compared with the baseline."""
     old, new = comparison.baseline, comparison.candidate
     yield _legend(baseline=old.model, model=new.model)
-    table = _table("metric", ">baseline", ">model", ">difference", "95 % interval", ">p")
+    table = _empty_table("metric", ">baseline", ">model", ">difference", "95 % interval", ">p")
     for metric in comparison.metrics:
-        table.add_row(_plain(metric.name), number(metric.baseline), number(metric.candidate), *_difference(metric))
+        table.add_row(_safe_text(metric.name), format_value(metric.baseline), format_value(metric.candidate), *_difference_cells(metric))
     yield table
-    yield from (Text(f"{printable(metric.name)}: {words}", "dim") for metric in comparison.metrics if (words := disagreement(metric)))
-    yield from _group_changes(old, new)
+    yield from (
+        Text(f"{printable(metric.name)}: {words}", "dim") for metric in comparison.metrics if (words := describe_disagreement(metric))
+    )
+    yield from _slices_table(old, new)
     if rows := error_class_rows(new, comparison):
-        table = _table("fault", ">baseline", ">model", ">change")
+        table = _empty_table("fault", ">baseline", ">model", ">change")
         for row in rows:
-            table.add_row(_plain(row.name), str(row.before), str(row.count), row.change)
+            table.add_row(_safe_text(row.name), str(row.before), str(row.count), row.change)
         yield table
     kinds = {
         "newly broken": comparison.broken,
@@ -124,69 +130,69 @@ def _comparison(comparison: Comparison) -> Iterator[RenderableType]:
         "changed alike": comparison.text_changed,
     }
     for title, pairs in kinds.items():
-        yield from _changed_items(title, pairs)
+        yield from _changed_items_table(title, pairs)
     told = ", ".join(f"{len(pairs)} {title}" for title, pairs in kinds.items() if pairs or title.startswith("newly"))
     yield Text(f"{told}; {comparison.differing} of {comparison.n} replies differ")
-    yield Text("\n").join((_footer(old), _footer(new)))
+    yield Text("\n").join((_notes_line(old), _notes_line(new)))
 
 
-def _difference(metric: MetricDifference) -> tuple[Text, Text, str]:
+def _difference_cells(metric: MetricDifference) -> tuple[Text, Text, str]:
     """Return the difference, with ``~`` before it when it is not significant, the interval and the p-value."""
     colour = COLOURS[metric.judgement]
-    return Text(difference(metric), colour), Text(difference_bounds(metric), colour), p_values(metric)
+    return Text(format_difference(metric), colour), Text(format_difference_interval(metric), colour), format_p_values(metric)
 
 
-def _group_changes(old: ModelResult, new: ModelResult) -> Iterator[RenderableType]:
+def _slices_table(old: ModelResult, new: ModelResult) -> Iterator[RenderableType]:
     """Yield a table of the slices of both models, by the first metric that can be computed per slice."""
     befores = {group.name: group for group in old.slices}
     names = slice_metrics(new)
     if not names:
         return
-    table = _table(f"group ({names[0]})", ">gold", ">baseline", ">model", ">change")
-    for group in new.slices[:GROUPS]:
+    table = _empty_table(f"group ({names[0]})", ">gold", ">baseline", ">model", ">change")
+    for group in new.slices[:MAX_SLICES]:
         after = group.metrics.get(names[0])
         before = befores[group.name].metrics.get(names[0]) if group.name in befores else None
-        change = "" if before is None or after is None else signed(after - before)
-        table.add_row(_plain(group.name), f"{group.support:g}", number(before), number(after), change)
+        change = "" if before is None or after is None else format_change(after - before)
+        table.add_row(_safe_text(group.name), f"{group.support:g}", format_value(before), format_value(after), change)
     yield table
 
 
-def _changed_items(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iterator[RenderableType]:
+def _changed_items_table(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iterator[RenderableType]:
     """Yield a few items with their gold reply and both models' replies."""
     if not pairs:
         return
-    table = _table(title, "gold", "baseline", "model")
+    table = _empty_table(title, "gold", "baseline", "model")
     table.leading = 1
     table.columns[0].max_width = 16
-    for old, new in pairs[:EXAMPLES]:
+    for old, new in pairs[:MAX_EXAMPLES]:
         gold = new.example.gold or ""
-        table.add_row(_plain(new.example.id, "dim"), _lines(gold.split("\n")), _marked(old, gold), _marked(new, gold))
+        table.add_row(_safe_text(new.example.id, "dim"), _first_lines(gold.split("\n")), _reply_cell(old, gold), _reply_cell(new, gold))
     yield table
-    if len(pairs) > EXAMPLES:
-        yield Text(f"… {len(pairs) - EXAMPLES} more {title}, all in the report (-o DIR)", "dim")
+    if len(pairs) > MAX_EXAMPLES:
+        yield Text(f"… {len(pairs) - MAX_EXAMPLES} more {title}, all in the report (-o DIR)", "dim")
 
 
-def _marked(item: Item, gold: str) -> Text:
+def _reply_cell(item: Item, gold: str) -> Text:
     """Return a reply with its error classes; lines that are not in the gold reply are red."""
     right = {line.strip() for line in gold.split("\n")}
     reply = item.reply.text.strip() or "(empty)"
-    shown = _lines(reply.split("\n"), lambda line: "green" if line.strip() in right else "red")
+    shown = _first_lines(reply.split("\n"), lambda line: "green" if line.strip() in right else "red")
     classes = ", ".join(error_classes(item))
-    return Text.assemble(shown, "\n", _plain(f"({classes})", "dim")) if classes else shown
+    return Text.assemble(shown, "\n", _safe_text(f"({classes})", "dim")) if classes else shown
 
 
-def _lines(lines: Sequence[str], style: Callable[[str], str] = lambda line: "") -> Text:
+def _first_lines(lines: Sequence[str], style: Callable[[str], str] = lambda line: "") -> Text:
     """Return the first lines of a text, each in its style."""
-    shown = Text("\n").join(_plain(line, style(line)) for line in lines[:LINES])
-    return shown if len(lines) <= LINES else Text.assemble(shown, (f"\n… {len(lines) - LINES} more lines", "dim"))
+    shown = Text("\n").join(_safe_text(line, style(line)) for line in lines[:MAX_LINES])
+    return shown if len(lines) <= MAX_LINES else Text.assemble(shown, (f"\n… {len(lines) - MAX_LINES} more lines", "dim"))
 
 
-def _plain(text: str, style: str = "") -> Text:
+def _safe_text(text: str, style: str = "") -> Text:
     """Return text of a model or a plugin, without markup and without control characters."""
     return Text(printable(text), style)
 
 
-def _table(*headers: str) -> Table:
+def _empty_table(*headers: str) -> Table:
     """Return a table without borders; a column whose header begins with ``>`` is right-aligned."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for header in headers:
@@ -201,7 +207,7 @@ def _legend(**names: str) -> Text:
     return Text("\n".join(f"{role:<{wide}}  {name}" for role, name in names.items()), "dim")
 
 
-def _footer(result: ModelResult) -> Text:
+def _notes_line(result: ModelResult) -> Text:
     """Return the line of notes on one model: its errors, tokens, cached replies and time."""
     entries, tokens = model_notes(result), result.items.totals.completion_tokens
     if tokens:

@@ -25,7 +25,7 @@ SCHEMA_VERSION = 1
 
 DIGITS = 10
 """Decimals in the JSON: more than any evalset can measure, and few enough to hide the rounding errors of another summation order."""
-GROUPS = 30
+MAX_SLICES = 30
 """Maximum number of slices in a table."""
 Change = Literal["broken", "failed", "fixed", "wrong", "right"]
 
@@ -88,17 +88,17 @@ class Report:
             "remarks": list(self.remarks),
             "rankings": [[ranked.as_json() for ranked in ranking] for ranking in self.rankings],
         }
-        return sanitize_json(json.dumps(_rounded(document), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)) + "\n"
+        return sanitize_json(json.dumps(_round_floats(document), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)) + "\n"
 
 
-def _rounded(value: Any) -> Any:
+def _round_floats(value: Any) -> Any:
     """Round floats to the decimals that are the same on every machine."""
     if isinstance(value, float):
         return round(value, DIGITS) + 0.0  # turns -0.0 into 0.0
     if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: _round_floats(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        return [_round_floats(item) for item in value]
     return value
 
 
@@ -154,7 +154,7 @@ def item_histories(result: ModelResult, comparison: Comparison | None = None) ->
     return [ItemHistory(change, new, old.get(new.example.id)) for change, outcomes in kinds.items() for new in outcomes]
 
 
-def change_counts(histories: Iterable[ItemHistory]) -> dict[Change, int]:
+def count_changes(histories: Iterable[ItemHistory]) -> dict[Change, int]:
     """Count the items per kind of change."""
     counts: dict[Change, int] = dict.fromkeys(get_args(Change), 0)
     for history in histories:
@@ -174,38 +174,38 @@ def reply_text(outcome: Outcome | None) -> str:
     return f"[not answered: {outcome.error}]" if isinstance(outcome, Failure) else outcome.reply.text
 
 
-def number(value: float | None) -> str:
+def format_value(value: float | None) -> str:
     """Format the value of a metric; empty for None."""
     return "" if value is None else f"{value:.3f}"
 
 
-def bounds(low: float | None, high: float | None) -> str:
+def format_interval(low: float | None, high: float | None) -> str:
     """Format the interval of a value; empty when there is none."""
     return "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
 
 
-def difference(metric: MetricDifference) -> str:
+def format_difference(metric: MetricDifference) -> str:
     """Format a difference with its sign, with ``~`` before it when it is not significant, as in benchstat."""
     return f"{'~ ' if metric.judgement == 'no significant difference' else ''}{metric.difference:+.3f}"
 
 
-def difference_bounds(metric: MetricDifference) -> str:
+def format_difference_interval(metric: MetricDifference) -> str:
     """Format the interval of a difference; empty when there is none."""
     return "" if metric.low is None or metric.high is None else f"[{metric.low:+.3f}, {metric.high:+.3f}]"
 
 
-def p_value(p: float) -> str:
+def format_p_value(p: float) -> str:
     """Format a p-value; values below 0.001 as ``<0.001``."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def p_values(metric: MetricDifference) -> str:
+def format_p_values(metric: MetricDifference) -> str:
     """Format the p-value of a difference, and the adjusted one that decides if it differs."""
-    plain, deciding = p_value(metric.p), p_value(metric.deciding_p)
+    plain, deciding = format_p_value(metric.p), format_p_value(metric.deciding_p)
     return plain if plain == deciding else f"{plain} ({deciding} adjusted)"
 
 
-def disagreement(metric: MetricDifference) -> str:
+def describe_disagreement(metric: MetricDifference) -> str:
     """Describe how test and interval disagree when only one of them finds a difference (then not significant); empty when they agree."""
     significant = metric.deciding_p < LEVEL
     if significant == metric.excludes_zero:
@@ -217,7 +217,7 @@ def disagreement(metric: MetricDifference) -> str:
     return f"not significant: {p} is under {LEVEL:g}, but {interval}"
 
 
-def signed(change: float) -> str:
+def format_change(change: float) -> str:
     """Format a change of a count or a value; empty for none."""
     if not change:
         return ""
@@ -235,7 +235,7 @@ class ErrorClassRow:
     @property
     def change(self) -> str:
         """Change since the baseline with its sign; empty for none."""
-        return "" if self.before is None else signed(self.count - self.before)
+        return "" if self.before is None else format_change(self.count - self.before)
 
 
 def error_class_rows(result: ModelResult, comparison: Comparison | None = None) -> list[ErrorClassRow]:
@@ -294,7 +294,7 @@ class Unsettled:
         return f"{bound}, the margin is {self.margin:g}{more}"
 
 
-def part_line(result: ModelResult, report: Report, config: GateConfig) -> str:
+def subset_line(result: ModelResult, report: Report, config: GateConfig) -> str:
     """Return the line on a verdict over a part of the items; empty when nothing is decided or all items are included."""
     count, size = len(result.items.requested_ids), result.evalset.size
     compared = any(report.gates_of(comparison) for comparison in report.comparisons if comparison.candidate is result)
@@ -304,7 +304,7 @@ def part_line(result: ModelResult, report: Report, config: GateConfig) -> str:
     return f"{result.model} on {result.evalset.name}: {'compared' if compared else 'judged'} on {count} of {size} items ({option})"
 
 
-def unsettled(comparison: Comparison, gate_result: GateResult) -> Unsettled:
+def describe_unsettled(comparison: Comparison, gate_result: GateResult) -> Unsettled:
     """Describe what a comparison cannot exclude in one metric."""
     difference = comparison.metric(gate_result.metric)
     bound = difference.smallest_gain
@@ -335,11 +335,11 @@ def gate_line(comparison: Comparison, gate_result: GateResult, config: GateConfi
         excuse = ", worse by no more than a model differs from itself"
         if small := [rule for rule in config.gated if rule.metric == metric.name and -metric.gain < rule.min_drop * POINT - TOLERANCE]:
             excuse = f", worse by less than --min-drop {small[0].min_drop:g}"
-    unsure = f"; {words}" if (words := disagreement(metric)) else ""
+    unsure = f"; {words}" if (words := describe_disagreement(metric)) else ""
     if gate_result.outcome == "fine":
         unchanged = ", no item changed its counts" if not metric.differing else ""
         return f"{where}: fine against {other}{excuse}: {numbers}{unchanged}{unsure}"
-    return f"{where}: inconclusive against {other}{excuse}: {unsettled(comparison, gate_result).words}; {numbers}{unsure}"
+    return f"{where}: inconclusive against {other}{excuse}: {describe_unsettled(comparison, gate_result).words}; {numbers}{unsure}"
 
 
 def other_items_line(comparison: Comparison) -> str:
