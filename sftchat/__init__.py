@@ -1,6 +1,6 @@
 """sftchat: chat with, score and gate fine-tuned language models.
 
-The names below are what a plugin or a script imports. Each is imported from its module when it is first used, and none loads a model library.
+This module is the public API. Each name is imported from its module on first use, and none of them loads a model library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m sftchat`` is the same program."""
+"""Run the program with ``python -m sftchat``."""
 
 from sftchat.cli import console_script
 

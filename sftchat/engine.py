@@ -1,7 +1,6 @@
-"""The ``Engine`` protocol, through which all of sftchat reaches a model: requests go in, chunks of replies come out.
+"""The ``Engine`` protocol, the interface of sftchat to all models: it takes requests and yields chunks of replies.
 
-A chat turn is one request, an eval is thousands, a side-by-side is one prompt under several adapters, best-of-k is one prompt with k seeds. Tests
-pass ``sftchat.testing.ScriptedEngine`` instead of patching.
+A chat turn is one request, an eval is thousands, best-of-k is one prompt with k seeds. Tests pass ``sftchat.testing.ScriptedEngine``.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from sftchat.errors import EngineError
-from sftchat.thinking import begun_suffix, with_opening_tag
+from sftchat.thinking import partial_match_length, with_opening_tag
 from sftchat.types import Choice, FinishReason, Message, Reply, SamplingParams, Token
 
 
@@ -21,18 +20,18 @@ class Request:
     """One prompt for a model to continue.
 
     Attributes:
-        id: Repeated in every chunk of the reply; unique among the requests of one call.
+        id: Unique among the requests of one call; each chunk of the reply has it as ``request_id``.
         messages: The conversation; rendered by the engine's chat template.
         prompt: Raw text to continue, without a template, instead of messages.
         sampling: Sampling parameters.
-        adapter: Name of the adapter to use, ``OFF`` for the base model without adapters; empty for the model as it was loaded.
+        adapter: Name of the adapter to use; ``OFF`` for the base model without adapters; empty for the model as it was loaded.
         reply_prefix: The beginning of the reply, which the model continues; not repeated in the chunks.
-        reply_ids: The same as token ids, if the engine generated them earlier; ``reply_prefix`` is empty then.
+        reply_ids: Token ids to use instead of ``reply_prefix``, if the engine generated that beginning earlier; ``reply_prefix`` is then empty.
         template_arguments: Arguments of the chat template; they override the model's own. Engines that do not render the template themselves refuse
             them.
         tools: Functions that the model may call, as JSON schemas.
         logprobs: Number of top alternatives per token in ``Chunk.choices``, at least 0; None requests no log-probabilities. Engines that implement
-            ``Inspects`` compute them afterwards and may ignore this.
+            ``Inspects`` may ignore this, because ``Inspects.choices`` computes the log-probabilities of a finished reply.
     """
 
     id: str
@@ -56,21 +55,21 @@ class Chunk:
 
     Attributes:
         request_id: ``Request.id`` of the request.
-        text: New text; never ends within a character; may be empty.
+        text: New text, in complete characters; may be empty.
         token_ids: The tokens since the last chunk, without the stop token.
         finish_reason: Set on the last chunk of the request only.
         prompt_tokens: Length of the rendered prompt; set on the last chunk.
         cached_tokens: Prompt tokens taken from the prompt cache instead of being prefilled; set on the last chunk.
-        logprobs: Log-probability of each of ``token_ids``, if the engine provides them; for a server, of each of ``choices``.
+        logprobs: Log-probability of each token in ``token_ids`` or, from a server, in ``choices``; None if the engine does not provide them.
         error: Error message if ``finish_reason`` is ``"error"``: this request failed, the others continue.
-        unlisted_tokens: Tokens of this chunk that are missing from ``token_ids``, for engines that report only a count.
+        unlisted_tokens: Number of further tokens of this chunk whose ids the engine does not report.
         thoughts: New reasoning text, separated from the reply by the server or by its tags.
         refused: Whether the server marked the reply as a refusal.
-        revises: How to reinterpret earlier chunks: ``thought`` means that their text was reasoning, ``again`` that their thoughts are void because
-            the request was sent again.
-        choices: Tokens whose text has been emitted completely since the last chunk, if ``Request.logprobs`` requested them and the engine provides
-            them; tokens of thoughts are excluded.
-        thoughts_opened: Whether the template opened the reasoning: the text begins within ``<think>``, without that tag. Set on every chunk of the reply.
+        revises: How to reinterpret earlier chunks: ``thought`` means that their text was reasoning; ``again`` means that their thoughts must be
+            discarded because the request was sent again.
+        choices: Tokens whose text has been emitted completely since the last chunk, without those of thoughts; empty unless ``Request.logprobs``
+            requested them and the engine provides them.
+        thoughts_opened: Whether the prompt ended with ``<think>``, so that the reply begins with reasoning without that tag. The same on every chunk.
     """
 
     request_id: str
@@ -132,7 +131,7 @@ class Counts(Protocol):
     """An engine that can count the tokens of a prompt before prefill."""
 
     def count_tokens(self, request: Request) -> int:
-        """Count the tokens of a rendered request, ``reply_prefix`` included.
+        """Return the number of tokens of a rendered request, including ``reply_prefix``.
 
         Raises:
             ModelError: When the messages cannot be rendered.
@@ -165,7 +164,7 @@ class Scores(Protocol):
 
         Args:
             request: The prompt; its sampling parameters are ignored.
-            reply: Text, or token ids where they are known.
+            reply: Text, or token ids if they are known.
             ended: Whether to score the end-of-reply token too; servers score only the text.
             alternatives: Number of most likely tokens to return at each position.
         """
@@ -222,9 +221,9 @@ class EngineType:
         scheme: The part of MODEL before the first colon that selects it: ``scheme:rest``.
         description: One line.
         open: Called with ``rest`` and the options of the command line; returns a ready engine.
-        identify: Called with the same arguments, without loading the model; returns a hash of everything besides the request that affects a reply,
-            such as weights, tokenizer, template and versions, or an empty string if unknown. An evaluation caches replies of models with an identity;
-            without one, as for a server that may change its model, every request is sent.
+        identify: Called with the same arguments as ``open``; must not load the model. Returns a hash of everything besides the request that affects
+            a reply, such as weights, tokenizer, template and versions, or an empty string if unknown. An evaluation caches the replies of a model
+            only if it has this hash: a server, for example, may change its model at any time.
     """
 
     scheme: str
@@ -242,71 +241,73 @@ def collect(
 ) -> Generator[tuple[str, Reply | EngineError], None, None]:
     """Assemble chunks into replies, yielded as ``(request id, reply)`` in order of completion.
 
-    A request that failed, was cancelled or got no end yields an ``EngineError`` instead of raising it. Closing this iterator closes the engine's.
+    For a request that failed, was cancelled or never got a ``finish_reason``, the second item is an ``EngineError``. Closing this iterator closes the
+    engine's.
 
     Args:
         engine: Receives all requests at once.
         requests: Requests with unique ids.
         on_chunk: Called with every chunk as it arrives, except the last one of a request that failed.
-        stop: Whether to stop, checked at every chunk; every unfinished reply then ends as ``"cancelled"`` with the text it has.
+        stop: Called at every chunk; when it returns True, each unfinished reply is yielded with the text so far, as ``"cancelled"``.
 
     Raises:
         EngineError: When the engine as a whole fails, or yields a chunk for an unknown request id.
     """
-    unfinished: dict[str, list[Chunk]] = {}
+    chunks_by_id: dict[str, list[Chunk]] = {}  # of the unfinished requests
 
-    def noted() -> Iterator[Request]:
+    def register_requests() -> Iterator[Request]:
         for request in requests:
-            unfinished[request.id] = []
+            chunks_by_id[request.id] = []
             yield request
 
-    sent, stopped = noted(), False
-    with cancelling(engine.generate(sent)) as chunks:
+    registered_requests, stopped = register_requests(), False
+    with close_at_end(engine.generate(registered_requests)) as chunks:
         for chunk in chunks:
             stopped = stop is not None and stop()
             if stopped:
                 break
-            if chunk.request_id not in unfinished:
+            if chunk.request_id not in chunks_by_id:
                 raise EngineError(f"engine '{engine.name}' answered request '{chunk.request_id}', which is not waiting for an answer")
-            unfinished[chunk.request_id].append(chunk)
+            chunks_by_id[chunk.request_id].append(chunk)
             if on_chunk is not None and chunk.finish_reason != "error":
                 on_chunk(chunk)
             if chunk.finish_reason in ("error", "cancelled"):
-                del unfinished[chunk.request_id]
-                words = " ".join(chunk.error.split())
-                yield chunk.request_id, EngineError(words or f"the request ended as '{chunk.finish_reason}'")
+                del chunks_by_id[chunk.request_id]
+                message = " ".join(chunk.error.split())
+                yield chunk.request_id, EngineError(message or f"the request ended as '{chunk.finish_reason}'")
             elif chunk.finish_reason is not None:
-                yield chunk.request_id, reply_of(unfinished.pop(chunk.request_id), chunk.finish_reason)
-    for _ in sent:  # those that the engine has not taken
+                yield chunk.request_id, assemble_reply(chunks_by_id.pop(chunk.request_id), chunk.finish_reason)
+    for _ in registered_requests:  # registers the requests that the engine has not taken
         pass
-    for id, parts in unfinished.items():
-        yield id, reply_of(parts, "cancelled") if stopped else EngineError("the engine stopped without answering")
+    for id, received in chunks_by_id.items():
+        yield id, assemble_reply(received, "cancelled") if stopped else EngineError("the engine stopped without answering")
 
 
-def releasable(text: str, sent: int, stops: Sequence[str], *, final: bool) -> tuple[int, bool]:
-    """Return how much of a streamed text can no longer become part of a stop string.
+def emittable_length(text: str, emitted: int, stops: Sequence[str], *, final: bool) -> tuple[int, bool]:
+    """Return how many characters of a streamed text can be emitted: those that cannot become part of a stop string.
 
     Args:
         text: The reply so far.
-        sent: Number of characters already emitted.
+        emitted: Number of characters already emitted.
         stops: Strings that end the reply and are not part of it; none is empty.
         final: Whether the text is complete.
 
     Returns:
-        The total number of characters that can be emitted, and whether a stop string follows them.
+        The number of characters from the start of the text, and whether a stop string follows them.
     """
-    ends = [position for position in (text.find(stop, max(0, sent - len(stop) + 1)) for stop in stops) if position >= 0]
-    if ends:
-        return max(sent, min(ends)), True
-    return len(text) - (0 if final else begun_suffix(text, stops)), False
+    found_at = [text.find(stop, max(0, emitted - len(stop) + 1)) for stop in stops]
+    stop_positions = [position for position in found_at if position >= 0]
+    if stop_positions:
+        return max(emitted, min(stop_positions)), True
+    return len(text) - (0 if final else partial_match_length(text, stops)), False
 
 
-def text_and_thoughts(text: str, thoughts: str, chunk: Chunk) -> tuple[str, str]:
-    """Return text and thoughts of a reply after the next chunk.
+def append_chunk(text: str, thoughts: str, chunk: Chunk) -> tuple[str, str]:
+    """Return the text and the thoughts of a reply, in this order, after the next chunk.
 
     Args:
-        text: Text of the reply so far.
-        thoughts: Thoughts so far.
+        text: Text of the reply before the chunk.
+        thoughts: Thoughts before the chunk.
         chunk: The next chunk.
     """
     if chunk.revises == "thought":
@@ -316,10 +317,10 @@ def text_and_thoughts(text: str, thoughts: str, chunk: Chunk) -> tuple[str, str]
     return text + chunk.text, thoughts + chunk.thoughts
 
 
-def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
-    """Assemble the reply from its chunks; the result is that of ``text_and_thoughts``, but in linear time.
+def assemble_reply(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
+    """Assemble a reply from its chunks, with the same result as repeated ``append_chunk``, but in linear time.
 
-    If the template opened the thoughts, the missing opening tag is added (``with_opening_tag``).
+    If the prompt opened the thoughts, the missing opening tag is added (``with_opening_tag``).
 
     Args:
         chunks: All chunks of one request, in order.
@@ -348,7 +349,7 @@ def reply_of(chunks: Sequence[Chunk], finish_reason: FinishReason) -> Reply:
 
 
 @contextmanager
-def cancelling(chunks: Iterator[Chunk]) -> Iterator[Iterator[Chunk]]:
+def close_at_end(chunks: Iterator[Chunk]) -> Iterator[Iterator[Chunk]]:
     """Close an engine's iterator when the block ends, if it has a ``close`` method."""
     try:
         yield chunks

@@ -5,7 +5,7 @@
     ├── DataError                2  a file of rows that is missing, empty or malformed; names file and line
     ├── ModelError               3  a model that cannot be found or loaded
     ├── MissingExtraError        3  a missing package that an extra of sftchat installs
-    ├── PluginError              3  a plugin that breaks its contract; ``sftchat._util.plugin_calls`` converts exceptions of plugins to it
+    ├── PluginError              3  a plugin that breaks its contract or raises an exception
     ├── EngineError              3  a model or a server that failed while generating
     └── NotComparableError       4  two results that measured different things
 
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
-_OWN_CODE = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - compared with the text of a code object's file name
+_SFTCHAT_FOLDER = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - compared with the text of a code object's file name
 
 
 class SftchatError(Exception):
@@ -34,7 +34,7 @@ class SftchatError(Exception):
 
 
 class UsageError(SftchatError):
-    """The request is invalid, whatever the state of the machine."""
+    """The command or call is invalid: an unknown name, contradictory options, or an output that exists."""
 
     exit_code = 2
 
@@ -64,11 +64,11 @@ class ModelError(SftchatError):
 
 
 class TemplateError(ModelError):
-    """A chat template that is unusable for training or fails to render a conversation."""
+    """A chat template cannot be used for training, or fails to render a conversation."""
 
 
 class RewrittenHistoryError(TemplateError):
-    """A chat template that renders a reply differently in history, so that one row cannot train every reply of a conversation."""
+    """A chat template renders a reply differently once it is history, so that one row cannot train every reply of a conversation."""
 
 
 class MissingExtraError(SftchatError):
@@ -92,7 +92,7 @@ class NameTakenError(PluginError):
 
     Args:
         message: Message for the user.
-        task: The name, if it is a task's.
+        task: The name if it is a task's, else empty.
     """
 
     def __init__(self, message: str, task: str) -> None:
@@ -111,36 +111,35 @@ class NotComparableError(SftchatError):
 
 
 MAX_LIBRARY_MESSAGE = 400
-"""Maximum length, in characters, of a library's error whose first line only announces the next ones."""
+"""Maximum length, in characters, of a library's error of several lines."""
 
 
 class SftchatWarning(UserWarning):
-    """A condition worth reporting that stops nothing; the command line shows it once, on one line."""
+    """A condition that does not stop the program; the command line shows its message on one line."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Format the message for an unknown name: the name, the nearest match, and the known names.
+def unknown_name_message(kind: str, name: str, known_names: Iterable[str]) -> str:
+    """Format the message for an unknown name: the name, the most similar valid name if any, and all valid names.
 
     Args:
         kind: Kind of the name, such as ``"task"``.
         name: Name as typed by the user.
-        known: All known names.
+        known_names: The valid names.
     """
-    names = sorted(known)
+    names = sorted(known_names)
     similar = get_close_matches(name, names, n=1)
     hint = f"; did you mean '{similar[0]}'?" if similar else ""
-    listed = ", ".join(names) if names else "none"
-    return f"unknown {kind} '{name}'{hint} (available: {listed})"
+    return f"unknown {kind} '{name}'{hint} (available: {', '.join(names) or 'none'})"
 
 
-def listed(ids: Sequence[str], limit: int = 5) -> str:
-    """Format the first few ids in quotes, and the number of further ones."""
+def list_quoted(ids: Sequence[str], limit: int = 5) -> str:
+    """Format at most ``limit`` ids in quotes, and the number of further ones."""
     suffix = f" and {len(ids) - limit} more" if len(ids) > limit else ""
-    return ", ".join(f"'{identity}'" for identity in ids[:limit]) + suffix
+    return ", ".join(f"'{id}'" for id in ids[:limit]) + suffix
 
 
 def message_of(error: BaseException) -> str:
-    """Return the message of an error; a note instead when ``str``, which runs a plugin's code, fails."""
+    """Return the message of an error; a note instead when ``str(error)`` fails, which may run a plugin's code."""
     try:
         return str(error)
     except KeyboardInterrupt:
@@ -159,25 +158,25 @@ def in_one_line(error: BaseException) -> str:
     return " ".join(message_of(error).split()) if isinstance(error, SftchatError) else class_and_message(error)
 
 
-def raised_at(error: BaseException, *, own: bool = False) -> str:
+def format_position(error: BaseException, *, include_sftchat: bool = False) -> str:
     """Return where an error was raised, as ``, in FILE:LINE``; empty when unknown.
 
     Args:
         error: The error.
-        own: Whether to include positions in sftchat; for a plugin's error they would only show that the call failed.
+        include_sftchat: Whether to return a position in sftchat too. For a plugin's error it would only show where the plugin was called.
     """
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    if frame is None or (not own and frame.tb_frame.f_code.co_filename.startswith(_OWN_CODE)):
+    if frame is None or (not include_sftchat and frame.tb_frame.f_code.co_filename.startswith(_SFTCHAT_FOLDER)):
         return ""
     return f", in {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first informative line of a library's error, or its class name.
+    """Return the first line of a library's error, or its class name if it has no message.
 
-    A line that ends with a colon is joined with the following lines, up to ``MAX_LIBRARY_MESSAGE`` characters.
+    If the first line ends with a colon, all lines are joined and cut to ``MAX_LIBRARY_MESSAGE`` characters.
     """
     lines = [" ".join(line.split()) for line in message_of(error).splitlines() if line.strip()]
     if not lines:

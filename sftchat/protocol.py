@@ -1,4 +1,4 @@
-"""Responses of OpenAI-compatible servers, in a live stream and in imported files: finish reasons, content and errors."""
+"""Parses responses of OpenAI-compatible servers, live or from files: finish reasons, content and errors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     **dict.fromkeys(LENGTH, "length"),
     **dict.fromkeys(CANCELLED, "cancelled"),
 }
-"""Finish reasons of servers and of other programs, in lower case with underscores, mapped to ``FinishReason``. All others mean that there is no
-usable reply, such as ``content_filter``, ``tool_calls``, ``abort``, ``safety``, ``load`` and ``error``.
-"""
+"""Finish reasons of servers and of other programs, in lower case with underscores, mapped to ``FinishReason``. A reply with any other reason, such
+as ``content_filter``, ``tool_calls`` or ``abort``, is unusable."""
 
 
 def finish_reason(reason: str | None) -> FinishReason:
@@ -36,8 +35,8 @@ def finish_reason(reason: str | None) -> FinishReason:
     return FINISH_REASONS.get(word, "error")
 
 
-def unfinished(reason: str) -> str:
-    """Format the error message for a finish reason that means that there is no usable reply."""
+def unusable_reply_message(reason: str) -> str:
+    """Format the error message for a finish reason that is not in ``FINISH_REASONS``."""
     return f"the server ended the reply with '{reason}'"
 
 
@@ -66,57 +65,58 @@ class Content:
         text: Text of the reply, or of a refusal.
         thoughts: Reasoning that the server returns separately.
         refused: Whether the server marked the text as a refusal.
-        called: Names of functions that the model calls.
+        called_functions: Names of the functions that the model calls.
     """
 
     text: str = ""
     thoughts: str = ""
     refused: bool = False
-    called: tuple[str, ...] = ()
+    called_functions: tuple[str, ...] = ()
 
 
-def content_of(message: Mapping[str, Any]) -> Content:
-    """Parse a message of a whole response, or a delta of a stream.
+def parse_content(message: Mapping[str, Any]) -> Content:
+    """Parse a message of a complete response, or a delta of a stream.
 
     Args:
-        message: With ``content`` as text or as a list of parts (of kind ``text``, ``thinking``, ``reasoning``, ``refusal``), and optionally
-            ``reasoning_content`` or ``reasoning``, ``refusal`` and ``tool_calls``.
+        message: Object with ``content`` as text or as a list of parts (of type ``text``, ``output_text``, ``thinking``, ``reasoning`` or
+            ``refusal``), and optionally ``reasoning_content`` or ``reasoning``, ``refusal`` and ``tool_calls``.
 
     Raises:
-        TypeError: When one of them has another type, or a part is of another kind; names it.
+        TypeError: When a value has the wrong type, or a part has another type than those; the message names it.
     """
-    texts, thoughts, refusals = [], [], [_text(message.get("refusal"), "refusal")]
+    texts, thoughts, refusals = [], [], [_checked_text(message.get("refusal"), "refusal")]
     content = message.get("content")
     for part in content if isinstance(content, list) else [content]:
         if not isinstance(part, Mapping):
-            texts.append(_text(part, "content"))
+            texts.append(_checked_text(part, "content"))
             continue
-        kind = part.get("type")
-        if kind in ("text", "output_text"):
-            texts.append(_text(part.get("text"), "content"))
-        elif kind in ("thinking", "reasoning"):
-            thoughts.append(_inner(part.get(kind, part.get("text"))))
-        elif kind == "refusal":
-            refusals.append(_text(part.get("refusal"), "refusal"))
+        part_type = part.get("type")
+        if part_type in ("text", "output_text"):
+            texts.append(_checked_text(part.get("text"), "content"))
+        elif part_type in ("thinking", "reasoning"):
+            thoughts.append(_thought_text(part.get(part_type, part.get("text"))))
+        elif part_type == "refusal":
+            refusals.append(_checked_text(part.get("refusal"), "refusal"))
         else:
-            raise TypeError(f"a part of its content is of kind '{kind}', which is no text")
+            raise TypeError(f"a part of its content is of kind '{part_type}', which is no text")
     # some servers send the same thoughts under both names
-    thoughts.append(_text(message.get("reasoning_content") or message.get("reasoning") or None, "reasoning"))
+    thoughts.append(_checked_text(message.get("reasoning_content") or message.get("reasoning") or None, "reasoning"))
     calls = message.get("tool_calls")
     functions = [call.get("function") for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
-    named = tuple(str(function["name"]) for function in functions if isinstance(function, Mapping) and function.get("name"))
+    called_functions = tuple(str(function["name"]) for function in functions if isinstance(function, Mapping) and function.get("name"))
     refusal = "".join(refusals)
-    return Content("".join(texts) + refusal, "".join(thoughts), bool(refusal), named)
+    return Content("".join(texts) + refusal, "".join(thoughts), bool(refusal), called_functions)
 
 
-def _inner(content: Any) -> str:
-    """Return the text of thoughts, which may be a list of parts."""
+def _thought_text(content: Any) -> str:
+    """Return the text of thoughts that are a text or a list of parts."""
     if not isinstance(content, list):
-        return _text(content, "thinking")
-    return "".join(_text(part.get("text") if isinstance(part, Mapping) else part, "thinking") for part in content)
+        return _checked_text(content, "thinking")
+    return "".join(_checked_text(part.get("text") if isinstance(part, Mapping) else part, "thinking") for part in content)
 
 
-def _text(value: Any, what: str) -> str:
+def _checked_text(value: Any, what: str) -> str:
+    """Return a text, and an empty one for None; raise ``TypeError`` for any other value."""
     if value is None or isinstance(value, str):
         return value or ""
     raise TypeError(f"its {what} is no text")

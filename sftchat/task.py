@@ -1,4 +1,4 @@
-"""A task: how its data are generated, rendered, trained on and scored."""
+"""Task and Metric: how data are generated, rendered, trained on and scored."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 def ratio(numerator: Any, denominator: Any, empty: float = 0.0) -> Any:
-    """Divide numbers or NumPy arrays, with a given value for a denominator of 0.
+    """Divide numbers or NumPy arrays.
 
     Args:
         numerator: A number or an array.
         denominator: A number or an array of the same shape.
-        empty: The value of 0/0.
+        empty: The result where the denominator is 0.
     """
     if isinstance(denominator, (int, float)):
         return numerator / denominator if denominator else empty
     import numpy as np  # only imported for arrays: `sftchat plugins` must start without numpy
 
-    zero = denominator == 0
-    return np.where(zero, empty, numerator / np.where(zero, 1, denominator))
+    is_zero = denominator == 0
+    return np.where(is_zero, empty, numerator / np.where(is_zero, 1, denominator))
 
 
 @former_names(items="per_item_rate")
 @dataclass(frozen=True)
 class Metric:
-    """A metric as a function of summed counts, so that it can be resampled by adding rows.
+    """A metric: a function of the sums of the items' counts, so that the bootstrap only has to sum the counts of the resampled items.
 
     Attributes:
         name: As printed and as typed in ``--min NAME=X``.
@@ -43,7 +43,7 @@ class Metric:
         description: One line for tables.
         higher_is_better: False for error rates.
         stats: The keys that ``function`` reads.
-        per_item_rate: Whether every item contributes 0 or 1 to the numerator and 1 to the denominator: a rate, with Wilson's interval.
+        per_item_rate: Whether every item adds 0 or 1 to the numerator and 1 to the denominator; the interval is then Wilson's.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Metric:
 
 
 def rate(name: str, stat: str, description: str = "", total: str = "n") -> Metric:
-    """Return a metric that is the share of items with ``stat`` equal to 1."""
+    """Return a metric that is the share of items whose count ``stat`` is 1, not 0; ``total`` names a count that is 1 for every item."""
     return Metric(name, lambda sums: ratio(sums[stat], sums[total]), description, stats=(stat, total), per_item_rate=True)
 
 
@@ -82,14 +82,14 @@ class TrainingDefaults:
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Configuration of ``sftchat demo`` for a task: the embedded model, minutes on a CPU, no download.
+    """Configuration of ``sftchat demo`` for a task, which trains the embedded model for minutes on a CPU.
 
     Attributes:
         rows: Number of rows to generate and train on.
         items: Number of items in each held-out set.
-        held_out: Generator options of each held-out set by its displayed title, such as ``{"new names": {"names": "test"}}``.
+        held_out: Title of each held-out set, with its generator options, such as ``{"new names": {"names": "test"}}``.
         epochs: Passes over the rows.
-        seconds: Time limit of the training; a machine that would take longer trains on part of a pass.
+        seconds: Time limit of the training; on a machine that would take longer, ``epochs`` is reduced.
     """
 
     rows: int
@@ -100,12 +100,12 @@ class DemoConfig:
 
 
 def no_defaults(method: str, parameters: int) -> TrainingDefaults:
-    """Default trainer hook: no task-specific defaults."""
+    """Return no defaults, for tasks without a trainer hook."""
     return TrainingDefaults()
 
 
 def no_problems(example: Example) -> Iterable[str]:
-    """Default row check: no problems."""
+    """Return no problems, for tasks without a row check."""
     return ()
 
 
@@ -119,8 +119,8 @@ class Task:
         description: One line.
         generate: ``generate(n, seed, **options)`` yields ``n`` examples; the same arguments yield the same examples everywhere.
             Keyword-only parameters are the options of ``sftchat data generate --option name=value``.
-        score: Scores one reply to an example. Must not raise, whatever the reply is. It receives copies, and its result is copied.
-        metrics: At least one; the first is the primary one, which selects checkpoints and gates.
+        score: Scores one reply to an example; must not raise for any reply. It receives copies, and its result is copied.
+        metrics: At least one. The first is the primary metric: it selects checkpoints and decides gates.
         template: Name of the chat template for models without their own.
         sampling: Sampling parameters for scoring.
         training_defaults: The trainer hook: ``training_defaults(method, parameters)`` for the method (``"full"``, ``"lora"``, …)
@@ -166,13 +166,13 @@ def score_reply(task: Task, example: Example, reply: Reply) -> Score:
     """Score one reply with the task's scorer, which receives copies; the result is copied too.
 
     Raises:
-        PluginError: When the scorer raises or returns anything but a valid score; its contract is to accept any reply.
+        PluginError: When the scorer raises or returns anything but a valid score.
     """
 
-    def scored() -> Score:
+    def call_scorer() -> Score:
         return plain_score(task.score(plain_example(example), plain_reply(reply)))
 
-    return call_plugin(f"the scorer of task '{task.name}'", scored, doing=lambda: f"on item '{example.id or example.source}'")
+    return call_plugin(f"the scorer of task '{task.name}'", call_scorer, doing=lambda: f"on item '{example.id or example.source}'")
 
 
 def metric_value(metric: Metric, sums: Mapping[str, float]) -> float:
@@ -182,24 +182,24 @@ def metric_value(metric: Metric, sums: Mapping[str, float]) -> float:
         PluginError: When the metric cannot be computed from the scorer's counts, or is not a finite number.
     """
 
-    def computed() -> float:
+    def compute() -> float:
         value = metric.function(dict(sums))
         try:
             return float(plain_number(value))
         except Malformed as error:
             raise Malformed(f"is {error} for {_format_sums(sums)}, must be a finite number") from None
 
-    return call_plugin(f"metric '{metric.name}'", computed, doing=lambda: f"for {_format_sums(sums)}")
+    return call_plugin(f"metric '{metric.name}'", compute, doing=lambda: f"for {_format_sums(sums)}")
 
 
 @dataclass(frozen=True)
 class ReplyScore:
-    """Score of one reply by the task's scorer.
+    """Score of one reply, for display.
 
     Attributes:
         metric: Name of the task's primary metric.
         value: Metric value of this reply; None when the item has no gold reply.
-        errors: Error classes from the scorer; without gold, the format errors the task finds.
+        errors: Error classes from the scorer; without a gold reply, the problems that the task's row check finds in the reply.
         answer: The answer that the scorer extracted from the reply.
     """
 
@@ -210,7 +210,7 @@ class ReplyScore:
 
     @property
     def right(self) -> bool:
-        """True when the task finds no error in the reply."""
+        """Whether the task finds no error in the reply."""
         return not self.errors
 
     @property
@@ -232,7 +232,6 @@ def primary_score(task: Task, score: Score) -> ReplyScore:
 
 
 def _format_sums(sums: Mapping[str, float]) -> str:
-    """Format summed counts as text."""
     return ", ".join(f"{key} {count:g}" for key, count in sums.items())
 
 
@@ -253,17 +252,17 @@ def row_problems(task: Task, example: Example) -> tuple[str, ...]:
         PluginError: When the check raises, or yields anything but text.
     """
 
-    def checked_problems() -> tuple[str, ...]:
+    def find_problems() -> tuple[str, ...]:
         return plain_texts(task.validate_row(plain_example(example)), "problems")
 
-    return call_plugin(f"the check of task '{task.name}'", checked_problems, doing=lambda: f"on {example.source or example.id or 'a row'}")
+    return call_plugin(f"the check of task '{task.name}'", find_problems, doing=lambda: f"on {example.source or example.id or 'a row'}")
 
 
 def training_defaults(task: Task, method: str, parameters: int) -> TrainingDefaults:
-    """Return a task's defaults for training.
+    """Call a task's trainer hook and check its result.
 
     Args:
-        task: Task whose trainer hook is called.
+        task: The task.
         method: ``full``, ``lora``, ….
         parameters: Number of parameters of the base model; 0 when not yet known.
 
@@ -271,17 +270,17 @@ def training_defaults(task: Task, method: str, parameters: int) -> TrainingDefau
         PluginError: When the hook raises, or returns anything but ``TrainingDefaults`` of numbers.
     """
 
-    def checked_defaults() -> TrainingDefaults:
+    def get_defaults() -> TrainingDefaults:
         defaults = task.training_defaults(method, parameters)
         if not isinstance(defaults, TrainingDefaults):
             raise Malformed(f"returns {type(defaults).__name__}, must return sftchat.TrainingDefaults")
-        return TrainingDefaults(**{item.name: _setting(item.name, getattr(defaults, item.name)) for item in fields(TrainingDefaults)})
+        return TrainingDefaults(**{item.name: _check_setting(item.name, getattr(defaults, item.name)) for item in fields(TrainingDefaults)})
 
-    return call_plugin(f"the trainer hook of task '{task.name}'", checked_defaults)
+    return call_plugin(f"the trainer hook of task '{task.name}'", get_defaults)
 
 
-def _setting(name: str, value: object) -> Any:
-    """Validate a value of a trainer hook: a number, and an integer where required."""
+def _check_setting(name: str, value: object) -> Any:
+    """Return a value of ``TrainingDefaults`` as a built-in number; raise ``Malformed`` if it is not a number, or not a whole one where required."""
     if value is None:
         return None
     try:

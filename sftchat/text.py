@@ -1,7 +1,7 @@
 """Text for scorers and for display: normalisation, CJK-aware tokens, removal of thoughts, sanitizing.
 
-Most scorers of other harnesses strip ASCII punctuation and split at spaces, which leaves Chinese either untouched or empty:
-rouge-score's own tokenizer gives identical Chinese texts 0.0. Here every Chinese character is a token.
+A tokenizer for English, such as that of rouge-score, finds no token in Chinese text, so that even identical texts score 0. Here every Chinese
+character is a token.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ COLONS = ":：﹕∶︰ː"
 MIDDLE_DOTS = "·‧•・･"
 """Characters between the parts of a foreign name (奥黛丽·赫本); all are normalised to the first."""
 
-# Scripts without spaces between words: Han with its extensions, the iteration mark, the ideographic zero, kana without the combining voice marks.
+# Characters of scripts without spaces between words: Han with its extensions, the iteration mark, the ideographic zero, and kana without the
+# combining voice marks.
 _UNSPACED = "\u3005\u3007\u3040-\u3096\u309d-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"
 
 # Characters whose meaning NFKC would change: ① to 1, … to three full stops, ㈱ to (株), ︰ to two full stops.
-_KEPT = "([\u2024-\u2026\u2460-\u24ff\u3200-\u33ff\ufe19\ufe30\U0001f100-\U0001f2ff]+)"
-# Unified ideographs are already normalised, and most names consist of them.
+_NOT_FOLDED = "([\u2024-\u2026\u2460-\u24ff\u3200-\u33ff\ufe19\ufe30\U0001f100-\U0001f2ff]+)"
+# Unified ideographs, which most Chinese names consist of; normalisation does not change them.
 _HAN = "[\u4e00-\u9fff]+"
 _DOTS = str.maketrans(dict.fromkeys(MIDDLE_DOTS, MIDDLE_DOTS[0]))
 _SPACE = re.compile(r"\s+")
@@ -38,17 +39,17 @@ _SPACE_IN_CJK = f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])"
 _TOKEN = f"[{_UNSPACED}{_HANGUL}]|[a-z0-9]+"
 _WORD = f"[{_UNSPACED}{_HANGUL}]|[^\\W_{_UNSPACED}{_HANGUL}]+"
 _ZERO_WIDTH_JOINER = "\u200d"
-_JOINERS = "\u200c\u200d"  # required by Persian and Indic words (the first) and by emoji sequences (the second)
+_JOINERS = "\u200c\u200d"  # Persian and Indic words need the first, emoji sequences the second
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# all characters except common harmless ones, so that long texts are processed fast
-_SUSPECT = "[^\n -~\u00a1-\u00ac\u00ae-\u036f\u03a3-\u052f\u1e00-\u1eff\u2010-\u2027\u2030-\u205e\u3001-\u3020\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fcc\uac00-\ud7a3\uff01-\uff5e]"
+# All characters except common harmless ones; each match is then checked by `_is_harmless`, which would be slow for every character.
+_MAYBE_HARMFUL = "[^\n -~\u00a1-\u00ac\u00ae-\u036f\u03a3-\u052f\u1e00-\u1eff\u2010-\u2027\u2030-\u205e\u3001-\u3020\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fcc\uac00-\ud7a3\uff01-\uff5e]"
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _THINKING_END = re.compile(r"</think>", re.IGNORECASE)
 
 
 def _is_plain_ascii(text: str) -> bool:
-    """Whether a text consists of printable ASCII characters and line feeds; a fast first test."""
+    """Return whether a text consists of printable ASCII characters and line feeds."""
     return text.isascii() and text.replace("\n", "").isprintable()
 
 
@@ -59,10 +60,10 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def fold_width(text: str) -> str:
-    """Replace compatibility characters (full-width letters, no-break spaces, ligatures) and drop invisible ones.
+    """Replace compatibility characters (full-width letters, no-break spaces, ligatures) and remove invisible ones.
 
-    This is NFKC except for characters whose meaning it would change: ``①``, ``…``, ``㈱`` and ``︰`` are kept. Of the format
-    characters (category Cf: zero-width space, byte-order mark, direction marks) only the joiner of emoji sequences is kept.
+    Applies NFKC, except to characters whose meaning it would change, such as ``①``, ``…``, ``㈱`` and ``︰``. Format characters (category Cf, such as
+    zero-width space, byte-order mark and direction marks) are removed, except the joiner of emoji sequences.
 
     Args:
         text: Any text; line breaks are kept.
@@ -70,9 +71,9 @@ def fold_width(text: str) -> str:
     if text.isascii():
         return text
     visible = text
-    if not text.replace("\n", "").isprintable():  # characters of category Cf are not printable; isprintable is a fast first test
+    if not text.replace("\n", "").isprintable():  # a fast test: characters of category Cf are not printable
         visible = "".join(c for c in text if c == _ZERO_WIDTH_JOINER or unicodedata.category(c) != "Cf")
-    pieces = _compile(_KEPT).split(visible)  # split with a group: every second piece matches and is kept
+    pieces = _compile(_NOT_FOLDED).split(visible)  # the pattern has a group, so every second piece is a match
     return "".join(piece if index % 2 else unicodedata.normalize("NFKC", piece) for index, piece in enumerate(pieces))
 
 
@@ -80,9 +81,8 @@ def fold_width(text: str) -> str:
 def normalise(text: str) -> str:
     """Normalise a text for comparison by scorers; idempotent.
 
-    Compatibility characters are replaced and invisible ones dropped (``fold_width``), middle dots become ``·``, runs of white space become one
-    space, and spaces between Chinese or Japanese characters are removed. Case, traditional characters, and the dashes and colons that NFKC
-    does not change are kept: replace those (``DASHES``, ``COLONS``) only where a separator is expected.
+    Applies ``fold_width``. Middle dots become ``·``, runs of white space become one space, and spaces between Chinese or Japanese characters are
+    removed. Case, traditional characters, ``DASHES`` and ``COLONS`` are kept unless NFKC changes them.
 
     Args:
         text: Any text; the result is one line.
@@ -96,8 +96,7 @@ def normalise(text: str) -> str:
 def tokens(text: str) -> list[str]:
     """Split a text into tokens for overlap metrics: each CJK character, and each run of ASCII letters and digits.
 
-    The text is NFKC-normalised and lower-cased first; all other characters are separators. No dictionary is used, so unknown names are split
-    like known ones.
+    The text is NFKC-normalised and lower-cased first; all other characters are separators.
 
     Args:
         text: Any text.
@@ -117,16 +116,15 @@ def words(text: str) -> list[str]:
 def strip_thinking(text: str) -> str:
     """Remove a reasoning model's thoughts and keep the answer.
 
-    Drops ``<think>…</think>``, an unclosed ``<think>`` with all that follows (a reply cut off while thinking has no answer), and everything before
-    a closing tag without an opening one: some chat templates put ``<think>`` into the prompt.
+    Removes ``<think>…</think>``, an unclosed ``<think>`` with all text after it, and all text before a closing tag without an opening one, because
+    some chat templates put ``<think>`` into the prompt.
 
     Args:
         text: A reply as generated.
     """
     if "<" not in text:
         return text
-    remaining = _THINKING.sub("", text)
-    return _THINKING_END.split(remaining)[-1]
+    return _THINKING_END.split(_THINKING.sub("", text))[-1]
 
 
 def pluralize(number: int, noun: str, plural: str = "") -> str:
@@ -141,20 +139,20 @@ def pluralize(number: int, noun: str, plural: str = "") -> str:
 
 
 def keys_of(row: Mapping[str, Any]) -> str:
-    """Format the keys of an object for a message; empty values are noted."""
+    """Format the keys of an object for a message; a key with a null value is marked."""
     return ", ".join(abbreviate(key) + (" (null)" if value is None else "") for key, value in row.items()) or "none"
 
 
 def abbreviate(value: Any, width: int = 40) -> str:
-    """Format a value as in the file, cut to a width that fits a message."""
+    """Format a value as JSON, cut to ``width`` characters."""
     json_text = json.dumps(value, ensure_ascii=False, default=repr)
     return json_text if len(json_text) <= width else json_text[: width - 1] + "…"
 
 
 def printable(text: str) -> str:
-    """Sanitize untrusted text for one line of a terminal: characters that move the cursor, recolour, ring, reorder or hide become ``�``.
+    """Sanitize untrusted text for one line of a terminal: control characters and invisible ones become ``�``, line breaks and tabs included.
 
-    Spaces of any width are kept, and so are the two joiners of scripts and of emoji sequences; line breaks and tabs are replaced.
+    Spaces of any width and the two zero-width joiners are kept.
 
     Args:
         text: Any text.
@@ -173,23 +171,21 @@ def sanitize_lines(text: str, allowed: str = "\t") -> str:
     """
     if _is_plain_ascii(text):
         return text
-    return _compile(_SUSPECT).sub(lambda match: match[0] if match[0] in allowed or _harmless(match[0]) else _REPLACEMENT, text)
+    return _compile(_MAYBE_HARMFUL).sub(lambda match: match[0] if match[0] in allowed or _is_harmless(match[0]) else _REPLACEMENT, text)
 
 
 def sanitize_json(text: str) -> str:
-    """Sanitize untrusted JSON for a terminal or a CI log: characters that ``printable`` replaces become escapes, so that the value is unchanged.
+    """Sanitize untrusted JSON for a terminal or a CI log: control and invisible characters become JSON escapes, so that the value is unchanged.
 
     Args:
         text: JSON in which control characters below space are already escaped, as by ``json.dumps``; line breaks are kept.
     """
-    escaped = (
-        text
-        if _is_plain_ascii(text)
-        else _compile(_SUSPECT).sub(lambda match: match[0] if _harmless(match[0]) else json.dumps(match[0])[1:-1], text)
-    )
+    escaped = text
+    if not _is_plain_ascii(text):
+        escaped = _compile(_MAYBE_HARMFUL).sub(lambda match: match[0] if _is_harmless(match[0]) else json.dumps(match[0])[1:-1], text)
     return escaped.replace("##[", "#\\u0023[")  # starts a GitHub workflow command anywhere in a line; can only occur in strings
 
 
-def _harmless(character: str) -> bool:
-    """Return whether a terminal only displays a character."""
+def _is_harmless(character: str) -> bool:
+    """Return whether a character is visible, a space or a joiner, so that it cannot control a terminal."""
     return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"

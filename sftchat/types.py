@@ -16,8 +16,8 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 class Message(TypedDict):
     """One turn of a conversation, in the format of the OpenAI and Hugging Face libraries.
 
-    ``context`` is the end of a user's content that an Alpaca row had under ``input`` or ``context``: some templates render it under a separate
-    heading. ``weight`` is 0 for an assistant turn without a loss, as in OpenAI's fine-tuning files.
+    ``context`` is the last part of a user turn's ``content``, from the column ``input`` or ``context`` of an Alpaca row; some templates render it
+    under a heading. ``weight`` is 0 for an assistant turn without a loss, as in OpenAI's fine-tuning files.
     """
 
     role: str
@@ -86,10 +86,10 @@ class Token:
 
     Attributes:
         id: Id in the vocabulary; ``UNNUMBERED`` from a server, which returns texts only.
-        text: Its decoded text; a part of a character is U+FFFD. Not sanitized for printing.
-        special: Whether the template added it or it ends the reply; text input cannot produce it.
+        text: Its decoded text, not sanitized for printing; U+FFFD for a part of a character.
+        special: Whether it is a special token, which the template adds or which ends the reply; tokenizing text does not produce it.
         trained: Whether training has a loss on it.
-        data: Its bytes, each from 0 to 255, if a server returns them and they are a part of a character; empty otherwise.
+        data: Its bytes, if a server returns them and they are a part of a character; empty otherwise.
     """
 
     id: int
@@ -110,7 +110,7 @@ class Choice:
     Attributes:
         token: The token in the reply.
         logprob: Natural logarithm of its probability.
-        rank: Number of more probable tokens, from 0; for a server's token that is not among the alternatives, the number of alternatives.
+        rank: Number of more probable tokens. For a server's token that is not among the alternatives, the number of alternatives.
         alternatives: The most probable tokens with their log-probabilities, best first.
     """
 
@@ -127,7 +127,7 @@ class Score:
     Attributes:
         stats: Counts that add up over examples, such as ``{"tp": 2, "pred": 3, "gold": 3}``; a metric is a function of their sums.
             A scorer returns the same keys for every reply. A count is a finite number: ``int``, ``float``, ``bool`` (stored as 0 or 1),
-            ``Decimal``, ``Fraction`` or a NumPy scalar. Text, None, NaN and infinity are errors that name the item.
+            ``Decimal``, ``Fraction`` or a NumPy scalar. Any other value is an error.
         answer: The answer that the scorer parsed from the reply, normalised.
         errors: Short names of the error classes found, such as ``"missing"`` or ``"unparsable"``; empty when the reply is right.
         groups: Counts of the same kind by slice, such as one relation: ``{"师徒": {"tp": 1, "pred": 1, "gold": 1}}``.
@@ -146,9 +146,9 @@ class SamplingParams:
     Attributes:
         max_new_tokens: Maximum length of a reply in tokens, at least 1.
         temperature: 0 is greedy decoding; up to 2.
-        top_p: Keep the smallest set of tokens whose probability reaches this, in (0, 1].
-        top_k: Keep this many most probable tokens; 0 keeps all.
-        repetition_penalty: Divides the logits of tokens already present (Keskar et al. 2019); 1 is off.
+        top_p: Sample from the smallest set of most probable tokens whose probabilities sum to at least this value, in (0, 1].
+        top_k: Sample from this many most probable tokens; 0 means all.
+        repetition_penalty: Reduces the logits of tokens that occur in the prompt or the reply (Keskar et al. 2019); 1 is off.
         seed: Seed of the sampling; ignored when greedy.
         stop: Strings that end the reply; not part of it.
     """
@@ -162,7 +162,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Raise ``ValueError`` for a value out of range."""
         checks = (
             (self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}, must be at least 1"),
             (0.0 <= self.temperature <= 2.0, f"temperature is {self.temperature}, must be from 0 to 2"),
@@ -170,6 +170,6 @@ class SamplingParams:
             (self.top_k >= 0, f"top_k is {self.top_k}, must be 0 (all tokens) or more"),
             (self.repetition_penalty > 0, f"repetition_penalty is {self.repetition_penalty}, must be above 0"),
         )
-        for holds, complaint in checks:
-            if not holds:
-                raise ValueError(complaint)
+        for is_valid, message in checks:
+            if not is_valid:
+                raise ValueError(message)

@@ -32,7 +32,7 @@ from sftchat.cli import main
 from sftchat.cli.session import Session
 from sftchat.data.generate import generate_examples
 from sftchat.engine import Counts, Engine, Renders, collect
-from sftchat.errors import class_and_message, message_of, raised_at
+from sftchat.errors import class_and_message, format_position, message_of
 from sftchat.inference.guarded import open_guarded, plain_chunk
 from sftchat.plugins.manager import load_plugins
 from sftchat.task import row_problems, score_reply, training_defaults
@@ -137,7 +137,7 @@ def test_an_exception_that_cannot_be_formatted_ends_nothing() -> None:
             return ""
 
     assert (message_of(Mute()), class_and_message(Mute())) == ("(its message cannot be read)", "Mute: (its message cannot be read)")
-    assert raised_at(Mute()) == ""
+    assert format_position(Mute()) == ""
 
 
 # --- tasks

@@ -6,17 +6,17 @@ import random
 
 import pytest
 
-from sftchat.thinking import Thoughts
+from sftchat.thinking import ThoughtSplitter
 
 
 def split(text: str, seed: int, begun: bool = False) -> tuple[str, str]:
     chance = random.Random(seed)
-    thoughts = Thoughts(begun)
+    thoughts = ThoughtSplitter(begun)
     cuts = sorted(chance.sample(range(len(text) + 1), min(len(text), chance.randint(0, 9))))
     parts = [part for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True) for part in thoughts.feed(text[a:b])] + thoughts.end()
-    thought = "".join(part.text for part in parts if part.thought)
-    assert thoughts.thought == thought
-    return thought, "".join(part.text for part in parts if not part.thought)
+    thought = "".join(part.text for part in parts if part.is_thought)
+    assert thoughts.thought_text == thought
+    return thought, "".join(part.text for part in parts if not part.is_thought)
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,10 @@ def test_the_thought_at_the_beginning_of_a_reply_is_separated(text: str, begun: 
 
 
 def test_a_possible_tag_is_held_back() -> None:
-    thoughts = Thoughts()
+    thoughts = ThoughtSplitter()
 
     assert thoughts.feed("<thi") == []
     assert [part.text for part in thoughts.feed("nk>ab</th")] == ["ab"]
-    assert thoughts.thinking
+    assert thoughts.in_thoughts
     assert [part.text for part in thoughts.feed("ink>\nc")] == ["c"]
-    assert not thoughts.thinking
+    assert not thoughts.in_thoughts

@@ -13,7 +13,7 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, TypeVar, cast
 
-from sftchat.errors import PluginError, SftchatError, class_and_message, raised_at
+from sftchat.errors import PluginError, SftchatError, class_and_message, format_position
 from sftchat.types import Example, Message, Reply, Score
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Occasi
             raise PluginError(f"{what} {error}{f' ({occasion})' if occasion else ''}") from error
         message = class_and_message(error)
         message = message if len(message) <= MAX_MESSAGE_LENGTH else f"{message[:MAX_MESSAGE_LENGTH]}…"
-        raise PluginError(f"{what} failed{f' {occasion}' if occasion else ''}{raised_at(error)}: {message}") from error
+        raise PluginError(f"{what} failed{f' {occasion}' if occasion else ''}{format_position(error)}: {message}") from error
     finally:
         sys.stdout, sys.stderr = streams  # later messages must reach the user although a plugin replaced the streams
 

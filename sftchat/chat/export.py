@@ -12,7 +12,7 @@ from sftchat.chat.conversation import Answer, Conversation
 from sftchat.data.formats import read_examples
 from sftchat.data.serialize import serialize
 from sftchat.data.write import write_rows
-from sftchat.errors import DataError, UsageError, unknown
+from sftchat.errors import DataError, UsageError, unknown_name_message
 from sftchat.types import Example, Reply
 
 SUFFIXES = {".md": "markdown", ".markdown": "markdown"}
@@ -35,7 +35,7 @@ def export(conversation: Conversation, path: Path, format: str = "") -> str:
     """
     chosen = format or SUFFIXES.get(path.suffix.lower(), "messages")
     if chosen not in WRITERS:
-        raise UsageError(unknown("format", chosen, WRITERS))
+        raise UsageError(unknown_name_message("format", chosen, WRITERS))
     if path.exists():
         raise UsageError(f"'{path}' exists; give a name that is free")
     check_output_file(path)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from sftchat.chat.context import ChatContext, Overflow
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.engine import Chunk, Counts, Engine, Inspects, Renders, Request, collect, text_and_thoughts
+from sftchat.engine import Chunk, Counts, Engine, Inspects, Renders, Request, append_chunk, collect
 from sftchat.errors import EngineError, SftchatError, in_one_line
 from sftchat.text import pluralize
-from sftchat.thinking import LATE, THOUGHTS_END, only_thoughts
+from sftchat.thinking import LATE_THOUGHTS_NOTE, THOUGHTS_END, has_only_thoughts
 from sftchat.types import FinishReason, Reply
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class PendingReply:
         if not (chunk.text or chunk.tokens or chunk.thoughts or chunk.revises):
             return  # an engine may yield an empty chunk so that it can be stopped; that is not the first token
         self._first, self._last = self._first or now, now
-        self.text, self.thoughts = text_and_thoughts(self.text, self.thoughts, chunk)
+        self.text, self.thoughts = append_chunk(self.text, self.thoughts, chunk)
         self.text_was_thoughts = self.text_was_thoughts or chunk.revises == "thought"
         self.token_ids += chunk.token_ids
         self.tokens += chunk.tokens
@@ -323,7 +323,7 @@ class TurnRunner:
             self._end()  # before the view draws the end, so that it shows the chat as ready
         self._view.end_reply(pane)
         if generation.text_was_thoughts:
-            self._view.info(f"{self._who(pane)}{LATE}")
+            self._view.info(f"{self._who(pane)}{LATE_THOUGHTS_NOTE}")
         outcome = "the message is taken back" if answer.silent else "the partial reply is kept"
         if reason == "error":
             self._view.error(f"{self._who(pane)}{problem}; {outcome}")
@@ -332,7 +332,7 @@ class TurnRunner:
         elif reason == "length" and 0 < model.context_length <= model.context_used:
             remedy = "'/set overflow drop-oldest' makes room"
             self._view.info(f"{self._who(pane)}cut where the context ends, at {model.context_used} tokens of prompt and reply; {remedy}")
-        elif only_thoughts(answer.reply) or (reason == "length" and generation.thinking):
+        elif has_only_thoughts(answer.reply) or (reason == "length" and generation.thinking):
             self._view.info(
                 f"{self._who(pane)}cut while thinking, at {pluralize(generation.all_tokens, 'token')}; '/set max_new_tokens N' allows more"
             )

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from sftchat._util.output import INTERRUPTED, READER_LEFT, USAGE, prepare_process, with_guarded_streams
-from sftchat.errors import SftchatError, SftchatWarning, class_and_message, message_of, raised_at, unknown
+from sftchat.errors import SftchatError, SftchatWarning, class_and_message, format_position, message_of, unknown_name_message
 
 VERBS = {
     "demo": "train the embedded model, score it before and after; offline",
@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
         """Resolve a verb; an unknown one gives an error with the nearest verb."""
         name = args[0]
         if name not in VERBS and not name.startswith("-"):
-            raise click.UsageError(unknown("command", name, VERBS), ctx)
+            raise click.UsageError(unknown_name_message("command", name, VERBS), ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -167,7 +167,7 @@ def _meaning(error: BaseException) -> tuple[int, str]:
         where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
         return COULD_NOT, _complaint(f"{where}{error.strerror.lower()}; the system refused it, --traceback shows where")
     return COULD_NOT, _complaint(
-        f"unexpected {class_and_message(error)}{raised_at(error, own=True)}; this is a bug, --traceback shows more"
+        f"unexpected {class_and_message(error)}{format_position(error, include_sftchat=True)}; this is a bug, --traceback shows more"
     )
 
 

@@ -17,7 +17,7 @@ from sftchat.engine import Engine, Request
 from sftchat.errors import EngineError, UsageError
 from sftchat.inference.ask import ask, ask_all, ask_streaming, question, read_questions, reply_row
 from sftchat.text import pluralize, printable, sanitize_lines
-from sftchat.thinking import LATE, only_thoughts
+from sftchat.thinking import LATE_THOUGHTS_NOTE, has_only_thoughts
 from sftchat.types import Example, Reply, SamplingParams
 
 
@@ -94,7 +94,7 @@ def _print_reply(engine: Engine, model: str, request: Request, *, stream: bool, 
             request,
             on_text=write_text,
             on_thoughts=write_thoughts,
-            on_text_was_thoughts=lambda: click.echo(f"sftchat: {LATE}; --no-stream leaves them out", err=True),
+            on_text_was_thoughts=lambda: click.echo(f"sftchat: {LATE_THOUGHTS_NOTE}; --no-stream leaves them out", err=True),
         )
         write_thoughts("\n" if reply.thoughts else "")
         write((escaped.end() if escaped is not None else "") + "\n")
@@ -105,7 +105,7 @@ def _print_reply(engine: Engine, model: str, request: Request, *, stream: bool, 
         else:
             write_thoughts(f"{reply.thoughts}\n" if reply.thoughts else "")
             write((reply.text if escaped is None else escaped.feed(reply.text) + escaped.end()) + "\n")
-    if only_thoughts(reply):
+    if has_only_thoughts(reply):
         click.echo(f"sftchat: error: {_cut_while_thinking(reply)}", err=True)
         return 3
     if reply.refused:
@@ -126,7 +126,7 @@ def _print_all(
     """Print many replies in the order of the questions; return the exit code."""
     failures = 0
     for example, sample, reply in ask_all(engine, questions, sampling, samples):
-        problem = str(reply) if isinstance(reply, EngineError) else _cut_while_thinking(reply) if only_thoughts(reply) else ""
+        problem = str(reply) if isinstance(reply, EngineError) else _cut_while_thinking(reply) if has_only_thoughts(reply) else ""
         if isinstance(reply, Reply) and show_thinking and reply.thoughts and not as_json:
             click.echo(sanitize_lines(reply.thoughts), err=True)
         if problem:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from sftchat._util.parsing import read_text
-from sftchat.errors import DataError, MissingExtraError, UsageError, unknown
+from sftchat.errors import DataError, MissingExtraError, UsageError, unknown_name_message
 
 NOT_IN_FILES = ("config", "help")
 MOST_PIECES = 10_000
@@ -84,7 +84,7 @@ def apply_config(context: click.Context, _parameter: click.Parameter, path: Path
     for key, value in read_config(path).items():
         name = str(key).replace("_", "-")
         if name not in known:
-            raise UsageError(f"{path}: {unknown('key', str(key), known)}")
+            raise UsageError(f"{path}: {unknown_name_message('key', str(key), known)}")
         parameter = known[name]
         assert parameter.name is not None
         defaults[parameter.name] = _value(path, name, value, parameter)

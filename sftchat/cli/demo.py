@@ -15,7 +15,7 @@ from rich.text import Text
 from sftchat._util.files import create_folder
 from sftchat.cli.options import complete_task
 from sftchat.cli.session import Session, stdout
-from sftchat.errors import SftchatError, UsageError, unknown
+from sftchat.errors import SftchatError, UsageError, unknown_name_message
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +69,7 @@ def _choose(registry: Registry, name: str | None) -> tuple[Task, DemoConfig]:
     if name is not None:
         registry.task(name)
         if name not in shown:
-            raise UsageError(unknown("demonstration", name, shown))
+            raise UsageError(unknown_name_message("demonstration", name, shown))
     elif not shown:
         raise UsageError("no installed task has a demonstration; see 'sftchat plugins'")
     chosen = name or next(iter(shown))

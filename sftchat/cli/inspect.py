@@ -85,7 +85,7 @@ def command(
 
 def _show_server(address: str, as_json: bool) -> None:
     """Print the models of a server, or the one that the address names, as the server describes them; raises ``UsageError`` or ``ModelError``."""
-    from sftchat.errors import ModelError, UsageError, unknown
+    from sftchat.errors import ModelError, UsageError, unknown_name_message
     from sftchat.inference.open import require_endpoint
 
     require_endpoint("asking a server")
@@ -97,7 +97,7 @@ def _show_server(address: str, as_json: bool) -> None:
         raise ModelError(f"the server at {server.url} does not say which models it has: {why}")
     chosen = [model for model in listed if name in ("", model["id"])]
     if not chosen:
-        raise UsageError(f"{unknown('model', name, [model['id'] for model in listed])} at {server.url}")
+        raise UsageError(f"{unknown_name_message('model', name, [model['id'] for model in listed])} at {server.url}")
     if as_json:
         click.echo(json_text({"server": server.url, "models": chosen}))
         return

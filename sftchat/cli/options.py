@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from sftchat.data.row_options import RowOptions, parse_column_map
 from sftchat.data.turns import ROLES
-from sftchat.errors import UsageError, unknown
+from sftchat.errors import UsageError, unknown_name_message
 
 if TYPE_CHECKING:
     from sftchat.task import Task
@@ -57,7 +57,7 @@ def _device(_ctx: click.Context, _param: click.Parameter, word: str | None) -> s
     """Refuse invalid device names before torch is imported."""
     name, colon, number = ("auto" if word is None else word).partition(":")
     if name not in DEVICES or (colon and not number.isdecimal()):
-        raise UsageError(f"{unknown('device', str(word), DEVICES)}; one of several is written cuda:1")
+        raise UsageError(f"{unknown_name_message('device', str(word), DEVICES)}; one of several is written cuda:1")
     return word
 
 
@@ -275,7 +275,7 @@ def role_map(pairs: tuple[str, ...]) -> dict[str, str]:
         if not equals or not name:
             raise UsageError(f"role map '{pair}' must be NAME=ROLE, such as narrator=user")
         if role not in ROLES:
-            raise UsageError(unknown("role", role, ROLES))
+            raise UsageError(unknown_name_message("role", role, ROLES))
         roles[name] = role
     return roles
 

@@ -16,7 +16,7 @@ from sftchat.data.formats import format_with_options, read_examples, to_example
 from sftchat.data.leakage import find_leaks
 from sftchat.data.read import Row, iter_rows, line_of
 from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, ReadingNotes, RowOptions, UnwantedReplyError
-from sftchat.errors import DataError, UsageError, unknown
+from sftchat.errors import DataError, UsageError, unknown_name_message
 from sftchat.task import Task, row_problems
 from sftchat.text import abbreviate
 from sftchat.types import Example, is_learned
@@ -96,10 +96,10 @@ def parse_policies(pairs: Iterable[str]) -> dict[str, Policy]:
         if not equals:
             raise UsageError(f"policy '{pair}' must be CLASS=fail, CLASS=drop or CLASS=keep, such as near-duplicate=drop")
         if name not in PROBLEM_CLASSES:
-            raise UsageError(unknown("class of problems", name, PROBLEM_CLASSES))
+            raise UsageError(unknown_name_message("class of problems", name, PROBLEM_CLASSES))
         policy = next((policy for policy in POLICIES if policy == value), None)
         if policy is None:
-            raise UsageError(unknown("policy", value, POLICIES))
+            raise UsageError(unknown_name_message("policy", value, POLICIES))
         if name in set_names:
             raise UsageError(f"policy of {name} is given twice; give it once")
         if policy == "keep" and not PROBLEM_CLASSES[name].keepable:

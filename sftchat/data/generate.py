@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sftchat._util.plugin_calls import Malformed, call_plugin, copy_json, iterate_plugin, plain_example
-from sftchat.errors import PluginError, UsageError, message_of, unknown
+from sftchat.errors import PluginError, UsageError, message_of, unknown_name_message
 from sftchat.task import Task
 from sftchat.types import Example
 
@@ -39,7 +39,7 @@ def parse_options(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
         if not equals:
             raise UsageError(f"option '{pair}' has no '='; write it as NAME=VALUE")
         if name not in defaults:
-            raise UsageError(unknown(f"option of task {task.name}", name, defaults))
+            raise UsageError(unknown_name_message(f"option of task {task.name}", name, defaults))
         if name in options:
             raise UsageError(f"option '{name}' is given twice; give it once")
         options[name] = _convert(name, value, defaults[name])

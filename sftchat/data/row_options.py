@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sftchat._util.parsing import from_json, load_json
-from sftchat.errors import DataError, UsageError, unknown
+from sftchat.errors import DataError, UsageError, unknown_name_message
 from sftchat.text import abbreviate, keys_of, pluralize
 
 COLUMN_NAMES = (
@@ -100,7 +100,7 @@ def parse_column_map(pairs: Iterable[str]) -> dict[str, str]:
         if not equals or not name or not column:
             raise UsageError(f"map '{pair}' must be NAME=COLUMN, such as prompt=question")
         if name not in COLUMN_NAMES:
-            raise UsageError(unknown("name of a column", name, COLUMN_NAMES))
+            raise UsageError(unknown_name_message("name of a column", name, COLUMN_NAMES))
         if name in columns or column in columns.values():
             raise UsageError(f"map '{pair}' gives {'a name' if name in columns else 'a column'} twice; give each once")
         columns[name] = column

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from sftchat.errors import DataError, UsageError, unknown
+from sftchat.errors import DataError, UsageError, unknown_name_message
 from sftchat.types import Example, Message
 
 _OF_ROWS = ("id", "metadata", "messages", "gold", "conversations", "prompt", "completion", "text", "system")
@@ -32,7 +32,7 @@ def serialize(example: Example, format: str) -> dict[str, Any]:
         DataError: When the format cannot represent the example; says why and suggests another.
     """
     if format not in _WRITERS:
-        raise UsageError(unknown("format", format, _WRITERS))
+        raise UsageError(unknown_name_message("format", format, _WRITERS))
     row = {"id": example.id} if example.id else {}
     try:
         if not example.messages and format != "text":

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from sftchat._util.parsing import load_json
 from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, OnChange, RowOptions, ignore_change
-from sftchat.errors import DataError, unknown
+from sftchat.errors import DataError, unknown_name_message
 from sftchat.text import abbreviate, keys_of
 from sftchat.types import Example, Message
 
@@ -134,7 +134,9 @@ def _read_turn(turn: Any, location: str, roles: Mapping[str, str], on_change: On
     roles_by_name = {**_ROLES_BY_NAME[keys[0] == "from"], **roles}
     if require_text(role, f"{location}.{keys[0]}") not in roles_by_name:
         name = abbreviate(role)[1:-1]
-        raise DataError(f"{location}.{keys[0]}: {unknown('role', name, roles_by_name)}; say what it is with --role-map {name}=ROLE")
+        raise DataError(
+            f"{location}.{keys[0]}: {unknown_name_message('role', name, roles_by_name)}; say what it is with --role-map {name}=ROLE"
+        )
     # `datasets` adds keys of other rows with null values, and templates that test for the key tool_calls would treat it as present
     extra = {key: value for key, value in turn.items() if key not in (*keys, "function_call") and value is not None and value != []}
     if any(value is None for key, value in turn.items() if key not in keys):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat._util.parsing import MAX_BYTES, from_json, load_json
-from sftchat.errors import DataError, NotComparableError, listed
+from sftchat.errors import DataError, NotComparableError, list_quoted
 from sftchat.evaluation.evalset import Evalset, EvalsetIdentity
 from sftchat.evaluation.replies import BASELINE_KEY, JSON_WHITESPACE, numbered_lines, parse_reply
 from sftchat.evaluation.scored import Item
@@ -245,7 +245,7 @@ def check_complete(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:
         if lacking := sorted(evalset.ids - baseline.items.keys()):
             raise NotComparableError(
                 f"baseline {baseline.path} lacks {len(lacking)} of the {evalset.size} items of {evalset.name}, which has not changed since: "
-                f"{listed(lacking)}; restore it, or write it again with --update-baseline"
+                f"{list_quoted(lacking)}; restore it, or write it again with --update-baseline"
             )
         if sizes[evalset.sha256] != evalset.size:
             raise NotComparableError(
@@ -286,7 +286,7 @@ def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example]
     ]
     if other:
         raise NotComparableError(
-            f"baseline {baseline.path} is of another evalset: prompt, gold reply or metadata of {listed(other)} has changed"
+            f"baseline {baseline.path} is of another evalset: prompt, gold reply or metadata of {list_quoted(other)} has changed"
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from sftchat.errors import UsageError, listed, unknown
+from sftchat.errors import UsageError, list_quoted, unknown_name_message
 from sftchat.evaluation.comparison import POINT, TOLERANCE, adjust_p_values, estimate_items_needed
 from sftchat.evaluation.evalset import parse_ids
 from sftchat.evaluation.report.view import (
@@ -190,7 +190,7 @@ def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) ->
 def _find_metric(name: str, task: Task) -> Metric:
     metrics = {metric.name: metric for metric in task.metrics}
     if name not in metrics:
-        raise UsageError(unknown("metric", name, metrics))
+        raise UsageError(unknown_name_message("metric", name, metrics))
     return metrics[name]
 
 
@@ -391,7 +391,7 @@ def _check_requirements(result: ModelResult, config: GateConfig) -> Iterator[tup
     must_pass = result.items_of(config.must_pass) if config.must_pass else []
     wrong = [item for item in must_pass if not item.right]
     if wrong:
-        ids = listed([item.example.id for item in wrong])
+        ids = list_quoted([item.example.id for item in wrong])
         yield False, f"{where}: {len(wrong)} of {len(must_pass)} must-pass items wrong: {ids} ({', '.join(error_classes(wrong[0]))})"
     elif must_pass:
         yield True, f"{where}: {'all ' if len(must_pass) > 1 else ''}{pluralize(len(must_pass), 'must-pass item')} right"

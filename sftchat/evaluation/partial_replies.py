@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from sftchat._util.files import open_locked, write_error
-from sftchat.engine import Chunk, Request, cancelling, reply_of
+from sftchat.engine import Chunk, Request, assemble_reply, close_at_end
 from sftchat.errors import DataError, UsageError
 from sftchat.evaluation.replies import ESCAPE_SURROGATES, numbered_lines, parse_reply, thoughts_and_refusal
 from sftchat.evaluation.reply_cache import CachedEngine
@@ -117,7 +117,7 @@ class PartialReplies:
         if not missing:
             return
         parts: dict[str, list[Chunk]] = {}
-        with cancelling(self.engine.generate(list(missing.values()))) as chunks:
+        with close_at_end(self.engine.generate(list(missing.values()))) as chunks:
             for chunk in chunks:
                 parts.setdefault(chunk.request_id, []).append(chunk)
                 if chunk.finish_reason is not None:
@@ -189,7 +189,7 @@ class PartialReplies:
         try:
             if self._file is None:
                 self._file = _open_locked(self.path)
-            self._write(key, reply_of(parts, last.finish_reason))
+            self._write(key, assemble_reply(parts, last.finish_reason))
         except OSError as error:
             raise write_error(self.path, error) from error
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from sftchat._util.files import check_output_folder
 from sftchat._util.parsing import load_json, read_text
-from sftchat.errors import DataError, NotComparableError, UsageError, listed
+from sftchat.errors import DataError, NotComparableError, UsageError, list_quoted
 from sftchat.evaluation.baseline import (
     Baseline,
     check_comparable,
@@ -315,7 +315,7 @@ def _check_limit(sets: Sequence[Evalset], config: GateConfig, requested_ids: Seq
     if limited is None:
         return
     if left_out := sorted(config.must_pass.difference(requested_ids)):
-        raise UsageError(f"--must-pass items {listed(left_out)} are not among the first {len(limited.examples)} of --limit")
+        raise UsageError(f"--must-pass items {list_quoted(left_out)} are not among the first {len(limited.examples)} of --limit")
     if compared and config.strict:
         raise NotComparableError(
             f"--limit compares {len(limited.examples)} of the {limited.size} items of {limited.name}, and --strict wants all; leave one of them out"

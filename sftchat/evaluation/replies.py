@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sftchat._util.parsing import MAX_BYTES, iter_bounded_lines, load_json, not_utf8_message
-from sftchat.errors import DataError, listed
+from sftchat.errors import DataError, list_quoted
 from sftchat.evaluation.scored import Failure, Item, Outcome
-from sftchat.protocol import content_of, error_message, finish_reason, unfinished
+from sftchat.protocol import error_message, finish_reason, parse_content, unusable_reply_message
 from sftchat.text import abbreviate
 from sftchat.types import Reply
 
@@ -49,7 +49,7 @@ def _convert_openai_batch(row: Row) -> dict[str, Any]:
         words = ": ".join(filter(None, (status, error_message(row) or error_message(body))))
         return {"id": item_id, "reply": "", "finish_reason": "error", "error": words or "the request has neither a response nor an error"}
     choice, usage = body["choices"][0], body.get("usage") or {}
-    content = content_of(choice["message"])
+    content = parse_content(choice["message"])
     return {
         "id": item_id,
         "reply": content.text,
@@ -183,8 +183,8 @@ def check_replies_match(
     requested = frozenset(requested_ids)
     missing = [item_id for item_id in requested_ids if item_id not in replies]
     unknown = [item_id for item_id in replies if item_id not in requested and item_id not in other_ids]
-    problems = [f"no reply to {listed(missing)} of the {len(requested)} items{advice}"] if missing else []
-    problems += [f"{listed(unknown)} not in the evalset"] if unknown else []
+    problems = [f"no reply to {list_quoted(missing)} of the {len(requested)} items{advice}"] if missing else []
+    problems += [f"{list_quoted(unknown)} not in the evalset"] if unknown else []
     if problems:
         raise DataError("; ".join(problems), source)
 
@@ -222,7 +222,7 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
         raise DataError(f"'finish_reason' of item '{item_id}' is {abbreviate(reason)}, must be a text such as stop or length", source)
     finish = finish_reason(reason)
     if finish in ("error", "cancelled"):
-        ended = f"the request ended as '{reason}'" if reason in ("error", "cancelled") else unfinished(str(reason))
+        ended = f"the request ended as '{reason}'" if reason in ("error", "cancelled") else unusable_reply_message(str(reason))
         return item_id, str(row.get("error") or ended), row
     counts = _parse_token_count(row, "prompt_tokens", source), _parse_token_count(row, "completion_tokens", source)
     thoughts = row.get("thoughts", "")

@@ -27,7 +27,7 @@ from typing import Any
 
 from sftchat._util.parsing import expand_user, from_json
 from sftchat._util.sqlite import open_database
-from sftchat.engine import Chunk, Engine, Request, cancelling, reply_of
+from sftchat.engine import Chunk, Engine, Request, assemble_reply, close_at_end
 from sftchat.errors import EngineError, SftchatError, first_line
 from sftchat.models.fingerprint import file_hash
 from sftchat.types import FinishReason
@@ -344,7 +344,7 @@ class CachedEngine:
                     keys[request.id], waiting[key], received[request.id] = key, [], []
                     yield request
 
-        with cancelling(self.opened().generate(misses())) as chunks:
+        with close_at_end(self.opened().generate(misses())) as chunks:
             for chunk in chunks:
                 while hits:
                     yield hits.popleft()
@@ -391,7 +391,7 @@ class CachedEngine:
         if any(part.thoughts or part.revises or part.refused or part.choices for part in parts):
             return  # the cache stores text only, so such a reply could not be restored
         token_ids = tuple(token for part in parts for token in part.token_ids)
-        reply = CachedReply(reply_of(parts, last.finish_reason).text, token_ids, last.finish_reason, last.prompt_tokens)
+        reply = CachedReply(assemble_reply(parts, last.finish_reason).text, token_ids, last.finish_reason, last.prompt_tokens)
         options.kept += options.cache.put(key, self._identity, reply, replace=options.fresh)
         if options.fresh:
             self._renewed.add(key)

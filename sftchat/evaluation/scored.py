@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sftchat.evaluation import statistics
 from sftchat.evaluation.evalset import cluster_of
-from sftchat.thinking import only_thoughts
+from sftchat.thinking import has_only_thoughts
 from sftchat.types import Example, Reply, Score
 
 Ints = NDArray[np.int64]
@@ -110,7 +110,7 @@ def compute_totals(items: Sequence[Item]) -> Totals:
     return Totals(
         right=sum(item.right for item in items),
         truncated=sum(item.reply.finish_reason == "length" for item in items),
-        cut_thinking=sum(only_thoughts(item.reply) for item in items),
+        cut_thinking=sum(has_only_thoughts(item.reply) for item in items),
         prompt_tokens=sum(item.reply.prompt_tokens for item in items),
         completion_tokens=sum(item.reply.completion_tokens for item in items),
         errors=Counter(chain.from_iterable(item.score.errors for item in items)),

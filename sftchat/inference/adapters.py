@@ -13,7 +13,7 @@ from typing import Any
 
 from sftchat._util.fallback import report_fallback
 from sftchat.engine import OFF
-from sftchat.errors import ModelError, UsageError, first_line, in_one_line, unknown
+from sftchat.errors import ModelError, UsageError, first_line, in_one_line, unknown_name_message
 from sftchat.models.adapters import BASE, add_adapter
 from sftchat.models.fingerprint import identity
 from sftchat.models.loading import LOADING, Loaded, load_renderer, stop_ids, unwrapped
@@ -88,7 +88,7 @@ class Adapters:
                 self._base = self._base_profile()
             return self._base
         if adapter not in self._profiles:
-            raise UsageError(unknown("adapter", adapter, (*self.names, OFF)))
+            raise UsageError(unknown_name_message("adapter", adapter, (*self.names, OFF)))
         return self._profiles[adapter]
 
     def add(self, name: str, reference: ModelReference) -> None:
@@ -134,7 +134,7 @@ class Adapters:
         """
         self._check_free(name)
         if not parts or not all(part in self._profiles for part in parts):
-            raise UsageError(unknown("adapter", next((part for part in parts if part not in self._profiles), ""), self.names))
+            raise UsageError(unknown_name_message("adapter", next((part for part in parts if part not in self._profiles), ""), self.names))
         if not self.mixes:
             raise ModelError(f"adapters {', '.join(parts)} cannot be mixed: only plain LoRA adapters can")
         key = f"a{len(self._profiles)}"

@@ -12,7 +12,7 @@ from sftchat._util.parsing import read_text
 from sftchat.engine import Chunk, Engine, Request, collect
 from sftchat.errors import DataError, EngineError
 from sftchat.models.reference import ModelReference, group_by_base
-from sftchat.thinking import Thoughts, apart
+from sftchat.thinking import ThoughtSplitter, separate_thoughts
 from sftchat.types import Example, Message, Reply, SamplingParams
 
 
@@ -73,7 +73,7 @@ def ask(engine: Engine, request: Request, on_chunk: Callable[[Chunk], None] | No
     ((_, reply),) = collect(engine, [request], on_chunk=on_chunk)
     if isinstance(reply, EngineError):
         raise reply
-    return apart(reply)
+    return separate_thoughts(reply)
 
 
 def ask_streaming(
@@ -96,7 +96,7 @@ def ask_streaming(
     Raises:
         EngineError: When the request fails.
     """
-    thoughts: Thoughts | None = None
+    thoughts: ThoughtSplitter | None = None
     streamed: list[str] = []
 
     def add_text(text: str) -> None:
@@ -112,23 +112,23 @@ def ask_streaming(
     def on_chunk(chunk: Chunk) -> None:
         nonlocal thoughts
         if thoughts is None:
-            thoughts = Thoughts(chunk.thoughts_opened, bare=True)
+            thoughts = ThoughtSplitter(chunk.thoughts_opened, allow_missing_opening=True)
         if chunk.revises == "thought" and streamed:
-            thoughts = Thoughts(bare=True)
+            thoughts = ThoughtSplitter(allow_missing_opening=True)
             retract_text()
         if chunk.thoughts and chunk.revises != "thought":  # what turns out to be thoughts was shown as text
             on_thoughts(chunk.thoughts)
         for part in thoughts.feed(chunk.text) if chunk.text else []:
-            if not part.thought:
+            if not part.is_thought:
                 add_text(part.text)
-            elif part.before:
+            elif part.text_was_thoughts:
                 retract_text()
             else:
                 on_thoughts(part.text)
 
     reply = ask(engine, request, on_chunk)
     for part in thoughts.end() if thoughts is not None else []:
-        if not part.thought:
+        if not part.is_thought:
             add_text(part.text)
     if not "".join(streamed):
         on_text(reply.text)  # the template opened thoughts that never ended, so this is the reply
@@ -161,7 +161,7 @@ def ask_all(
     position = 0
     with closing(collect(engine, requests)) as collected:
         for id, reply in collected:
-            replies[int(id)] = reply if isinstance(reply, EngineError) else apart(reply)
+            replies[int(id)] = reply if isinstance(reply, EngineError) else separate_thoughts(reply)
             while position in replies:
                 question_index, sample = keys[position]
                 yield questions[question_index], sample, replies.pop(position)

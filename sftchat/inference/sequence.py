@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sftchat.engine import Chunk, Request, releasable
+from sftchat.engine import Chunk, Request, emittable_length
 from sftchat.types import FinishReason, SamplingParams
 
 
@@ -119,7 +119,7 @@ class Detokenizer:
         """Return the text that can no longer become part of a stop string."""
         if self.stopped:
             return ""
-        end, self.stopped = releasable(self._decoded, self._sent, self._stop, final=final)
+        end, self.stopped = emittable_length(self._decoded, self._sent, self._stop, final=final)
         piece = self._decoded[self._sent : end]
         self._sent += len(piece)
         return piece

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sftchat._util.parsing import expand_user, load_json, read_text
-from sftchat.errors import ModelError, SftchatWarning, UsageError, unknown
+from sftchat.errors import ModelError, SftchatWarning, UsageError, unknown_name_message
 from sftchat.models.manifest import checkpoint_step, checkpoints_of, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, INDEX_SUFFIX, check_sizes, weights_of
 
@@ -94,7 +94,7 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     if colon:
         if scheme in set(schemes):
             return ModelReference(text, rest, scheme=scheme)
-        raise UsageError(unknown("model", text, [NANO, *(f"{name}:…" for name in schemes)]))
+        raise UsageError(unknown_name_message("model", text, [NANO, *(f"{name}:…" for name in schemes)]))
     if HUB_ID.fullmatch(text):
         name, _, revision = text.partition("@")
         if path.parent != Path() and _test(path.parent.is_dir):  # more likely a mistyped folder, because its parent exists

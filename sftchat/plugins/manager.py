@@ -23,7 +23,7 @@ import pluggy
 from sftchat._util.plugin_calls import call_plugin
 from sftchat.chat.context import ChatCommand
 from sftchat.engine import EngineType
-from sftchat.errors import NameTakenError, PluginError, SftchatWarning, UsageError, class_and_message, in_one_line, unknown
+from sftchat.errors import NameTakenError, PluginError, SftchatWarning, UsageError, class_and_message, in_one_line, unknown_name_message
 from sftchat.plugins import spec as hookspecs
 from sftchat.task import Task
 from sftchat.text import printable
@@ -106,7 +106,7 @@ class Registry:
             return self.tasks[name]
         not_loaded = [plugin.name for plugin in self.plugins if plugin.problem]
         hint = f"; not loaded: {', '.join(not_loaded)}, see 'sftchat plugins'" if not_loaded else ""
-        raise UsageError(unknown("task", name, self.tasks) + hint)
+        raise UsageError(unknown_name_message("task", name, self.tasks) + hint)
 
     def trainer_callbacks(self, task: Task, config: TrainingConfig) -> list[tuple[str, Any]]:
         """Return the trainer callbacks of plugins, each with the name of its plugin.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat._util.parsing import expand_user
-from sftchat.errors import TemplateError, UsageError, unknown
+from sftchat.errors import TemplateError, UsageError, unknown_name_message
 
 TEMPLATE_FOLDER = Path(__file__).parent / "chat_templates"
 TEMPLATE_NAME = re.compile(r"[\w.-]{1,64}")
@@ -81,7 +81,7 @@ def template_file(template: str) -> Path | None:
     with suppress(OSError):  # an invalid file name, for which Python before 3.14 raises
         if path.is_file():
             return path
-    raise UsageError(unknown("chat template", template, TEMPLATES) + ", or the path of a Jinja file")
+    raise UsageError(unknown_name_message("chat template", template, TEMPLATES) + ", or the path of a Jinja file")
 
 
 def without_training_markers(source: str) -> str:
@@ -138,7 +138,7 @@ def check_name(name: str, template: str, own: Mapping[str, str]) -> None:
     if name and not own:
         raise UsageError(f"--template-name is '{name}' and the model has no chat template of its own; leave it out")
     if name and name not in own:
-        raise UsageError(unknown("chat template name", name, own))
+        raise UsageError(unknown_name_message("chat template name", name, own))
     if own and not (name or template) and DEFAULT not in own:
         raise TemplateError(
             f"the model has no chat template named '{DEFAULT}', only {', '.join(sorted(own))}; pick one for all conversations with "

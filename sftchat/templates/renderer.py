@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat._util.parsing import read_text
-from sftchat.errors import RewrittenHistoryError, TemplateError, UsageError, first_line, unknown
+from sftchat.errors import RewrittenHistoryError, TemplateError, UsageError, first_line, unknown_name_message
 from sftchat.templates.chat_template import TextTemplate, Tools, Turn
 from sftchat.templates.limits import TooMuchError, bounded
 from sftchat.templates.named import DEFAULT, TEMPLATES, TOOL_USE, check_name, own_templates, template_file, without_training_markers
@@ -344,7 +344,7 @@ def check_arguments(renderer: Renderer, arguments: Iterable[str]) -> None:
     existing = argument_names(renderer)
     for name in arguments:
         if name not in existing:
-            raise UsageError(unknown(f"argument of chat template '{renderer.name}':", name, existing))
+            raise UsageError(unknown_name_message(f"argument of chat template '{renderer.name}':", name, existing))
 
 
 def _read(path: Path) -> str:

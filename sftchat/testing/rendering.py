@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from sftchat.data.turns import tools_of
-from sftchat.errors import SftchatError, TemplateError, unknown
+from sftchat.errors import SftchatError, TemplateError, unknown_name_message
 from sftchat.task import Task, training_defaults
 from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import IGNORED, Renderer, choose_renderer
@@ -22,7 +22,7 @@ def rendering_faults(task: Task, examples: Sequence[Example], model: str) -> Ite
         model: Model whose tokenizer renders them.
     """
     if task.template not in TEMPLATES:
-        yield unknown("template", task.template, TEMPLATES)
+        yield unknown_name_message("template", task.template, TEMPLATES)
         return
     if find_spec("transformers") is None or find_spec("torch") is None:
         return

@@ -8,7 +8,7 @@ from math import log
 from typing import TypeAlias
 
 from sftchat.engine import Chunk, Request
-from sftchat.errors import unknown
+from sftchat.errors import unknown_name_message
 from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice, Message, Reply, Token
 
@@ -194,7 +194,7 @@ class ScriptedEngine:
             user_messages = [message["content"] for message in request.messages if message["role"] == "user"]
             key = request.prompt if request.prompt is not None else user_messages[-1] if user_messages else ""
             if key not in self._replies:
-                raise LookupError(unknown("scripted message", key, self._replies))
+                raise LookupError(unknown_name_message("scripted message", key, self._replies))
             return self._replies[key]
         if self._used == len(self._replies):
             raise LookupError(f"the scripted engine has used up its {self._used} replies")

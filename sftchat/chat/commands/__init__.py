@@ -11,7 +11,7 @@ from functools import partial
 from sftchat._util.plugin_calls import call_plugin, plain_texts
 from sftchat.chat.commands import data, inspect_probs, inspect_prompt, likelihood, models, navigation, samples, scoring, sessions, settings
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.errors import PluginError, UsageError, unknown
+from sftchat.errors import PluginError, UsageError, unknown_name_message
 from sftchat.plugins.spec import hookimpl
 
 
@@ -150,7 +150,7 @@ def _help(context: ChatContext, argument: str) -> None:
         context.info(help_text(context.commands))
         return
     if name not in context.commands:
-        raise UsageError(unknown("command", name, context.commands))
+        raise UsageError(unknown_name_message("command", name, context.commands))
     command = context.commands[name]
     context.info(f"{f'/{name} {command.usage}'.rstrip()}  {command.summary}")
 

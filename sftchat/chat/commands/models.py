@@ -10,7 +10,7 @@ from sftchat._util.parsing import expand_user
 from sftchat.chat.commands.arguments import paths, whole_number
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.engine import OFF, Adapts
-from sftchat.errors import UsageError, unknown
+from sftchat.errors import UsageError, unknown_name_message
 
 LOADED = "loaded"
 """Name that ``/adapter`` uses for the model as loaded."""
@@ -69,7 +69,7 @@ def _adapter(context: ChatContext, argument: str) -> None:
     elif expand_user(argument).is_dir():
         context.work(f"loading {argument}", lambda _, work: engine.add_adapter(argument, argument), lambda _: _choose(context, argument))
     else:
-        raise UsageError(unknown("adapter", argument, [LOADED, OFF, *engine.adapters]) + ", or the folder of one")
+        raise UsageError(unknown_name_message("adapter", argument, [LOADED, OFF, *engine.adapters]) + ", or the folder of one")
 
 
 def _choose(context: ChatContext, adapter: str) -> None:
@@ -101,7 +101,7 @@ def _parse_sum(argument: str, adapters: Iterable[str]) -> tuple[str, dict[str, f
         raise UsageError(f"weight is '{typed}', must be from 0 (all {first}) to 1 (all {second})")
     for part in (first, second):
         if part not in adapters:
-            raise UsageError(unknown("adapter", part, adapters))
+            raise UsageError(unknown_name_message("adapter", part, adapters))
     return f"{first}+{second} {weight:g}", {first: 1 - weight, second: weight}
 
 

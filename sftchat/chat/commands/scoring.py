@@ -13,7 +13,7 @@ from sftchat.chat.context import ChatCommand, ChatContext, Settings
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.pane import JobHandle
 from sftchat.engine import Chunk, Engine, Request
-from sftchat.errors import EngineError, UsageError, listed
+from sftchat.errors import EngineError, UsageError, list_quoted
 from sftchat.types import Example, Reply
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _item(context: ChatContext, argument: str) -> None:
     elif argument.isdecimal() and 1 <= int(argument) <= len(scorer.examples):
         example = scorer.examples[int(argument) - 1]
     else:
-        ids = listed(list(by_id), 3)
+        ids = list_quoted(list(by_id), 3)
         raise UsageError(f"no item '{argument}': give a number from 1 to {len(scorer.examples)} or an id, such as {ids}")
     context.generate(_ask_item(context.conversation, example))
 

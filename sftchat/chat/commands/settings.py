@@ -10,7 +10,7 @@ from typing import Any
 from sftchat.chat.commands.arguments import whole_number
 from sftchat.chat.context import OVERFLOWS, ChatCommand, ChatContext
 from sftchat.engine import Templated
-from sftchat.errors import UsageError, unknown
+from sftchat.errors import UsageError, unknown_name_message
 from sftchat.types import SamplingParams
 
 NUMBERS = {field.name: type(field.default) for field in fields(SamplingParams) if isinstance(field.default, int | float)}
@@ -21,13 +21,13 @@ def _set(context: ChatContext, argument: str) -> None:
     name, value = (*argument.replace("=", " ", 1).split(maxsplit=1), "", "")[:2]
     name = name.replace("-", "_")
     if name and name not in NAMES:
-        raise UsageError(unknown("setting", name, NAMES))
+        raise UsageError(unknown_name_message("setting", name, NAMES))
     if name == "stop" and value:
         _stop(context, value)
         return
     if name == "overflow" and value:
         if value not in OVERFLOWS:
-            raise UsageError(unknown("way to treat a full context", value, OVERFLOWS))
+            raise UsageError(unknown_name_message("way to treat a full context", value, OVERFLOWS))
         context.settings = replace(context.settings, overflow=value)
     elif name == "history" and value:
         if value not in ON_OFF:
@@ -106,7 +106,7 @@ def _template(context: ChatContext, argument: str) -> None:
         if not equals or not name:
             raise UsageError(f"'{argument}' is no argument of a template: /template NAME=VALUE, or /template reset")
         if len(engines) == len(context.panes) and name not in variables:
-            raise UsageError(unknown("argument of the chat template", name, variables))
+            raise UsageError(unknown_name_message("argument of the chat template", name, variables))
         arguments[name] = ON_OFF[value] if value in ON_OFF else int(value) if value.isdecimal() else value
     context.settings = replace(context.settings, template_arguments=arguments)
     own: dict[str, Any] = dict(engines[0].template_arguments) if engines else {}

@@ -8,7 +8,7 @@ from sftchat.chat.context import Display
 from sftchat.chat.render.markdown import Markdown
 from sftchat.chat.render.width import Line
 from sftchat.chat.safe_text import LineBuffer
-from sftchat.thinking import UP_TO_HERE, Part, Thoughts
+from sftchat.thinking import THOUGHTS_END_NOTE, ReplyPart, ThoughtSplitter
 
 THOUGHT = "class:thought"
 
@@ -25,7 +25,7 @@ class ReplyText:
         self._display = display
         self._markdown = Markdown() if display.markdown else None
         self._opened = thinking
-        self._thoughts = Thoughts(thinking)
+        self._thoughts = ThoughtSplitter(thinking)
         self._thinking = self._said_a_thought = False
         self._returned_lines = self._text_was_thoughts = False
         self._waiting: list[Line] = []
@@ -56,8 +56,8 @@ class ReplyText:
         not_returned = "".join(f"{line}\n" for line in pending_lines) + self._lines.tail + piece
         self._markdown = Markdown() if self._display.markdown else None
         self._lines = LineBuffer()
-        self._opened, self._thoughts = False, Thoughts()
-        self._thoughts.thought = not_returned
+        self._opened, self._thoughts = False, ThoughtSplitter()
+        self._thoughts.thought_text = not_returned
         self._thinking, self._text_was_thoughts = True, self._returned_lines
         self._waiting = self._think(self._thought_lines.feed(not_returned))
 
@@ -74,17 +74,17 @@ class ReplyText:
     def tail(self) -> list[Line]:
         """Return the unfinished part: the last line, and a table before it; for hidden thoughts, their length."""
         if self._thinking and not self._display.thoughts:
-            return [[(THOUGHT, f"thinking, {len(self._thoughts.thought)} characters; f2 shows them")]]
+            return [[(THOUGHT, f"thinking, {len(self._thoughts.thought_text)} characters; f2 shows them")]]
         if self._thinking:
             return [[(THOUGHT, self._thought_lines.tail)]] if self._thought_lines.tail else []
         pending_lines = self._markdown.pending_lines if self._markdown is not None else []
         return [[("", line)] for line in [*pending_lines, *([self._lines.tail] if self._lines.tail else [])]]
 
-    def _take(self, parts: Iterable[Part], columns: int) -> list[Line]:
+    def _take(self, parts: Iterable[ReplyPart], columns: int) -> list[Line]:
         """Return the lines that the parts complete."""
         lines, self._waiting = self._waiting, []
         for part in parts:
-            if part.thought:
+            if part.is_thought:
                 self._thinking = True
                 lines += self._think(self._thought_lines.feed(part.text))
             else:
@@ -105,13 +105,13 @@ class ReplyText:
             return []
         lines = self._think(self._thought_lines.end())
         self._thinking = False
-        if self._opened and self._thoughts.thinking:  # the end of the thoughts never came, so this may be the reply
+        if self._opened and self._thoughts.in_thoughts:  # the end of the thoughts never came, so this may be the reply
             lines += self.unseen()
         if any(self._unseen):
-            lines.append([(THOUGHT, f"thought {len(self._thoughts.thought)} characters; f2 shows them")])
+            lines.append([(THOUGHT, f"thought {len(self._thoughts.thought_text)} characters; f2 shows them")])
         if self._text_was_thoughts:
             self._text_was_thoughts = False
-            lines.append([(THOUGHT, f"({UP_TO_HERE})")])
+            lines.append([(THOUGHT, f"({THOUGHTS_END_NOTE})")])
         return lines
 
     def _render(self, text: str, columns: int) -> list[Line]:

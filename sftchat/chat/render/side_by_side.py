@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from sftchat.chat.render.columns import RULE, Side, first_difference, headings, join, rest, settled, side_rows, table
 from sftchat.chat.render.width import Line
 from sftchat.chat.safe_text import Printable
-from sftchat.thinking import UP_TO_HERE, Part, Thoughts
+from sftchat.thinking import THOUGHTS_END_NOTE, ReplyPart, ThoughtSplitter
 
 MIN_STREAMED_WIDTH = 6
 """Minimum column width when the terminal is made narrower during streaming."""
@@ -27,7 +27,7 @@ class SideBySide:
         self._show_thoughts = show_thoughts
         self._printable = [Printable() for _ in titles]
         self._opened = list(thinking) or [False for _ in titles]
-        self._thoughts = [Thoughts(opened) for opened in self._opened]
+        self._thoughts = [ThoughtSplitter(opened) for opened in self._opened]
         self._texts = ["" for _ in titles]
         self._done = [False for _ in titles]
         self._returned_rows = 0
@@ -44,7 +44,7 @@ class SideBySide:
         """Treat the reply of a column so far as thoughts: rows already returned stay, the others are removed unless thoughts are shown."""
         if self._returned_rows or self._show_thoughts:
             text = self._texts[column]
-            self._texts[column] = text + ("" if text.endswith("\n") or not text else "\n") + f"({UP_TO_HERE})\n"
+            self._texts[column] = text + ("" if text.endswith("\n") or not text else "\n") + f"({THOUGHTS_END_NOTE})\n"
         else:
             self._texts[column] = ""
 
@@ -52,15 +52,15 @@ class SideBySide:
         """Finish the reply of a column."""
         thoughts = self._thoughts[column]
         self._take(column, thoughts.end())
-        if self._opened[column] and thoughts.thinking and not self._show_thoughts:  # no end of thoughts: may be the reply
-            self._take(column, [Part(thoughts.thought, False)])
+        if self._opened[column] and thoughts.in_thoughts and not self._show_thoughts:  # no end of thoughts: may be the reply
+            self._take(column, [ReplyPart(thoughts.thought_text, False)])
         self._texts[column] = (self._texts[column] + self._printable[column].end()).removesuffix("\n")
         self._done[column] = True
 
-    def _take(self, column: int, parts: Iterable[Part]) -> None:
+    def _take(self, column: int, parts: Iterable[ReplyPart]) -> None:
         """Add the visible parts of a reply."""
         for part in parts:
-            if self._show_thoughts or not part.thought:
+            if self._show_thoughts or not part.is_thought:
                 self._texts[column] += self._printable[column].feed(part.text).replace("\t", "    ")
 
     def lines(self, columns: int) -> list[Line]:

@@ -22,7 +22,7 @@ from sftchat.chat.context import Fragments
 from sftchat.chat.ui.plain import Plain
 from sftchat.task import ReplyScore
 from sftchat.text import sanitize_json
-from sftchat.thinking import apart, with_opening_tag
+from sftchat.thinking import separate_thoughts, with_opening_tag
 
 
 class JsonLines(Plain):
@@ -62,7 +62,7 @@ class JsonLines(Plain):
             answer = self.chat.conversation.node(self.chat.conversation.head).answers[number]
             reply = answer.reply
             if self._opened.pop(number, None) is not None:
-                reply = apart(replace(reply, text=with_opening_tag(reply.text, reply.finish_reason)))
+                reply = separate_thoughts(replace(reply, text=with_opening_tag(reply.text, reply.finish_reason)))
             self._put(
                 "reply",
                 model=answer.model,

@@ -11,7 +11,7 @@ from sftchat.chat.controller import ChatController
 from sftchat.chat.safe_text import Printable, escape_controls
 from sftchat.errors import UsageError
 from sftchat.task import ReplyScore
-from sftchat.thinking import Thoughts
+from sftchat.thinking import ThoughtSplitter
 
 
 class Plain:
@@ -38,7 +38,7 @@ class Plain:
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._replies: dict[int, str] = {}
         self._running: set[int] = set()
-        self._opened: dict[int, Thoughts] = {}
+        self._opened: dict[int, ThoughtSplitter] = {}
         self._left = False
         self._armed = False
         self._problem: Exception | None = None
@@ -109,7 +109,7 @@ class Plain:
         self._replies[pane] = ""
         self._running.add(pane)
         if self.chat.panes[pane].begins_with_thoughts(self.chat.settings.template_arguments):
-            self._opened[pane] = Thoughts(True)
+            self._opened[pane] = ThoughtSplitter(True)
         self.show_piece(text, pane)  # a line contains a whole reply, even when it was continued
 
     def show_piece(self, text: str, pane: int) -> None:
@@ -117,7 +117,7 @@ class Plain:
         out.
         """
         opened = self._opened.get(pane)
-        self._show(text if opened is None else "".join(part.text for part in opened.feed(text) if not part.thought), pane)
+        self._show(text if opened is None else "".join(part.text for part in opened.feed(text) if not part.is_thought), pane)
 
     def _show(self, text: str, pane: int) -> None:
         self._replies[pane] += text
@@ -139,10 +139,12 @@ class Plain:
         if self._running:
             return
         for number, opened in self._opened.items():
-            rest = "".join(part.text for part in opened.end() if not part.thought)
+            rest = "".join(part.text for part in opened.end() if not part.is_thought)
             reply = self.chat.conversation.node(self.chat.conversation.head).answers[number].reply
-            never_ended = opened.thinking and reply.finish_reason == "stop"
-            self._show(opened.thought if never_ended else rest, number)  # thoughts that never ended, in a reply that did, are the reply
+            never_ended = opened.in_thoughts and reply.finish_reason == "stop"
+            self._show(
+                opened.thought_text if never_ended else rest, number
+            )  # thoughts that never ended, in a reply that did, are the reply
         self._opened.clear()
         replies, self._replies = self._replies, {}
         if len(replies) == 1:

@@ -19,7 +19,7 @@ from sftchat.cli.session import Session
 from sftchat.data.formats import read_examples
 from sftchat.data.row_options import RowOptions
 from sftchat.data.samples import SampleFile, generate_samples, missing_requests, settings_of
-from sftchat.errors import DataError, EngineError, SftchatError, UsageError, listed
+from sftchat.errors import DataError, EngineError, SftchatError, UsageError, list_quoted
 from sftchat.text import pluralize
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def no_rows_error(run: SynthesisRun, prompts: str, number: int, summary: str, fa
 
 def _list_reasons(failures: Sequence[EngineError]) -> str:
     """List the distinct errors, at most two."""
-    return listed(sorted({str(failure) for failure in failures}), 2)
+    return list_quoted(sorted({str(failure) for failure in failures}), 2)
 
 
 def report_outcome(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sftchat.errors import listed
+from sftchat.errors import list_quoted
 from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POINT, TOLERANCE
 from sftchat.evaluation.results import LEVEL, Comparison, GateResult, MetricDifference, ModelResult, Ranked
 from sftchat.evaluation.scored import Failure, Item, Outcome
@@ -344,7 +344,9 @@ def gate_line(comparison: Comparison, gate_result: GateResult, config: GateConfi
 
 def other_items_line(comparison: Comparison) -> str:
     """Return the line on items that only one of the two models has, and on the share of the baseline that is compared."""
-    parts = [f"{len(ids)} {what} ({listed(ids)})" for what, ids in (("added", comparison.added), ("removed", comparison.removed)) if ids]
+    parts = [
+        f"{len(ids)} {what} ({list_quoted(ids)})" for what, ids in (("added", comparison.added), ("removed", comparison.removed)) if ids
+    ]
     where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
     return f"{where}: compared on {comparison.n} of the baseline's {comparison.n + len(comparison.removed)} items; since the baseline {' and '.join(parts)}"
 

@@ -11,7 +11,7 @@ from sftchat._util.parsing import load_json
 from sftchat.engine import Request
 from sftchat.inference.openai.limits import RETRYABLE_STATUSES, RequestFailed
 from sftchat.inference.openai.logprobs import Redact, choices_of, logprobs_fields
-from sftchat.protocol import content_of, error_message, finish_reason, unfinished
+from sftchat.protocol import error_message, finish_reason, parse_content, unusable_reply_message
 from sftchat.types import Choice, FinishReason
 
 DONE = "[DONE]"
@@ -115,7 +115,7 @@ def read_event(data: str, redact: Redact = str) -> Delta:
             raise error
         choice = (event.get("choices") or [{}])[0]
         whole_message = choice.get("message")  # of a response that was not streamed
-        content = content_of(choice.get("delta") or whole_message or {"content": choice.get("text")})
+        content = parse_content(choice.get("delta") or whole_message or {"content": choice.get("text")})
         usage = event.get("usage")
         counts = usage if isinstance(usage, Mapping) else {}
         return Delta(
@@ -125,7 +125,7 @@ def read_event(data: str, redact: Redact = str) -> Delta:
             _count(counts.get("completion_tokens")),
             content.thoughts,
             content.refused,
-            content.called,
+            content.called_functions,
             bool(whole_message),
             choices_of(choice.get("logprobs"), redact),
         )
@@ -168,7 +168,7 @@ def reply_end(reason: str, called: tuple[str, ...] = ()) -> FinishReason:
     """
     converted = finish_reason(reason)
     if converted not in ("stop", "length"):
-        raise RequestFailed(unfinished(reason) + (f": the model calls {', '.join(called)}" if called else ""))
+        raise RequestFailed(unusable_reply_message(reason) + (f": the model calls {', '.join(called)}" if called else ""))
     return converted
 
 

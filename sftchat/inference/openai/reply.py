@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sftchat.engine import Chunk, Request, releasable
+from sftchat.engine import Chunk, Request, emittable_length
 from sftchat.inference.openai.limits import ResponseLimits
 from sftchat.inference.openai.logprobs import ReplyTokens
 from sftchat.inference.openai.protocol import Delta
 from sftchat.inference.openai.server import RedactedStream, Redaction
-from sftchat.thinking import Part, Thoughts
+from sftchat.thinking import ReplyPart, ThoughtSplitter
 from sftchat.types import Choice
 
 
@@ -66,7 +66,7 @@ class TextFilter:
             return ""
         if self._stop:
             text = self._waiting + text
-            end, self.stopped = releasable(text, 0, self._stop, final=final)
+            end, self.stopped = emittable_length(text, 0, self._stop, final=final)
             text, self._waiting = text[:end], text[end:]
         self.released += len(text)
         return text
@@ -107,7 +107,7 @@ class StreamedReply:
         self.called: tuple[str, ...] = ()
         self.has_logprobs = False
         self._id = request.id
-        self._split = Thoughts(bare=True) if request.prompt is None and not request.reply_prefix else None
+        self._split = ThoughtSplitter(allow_missing_opening=True) if request.prompt is None and not request.reply_prefix else None
         self._text = TextFilter(redaction, limits.of_text(tokens), limits.of_pieces(tokens), request.sampling.stop)
         self._thoughts = TextFilter(redaction, limits.of_text(tokens), limits.of_pieces(tokens))
         self._tokens = ReplyTokens() if request.logprobs is not None else None
@@ -135,16 +135,16 @@ class StreamedReply:
             self._tokens.feed(delta.thoughts + delta.text, delta.choices)
         self._received += len(delta.thoughts)
         if delta.thoughts:
-            yield from self._chunks([Part(delta.thoughts, True)])
+            yield from self._chunks([ReplyPart(delta.thoughts, True)])
         self._received += len(delta.text)
         if delta.text:
-            yield from self._chunks([Part(delta.text, False)] if self._split is None else self._split.feed(delta.text))
+            yield from self._chunks([ReplyPart(delta.text, False)] if self._split is None else self._split.feed(delta.text))
 
     def end(self) -> tuple[str, str]:
         """Finish the reply; returns the chunk with the text and thoughts still held back."""
         text = thoughts = ""
         for part in [] if self._split is None else self._split.end():
-            if part.thought:
+            if part.is_thought:
                 thoughts += self._thoughts.feed(part.text)
             else:
                 text += self._reply(part.text)
@@ -160,15 +160,15 @@ class StreamedReply:
             return ()
         return self._tokens.take_rest(self._emitted_position, ended=ended and not self.stopped)
 
-    def _chunks(self, parts: list[Part]) -> Iterator[Chunk]:
+    def _chunks(self, parts: list[ReplyPart]) -> Iterator[Chunk]:
         for part in parts:
-            if part.before:
+            if part.text_was_thoughts:
                 yield Chunk(self._id, self._text.end())
                 yield Chunk(self._id, thoughts=self._thoughts.feed(part.text), revises="thought")
                 self._segments.clear()
                 if self._tokens is not None:
                     self._tokens.discard()
-            elif part.thought:
+            elif part.is_thought:
                 if ready := self._thoughts.feed(part.text):
                     yield Chunk(self._id, thoughts=ready)
             elif ready := self._reply(part.text):

@@ -18,7 +18,7 @@ from anyio.from_thread import start_blocking_portal
 
 from sftchat._util.parsing import load_json
 from sftchat.engine import Request
-from sftchat.errors import ModelError, UsageError, first_line, unknown
+from sftchat.errors import ModelError, UsageError, first_line, unknown_name_message
 from sftchat.inference.openai.limits import LimitedReader, LimitExceeded, RequestTimeout, ResponseLimits
 from sftchat.inference.openai.protocol import REFUSAL_STATUSES, adaptation_to, path_and_body
 from sftchat.protocol import error_message
@@ -368,5 +368,5 @@ def _try_name(server: Server, model: str, names: list[str]) -> None:
         return  # it refuses only a parameter, so the model exists
     if answer.status in UNKNOWN_MODEL_STATUSES:
         similar = names if len(names) <= MAX_LISTED_MODELS else get_close_matches(model, names, MAX_LISTED_MODELS)
-        problem = unknown("model", model, similar) if names else f"no model '{model}'"
+        problem = unknown_name_message("model", model, similar) if names else f"no model '{model}'"
         raise UsageError(f"{problem} at {server.url}: {server.error_of(answer)}")
