@@ -94,7 +94,7 @@ def _show_server(address: str, as_json: bool) -> None:
     server, name = server_and_model(address)
     listed, why = served_models(server)
     if not listed:
-        raise ModelError(f"the server at {server.url} does not say which models it has: {why}")
+        raise ModelError(f"the server at {server.url} does not list its models: {why}")
     chosen = [model for model in listed if name in ("", model["id"])]
     if not chosen:
         raise UsageError(f"{unknown_name_message('model', name, [model['id'] for model in listed])} at {server.url}")

@@ -132,7 +132,7 @@ class TransformersEngine:
         self._adapters.route([profile.key])
         prompt = prompt_ids(profile.renderer, request)
         if not prompt or not ids:
-            raise UsageError("there is nothing to judge: the prompt or the reply is empty")
+            raise UsageError("there is nothing to score: the prompt or the reply is empty")
         if len(prompt) + len(ids) > self.context_length:
             raise EngineError(f"prompt and reply have {len(prompt) + len(ids)} tokens; the model's context holds {self.context_length}")
         return score_reply(self._adapters.model, profile.renderer, prompt, ids, alternatives)

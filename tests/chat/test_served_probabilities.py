@@ -101,7 +101,7 @@ def test_a_given_answer_is_scored_where_the_server_supports_it() -> None:
 
 
 def test_a_missing_feature_of_a_server_is_one_line_with_one_model_or_two() -> None:
-    lacking = "model 'small': its server does not give the log-probabilities of a given text (prompt_logprobs): it takes the request and sends none"
+    lacking = "model 'small': its server does not give the log-probabilities of a given text (prompt_logprobs): it accepts the request but sends none"
     plain = served(
         lambda body: httpx2.Response(200, json={"choices": []}) if "prompt_logprobs" in body else streamed(weighed("Paris"), end(), DONE)
     )

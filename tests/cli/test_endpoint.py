@@ -85,7 +85,7 @@ def test_a_server_that_disappears_ends_the_evaluation() -> None:
         engine = connect(server.url)
 
     with pytest.raises(
-        EngineError, match=r"answers no more: no connection \(.*\); check that it still runs and that the address is right \(6 att"
+        EngineError, match=r"no longer answers: no connection \(.*\); check that it still runs and that the address is right \(6 att"
     ):
         list(engine.generate([ask()]))
 
@@ -288,7 +288,7 @@ PINGS = raw(head() + delta("so far"), b": ping\n\n", 0.05)
 def test_ask_cuts_an_endless_reply(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     with (
         loopback([FLOOD, FLOOD]) as server,
-        pytest.warns(SftchatWarning, match="wrote on after max_tokens 9; replies of model 'small' are cut"),
+        pytest.warns(SftchatWarning, match="did not stop after max_tokens 9; replies of model 'small' are cut"),
     ):
         assert main(["ask", server.url, "hi", "--max-new-tokens", "9", "--json"], obj=session) == 0
 
@@ -351,7 +351,7 @@ def test_inspect_refuses_an_endless_list_of_models(session: Session, capsys: pyt
     with loopback([], bomb("application/json")) as server:
         assert main(["inspect", server.url], obj=session) == 3
         assert capsys.readouterr().err == (
-            f"sftchat: error: the server at {server.url} does not say which models it has: the server sent more than 8,388,608 bytes\n"
+            f"sftchat: error: the server at {server.url} does not list its models: the server sent more than 8,388,608 bytes\n"
         )
 
 

@@ -8,7 +8,7 @@ from sftchat.chat.context import Display
 from sftchat.chat.render.reply import ReplyText
 from sftchat.inference.openai.limits import RequestFailed
 from sftchat.inference.openai.protocol import read_event
-from sftchat.inference.openai.reply import whole_characters
+from sftchat.inference.openai.reply import split_off_surrogate
 from sftchat.plugins.manager import load_plugins
 from sftchat.text import normalise, printable, strip_thinking, tokens
 from sftchat.types import Example, Reply
@@ -62,9 +62,9 @@ def drawing(content: bytes, room: Room) -> None:
 def events(content: bytes, room: Room) -> None:
     """Any data of a server is a piece of a reply, or a named error."""
     text = text_of(content)
-    ready, waiting = whole_characters(text)
+    ready, surrogate = split_off_surrogate(text)
     ready.encode()
-    assert len(waiting) <= 1
+    assert len(surrogate) <= 1
     try:
         piece = read_event(text)
     except RequestFailed:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sftchat.engine import Chunk, Engine, collect
 from sftchat.errors import EngineError
-from sftchat.inference.openai.protocol import error_fields
+from sftchat.inference.openai.protocol import rename_error_fields
 from sftchat.types import Reply, SamplingParams
 from tests.inference.endpoint_kit import DONE, SSE, USAGE, Desk, ask, delta, desk, end, event, reply, streamed
 
@@ -107,7 +107,7 @@ def test_a_server_that_cannot_continue_a_reply_is_reported() -> None:
     refused = httpx2.Response(422, json={"detail": "Unexpected fields in the request: {'continue_final_message'}"})
 
     assert answers(desk(refused), ask(reply_prefix="hel")) == {
-        "r": "the server does not go on with a reply that has begun (continue_final_message): "
+        "r": "the server does not continue the given beginning of a reply (continue_final_message): "
         "HTTP 422: Unexpected fields in the request: {'continue_final_message'}"
     }
 
@@ -285,14 +285,14 @@ def test_temporary_errors_are_retried(failure: httpx2.Response | Exception) -> N
 @pytest.mark.parametrize(
     ("packet", "words"),
     [
-        ("data: [1, 2]\n\n", "the server sent what the protocol does not have: [1, 2]"),
+        ("data: [1, 2]\n\n", "the server's event does not follow the protocol: [1, 2]"),
         (
             event({"choices": [{"delta": {"content": 7}}]}),
-            'the server sent what the protocol does not have (its content is no text): {"choices": [{"delta": {"content": 7}}]}',
+            'the server\'s event does not follow the protocol (its content is no text): {"choices": [{"delta": {"content": 7}}]}',
         ),
         (
             event({"choices": [{"delta": {"content": [{"type": "image_url"}]}}]}),
-            "the server sent what the protocol does not have (a part of its content is of kind 'image_url', which is no text): "
+            "the server's event does not follow the protocol (a part of its content is of kind 'image_url', which is no text): "
             '{"choices": [{"delta": {"content": [{"type": "image_url"}]}}]}',
         ),
         (event({"error": "CUDA out of memory"}), "CUDA out of memory"),
@@ -330,7 +330,7 @@ def test_no_other_line_of_a_stream_is_changed(text: str, cuts: list[int]) -> Non
             yield text[a:b].encode()
 
     async def whole() -> str:
-        return "".join([part.decode() async for part in error_fields(parts())])
+        return "".join([part.decode() async for part in rename_error_fields(parts())])
 
     assert asyncio.run(whole()) == re.sub("(^|(?<=[\r\n]))error:", "data:", text)
 
@@ -466,13 +466,13 @@ def test_a_cut_after_the_end_of_a_reply_loses_nothing() -> None:
     ("failure", "attempts", "words"),
     [
         (httpx2.ConnectError("refused"), 6, "no connection (refused); check that it still runs and that the address is right (6 attempts)"),
-        (httpx2.Response(401, json={"detail": "no key"}), 1, "HTTP 401: no key; set SFTCHAT_API_KEY or OPENAI_API_KEY to a key that it takes"),
+        (httpx2.Response(401, json={"detail": "no key"}), 1, "HTTP 401: no key; set SFTCHAT_API_KEY or OPENAI_API_KEY to a key that it accepts"),
         (httpx2.Response(404, json={"detail": "Not Found"}), 1, "HTTP 404: Not Found"),
-        (httpx2.Response(307, headers={"location": "http://other/v1"}), 1, "HTTP 307: it is at http://other/v1"),
+        (httpx2.Response(307, headers={"location": "http://other/v1"}), 1, "HTTP 307: redirects to http://other/v1"),
         (
             httpx2.Response(200, headers={"content-type": "text/html; charset=utf-8"}, text="<html>"),
             1,
-            "the answer is 'text/html' and no event stream; check the address, which mostly ends in /v1",
+            "the answer is 'text/html' and no event stream; check the address, which usually ends in /v1",
         ),
     ],
 )  # fmt: skip
@@ -482,14 +482,14 @@ def test_errors_of_every_request_end_the_evaluation(failure: httpx2.Response | E
     with pytest.raises(EngineError) as error:
         answers(server, *(ask(id=str(n)) for n in range(1000)))
 
-    assert str(error.value) == f"the server at http://server.test/v1 answers no more: {words}"
+    assert str(error.value) == f"the server at http://server.test/v1 no longer answers: {words}"
     assert len(server.asked) == attempts
 
 
 def test_a_server_that_fails_all_requests_is_given_up_early() -> None:
     server = Desk(lambda request: httpx2.Response(500, text="oops"), {"concurrency": 1})
 
-    with pytest.raises(EngineError, match=r"^the server at http://server.test/v1 answers no more: HTTP 500: oops \(6 attempts\)$"):
+    with pytest.raises(EngineError, match=r"^the server at http://server.test/v1 no longer answers: HTTP 500: oops \(6 attempts\)$"):
         answers(server, *(ask(id=str(n)) for n in range(1000)))
 
     assert len(server.asked) == 18

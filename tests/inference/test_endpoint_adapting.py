@@ -40,13 +40,13 @@ CASES: list[tuple[str, httpx2.Response, dict[str, Any], str]] = [
         "max_tokens",
         openai("max_tokens", "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."),
         {"max_completion_tokens": 9},
-        "takes max_completion_tokens for max_tokens",
+        "takes max_completion_tokens instead of max_tokens",
     ),
     (
         "temperature",
         openai("temperature", "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) value is supported."),
         {},
-        "takes no temperature: its replies are samples at its own",
+        "takes no temperature: its replies are sampled at its own",
     ),
     (
         "top_p",
@@ -54,7 +54,7 @@ CASES: list[tuple[str, httpx2.Response, dict[str, Any], str]] = [
         {},
         "takes no top_p",
     ),
-    ("stop", openai("stop", "Unsupported parameter: 'stop' is not supported with this model."), {}, "takes no stop strings; they are cut here"),
+    ("stop", openai("stop", "Unsupported parameter: 'stop' is not supported with this model."), {}, "takes no stop strings; sftchat cuts its replies at them"),
     (
         "seed",
         httpx2.Response(422, json={"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}),

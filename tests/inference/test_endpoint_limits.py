@@ -29,7 +29,7 @@ SMALL = ResponseLimits(
     characters=20, characters_per_token=10, pieces=10, pieces_per_token=2,
 )  # fmt: skip
 FOUR = SamplingParams(max_new_tokens=4)
-CUT = "the server at {} wrote on after max_tokens 4; replies of model 'small' are cut"
+CUT = "the server at {} did not stop after max_tokens 4; replies of model 'small' are cut"
 
 
 async def at_once(seconds: float) -> None:
@@ -100,7 +100,7 @@ def test_a_complete_reply_counts_though_the_server_falls_silent() -> None:
 def test_a_server_that_is_too_slow_for_all_requests_is_given_up(begun: str) -> None:
     with (
         loopback([raw(head() + begun, b": ping\n\n", 0.05)] * 9) as server,
-        pytest.raises(EngineError, match=r"^the server at .* answers no more: the request took longer than 0\.2 s; --request-timeout"),
+        pytest.raises(EngineError, match=r"^the server at .* no longer answers: the request took longer than 0\.2 s; --request-timeout"),
     ):
         list(collect(engine_of(server.url, 0.2), [ask(id=str(n)) for n in range(9)]))
 
@@ -140,7 +140,7 @@ def test_a_reply_at_the_limit_of_characters_and_pieces_is_complete() -> None:
         (raw(head() + "data: ", b"x" * 100), "the server sent an event of more than 1,400 bytes"),
         (raw(head(), b"data: x\n"), "the server sent an event of more than 1,400 bytes"),
         (raw(head("application/json"), b" " * 99), "the server sent more than 1,400 bytes"),
-        (raw(head("application/json") + "{" + " " * 1390), "the server sent what the protocol does not have: { (6 attempts)"),
+        (raw(head("application/json") + "{" + " " * 1390), "the server's event is no JSON: { (6 attempts)"),
         (raw(head(status=400), b"no" * 99), "HTTP 400: " + "no" * 145 + "…"),
         (raw("HTTP/1.1 200 Well\r\n", b"x: y\r\n" * 900), None),
         (raw("HTTP/1.1 200 Well\r\ntransfer-encoding: chunked\r\ncontent-type: text/event-stream\r\n\r\n1;", b"x" * 9000), None),
@@ -185,12 +185,12 @@ def test_an_endless_compressed_stream_ends() -> None:
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (bomb("application/json"), "(the server sent more than 8,388,608 bytes); the address mostly ends in /v1, or add #MODEL"),
-        (bomb("application/json", 500, begin="oops"), "(HTTP 500: oops); the address mostly ends in /v1, or add #MODEL"),
-        (raw(head("application/json") + '{"data": [' + '{"id": "%s"}' % ("x" * 2000) + "]}"), "(its list is empty); the address mostly ends in /v1, or add #MODEL"),
+        (bomb("application/json"), "(the server sent more than 8,388,608 bytes); the address usually ends in /v1, or add #MODEL"),
+        (bomb("application/json", 500, begin="oops"), "(HTTP 500: oops); the address usually ends in /v1, or add #MODEL"),
+        (raw(head("application/json") + '{"data": [' + '{"id": "%s"}' % ("x" * 2000) + "]}"), "(its list is empty); the address usually ends in /v1, or add #MODEL"),
         (raw(head("application/json") + '{"data": [' + '{"id": "a"},' * 60 + '{"id": "b"}]}'), "has 61 models; add one to the address as #MODEL: " + "a, " * 49 + "a and 11 more"),
-        (raw(head("application/json; charset=zlib") + "x"), "(what it sends is no list of models); the address mostly ends in /v1, or add #MODEL"),
-        (raw(head("application/json") + '{"data": ' + "[" * 5000), "(what it sends is no list of models); the address mostly ends in /v1, or add #MODEL"),
+        (raw(head("application/json; charset=zlib") + "x"), "(its answer is no list of models); the address usually ends in /v1, or add #MODEL"),
+        (raw(head("application/json") + '{"data": ' + "[" * 5000), "(its answer is no list of models); the address usually ends in /v1, or add #MODEL"),
     ],
     ids=["bomb", "error", "a long name", "many names", "an encoding that is none", "deep"],
 )  # fmt: skip
@@ -209,7 +209,7 @@ def test_a_list_of_models_is_limited(script: Script, words: str) -> None:
 def test_a_list_of_models_that_arrives_slowly_is_not_waited_for() -> None:
     with (
         loopback([], raw(head("application/json"), b" ", 0.05)) as server,
-        pytest.raises(SftchatError, match=r"does not say which models it has: the request took longer than 0\.3 s; --request-timeout"),
+        pytest.raises(SftchatError, match=r"does not list its models: the request took longer than 0\.3 s; --request-timeout"),
     ):
         open_endpoint(server.url, request_timeout=0.3)
 
@@ -375,9 +375,12 @@ def test_any_list_of_models_is_a_model_or_an_error_of_one_line(given_answer: dic
 
 
 def test_limits_grow_with_the_requested_tokens_up_to_a_maximum() -> None:
-    limits = replace(SMALL, most_characters=1000)
+    limits = replace(SMALL, max_characters=1000)
 
-    assert [(limits.of_text(n), limits.of_pieces(n), limits.of_event(n), limits.of_stream(n)) for n in (1, 10**6)] == [
+    assert [
+        (limits.max_reply_characters(n), limits.max_reply_pieces(n), limits.max_event_bytes(n), limits.max_stream_bytes(n))
+        for n in (1, 10**6)
+    ] == [
         (30, 12, 1_100, 21_000),
         (1000, 2_000_010, 100_001_000, 1_000_020_000),
     ]
@@ -400,6 +403,6 @@ def test_the_documentation_has_these_limits() -> None:
         f"{limits.stream_bytes // mebibyte} MiB and {limits.stream_bytes_per_token // kibibyte} KiB per token for a whole stream",
         f"{limits.characters:,} characters and {limits.characters_per_token} per token",
         f"{limits.pieces} pieces and {limits.pieces_per_token} per token",
-        f"never more than {limits.most_characters // mebibyte} Mi characters",
+        f"never more than {limits.max_characters // mebibyte} Mi characters",
     ):
         assert words in page

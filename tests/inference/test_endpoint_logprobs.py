@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sftchat.engine import Chunk, Inspects, Request, Scores
 from sftchat.errors import EngineError, UsageError
-from sftchat.inference.openai.logprobs import ReplyTokens, choices_of
+from sftchat.inference.openai.logprobs import ReplyTokens, parse_choices
 from sftchat.types import UNNUMBERED, Choice, SamplingParams, Token
 from tests.inference.endpoint_kit import DONE, URL, Desk, ask, desk, end, event, streamed
 from tests.inference.test_endpoint_adapting import openai
@@ -188,11 +188,11 @@ def test_no_token_contains_a_key() -> None:
     ],
 )  # fmt: skip
 def test_an_invalid_log_probability_is_left_out_and_the_reply_stays(odd: object) -> None:
-    assert choices_of(odd) == ()
+    assert parse_choices(odd) == ()
     text, _, choices, warned = probed(desk(streamed(event({"choices": [{"delta": {"content": "a"}, "logprobs": odd}]}), end(), DONE)))
 
     assert (text, choices) == ("a", ())
-    assert warned == [f"model 'small' of {URL} gives no log-probabilities: its server takes the request and sends none"]
+    assert warned == [f"model 'small' of {URL} gives no log-probabilities: its server accepts the request but sends none"]
 
 
 def test_a_server_that_sends_none_is_reported_once() -> None:
@@ -331,20 +331,20 @@ def test_a_text_after_a_raw_prompt_is_scored_where_the_server_echoes_it() -> Non
 
     assert [(choice.token.text, choice.logprob) for choice in found] == [("hel", -3.0), ("lo", -2.0)]
     assert (server.asked[0]["echo"], server.asked[0]["logprobs"], server.asked[0]["prompt"]) == (True, 0, "say hello")
-    with pytest.raises(EngineError, match="no token begins where the text does"):
+    with pytest.raises(EngineError, match="no token begins where the text begins"):
         server.engine.choices(ask(prompt="say "), "hello")
 
 
 @pytest.mark.parametrize(
     ("answers", "request_", "words"),
     [
-        ([httpx2.Response(200, json={"choices": []})], ask(), r"\(prompt_logprobs\): it takes the request and sends none"),
+        ([httpx2.Response(200, json={"choices": []})], ask(), r"\(prompt_logprobs\): it accepts the request but sends none"),
         ([httpx2.Response(400, json={"error": {"message": "Unrecognized request argument: prompt_logprobs"}})], ask(), r"\(prompt_logprobs\): HTTP 400: Unrecognized request argument: prompt_logprobs"),
         ([httpx2.Response(200, text="<html>")], ask(), r"\(prompt_logprobs\): its answer is no JSON object"),
         ([httpx2.Response(200, json=[])], ask(), r"\(prompt_logprobs\): its answer is no JSON object"),
         ([httpx2.Response(500, json={"error": {"message": "Only no echo is supported"}})], ask(prompt="p"), r"\(echo\): HTTP 500: Only no echo is supported"),
-        ([httpx2.Response(200, json={"choices": [{"text": "!"}]})], ask(prompt="p"), r"\(echo\): it takes the request and does not repeat the text"),
-        ([prompt(None, "a"), prompt(None, "b", "c")], ask(), "begins a reply in another way"),
+        ([httpx2.Response(200, json={"choices": [{"text": "!"}]})], ask(prompt="p"), r"\(echo\): it accepts the request but does not repeat the text"),
+        ([prompt(None, "a"), prompt(None, "b", "c")], ask(), "begins a new reply and a continued one differently"),
         ([httpx2.ConnectError("refused")], ask(), "did not answer: refused"),
     ],
 )  # fmt: skip

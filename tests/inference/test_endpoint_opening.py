@@ -75,14 +75,14 @@ def test_an_unlisted_name_is_tested_because_some_servers_accept_such() -> None:
     ("response", "said"),
     [
         (httpx2.Response(404, json={"detail": "Not Found"}), "HTTP 404: Not Found"),
-        (httpx2.Response(200, text="<html>"), "what it sends is no list of models"),
-        (httpx2.Response(200, json={"data": [{"name": "x"}]}), "what it sends is no list of models"),
+        (httpx2.Response(200, text="<html>"), "its answer is no list of models"),
+        (httpx2.Response(200, json={"data": [{"name": "x"}]}), "its answer is no list of models"),
         (httpx2.Response(200, json={"data": []}), "its list is empty"),
     ],
 )
 def test_a_server_without_a_list_needs_a_name(response: httpx2.Response, said: str) -> None:
     assert opened(lambda request: response) == (
-        f"3: the server at http://server.test/v1 does not say which models it has ({said}); the address mostly ends in /v1, or add #MODEL"
+        f"3: the server at http://server.test/v1 does not list its models ({said}); the address usually ends in /v1, or add #MODEL"
     )
 
 
@@ -119,7 +119,7 @@ def test_the_key_comes_from_the_environment(environment: dict[str, str], key: st
 
 @pytest.mark.parametrize("key", ["密钥", "a\nb"])
 def test_a_key_that_is_no_valid_header_is_refused_and_not_shown(key: str) -> None:
-    with pytest.raises(UsageError, match="^OPENAI_API_KEY holds characters that no key has; set it again$"):
+    with pytest.raises(UsageError, match="^OPENAI_API_KEY contains characters that no key has; set it again$"):
         key_from_environment({"OPENAI_API_KEY": key})
 
 

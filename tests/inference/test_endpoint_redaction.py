@@ -128,10 +128,10 @@ def test_a_key_at_the_end_of_a_cut_reply_is_not_shown_partly() -> None:
         (httpx2.Response(400, json={"error": {"message": f"bad {KEY}"}}), "HTTP 400: bad ***"),
         (httpx2.Response(400, text="x" * 295 + KEY), "HTTP 400: " + "x" * 290 + "…"),
         (httpx2.Response(400, text="x" * 280 + " " + KEY), "HTTP 400: " + "x" * 280 + " ***"),
-        (streamed(delta("a"), "data: " + "[" * 75 + KEY + "\n\n"), "the server sent what the protocol does not have: " + "[" * 75 + "***"),
+        (streamed(delta("a"), "data: " + "[" * 75 + KEY + "\n\n"), "the server's event is no JSON: " + "[" * 75 + "***"),
         (streamed(delta("a"), end(KEY)), "the server ended the reply with '***'"),
-        (httpx2.Response(200, headers={"content-type": f"text/{KEY}"}), f"the server at {URL} answers no more: the answer is 'text/***' and no event stream; check the address, which mostly ends in /v1"),
-        (httpx2.Response(302, headers={"location": f"http://x/?k={ENCODED}"}), f"the server at {URL} answers no more: HTTP 302: it is at http://x/?k=***"),
+        (httpx2.Response(200, headers={"content-type": f"text/{KEY}"}), f"the server at {URL} no longer answers: the answer is 'text/***' and no event stream; check the address, which usually ends in /v1"),
+        (httpx2.Response(302, headers={"location": f"http://x/?k={ENCODED}"}), f"the server at {URL} no longer answers: HTTP 302: redirects to http://x/?k=***"),
     ],
     ids=["an error", "cut before it", "cut after it", "no JSON", "a reason", "a type", "a redirection"],
 )  # fmt: skip

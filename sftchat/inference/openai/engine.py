@@ -28,16 +28,16 @@ from sftchat.inference.openai.limits import (
 )
 from sftchat.inference.openai.protocol import (
     DONE,
+    OMIT_USAGE,
     OTHER_REFUSAL_STATUSES,
     REFUSAL_STATUSES,
-    USAGE,
     Adaptation,
     adapt,
     adaptation_to,
-    error_fields,
     path_and_body,
     read_event,
-    reply_end,
+    rename_error_fields,
+    usable_finish_reason,
 )
 from sftchat.inference.openai.reply import StreamedReply
 from sftchat.inference.openai.server import KEYS, Server, ServerResponse, check_model, server_and_model
@@ -49,19 +49,21 @@ DRAIN_SECONDS = 1.0
 """Seconds to read the end of a stream after its last event; only a fully read connection can be reused."""
 EVENT_STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8"}
 """Headers of a decompressed stream; event streams are always UTF-8, whatever the server's header says."""
-EVENT_TYPES = ("text/event-stream", "text/plain", "application/octet-stream", "")
-"""Content types of event streams: the standard one, and those that some servers and proxies send instead."""
+EVENT_STREAM_TYPE = "text/event-stream"
+OTHER_STREAM_TYPES = ("text/plain", "application/octet-stream", "")
+"""Content types that some servers and proxies send with an event stream instead of the standard one."""
 TRAILING_SECONDS = 10.0
 """Seconds to wait for data after the end of a reply, such as the token count."""
 
-Emitted = Chunk | EngineError | SftchatWarning
-Emit = Callable[[Emitted], None]
+Output = Chunk | EngineError | SftchatWarning
+Emit = Callable[[Output], None]
+"""Passes an output to the caller's thread: a chunk is yielded, an error raised, a warning issued."""
 
 
 class EndpointEngine:
     """Generates replies with an OpenAI-compatible server.
 
-    Requests run in an event loop in a separate thread; the caller's thread takes requests from the iterable and yields the chunks.
+    Requests are sent by an event loop in a separate thread; the caller's thread takes requests from the iterable and yields the chunks.
 
     Args:
         name: Name of the model, as the user gave it.
@@ -84,8 +86,8 @@ class EndpointEngine:
         self._retries = retries or Retries()
         self._extra_body = dict(extra_body or {})
         self._template_arguments = dict(template_arguments or {})
-        self._learned: dict[str, list[Adaptation]] = {}
-        self._warned: set[tuple[str, str]] = set()
+        self._adaptations: dict[str, list[Adaptation]] = {}  # by name of the model on the server
+        self._reported: set[tuple[str, str]] = set()
 
     def close(self) -> None:
         """Do nothing: connections are closed at the end of each call."""
@@ -97,32 +99,32 @@ class EndpointEngine:
             EngineError: When the server is unreachable, or refuses every request.
         """
         source = iter(requests)
-        emitted: SimpleQueue[Emitted] = SimpleQueue()
-        orders: asyncio.Queue[Request] = asyncio.Queue()
-        waiting: set[str] = set()
+        outputs: SimpleQueue[Output] = SimpleQueue()
+        to_send: asyncio.Queue[Request] = asyncio.Queue()
+        unanswered: set[str] = set()
         with start_blocking_portal() as portal:
-            # leaving this block early cancels the service, which ends before the block does
-            service = portal.start_task_soon(self._serve, orders, emitted.put)
+            # leaving this block early cancels the task, and waits for its end
+            sending = portal.start_task_soon(self._send_all, to_send, outputs.put)
             while True:
-                while len(waiting) < self._concurrency and (request := next(source, None)) is not None:
-                    waiting.add(request.id)
-                    portal.call(orders.put_nowait, request)
-                if not waiting:
-                    service.cancel()
+                while len(unanswered) < self._concurrency and (request := next(source, None)) is not None:
+                    unanswered.add(request.id)
+                    portal.call(to_send.put_nowait, request)
+                if not unanswered:
+                    sending.cancel()
                     return
                 try:
-                    output = emitted.get(timeout=IDLE_CHUNK_SECONDS)
+                    output = outputs.get(timeout=IDLE_CHUNK_SECONDS)
                 except Empty:
-                    if service.done():
-                        service.result()  # raises the service's exception
-                    output = Chunk(next(iter(waiting)))
+                    if sending.done():
+                        sending.result()  # raises the task's exception
+                    output = Chunk(next(iter(unanswered)))
                 if isinstance(output, SftchatWarning):
                     warnings.warn(output, stacklevel=2)
                     continue
                 if isinstance(output, EngineError):
                     raise output
                 if output.finish_reason is not None:
-                    waiting.remove(output.request_id)
+                    unanswered.remove(output.request_id)
                 yield output
 
     def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
@@ -139,39 +141,40 @@ class EndpointEngine:
             EngineError: When the server does not support it; names the missing feature.
         """
         if not isinstance(reply, str) or not reply:
-            raise UsageError("there is nothing to judge: give the text of a reply")
-        return score_text(self._ask, request, self.model, reply, alternatives, template_arguments=self._template_arguments)
+            raise UsageError("there is nothing to score: give the text of a reply")
+        return score_text(self._post, request, self.model, reply, alternatives, template_arguments=self._template_arguments)
 
-    def _ask(self, path: str, body: Mapping[str, Any], tokens: int) -> ServerResponse:
-        """Send a request that is not streamed, adapted to what the server refuses; raises ``EngineError``."""
+    def _post(self, path: str, body: Mapping[str, Any], tokens: int) -> ServerResponse:
+        """Send a request that is not streamed, and again without what the server refuses; see ``likelihood.Post``. Raises ``EngineError``."""
         while True:
-            full_body = adapt({**body, **self._extra_body, "stream": False}, self._learned.get(body["model"], ()))
+            full_body = adapt({**body, **self._extra_body, "stream": False}, self._adaptations.get(body["model"], ()))
             try:
-                answer = self._server.ask("POST", path, self._server.limits.of_event(tokens), full_body)
+                response = self._server.send("POST", path, self._server.limits.max_event_bytes(tokens), full_body)
             except (httpx2.RequestError, LimitExceeded) as error:
                 message = error.message if isinstance(error, LimitExceeded) else self._server.sanitize(first_line(error))
                 raise EngineError(f"the server at {self._server.url} did not answer: {message}") from None
-            if not self._learns(answer, full_body, _warn):
-                return replace(answer, error=self._server.error_of(answer) if answer.status != 200 else "")
+            if not self._adapts_to(response, full_body, _issue_warning):
+                return replace(response, error=self._server.error_of(response) if response.status != 200 else "")
 
-    async def _serve(self, orders: asyncio.Queue[Request], emit: Emit) -> None:
+    async def _send_all(self, to_send: asyncio.Queue[Request], emit: Emit) -> None:
         limit = AdaptiveConcurrencyLimit(self._concurrency)
         async with self._server.client() as client, create_task_group() as group:
             while True:
-                request = await orders.get()
-                group.start_soon(self._answer, client, limit, request, emit)
+                request = await to_send.get()
+                group.start_soon(self._generate_one, client, limit, request, emit)
 
-    async def _answer(self, client: httpx2.AsyncClient, limit: AdaptiveConcurrencyLimit, request: Request, emit: Emit) -> None:
-        """Process one request with its retries; a reply of which text has been emitted is not restarted."""
+    async def _generate_one(self, client: httpx2.AsyncClient, limit: AdaptiveConcurrencyLimit, request: Request, emit: Emit) -> None:
+        """Emit the reply to one request; a failed attempt is repeated only if none of its text was emitted."""
         attempt, has_text, has_thoughts = 0, False, False
         while True:
             attempt += 1
             try:
                 async with limit.slots:
                     period = limit.period
-                    async with aclosing(self._attempt(client, request, emit)) as chunks:
+                    async with aclosing(self._stream(client, request, emit)) as chunks:
                         async for chunk in chunks:
-                            has_text, has_thoughts = has_text or bool(chunk.text), has_thoughts or bool(chunk.thoughts)
+                            has_text = has_text or bool(chunk.text)
+                            has_thoughts = has_thoughts or bool(chunk.thoughts)
                             emit(chunk)
                 limit.on_success()
                 return
@@ -189,58 +192,58 @@ class EndpointEngine:
                 emit(Chunk(request.id, revises="again"))
             await self._retries.sleep(delay)
         message = self._server.sanitize(failure.message) + (f" ({attempt} attempts)" if attempt > 1 else "")
-        if failure.fatal or ((failure.over_limit or (failure.retryable and not has_text)) and limit.on_failure()):
-            emit(EngineError(f"the server at {self._server.url} answers no more: {message}"))
+        suspects_server = failure.over_limit or (failure.retryable and not has_text)
+        if failure.fatal or (suspects_server and limit.on_failure()):
+            emit(EngineError(f"the server at {self._server.url} no longer answers: {message}"))
         else:
             emit(Chunk(request.id, finish_reason="error", error=message))
 
-    async def _attempt(self, client: httpx2.AsyncClient, request: Request, emit: Emit) -> AsyncGenerator[Chunk]:
-        """Send a request once and emit its chunks; raises ``RequestFailed``."""
+    async def _stream(self, client: httpx2.AsyncClient, request: Request, emit: Emit) -> AsyncGenerator[Chunk]:
+        """Send a request once and yield the chunks of its reply; raises ``RequestFailed``."""
         path, body = path_and_body(request, self.model, template_arguments=self._template_arguments)
-        body = adapt({**body, **self._extra_body}, self._learned.get(body["model"], ()))
-        tokens = request.sampling.max_new_tokens
-        reason, prompt_tokens, completion_tokens = "", 0, 0
+        body = adapt({**body, **self._extra_body}, self._adaptations.get(body["model"], ()))
+        max_tokens = request.sampling.max_new_tokens
+        server_reason, prompt_tokens, completion_tokens = "", 0, 0
         reply = StreamedReply(request, self._server.redaction, self._server.limits)
         reader = LimitedReader(self._server.request_timeout)
+        interruption: RequestFailed | None = None
         try:
-            async with self._server.answer(client, "POST", path, reader, body) as response:
+            async with self._server.stream(client, "POST", path, reader, body) as response:
                 if response.status_code != 200:
-                    raise self._refusal(await self._server.read(response, reader, 0), request, body, emit)
-                async with aclosing(self._events(response, reader, tokens)) as events:
+                    raise self._failure_of(await self._server.read(response, reader, 0), request, body, emit)
+                async with aclosing(self._events(response, reader, max_tokens)) as events:
                     async for data in events:
                         if data == DONE:
-                            reason = reason or ("stop" if reply.has_text else "")  # the server reported that the reply is complete
+                            if reply.has_text and not server_reason:
+                                server_reason = "stop"
                             break
                         delta = read_event(data, self._server.redaction.text)
                         for chunk in reply.feed(delta):
                             yield chunk
                         prompt_tokens = delta.prompt_tokens or prompt_tokens
                         completion_tokens = delta.completion_tokens or completion_tokens
-                        if delta.finish_reason and not reason:
+                        if delta.finish_reason and not server_reason:
                             reader.shorten(TRAILING_SECONDS)
-                        reason = delta.finish_reason or reason or ("stop" if delta.whole else "")
-                        if reply.stopped or reply.full:
+                        server_reason = delta.finish_reason or server_reason or ("stop" if delta.complete else "")
+                        if reply.stopped or reply.truncated:
                             break
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             message = f"no connection ({self._server.sanitize(first_line(error))}); check that it still runs and that the address is right"
             raise RequestFailed(message, retryable=True, fatal=True) from None
         except (httpx2.RequestError, LimitExceeded) as error:
-            if not (reason or reply.stopped or reply.full):  # an interruption after the end of the reply loses nothing
-                raise self._broken(error, tokens) from None
-        if not (reason or reply.stopped or reply.full):
-            raise RequestFailed("the stream ended before the reply did", retryable=True)
+            interruption = self._interruption(error, max_tokens)  # ignored if the reply is already complete
+        if not (server_reason or reply.stopped or reply.truncated):
+            raise interruption or RequestFailed("the stream ended before the reply did", retryable=True)
         text, thoughts = reply.end()
         model, url = request.adapter or self.model, self._server.url
-        if reply.full:
-            reason = "length"
-            self._warn_once(
-                "length", model, f"the server at {url} wrote on after max_tokens {tokens}; replies of model '{model}' are cut", emit
-            )
-        finish_reason = "stop" if reply.stopped else reply_end(reason, reply.called)
+        if reply.truncated:
+            server_reason = "length"
+            warning = f"the server at {url} did not stop after max_tokens {max_tokens}; replies of model '{model}' are cut"
+            self._warn_once("length", model, warning, emit)
+        finish_reason = "stop" if reply.stopped else usable_finish_reason(server_reason, reply.called_functions)
         if "logprobs" in body and reply.has_text and not reply.has_logprobs:
-            self._warn_once(
-                "logprobs", model, f"model '{model}' of {url} gives no log-probabilities: its server takes the request and sends none", emit
-            )
+            warning = f"model '{model}' of {url} gives no log-probabilities: its server accepts the request but sends none"
+            self._warn_once("logprobs", model, warning, emit)
         choices = reply.last_choices(ended=finish_reason == "stop")
         logprobs = tuple(choice.logprob for choice in choices) or None
         yield Chunk(
@@ -248,92 +251,92 @@ class EndpointEngine:
             choices=choices,
         )  # fmt: skip
 
-    async def _events(self, response: httpx2.Response, reader: LimitedReader, tokens: int) -> AsyncGenerator[str]:
-        """Yield the data of each event of a response; a response that is not streamed is one event.
-
-        The last one is ``DONE`` if the server sent it.
+    async def _events(self, response: httpx2.Response, reader: LimitedReader, max_tokens: int) -> AsyncGenerator[str]:
+        """Yield the data of each event of a response, then ``DONE`` if the server sent it; a response that is not streamed is one event.
 
         Raises:
             RequestFailed: When the response is neither a stream nor JSON.
             LimitExceeded: When it is too large.
         """
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         limits = self._server.limits
-        if kind == "application/json":
-            yield (await self._server.read(response, reader, limits.of_event(tokens))).text
+        if content_type == "application/json":
+            yield (await self._server.read(response, reader, limits.max_event_bytes(max_tokens))).text
             return
-        if kind not in EVENT_TYPES:
-            raise _no_events(kind)
-        async with aclosing(reader.parts(response, limits.of_stream(tokens))) as parts:
-            counted = httpx2.Response(200, headers=EVENT_STREAM_HEADERS, content=error_fields(parts), request=response.request)
-            done = received = False
-            events = aiter(httpx2.EventSource(counted, limits.of_event(tokens)))
+        if content_type not in (EVENT_STREAM_TYPE, *OTHER_STREAM_TYPES):
+            raise _not_a_stream(content_type)
+        async with aclosing(reader.parts(response, limits.max_stream_bytes(max_tokens))) as parts:
+            decompressed = httpx2.Response(200, headers=EVENT_STREAM_HEADERS, content=rename_error_fields(parts), request=response.request)
+            has_data = is_done = False
+            events = aiter(httpx2.EventSource(decompressed, limits.max_event_bytes(max_tokens)))
             async for event in events:
                 if event.data.strip() == DONE:
-                    done = True
+                    is_done = True
                     break
                 if event.data:
-                    received = True
+                    has_data = True
                     yield event.data
             with move_on_after(DRAIN_SECONDS):
                 async for _ in events:
                     pass
-            if done:
+            if is_done:
                 yield DONE
-            elif not received and kind != EVENT_TYPES[0]:
-                raise _no_events(kind)
+            elif not has_data and content_type != EVENT_STREAM_TYPE:
+                raise _not_a_stream(content_type)
 
-    def _broken(self, error: httpx2.RequestError | LimitExceeded, tokens: int) -> RequestFailed:
+    def _interruption(self, error: httpx2.RequestError | LimitExceeded, max_tokens: int) -> RequestFailed:
+        """Convert an error while the response was read."""
         if isinstance(error, LimitExceeded):
             return error
         if isinstance(error, httpx2.SSEError):
-            return LimitExceeded(f"the server sent an event of more than {self._server.limits.of_event(tokens):,} bytes")
+            return LimitExceeded(f"the server sent an event of more than {self._server.limits.max_event_bytes(max_tokens):,} bytes")
         if isinstance(error, httpx2.TimeoutException):
             return RequestFailed(f"nothing came for {self._server.timeout:g} s; --timeout allows more", retryable=True)
         return RequestFailed(f"the connection broke: {self._server.sanitize(first_line(error))}", retryable=True)
 
-    def _warn_once(self, kind: str, model: str, warning: str, emit: Emit) -> None:
-        """Emit a warning unless one of its kind was emitted for the model."""
-        if (kind, model) not in self._warned:
-            self._warned.add((kind, model))
+    def _warn_once(self, topic: str, model: str, warning: str, emit: Emit) -> None:
+        """Emit a warning unless one on its topic was emitted for the model."""
+        if (topic, model) not in self._reported:
+            self._reported.add((topic, model))
             emit(SftchatWarning(warning))
 
-    def _learns(self, answer: ServerResponse, body: Mapping[str, Any], emit: Emit) -> bool:
-        """Whether to adapt the request after a refusal; a new adaptation is stored for the model and reported once."""
-        if answer.status not in (*REFUSAL_STATUSES, *OTHER_REFUSAL_STATUSES) or (adaptation := adaptation_to(answer.text, body)) is None:
+    def _adapts_to(self, response: ServerResponse, body: Mapping[str, Any], emit: Emit) -> bool:
+        """Whether the request can be sent again without what the server refuses; a new adaptation is stored for the model and reported once."""
+        if response.status not in (*REFUSAL_STATUSES, *OTHER_REFUSAL_STATUSES):
             return False
-        if answer.status not in REFUSAL_STATUSES and adaptation not in OTHER_REFUSAL_STATUSES[answer.status]:
+        adaptation = adaptation_to(response.text, body)
+        if adaptation is None or (response.status in OTHER_REFUSAL_STATUSES and adaptation not in OTHER_REFUSAL_STATUSES[response.status]):
             return False
         model = str(body["model"])
-        learned = self._learned.setdefault(model, [])
-        if adaptation not in learned:
-            learned.append(adaptation)
-            if adaptation is not USAGE:  # without token counts the replies are as good
+        adaptations = self._adaptations.setdefault(model, [])
+        if adaptation not in adaptations:
+            adaptations.append(adaptation)
+            if adaptation is not OMIT_USAGE:  # token counts do not affect the replies
                 emit(SftchatWarning(f"model '{model}' of {self._server.url} {adaptation.message}"))
-        return adapt(dict(body), learned) != body
+        return adapt(dict(body), adaptations) != body
 
-    def _refusal(self, answer: ServerResponse, request: Request, body: Mapping[str, Any], emit: Emit) -> RequestFailed:
+    def _failure_of(self, response: ServerResponse, request: Request, body: Mapping[str, Any], emit: Emit) -> RequestFailed:
         """Return the error for a response with a status other than 200."""
-        status, message = answer.status, self._server.error_of(answer)
-        if self._learns(answer, body, emit):
+        status, message = response.status, self._server.error_of(response)
+        if self._adapts_to(response, body, emit):
             return RequestFailed(message, resend=True)
         if status in RETRYABLE_STATUSES or status >= 500:
-            wait = retry_after(answer.headers.get("retry-after"), self._retries.now())
-            requested = f" (it asks to wait {wait:.0f} s)" if wait else ""
-            return RequestFailed(message + requested, retryable=True, rate_limited=status == 429, wait=wait)
+            wait = retry_after(response.headers.get("retry-after"), self._retries.now())
+            requested_wait = f" (it asks to wait {wait:.0f} s)" if wait else ""
+            return RequestFailed(message + requested_wait, retryable=True, rate_limited=status == 429, wait=wait)
         if status in (401, 403):
-            return RequestFailed(f"{message}; set {' or '.join(KEYS)} to a key that it takes", fatal=True)
-        if status in (400, 422) and request.reply_prefix and request.prompt is None:
-            return RequestFailed(f"the server does not go on with a reply that has begun (continue_final_message): {message}")
-        fatal = status // 100 == 3 or (status == 404 and not request.adapter)
-        return RequestFailed(message, fatal=fatal)
+            return RequestFailed(f"{message}; set {' or '.join(KEYS)} to a key that it accepts", fatal=True)
+        if status in REFUSAL_STATUSES and request.reply_prefix and request.prompt is None:
+            return RequestFailed(f"the server does not continue the given beginning of a reply (continue_final_message): {message}")
+        is_redirect = status // 100 == 3
+        return RequestFailed(message, fatal=is_redirect or (status == 404 and not request.adapter))
 
 
 def open_endpoint(
     address: str, *, key: str | None = None, timeout: float = 120.0, request_timeout: float = 600.0,
     transport: httpx2.MockTransport | None = None, **options: Any,
 ) -> EndpointEngine:  # fmt: skip
-    """Check that a server answers and has a model, and open the model.
+    """Return an engine for a model behind a server, after a check that the server answers and has the model.
 
     Args:
         address: ``http://HOST:PORT/v1#MODEL``; the name may be omitted if the server lists exactly one model.
@@ -351,12 +354,12 @@ def open_endpoint(
     return EndpointEngine(address, server, check_model(server, model), **options)
 
 
-def _warn(output: Emitted) -> None:
-    """Issue a Python warning, for requests from the caller's thread."""
+def _issue_warning(output: Output) -> None:
+    """``Emit`` for a request sent from the caller's thread."""
     if isinstance(output, SftchatWarning):
         warnings.warn(output, stacklevel=2)
 
 
-def _no_events(kind: str) -> RequestFailed:
-    message = f"the answer is '{kind or 'of no type'}' and no event stream; check the address, which mostly ends in /v1"
+def _not_a_stream(content_type: str) -> RequestFailed:
+    message = f"the answer is '{content_type or 'of no type'}' and no event stream; check the address, which usually ends in /v1"
     return RequestFailed(message, fatal=True)

@@ -1,7 +1,4 @@
-"""Limits of an exchange with a server: retries with backoff, simultaneous requests, and the time, bytes and characters of a response.
-
-All reading from a server goes through ``LimitedReader``.
-"""
+"""Limits of requests to a server: retries with backoff, simultaneous requests, and the time, bytes and characters of a response."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from anyio import CapacityLimiter, current_time, fail_after
 from anyio.lowlevel import checkpoint
 
 MAX_FAILURES = 3
-"""Number of consecutive failed requests, without a success between them, after which the server is given up."""
+"""Number of consecutive failed requests after which no more are sent to the server."""
 
 
 class AdaptiveConcurrencyLimit:
@@ -32,9 +29,9 @@ class AdaptiveConcurrencyLimit:
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
         self.slots = CapacityLimiter(maximum)
-        """An async context manager, held while a request is with the server, but not while it waits for a retry."""
+        """An async context manager, held from sending a request to the end of its response, but not while it waits for a retry."""
         self.period = 0
-        """Increases with every decrease of the limit. Refusals of requests from an earlier period are ignored."""
+        """Number of decreases of the limit so far. Refusals of requests from an earlier period are ignored."""
         self._size = float(maximum)
         self._failures = 0
 
@@ -50,7 +47,7 @@ class AdaptiveConcurrencyLimit:
         self._resize(self._size + 1 / self._size)
 
     def on_failure(self) -> bool:
-        """Count a request that failed for good; returns whether to give up the server."""
+        """Count a request that failed after all retries; returns whether to stop sending requests."""
         self._failures += 1
         return self._failures >= MAX_FAILURES
 
@@ -74,7 +71,7 @@ class RequestFailed(Exception):
     Attributes:
         message: Error message, one line.
         retryable: Whether a retry may succeed.
-        over_limit: Whether the response exceeded its limits: it is not requested again although the server caused the error.
+        over_limit: Whether the response exceeded its limits; such a request is not retried.
         fatal: Whether all other requests will fail too, as when the server is unreachable.
         rate_limited: Whether the server wants fewer simultaneous requests.
         wait: Wait that the server requested, in seconds; None without one.
@@ -101,7 +98,7 @@ class Retries:
     Attributes:
         attempts: Maximum number of attempts, the first included.
         base: Maximum of the first wait, in seconds.
-        cap: Maximum of every wait not requested by the server, in seconds.
+        cap: Maximum of every wait, except the part that the server requested, in seconds.
         patience: Maximum wait that the server may request, in seconds; above it the request fails.
         sleep: Async sleep function; replaced in tests.
         random: Uniform in [0, 1).
@@ -117,7 +114,7 @@ class Retries:
     now: Callable[[], float] = time.time
 
     def delay(self, attempt: int, failure: RequestFailed) -> float | None:
-        """Return the seconds to wait after the given attempt, counted from 1; None if there is no retry.
+        """Return the seconds to wait after attempt number ``attempt``, counted from 1; None if there is no retry.
 
         Exponential backoff with full jitter: uniform between 0 and ``min(cap, base * 2 ** n)`` (Brooker, "Exponential Backoff And Jitter", AWS
         Architecture Blog 2015). The jitter is added to the wait that the server requested, so that requests with the same requested wait are not
@@ -152,12 +149,12 @@ def retry_after(header: str | None, now: float) -> float | None:
 
 KIB, MIB = 1 << 10, 1 << 20
 MIN_INFLATED_BYTES = 128 * KIB
-"""Size in bytes above which a part must have been compressed: one network read returns at most half of it."""
+"""A part of a response with more bytes was compressed: one read from the network returns at most half as many."""
 
 
 @dataclass(eq=False)
 class LimitExceeded(RequestFailed):
-    """A response that exceeds a limit; it is not requested again."""
+    """A response that exceeds a limit; the request is not retried."""
 
     over_limit: bool = field(default=True, kw_only=True)
 
@@ -168,22 +165,22 @@ class RequestTimeout(LimitExceeded):
 
 @dataclass(frozen=True)
 class ResponseLimits:
-    """Upper limits for a server's response; those for a reply grow with the number of requested tokens.
+    """Upper limits for a server's response; those for a reply grow with the number of requested tokens (``max_tokens``).
 
     The limits are far above what a correct server sends: a token has about 4 characters and an event 300 bytes.
 
     Attributes:
-        listing_bytes: Of the list of models.
-        error_bytes: Of an error response; the rest is not read.
-        event_bytes: Of one event of a stream, and of a response that is not streamed.
-        event_bytes_per_token: In addition, per requested token.
-        stream_bytes: Of a whole event stream, comments and thoughts included.
-        stream_bytes_per_token: In addition, per requested token.
-        characters: Of a reply.
-        characters_per_token: In addition, per requested token.
-        pieces: Of a reply; a server that streams token by token sends one piece per token.
-        pieces_per_token: In addition, per requested token.
-        most_characters: Of a reply, regardless of the number of requested tokens.
+        listing_bytes: Bytes of the list of models.
+        error_bytes: Bytes of an error response; further bytes are not read.
+        event_bytes: Bytes of one event of a stream, and of a response that is not streamed.
+        event_bytes_per_token: Added to ``event_bytes`` per requested token.
+        stream_bytes: Bytes of a whole event stream, comments and thoughts included.
+        stream_bytes_per_token: Added to ``stream_bytes`` per requested token.
+        characters: Characters of a reply.
+        characters_per_token: Added to ``characters`` per requested token.
+        pieces: Pieces of a reply; a server that streams token by token sends one piece per token.
+        pieces_per_token: Added to ``pieces`` per requested token.
+        max_characters: Maximum of the characters of a reply for any number of requested tokens.
     """
 
     listing_bytes: int = 8 * MIB
@@ -196,27 +193,27 @@ class ResponseLimits:
     characters_per_token: int = 128
     pieces: int = 64
     pieces_per_token: int = 4
-    most_characters: int = 16 * MIB
+    max_characters: int = 16 * MIB
 
-    def of_event(self, tokens: int) -> int:
+    def max_event_bytes(self, max_tokens: int) -> int:
         """Return the maximum bytes of one event, or of a response that is not streamed."""
-        return self.event_bytes + self.event_bytes_per_token * tokens
+        return self.event_bytes + self.event_bytes_per_token * max_tokens
 
-    def of_stream(self, tokens: int) -> int:
+    def max_stream_bytes(self, max_tokens: int) -> int:
         """Return the maximum bytes of an event stream."""
-        return self.stream_bytes + self.stream_bytes_per_token * tokens
+        return self.stream_bytes + self.stream_bytes_per_token * max_tokens
 
-    def of_text(self, tokens: int) -> int:
+    def max_reply_characters(self, max_tokens: int) -> int:
         """Return the maximum characters of a reply."""
-        return min(self.most_characters, self.characters + self.characters_per_token * tokens)
+        return min(self.max_characters, self.characters + self.characters_per_token * max_tokens)
 
-    def of_pieces(self, tokens: int) -> int:
+    def max_reply_pieces(self, max_tokens: int) -> int:
         """Return the maximum pieces of a reply."""
-        return self.pieces + self.pieces_per_token * tokens
+        return self.pieces + self.pieces_per_token * max_tokens
 
 
 class LimitedReader:
-    """Measures the time of one request and the bytes of its response; created in the event loop when the request begins.
+    """Limits the time of one request and the bytes of its response; all reading from a server uses it. The time starts when it is created.
 
     Args:
         seconds: Maximum duration of the request in seconds.
@@ -232,7 +229,7 @@ class LimitedReader:
         self._deadline = min(self._deadline, current_time() + seconds)
 
     @contextmanager
-    def time(self) -> Iterator[None]:
+    def within_time(self) -> Iterator[None]:
         """Cancel the block when the time is over.
 
         Raises:
@@ -250,8 +247,8 @@ class LimitedReader:
         """Yield the content of a response, decompressed in parts of at most one mebibyte.
 
         Args:
-            response: A response of which nothing has been read.
-            max_bytes: Maximum size.
+            response: A response whose content has not been read.
+            max_bytes: Maximum size of the content.
 
         Raises:
             LimitExceeded: When the content is larger.
@@ -260,24 +257,24 @@ class LimitedReader:
         size = 0
         async with aclosing(response.aiter_bytes()) as parts:
             while True:
-                with self.time():
+                with self.within_time():
                     part = await anext(parts, b"")
                 if not part:
                     return
                 if len(part) > MIN_INFLATED_BYTES:
-                    await checkpoint()  # little data from the network may decompress to much: let other tasks run, and the caller cancel
+                    await checkpoint()  # a small compressed response can keep this loop busy: let other tasks run, and the caller cancel
                 yield part[: max_bytes - size]
                 size += len(part)
                 if size > max_bytes:
                     raise LimitExceeded(f"the server sent more than {max_bytes:,} bytes")
 
     async def body(self, response: httpx2.Response, max_bytes: int, *, truncate: bool = False) -> bytes:
-        """Return the whole content of a response.
+        """Return the content of a response.
 
         Args:
             response: See ``parts``.
             max_bytes: See ``parts``.
-            truncate: Whether to return the beginning of a content that is too large.
+            truncate: Whether to return the first ``max_bytes`` of a content that is too large, instead of raising.
 
         Raises:
             LimitExceeded: See ``parts``; not raised with ``truncate``.

@@ -1,4 +1,7 @@
-"""Selects the tokens of the reply from a server's list, which may include tokens of thoughts, tags and the end, before or after their text."""
+"""Selects the tokens of the reply from a server's list.
+
+The list may include tokens of thoughts, tags and the end of the reply, and may arrive before or after the text of the tokens.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from typing import Any
 
 from sftchat.types import UNNUMBERED, Choice, Token
 
-BROKEN = "\ufffd"
+INCOMPLETE = "\ufffd"
 """Decoded form of an incomplete character."""
-SPACES = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
-"""Whitespace in the notation of vocabularies, as some servers send it."""
+VOCABULARY_SPACES = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n"})
+"""Whitespace in the notation of vocabularies, which some servers send, to ordinary whitespace."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Alignment:
     """
 
     def __init__(self) -> None:
-        self._text = ""  # text without a token so far
-        self._at = 0  # position of its beginning
+        self._text = ""  # text that is not aligned yet
+        self._position = 0  # where that text begins in the stream
         self._queue: deque[Choice] = deque()
 
     def feed(self, text: str, choices: Sequence[Choice] = ()) -> None:
@@ -44,51 +47,51 @@ class Alignment:
         self._text += text
         self._queue += choices
 
-    def aligned(self, *, final: bool = False) -> Iterator[AlignedToken]:
+    def take_aligned(self, *, final: bool = False) -> Iterator[AlignedToken]:
         """Yield the tokens whose position is known, in order; with ``final`` all remaining ones."""
         while self._queue:
-            run = list(takewhile(_has_no_text, self._queue))
-            following = self._queue[len(run)] if len(run) < len(self._queue) else None
-            if following is None:
-                whole = _decode_bytes(run)
-                size = len(whole) if whole and self._text.startswith(whole) else 0
-                if not size and final and any(choice.token.text for choice in run):
+            textless = list(takewhile(_has_no_text, self._queue))
+            if len(textless) == len(self._queue):
+                characters = _decode_bytes(textless)
+                size = len(characters) if self._text.startswith(characters) else 0
+                if not size and final and any(choice.token.text for choice in textless):
                     size = len(self._text)
-                if not final and not size:
-                    return
-                yield from self._pop(run, size)
-                continue
-            most = sum(len(choice.token.text) for choice in run)
-            match = self._find(following.token.text, most, final)
-            if match is None and not final and self._may_come(following.token.text, most):
+                if size or final:
+                    yield from self._pop(textless, size)
+                return
+            next_choice = self._queue[len(textless)]
+            max_gap = sum(len(choice.token.text) for choice in textless)  # characters that may belong to the tokens before it
+            match = self._find(next_choice.token.text, max_gap, final)
+            if match is None and not final and self._may_come(next_choice.token.text, max_gap):
                 return
             gap, length = match or (0, 0)
-            yield from self._pop(run, gap)
+            yield from self._pop(textless, gap)
             if match is None:
                 self._queue.popleft()
-                yield AlignedToken(following, self._at, self._at, absent=True)
+                yield AlignedToken(next_choice, self._position, self._position, absent=True)
             else:
-                yield from self._pop([following], length)
+                yield from self._pop([next_choice], length)
 
-    def _find(self, text: str, most: int, final: bool) -> tuple[int, int] | None:
-        """Return the offset (at most ``most``) and length of a token's text; with ``final`` the text may be cut."""
-        for form in _forms(text):
-            for gap in range(most + 1):
-                rest = self._text[gap : gap + len(form)]
-                if rest and (rest == form or (final and form.startswith(rest))):
-                    return gap, len(rest)
+    def _find(self, text: str, max_gap: int, final: bool) -> tuple[int, int] | None:
+        """Return the offset (at most ``max_gap``) and the length of a token's text; with ``final`` the text may be cut."""
+        for spelling in _spellings(text):
+            for gap in range(max_gap + 1):
+                candidate = self._text[gap : gap + len(spelling)]
+                if candidate and (candidate == spelling or (final and spelling.startswith(candidate))):
+                    return gap, len(candidate)
         return None
 
-    def _may_come(self, text: str, most: int) -> bool:
+    def _may_come(self, text: str, max_gap: int) -> bool:
         """Whether the token may still be found in later text."""
-        return any(form.startswith(self._text[gap : gap + len(form)]) for form in _forms(text) for gap in range(most + 1))
+        gaps = range(max_gap + 1)
+        return any(spelling.startswith(self._text[gap : gap + len(spelling)]) for spelling in _spellings(text) for gap in gaps)
 
     def _pop(self, choices: Sequence[Choice], size: int) -> Iterator[AlignedToken]:
         """Remove the first tokens together with the next ``size`` characters, which belong to them."""
         for choice in choices:
             self._queue.popleft()
-            yield AlignedToken(choice, self._at, self._at + size)
-        self._text, self._at = self._text[size:], self._at + size
+            yield AlignedToken(choice, self._position, self._position + size)
+        self._text, self._position = self._text[size:], self._position + size
 
 
 class ReplyTokens:
@@ -99,8 +102,8 @@ class ReplyTokens:
 
     def __init__(self) -> None:
         self._alignment = Alignment()
-        self._waiting: deque[AlignedToken] = deque()
-        self._ranges: list[tuple[int, int]] = []
+        self._aligned: deque[AlignedToken] = deque()
+        self._ranges: list[tuple[int, int]] = []  # start and end of each part of the reply
         self._trailing: list[AlignedToken] = []  # tokens without text, after the last one with text
 
     def feed(self, text: str, choices: Sequence[Choice]) -> None:
@@ -119,7 +122,7 @@ class ReplyTokens:
         self._trailing.clear()
 
     def take_until(self, end: int) -> tuple[Choice, ...]:
-        """Return the tokens of the reply up to a position that were not returned before."""
+        """Return the tokens of the reply that end at or before a position and were not returned before."""
         return tuple(self._take(end, self._ranges, final=False))
 
     def take_rest(self, end: int, *, ended: bool) -> tuple[Choice, ...]:
@@ -130,7 +133,7 @@ class ReplyTokens:
             ended: Whether the model, and not the token limit, ended the reply. A single token without text at the end is then the stop token; it
                 is included and marked special.
         """
-        ranges = [(start, min(stop, end)) for start, stop in self._ranges if start < end]
+        ranges = [(start, min(range_end, end)) for start, range_end in self._ranges if start < end]
         choices = list(self._take(end, ranges, final=True))
         if ended and len(self._trailing) == 1:
             choice = self._trailing[0].choice
@@ -139,54 +142,52 @@ class ReplyTokens:
 
     def _take(self, end: int, ranges: Sequence[tuple[int, int]], *, final: bool) -> Iterator[Choice]:
         """Yield tokens in the ranges; tokens without text are included if another token of the reply follows."""
-        self._waiting += self._alignment.aligned(final=final)
-        while self._waiting and (final or self._waiting[0].end <= end):
-            token = self._waiting.popleft()
+        self._aligned += self._alignment.take_aligned(final=final)
+        while self._aligned and (final or self._aligned[0].end <= end):
+            token = self._aligned.popleft()
             if token.start == token.end:
                 if not ranges or token.start >= ranges[0][0]:
                     self._trailing.append(token)
                 continue
-            inside = next(((low, high) for low, high in ranges if token.start < high and token.end > low), None)
-            if inside is not None:
-                yield from (trailing.choice for trailing in self._trailing if not trailing.absent and trailing.start >= inside[0])
-                yield _cut(token, *inside)
+            reply_range = next(((low, high) for low, high in ranges if token.start < high and token.end > low), None)
+            if reply_range is not None:
+                low, high = reply_range
+                yield from (trailing.choice for trailing in self._trailing if not trailing.absent and trailing.start >= low)
+                yield _cut(token, low, high)
             self._trailing.clear()
 
 
 def _cut(aligned: AlignedToken, low: int, high: int) -> Choice:
-    """Cut the text of a token to the reply."""
+    """Cut the text of a token to what lies between two positions."""
     token = aligned.choice.token
-    if (
-        token.data
-        or BROKEN in token.text
-        or (aligned.start >= low and aligned.end <= high and aligned.end - aligned.start == len(token.text))
-    ):
+    is_inside = aligned.start >= low and aligned.end <= high and aligned.end - aligned.start == len(token.text)
+    if is_inside or token.data or INCOMPLETE in token.text:
         return aligned.choice
     return with_token(aligned.choice, replace(token, text=token.text[max(0, low - aligned.start) : high - aligned.start]))
 
 
-def _forms(text: str) -> tuple[str, ...]:
-    """Return a token's text, and its form with the usual whitespace."""
-    return tuple(dict.fromkeys((text, text.translate(SPACES))))
+def _spellings(text: str) -> tuple[str, ...]:
+    """Return a token's text, and the same with ordinary whitespace if that differs."""
+    return tuple(dict.fromkeys((text, text.translate(VOCABULARY_SPACES))))
 
 
 def _has_no_text(choice: Choice) -> bool:
     """Whether a token has no text to search for: part of a character, or empty."""
-    return not choice.token.text or BROKEN in choice.token.text
+    return not choice.token.text or INCOMPLETE in choice.token.text
 
 
-def _decode_bytes(run: Sequence[Choice]) -> str:
+def _decode_bytes(choices: Sequence[Choice]) -> str:
     """Decode tokens that together make whole characters; empty if they are incomplete or their bytes are unknown."""
-    if not all(choice.token.data for choice in run):
+    if not all(choice.token.data for choice in choices):
         return ""
     try:
-        return bytes(byte for choice in run for byte in choice.token.data).decode()
+        return bytes(byte for choice in choices for byte in choice.token.data).decode()
     except UnicodeDecodeError:
         return ""
 
 
 Redact = Callable[[str], str]
-"""Removes keys from a text."""
+"""Removes API keys from a text; ``str`` removes none."""
 
 
 def logprobs_fields(alternatives: int | None, *, chat: bool) -> dict[str, Any]:
@@ -203,99 +204,104 @@ def logprobs_fields(alternatives: int | None, *, chat: bool) -> dict[str, Any]:
     return {"logprobs": True, **({"top_logprobs": alternatives} if alternatives else {})}
 
 
-def choices_of(logprobs: Any, redact: Redact = str) -> tuple[Choice, ...]:
-    """Return the tokens of a ``logprobs`` field with their log-probabilities, in order; entries in other formats are skipped.
+def parse_choices(logprobs: Any, redact: Redact = str) -> tuple[Choice, ...]:
+    """Return the tokens of a ``logprobs`` field with their log-probabilities, in order; invalid entries are skipped.
 
     Format of chats: ``{"content": [{"token", "logprob", "bytes", "top_logprobs"}]}``, with ``refusal`` instead of ``content`` for a refusal. Format
     of ``/completions``: ``{"tokens": […], "token_logprobs": […], "top_logprobs": [{TEXT: LOGPROB}]}``. Any field may be null.
 
     Args:
         logprobs: The field, as parsed JSON; None and other types have no tokens.
-        redact: Removes keys from a text.
+        redact: See ``Redact``.
     """
     if not isinstance(logprobs, Mapping):
         return ()
     content = logprobs.get("content") or logprobs.get("refusal")
-    choices = [_entry(entry, redact) for entry in content] if isinstance(content, list) else _columns(logprobs, redact)
+    if not isinstance(content, list):
+        return tuple(_parse_columns(logprobs, redact))
+    choices = [_parse_entry(entry, redact) for entry in content]
     return tuple(choice for choice in choices if choice is not None)
 
 
-def choice_of(token: Token, logprob: float, others: Iterable[tuple[Token, float]], rank: int | None = None) -> Choice:
+def make_choice(token: Token, logprob: float, alternatives: Iterable[tuple[Token, float]], rank: int | None = None) -> Choice:
     """Return a token with its alternatives, most likely first.
 
     Args:
         token: The token of the reply.
         logprob: Natural logarithm of its probability; may exceed 0 by rounding.
-        others: Alternatives with their log-probabilities.
-        rank: Number of more likely tokens, if the server reports it.
+        alternatives: Alternatives with their log-probabilities.
+        rank: Number of more likely tokens; None if the server does not report it: then the more likely alternatives are counted.
     """
-    alternatives = tuple(sorted(others, key=lambda other: -other[1]))
-    likelier = sum(value > logprob for _, value in alternatives)
-    return Choice(token, min(logprob, 0.0), likelier if rank is None else rank, alternatives)
+    ordered = tuple(sorted(alternatives, key=lambda alternative: -alternative[1]))
+    if rank is None:
+        rank = sum(value > logprob for _, value in ordered)
+    return Choice(token, min(logprob, 0.0), rank, ordered)
 
 
-def token_of(text: Any, data: Any = None, redact: Redact = str) -> Token | None:
+def parse_token(text: Any, data: Any = None, redact: Redact = str) -> Token | None:
     """Return a token; None if its text is not a string.
 
     Args:
         text: Its text.
         data: Its bytes as a list of numbers, if the server provides them; they take precedence, because the text of a part of a character differs
             between servers.
-        redact: Removes keys from a text.
+        redact: See ``Redact``.
     """
     if not isinstance(text, str):
         return None
-    part: tuple[int, ...] = ()
+    partial_character: tuple[int, ...] = ()
     if isinstance(data, list) and data and all(isinstance(byte, int) and 0 <= byte < 256 for byte in data):
         try:
             text = bytes(data).decode()
         except UnicodeDecodeError:
-            text, part = bytes(data).decode(errors="replace"), tuple(map(int, data))
-    return Token(UNNUMBERED, redact(text), data=part)
+            text = bytes(data).decode(errors="replace")
+            partial_character = tuple(map(int, data))
+    return Token(UNNUMBERED, redact(text), data=partial_character)
 
 
 def with_token(choice: Choice, token: Token) -> Choice:
-    """Return a copy with another token, replaced among the alternatives too."""
+    """Return a copy of a choice with another token, also where its own token is among its alternatives."""
     if token == choice.token:
         return choice
-    return replace(
-        choice, token=token, alternatives=tuple((token if other == choice.token else other, value) for other, value in choice.alternatives)
-    )
+    alternatives = tuple((token if other == choice.token else other, value) for other, value in choice.alternatives)
+    return replace(choice, token=token, alternatives=alternatives)
 
 
-def number(value: Any) -> float | None:
+def parse_logprob(value: Any) -> float | None:
     """Return a log-probability; None for null, text, NaN and other invalid values."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) else None
 
 
-def _entry(entry: Any, redact: Redact) -> Choice | None:
-    if (pair := _pair(entry, redact)) is None:
+def _parse_entry(entry: Any, redact: Redact) -> Choice | None:
+    token_and_logprob = _parse_token_and_logprob(entry, redact)
+    if token_and_logprob is None:
         return None
     top = entry.get("top_logprobs")
-    others = [_pair(other, redact) for other in top] if isinstance(top, list) else []
-    return choice_of(*pair, [other for other in others if other is not None])
+    alternatives = [_parse_token_and_logprob(alternative, redact) for alternative in top] if isinstance(top, list) else []
+    return make_choice(*token_and_logprob, [alternative for alternative in alternatives if alternative is not None])
 
 
-def _pair(entry: Any, redact: Redact) -> tuple[Token, float] | None:
+def _parse_token_and_logprob(entry: Any, redact: Redact) -> tuple[Token, float] | None:
     if not isinstance(entry, Mapping):
         return None
-    token, logprob = token_of(entry.get("token"), entry.get("bytes"), redact), number(entry.get("logprob"))
+    token, logprob = parse_token(entry.get("token"), entry.get("bytes"), redact), parse_logprob(entry.get("logprob"))
     return None if token is None or logprob is None else (token, logprob)
 
 
-def _columns(logprobs: Mapping[str, Any], redact: Redact) -> list[Choice | None]:
-    """Return the tokens of ``/completions``, which come as lists of equal length; None for one without log-probability, such as the first."""
+def _parse_columns(logprobs: Mapping[str, Any], redact: Redact) -> Iterator[Choice]:
+    """Yield the tokens of ``/completions``, which come as lists of equal length; skips those without log-probability, such as the first."""
     texts, values, tops = (logprobs.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
     if not isinstance(texts, list) or not isinstance(values, list) or len(texts) != len(values):
-        return []
-    each = tops if isinstance(tops, list) and len(tops) == len(texts) else [None] * len(texts)
-    choices: list[Choice | None] = []
-    for text, value, top in zip(texts, values, each, strict=True):
-        token, logprob = token_of(text, redact=redact), number(value)
+        return
+    if not isinstance(tops, list) or len(tops) != len(texts):
+        tops = [None] * len(texts)
+    for text, value, top in zip(texts, values, tops, strict=True):
+        token, logprob = parse_token(text, redact=redact), parse_logprob(value)
         if token is None or logprob is None:
-            choices.append(None)
             continue
-        listed = top.items() if isinstance(top, Mapping) else ()
-        others = [(token_of(other, redact=redact), number(value)) for other, value in listed]
-        choices.append(choice_of(token, logprob, [(other, value) for other, value in others if other is not None and value is not None]))
-    return choices
+        alternatives = []
+        for other_text, other_value in top.items() if isinstance(top, Mapping) else ():
+            other, other_logprob = parse_token(other_text, redact=redact), parse_logprob(other_value)
+            if other is not None and other_logprob is not None:
+                alternatives.append((other, other_logprob))
+        yield make_choice(token, logprob, alternatives)

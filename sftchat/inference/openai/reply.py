@@ -14,7 +14,7 @@ from sftchat.types import Choice
 
 
 class TextFilter:
-    """Filters the streamed text of a reply.
+    """Filters a streamed text, of a reply or of its thoughts, and keeps it within limits.
 
     Args:
         redaction: Redaction of API keys.
@@ -23,63 +23,67 @@ class TextFilter:
         stop: Strings that end the reply and are not part of it, whether or not the server applies them.
 
     Attributes:
-        full: Whether a limit was exceeded; the excess is dropped.
+        truncated: Whether a limit was exceeded; the excess is dropped.
         stopped: Whether a stop string has appeared; no more text is emitted then.
-        released: Number of emitted characters.
+        emitted_characters: Number of emitted characters.
         altered: Whether the emitted text differs from what was received: a key was replaced, or a piece ended within a character.
     """
 
     def __init__(self, redaction: Redaction, characters: int, pieces: int, stop: Sequence[str] = ()) -> None:
-        self.full = False
+        self.truncated = False
         self.stopped = False
-        self.released = 0
+        self.emitted_characters = 0
         self.altered = False
         self._stop = tuple(text for text in stop if text)
-        self._waiting = ""
+        self._pending = ""  # text that may be the beginning of a stop string
         self._redacted = RedactedStream(redaction)
-        self._characters = characters
-        self._pieces = pieces
-        self._half = ""
+        self._characters_left = characters
+        self._pieces_left = pieces
+        self._surrogate = ""  # first half of a character
 
     def feed(self, text: str) -> str:
         """Add a piece; returns the text that can be emitted."""
         if not text:
             return ""
-        self.full = self.full or len(text) > self._characters or self._pieces == 0
-        text = "" if self._pieces == 0 else text[: self._characters]
-        self._pieces -= bool(self._pieces)
-        self._characters -= len(text)
-        text, self._half = whole_characters(self._half + text)
-        self.altered = self.altered or bool(self._half)
-        return self._until_stop(self._redacted.feed(text), final=False)
+        if len(text) > self._characters_left or self._pieces_left == 0:
+            self.truncated = True
+        if self._pieces_left == 0:
+            text = ""
+        else:
+            self._pieces_left -= 1
+            text = text[: self._characters_left]
+        self._characters_left -= len(text)
+        text, self._surrogate = split_off_surrogate(self._surrogate + text)
+        self.altered = self.altered or bool(self._surrogate)
+        return self._before_stop(self._redacted.feed(text), final=False)
 
     def end(self) -> str:
         """Return the text still held back."""
-        rest = self._redacted.feed("\ufffd" if self._half else "") + self._redacted.end()
-        self._half = ""
-        return self._until_stop(rest, final=True)
+        text = self._redacted.feed("\ufffd" if self._surrogate else "") + self._redacted.end()
+        self._surrogate = ""
+        return self._before_stop(text, final=True)
 
-    def _until_stop(self, text: str, *, final: bool) -> str:
+    def _before_stop(self, text: str, *, final: bool) -> str:
         """Return the text before a stop string; a suffix that may be the beginning of one is held back."""
         self.altered = self.altered or self._redacted.replaced
         if self.stopped:
             return ""
         if self._stop:
-            text = self._waiting + text
+            text = self._pending + text
             end, self.stopped = emittable_length(text, 0, self._stop, final=final)
-            text, self._waiting = text[:end], text[end:]
-        self.released += len(text)
+            text, self._pending = text[:end], text[end:]
+        self.emitted_characters += len(text)
         return text
 
 
-def whole_characters(text: str) -> tuple[str, str]:
-    """Split a trailing lone surrogate off a text; returns the text and the surrogate.
+def split_off_surrogate(text: str) -> tuple[str, str]:
+    """Return a text without the high surrogate that ends it, and that surrogate; the text's other surrogates become characters or U+FFFD.
 
-    Servers that count in UTF-16 send the halves of a pair escaped in separate JSON strings.
+    Servers that count in UTF-16 send the two surrogates of a character in separate JSON strings.
     """
-    waiting = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
-    ready = text[: len(text) - len(waiting)]
-    return ready.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), waiting
+    surrogate = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+    text = text[: len(text) - len(surrogate)]
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"), surrogate
 
 
 class StreamedReply:
@@ -96,24 +100,26 @@ class StreamedReply:
     Attributes:
         has_text: Whether any text was received.
         refused: Whether the server marked the reply as a refusal.
-        called: Names of functions that the model calls.
+        called_functions: Names of functions that the model calls.
         has_logprobs: Whether any token had a log-probability.
     """
 
     def __init__(self, request: Request, redaction: Redaction, limits: ResponseLimits) -> None:
-        tokens = request.sampling.max_new_tokens
         self.has_text = False
         self.refused = False
-        self.called: tuple[str, ...] = ()
+        self.called_functions: tuple[str, ...] = ()
         self.has_logprobs = False
         self._id = request.id
-        self._split = ThoughtSplitter(allow_missing_opening=True) if request.prompt is None and not request.reply_prefix else None
-        self._text = TextFilter(redaction, limits.of_text(tokens), limits.of_pieces(tokens), request.sampling.stop)
-        self._thoughts = TextFilter(redaction, limits.of_text(tokens), limits.of_pieces(tokens))
+        self._splitter = ThoughtSplitter(allow_missing_opening=True) if request.prompt is None and not request.reply_prefix else None
+        characters = limits.max_reply_characters(request.sampling.max_new_tokens)
+        pieces = limits.max_reply_pieces(request.sampling.max_new_tokens)
+        self._text = TextFilter(redaction, characters, pieces, request.sampling.stop)
+        self._thoughts = TextFilter(redaction, characters, pieces)
         self._tokens = ReplyTokens() if request.logprobs is not None else None
-        self._received = 0  # characters of the stream
-        self._added = 0  # characters of the reply added to its text
-        self._segments: list[tuple[int, int]] = []  # where the reply continues in the stream, and how much of it came before
+        self._stream_characters = 0  # received so far, thoughts included
+        self._reply_characters = 0  # those of them that belong to the reply
+        # for each uninterrupted part of the reply: its position in the stream, and the number of characters of the reply before it
+        self._segments: list[tuple[int, int]] = []
 
     @property
     def stopped(self) -> bool:
@@ -121,33 +127,35 @@ class StreamedReply:
         return self._text.stopped
 
     @property
-    def full(self) -> bool:
+    def truncated(self) -> bool:
         """Whether a limit was exceeded."""
-        return self._text.full or self._thoughts.full
+        return self._text.truncated or self._thoughts.truncated
 
     def feed(self, delta: Delta) -> Iterator[Chunk]:
         """Add the content of an event; yields the chunks that can be emitted."""
         self.has_text = self.has_text or bool(delta.text)
         self.refused = self.refused or delta.refused
-        self.called = self.called or delta.called
+        self.called_functions = self.called_functions or delta.called_functions
         self.has_logprobs = self.has_logprobs or bool(delta.choices)
         if self._tokens is not None:
             self._tokens.feed(delta.thoughts + delta.text, delta.choices)
-        self._received += len(delta.thoughts)
+        self._stream_characters += len(delta.thoughts)
         if delta.thoughts:
-            yield from self._chunks([ReplyPart(delta.thoughts, True)])
-        self._received += len(delta.text)
+            yield from self._chunks([ReplyPart(delta.thoughts, is_thought=True)])
+        self._stream_characters += len(delta.text)
         if delta.text:
-            yield from self._chunks([ReplyPart(delta.text, False)] if self._split is None else self._split.feed(delta.text))
+            yield from self._chunks(
+                [ReplyPart(delta.text, is_thought=False)] if self._splitter is None else self._splitter.feed(delta.text)
+            )
 
     def end(self) -> tuple[str, str]:
-        """Finish the reply; returns the chunk with the text and thoughts still held back."""
+        """Finish the reply; returns the text and the thoughts still held back."""
         text = thoughts = ""
-        for part in [] if self._split is None else self._split.end():
+        for part in [] if self._splitter is None else self._splitter.end():
             if part.is_thought:
                 thoughts += self._thoughts.feed(part.text)
             else:
-                text += self._reply(part.text)
+                text += self._add_to_reply(part.text)
         return text + self._text.end(), thoughts + self._thoughts.end()
 
     def last_choices(self, *, ended: bool) -> tuple[Choice, ...]:
@@ -171,23 +179,30 @@ class StreamedReply:
             elif part.is_thought:
                 if ready := self._thoughts.feed(part.text):
                     yield Chunk(self._id, thoughts=ready)
-            elif ready := self._reply(part.text):
+            elif ready := self._add_to_reply(part.text):
                 choices = self._tokens.take_until(self._emitted_position) if self._tokens is not None and not self._text.altered else ()
                 yield Chunk(self._id, ready, logprobs=tuple(choice.logprob for choice in choices) or None, choices=choices)
 
-    def _reply(self, text: str) -> str:
-        """Add text to the reply; returns the text that can be emitted. It is the last text read, except what the splitter holds back."""
+    def _add_to_reply(self, text: str) -> str:
+        """Add the latest text of the stream to the reply; returns the text that can be emitted."""
         if self._tokens is not None:
-            end = self._received - (self._split.pending_characters if self._split is not None else 0)
+            held_back = self._splitter.pending_characters if self._splitter is not None else 0
+            end = self._stream_characters - held_back
             start = end - len(text)
-            if not self._segments or self._segments[-1][0] + self._added - self._segments[-1][1] != start:
-                self._segments.append((start, self._added))
+            if not self._segments or start != self._position_of(self._reply_characters):
+                self._segments.append((start, self._reply_characters))
             self._tokens.add_range(start, end)
-        self._added += len(text)
+        self._reply_characters += len(text)
         return self._text.feed(text)
 
     @property
     def _emitted_position(self) -> int:
         """Position in the stream up to which the reply was emitted."""
-        done = self._text.released
-        return next((start + done - before for start, before in reversed(self._segments) if before < done), 0)
+        return self._position_of(self._text.emitted_characters)
+
+    def _position_of(self, reply_characters: int) -> int:
+        """Return the position in the stream at which the reply has a number of characters; 0 for none."""
+        for start, previous_characters in reversed(self._segments):
+            if previous_characters < reply_characters:
+                return start + reply_characters - previous_characters
+        return 0

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server: its address, its API key and the removal of keys from all that it sends, its models, and short requests to it."""
+"""An OpenAI-compatible server: address, API key, list of models, short requests, and the removal of API keys from everything it sends."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ServerResponse:
         status: The HTTP status.
         headers: The headers.
         text: The content, always decoded as UTF-8 like JSON, whatever the header says.
-        error: For an error, the server's message, sanitized for display; if the caller has set it.
+        error: The server's error message, sanitized for display; empty unless ``EndpointEngine`` has set it.
     """
 
     status: int
@@ -85,10 +85,10 @@ class Server:
         )
 
     @asynccontextmanager
-    async def answer(
+    async def stream(
         self, client: httpx2.AsyncClient, method: str, path: str, reader: LimitedReader, body: Mapping[str, Any] | None = None
     ) -> AsyncIterator[httpx2.Response]:
-        """Send a request; the response can be read within the block.
+        """Send a request; its response, without the content, can be read within the block.
 
         Args:
             client: The HTTP client.
@@ -102,7 +102,7 @@ class Server:
             httpx2.RequestError: When there is no response.
         """
         request = client.build_request(method, self.url + path, json=body)
-        with reader.time():
+        with reader.within_time():
             response = await client.send(request, stream=True)
         try:
             yield response
@@ -110,7 +110,7 @@ class Server:
             await response.aclose()
 
     async def read(self, response: httpx2.Response, reader: LimitedReader, max_bytes: int) -> ServerResponse:
-        """Read a response to its end; of a long error only the beginning.
+        """Read the content of a response; only the beginning of a long error.
 
         Args:
             response: The response.
@@ -121,18 +121,18 @@ class Server:
             LimitExceeded: When it is larger.
             RequestTimeout: When it takes too long.
         """
-        error = response.status_code != 200
-        content = await reader.body(response, self.limits.error_bytes if error else max_bytes, truncate=error)
+        is_error = response.status_code != 200
+        content = await reader.body(response, self.limits.error_bytes if is_error else max_bytes, truncate=is_error)
         return ServerResponse(response.status_code, response.headers, content.decode("utf-8-sig", "replace"))
 
-    def ask(self, method: str, path: str, max_bytes: int, body: Mapping[str, Any] | None = None) -> ServerResponse:
-        """Send a short request; wait for the response at most the time to connect plus ``timeout``.
+    def send(self, method: str, path: str, max_bytes: int, body: Mapping[str, Any] | None = None) -> ServerResponse:
+        """Send a short request and return the response, whose maximum time is ``request_timeout``, or ``CONNECT_SECONDS + timeout`` if shorter.
 
         Args:
-            method: See ``answer``.
-            path: See ``answer``.
+            method: See ``stream``.
+            path: See ``stream``.
             max_bytes: See ``read``.
-            body: See ``answer``.
+            body: See ``stream``.
 
         Raises:
             LimitExceeded: When the response is too large.
@@ -141,8 +141,9 @@ class Server:
         """
 
         async def exchange() -> ServerResponse:
-            reader = LimitedReader(*min((CONNECT_SECONDS + self.timeout, "--timeout"), (self.request_timeout, "--request-timeout")))
-            async with self.client() as client, self.answer(client, method, path, reader, body) as response:
+            seconds, option = min((CONNECT_SECONDS + self.timeout, "--timeout"), (self.request_timeout, "--request-timeout"))
+            reader = LimitedReader(seconds, option)
+            async with self.client() as client, self.stream(client, method, path, reader, body) as response:
                 return await self.read(response, reader, max_bytes)
 
         with start_blocking_portal() as portal:
@@ -153,25 +154,28 @@ class Server:
         """Redaction of the server's key and of all keys in the environment."""
         return Redaction({self.key, *(os.environ.get(name, "").strip() for name in KEYS)})
 
-    def error_of(self, answer: ServerResponse) -> str:
+    def error_of(self, response: ServerResponse) -> str:
         """Return the server's error message in one line for display: ``HTTP 400: the prompt is too long``."""
-        if answer.status // 100 == 3:
-            return f"HTTP {answer.status}: it is at {self.sanitize(answer.headers.get('location', 'another address'))}"
+        is_redirect = response.status // 100 == 3
+        if is_redirect:
+            return f"HTTP {response.status}: redirects to {self.sanitize(response.headers.get('location', 'another address'))}"
         try:
-            message = error_message(load_json(answer.text, last_wins=True))
+            message = error_message(load_json(response.text, last_wins=True))
         except ValueError:
-            message = "" if "html" in answer.headers.get("content-type", "") else answer.text
-        return f"HTTP {answer.status}" + (f": {line}" if (line := self.sanitize(message)) else "")
+            message = "" if "html" in response.headers.get("content-type", "") else response.text
+        line = self.sanitize(message)
+        return f"HTTP {response.status}: {line}" if line else f"HTTP {response.status}"
 
     def sanitize(self, message: str) -> str:
         """Sanitize a server's message for a terminal: one line, shortened, without keys and control characters."""
-        safe = self.redaction.text(message)[: 10 * MAX_ERROR_CHARACTERS]
-        line = " ".join("".join(character if character.isprintable() else " " for character in safe).split())
+        redacted = self.redaction.text(message)[: 10 * MAX_ERROR_CHARACTERS]
+        printable = "".join(character if character.isprintable() else " " for character in redacted)
+        line = " ".join(printable.split())
         return line if len(line) <= MAX_ERROR_CHARACTERS else line[:MAX_ERROR_CHARACTERS] + "…"
 
 
 def key_from_environment(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the key from the first variable that is set; empty if none is.
+    """Return the API key from the first variable of ``KEYS`` that is set; empty if none is set.
 
     Raises:
         UsageError: When the key cannot be sent in a header; the message names the variable and not the key.
@@ -180,43 +184,41 @@ def key_from_environment(environment: Mapping[str, str] = os.environ) -> str:
         key = environment.get(name, "").strip()
         if key:
             if not (key.isascii() and key.isprintable()):
-                raise UsageError(f"{name} holds characters that no key has; set it again")
+                raise UsageError(f"{name} contains characters that no key has; set it again")
             return key
     return ""
 
 
 def served_models(server: Server) -> tuple[list[dict[str, Any]], str]:
-    """Return the models that a server lists, as it describes them, and the reason if it lists none.
+    """Return the models that a server lists, each as its JSON object with at least ``id``, and the reason if there are none.
 
     Raises:
         ModelError: When the server is unreachable, or refuses the key.
     """
     try:
-        answer = server.ask("GET", "/models", server.limits.listing_bytes)
+        response = server.send("GET", "/models", server.limits.listing_bytes)
     except RequestTimeout as error:
-        raise ModelError(f"the server at {server.url} does not say which models it has: {error.message}") from None
+        raise ModelError(f"the server at {server.url} does not list its models: {error.message}") from None
     except LimitExceeded as error:
         return [], error.message
     except (httpx2.RequestError, httpx2.InvalidURL) as error:
-        raise ModelError(
-            f"no server answers at {server.url}: {server.sanitize(first_line(error))}; start it, or correct the address"
-        ) from None
-    if answer.status in (401, 403):
-        raise ModelError(f"the server at {server.url} refuses the key ({server.error_of(answer)}); set {' or '.join(KEYS)}")
-    if answer.status != 200:
-        return [], server.error_of(answer)
+        message = f"no server answers at {server.url}: {server.sanitize(first_line(error))}; start it, or correct the address"
+        raise ModelError(message) from None
+    if response.status in (401, 403):
+        raise ModelError(f"the server at {server.url} refuses the key ({server.error_of(response)}); set {' or '.join(KEYS)}")
+    if response.status != 200:
+        return [], server.error_of(response)
     try:
-        listed = server.redaction.value(load_json(answer.text, last_wins=True)["data"])
+        listed = server.redaction.value(load_json(response.text, last_wins=True)["data"])
         models = [dict(model) for model in listed if isinstance(model["id"], str) and len(model["id"]) <= MAX_NAME_CHARACTERS]
     except (ValueError, KeyError, TypeError):
-        return [], "what it sends is no list of models"
+        return [], "its answer is no list of models"
     return models, "" if models else "its list is empty"
 
 
-MARK = "***"
-"""Replacement for a key."""
+REPLACEMENT = "***"
 MIN_KEY_CHARACTERS = 8
-"""Keys with fewer characters are placeholders such as ``EMPTY`` or ``none``, which replies may contain."""
+"""Shorter keys are not replaced: they are placeholders such as ``EMPTY`` or ``none``, words that a reply may contain."""
 
 
 class Redaction:
@@ -227,9 +229,9 @@ class Redaction:
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        forms = {form for key in keys if len(key) >= MIN_KEY_CHARACTERS for form in _forms(key)}
+        forms = {form for key in keys if len(key) >= MIN_KEY_CHARACTERS for form in _encodings(key)}
         self.forms = tuple(sorted(forms, key=lambda form: (-len(form), form)))
-        """The strings to replace, longest first."""
+        """The strings to replace, longest first: each key and its percent-encoded forms."""
         self.pattern = re.compile("|".join(map(re.escape, self.forms))) if self.forms else None
 
     def __repr__(self) -> str:
@@ -238,10 +240,10 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """Return a text without the keys."""
-        return text if self.pattern is None else self.pattern.sub(MARK, text)
+        return text if self.pattern is None else self.pattern.sub(REPLACEMENT, text)
 
     def value(self, value: Any) -> Any:
-        """Return a JSON value without the keys in strings and names of members."""
+        """Return a JSON value without the keys, which are replaced in all strings, also in the names of members."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
@@ -252,7 +254,7 @@ class Redaction:
 
 
 class RedactedStream:
-    """Replaces keys in a streamed text; a suffix that may be the beginning of a key is held back.
+    """Replaces API keys in a streamed text; a suffix that may be the beginning of a key is held back.
 
     Args:
         redaction: The redaction.
@@ -271,34 +273,37 @@ class RedactedStream:
         pattern = self._redaction.pattern
         if pattern is None:
             return text
-        text, ready, done = self._pending + text, "", 0
+        text, ready, position = self._pending + text, "", 0
         while True:
-            match, suffix = pattern.search(text, done), self._begun_key(text, done)
-            if match is None or suffix <= match.start():
+            match, held_back_from = pattern.search(text, position), self._partial_key_start(text, position)
+            if match is None or held_back_from <= match.start():
                 break
-            ready += text[done : match.start()] + MARK
+            ready += text[position : match.start()] + REPLACEMENT
             self.replaced = True
-            done = match.end()
-        self._pending = text[suffix:]
-        return ready + text[done:suffix]
+            position = match.end()
+        self._pending = text[held_back_from:]
+        return ready + text[position:held_back_from]
 
     def end(self) -> str:
         """Return the text still held back; a partial key of at least ``MIN_KEY_CHARACTERS`` characters is replaced too."""
         pending, self._pending = self._pending, ""
-        self.replaced = self.replaced or len(pending) >= MIN_KEY_CHARACTERS
-        return MARK if len(pending) >= MIN_KEY_CHARACTERS else pending
+        if len(pending) < MIN_KEY_CHARACTERS:
+            return pending
+        self.replaced = True
+        return REPLACEMENT
 
-    def _begun_key(self, text: str, done: int) -> int:
-        """Return the start of the longest suffix that may be the beginning of a key; the length of the text if there is none."""
+    def _partial_key_start(self, text: str, position: int) -> int:
+        """Return where the longest suffix begins that may be the beginning of a key, from ``position`` on; the length of the text if none may."""
         forms = self._redaction.forms
-        for start in range(max(done, len(text) - len(forms[0]) + 1), len(text)):
-            if any(form.startswith(text[start]) and len(form) > len(text) - start and form.startswith(text[start:]) for form in forms):
+        for start in range(max(position, len(text) - len(forms[0]) + 1), len(text)):
+            suffix = text[start:]
+            if any(len(form) > len(suffix) and form.startswith(suffix) for form in forms):
                 return start
         return len(text)
 
 
-def _forms(key: str) -> set[str]:
-    """Return a key literally and percent-encoded, with and without escaped slashes, in upper and lower case."""
+def _encodings(key: str) -> set[str]:
+    """Return a key literally and percent-encoded, with and without escaped slashes, with escapes in upper and in lower case."""
     encoded = {quote(key, safe=safe) for safe in ("", "/")}
     return {key, *encoded, *(re.sub("%..", lambda escape: escape[0].lower(), form) for form in encoded)}
 
@@ -310,7 +315,7 @@ MAX_LISTED_MODELS = 50
 
 
 def server_and_model(address: str, *, key: str | None = None, **options: Any) -> tuple[Server, str]:
-    """Parse an address.
+    """Parse the address of a model on a server.
 
     Args:
         address: ``http://HOST:PORT/v1#MODEL``, checked by ``sftchat.models.reference.resolve``.
@@ -318,14 +323,14 @@ def server_and_model(address: str, *, key: str | None = None, **options: Any) ->
         options: ``timeout``, ``request_timeout`` and ``transport``, see ``Server``.
 
     Returns:
-        The server, and the name of the model, empty if there is none.
+        The server, and the name of the model; the name is empty if the address has none.
     """
     url, _, model = address.partition("#")
     return Server(url.rstrip("/"), key_from_environment() if key is None else key, **options), model
 
 
 def check_model(server: Server, model: str) -> str:
-    """Return the name of a model that the server serves.
+    """Return the name of a model on a server, after a check that the server serves the model.
 
     Args:
         server: The server.
@@ -335,20 +340,18 @@ def check_model(server: Server, model: str) -> str:
         UsageError: When the model has no name, or the server does not serve it.
         ModelError: When the server is unreachable, or refuses the key.
     """
-    listed, why = served_models(server)
-    names = [entry["id"] for entry in listed]
+    models, reason = served_models(server)
+    names = [entry["id"] for entry in models]
     if not model:
-        return _only(names, why, server)
+        return _only_name(names, reason, server)
     if model not in names:
-        _try_name(server, model, names)
+        _test_name(server, model, names)
     return model
 
 
-def _only(names: list[str], why: str, server: Server) -> str:
+def _only_name(names: list[str], reason: str, server: Server) -> str:
     if not names:
-        raise ModelError(
-            f"the server at {server.url} does not say which models it has ({why}); the address mostly ends in /v1, or add #MODEL"
-        )
+        raise ModelError(f"the server at {server.url} does not list its models ({reason}); the address usually ends in /v1, or add #MODEL")
     if len(names) > 1:
         more = f" and {len(names) - MAX_LISTED_MODELS:,} more" if len(names) > MAX_LISTED_MODELS else ""
         listed = ", ".join(names[:MAX_LISTED_MODELS]) + more
@@ -356,17 +359,17 @@ def _only(names: list[str], why: str, server: Server) -> str:
     return names[0]
 
 
-def _try_name(server: Server, model: str, names: list[str]) -> None:
+def _test_name(server: Server, model: str, names: list[str]) -> None:
     """Request one token from an unlisted model: servers may serve models that they do not list, such as adapters and local folders."""
     request = Request("", (Message(role="user", content="hi"),), sampling=SamplingParams(max_new_tokens=1))
     path, body = path_and_body(request, model, usage=False)
     try:
-        answer = server.ask("POST", path, server.limits.of_event(1), {**body, "stream": False})
+        response = server.send("POST", path, server.limits.max_event_bytes(1), {**body, "stream": False})
     except (httpx2.RequestError, LimitExceeded) as error:
         raise ModelError(f"the server at {server.url} did not answer for model '{model}': {server.sanitize(first_line(error))}") from None
-    if answer.status in REFUSAL_STATUSES and adaptation_to(answer.text, body) is not None:
-        return  # it refuses only a parameter, so the model exists
-    if answer.status in UNKNOWN_MODEL_STATUSES:
+    if response.status in REFUSAL_STATUSES and adaptation_to(response.text, body) is not None:
+        return  # the server refuses only a parameter, so the model exists
+    if response.status in UNKNOWN_MODEL_STATUSES:
         similar = names if len(names) <= MAX_LISTED_MODELS else get_close_matches(model, names, MAX_LISTED_MODELS)
         problem = unknown_name_message("model", model, similar) if names else f"no model '{model}'"
-        raise UsageError(f"{problem} at {server.url}: {server.error_of(answer)}")
+        raise UsageError(f"{problem} at {server.url}: {server.error_of(response)}")
