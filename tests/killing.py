@@ -28,7 +28,7 @@ from typing import Any
 from sftchat._util.files import open_locked
 from sftchat.chat.context import Settings
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.sessions import Session, Sessions
+from sftchat.chat.sessions import Session, SessionStore
 from sftchat.errors import SftchatError
 from sftchat.training.checkpoints import check_not_in_use
 from sftchat.types import Reply
@@ -604,10 +604,10 @@ def sessions_of(place: Place) -> Path:
 
 def told(place: Place) -> list[tuple[str, str, str]]:
     """Return the last conversation: each question with its reply and finish reason."""
-    sessions = Sessions(sessions_of(place), lambda words: None)
+    sessions = SessionStore(sessions_of(place), lambda words: None)
     try:
         found = sessions.find("")
-        turns = sessions.conversation(found).turns if found is not None else ()
+        turns = sessions.load_conversation(found).turns if found is not None else ()
         return [(turn.question, turn.reply.text if turn.reply else "", turn.reply.finish_reason if turn.reply else "") for turn in turns]
     finally:
         sessions.close()
@@ -615,10 +615,10 @@ def told(place: Place) -> list[tuple[str, str, str]]:
 
 def said_tokens(place: Place) -> int:
     """Return the number of saved tokens of the last reply."""
-    sessions = Sessions(sessions_of(place), lambda words: None)
+    sessions = SessionStore(sessions_of(place), lambda words: None)
     try:
         found = sessions.find("")
-        turn = sessions.conversation(found).turns[-1] if found is not None else None
+        turn = sessions.load_conversation(found).turns[-1] if found is not None else None
         return turn.reply.completion_tokens if turn is not None and turn.reply is not None else 0
     finally:
         sessions.close()
@@ -629,7 +629,7 @@ def chat(tokens: int = 320) -> Command:
     words = ("chat", "--continue", "--template", "plain", "--max-new-tokens", str(tokens))
 
     def prepare(place: Place) -> None:
-        sessions = Sessions(sessions_of(place), lambda words: None)
+        sessions = SessionStore(sessions_of(place), lambda words: None)
         Session(sessions).save(BEFORE, Settings(), (MODEL,))
         sessions.close()
 
@@ -670,7 +670,7 @@ def chat_that_loads() -> Command:
         return Step(("chat", "--continue", *options))
 
     def whole(place: Place) -> Step:
-        sessions = Sessions(sessions_of(place), lambda words: None)
+        sessions = SessionStore(sessions_of(place), lambda words: None)
         Session(sessions).save(Conversation(), Settings(), (MODEL,), (question,))
         sessions.close()
         return go_on(place)

@@ -14,17 +14,17 @@ ROUNDS = 12
 PROGRAMS = {
     "sessions": """
 from sftchat.chat.conversation import Node
-from sftchat.chat.sessions import Sessions
+from sftchat.chat.sessions import SessionStore
 def use(folder):
-    sessions = Sessions(folder / "sessions.sqlite", complaints.append)
-    sessions.add(sessions.new(), Node(1, 0, question="hello"))
+    sessions = SessionStore(folder / "sessions.sqlite", complaints.append)
+    sessions.add_node(sessions.create(), Node(1, 0, question="hello"))
     sessions.close()
 """,
     "replies": """
-from sftchat.evaluation.reply_cache import ReplyCache, Stored
+from sftchat.evaluation.reply_cache import ReplyCache, CachedReply
 def use(folder):
     store = ReplyCache(folder / "replies.sqlite", complaints.append)
-    store.put(bytes([me]) * 32, "ab" * 32, Stored("hello", (1,), "stop", 1))
+    store.put(bytes([me]) * 32, "ab" * 32, CachedReply("hello", (1,), "stop", 1))
     store.close()
 """,
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.chat.sessions import TABLES as TALKS
+from sftchat.chat.sessions import SCHEMA as TALKS
 from sftchat.evaluation.reply_cache import TABLES as REPLIES
 from tests.hardening_kit import EVAL, fill, said
 

@@ -1,7 +1,4 @@
-"""What a chat shares with commands and views: settings, the context that a command receives, commands, and the interface of a view.
-
-Built-in commands use the same API as plugins.
-"""
+"""Interfaces between a chat, its commands (built-in and of plugins) and its views, and the settings that they share."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ Style = Literal["", "note", "special", "good", "bad", "trained", "likely", "unli
 Fragments = Sequence[tuple[Style, str]]
 """Styled text: consecutive pieces, line breaks included."""
 
-_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_COMMAND_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 class ChatContext(Protocol):
@@ -117,7 +114,7 @@ def no_completions(context: ChatContext, argument: str) -> Iterable[str]:
     return ()
 
 
-def always(context: ChatContext) -> str:
+def always_available(context: ChatContext) -> str:
     """Return an empty reason: for commands that are always available."""
     return ""
 
@@ -146,13 +143,13 @@ class ChatCommand:
     usage: str = ""
     complete: Callable[[ChatContext, str], Iterable[str]] = no_completions
     allowed_while_busy: bool = False
-    unavailable_reason: Callable[[ChatContext], str] = always
+    unavailable_reason: Callable[[ChatContext], str] = always_available
     topic: str = "plugins"
     aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.aliases):
-            if not _NAME.fullmatch(name):
+            if not _COMMAND_NAME.fullmatch(name):
                 raise ValueError(f"command name '{name}' must be lower-case letters, digits, '-' and '_', starting with a letter")
 
 
@@ -170,8 +167,8 @@ class Display:
 
 
 Overflow = Literal["stop", "refuse", "drop-oldest"]
-"""Action when the conversation exceeds the model's context: let the reply end where the context ends; refuse a message whose reply might
-not fit; or leave the oldest turns out of the prompt. Each case is reported.
+"""Action when the conversation exceeds the model's context; each is reported. ``stop``: the reply ends where the context ends. ``refuse``:
+no reply is generated if it might not fit. ``drop-oldest``: the oldest turns are left out of the prompt.
 """
 OVERFLOWS: tuple[Overflow, ...] = get_args(Overflow)
 
@@ -203,7 +200,7 @@ class View(Protocol):
         """Show a typed line when it is processed."""
 
     def begin_reply(self, pane: int, text: str) -> None:
-        """Begin the reply of a pane; ``text`` is the existing text of a continued reply and is not sent again as pieces."""
+        """Begin the reply of a pane; ``text`` is the existing text of a continued reply, which ``show_piece`` does not repeat."""
 
     def show_piece(self, text: str, pane: int) -> None:
         """Show more text of a pane's reply."""
@@ -230,4 +227,8 @@ class View(Protocol):
         """Put text into the input line for the user to edit and send; False when there is no input line."""
 
     def leave(self, error: Exception | None) -> None:
-        """End the view; with an error, a model could not be loaded."""
+        """End the view.
+
+        Args:
+            error: Why a model could not be loaded; None when the user leaves.
+        """

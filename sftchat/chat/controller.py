@@ -1,10 +1,8 @@
 """Chat controller: sends messages to one or more models and handles commands while engines load and generate on their own threads.
 
 Independent of the terminal: ``sftchat.chat.ui`` has the views. All methods of the controller and of its view run on the UI thread; engine
-threads call back through ``post`` only.
-
-Lines typed while a reply is generated are queued. A chunk of a reply or a job that was stopped is recognised by its object and ignored. The
-pieces of an unfinished reply are saved as rows of their own until the reply is complete (``chat.sessions``).
+threads call back through ``post`` only. Lines typed while a reply is generated are queued. Chunks of a reply, and the result of a job, are
+ignored when they arrive after it was stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from sftchat._util.renamed import former_arguments, former_names
 from sftchat.chat.commands import Commands
 from sftchat.chat.context import ChatCommand, Display, Fragments, Settings, View
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.pane import EngineThread, JobHandle, Jobs, ModelPane, Opening
+from sftchat.chat.pane import EngineThread, JobHandle, JobRunner, ModelPane, Opening
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer, ReplyScoring
 from sftchat.chat.sessions import Session
@@ -32,19 +30,19 @@ from sftchat.task import Task
 from sftchat.types import SamplingParams
 
 
-def _closed(model: str) -> Engine:
-    """Default ``load``: no more models can be opened."""
+def _refuse_model(model: str) -> Engine:
+    """Default of ``check`` and ``load``: no more models can be opened."""
     raise UsageError(f"this conversation cannot open '{model}': it keeps the models it began with")
 
 
-def _unknown(model: str) -> str:
+def _no_identity(model: str) -> str:
     """Default ``identify``: the identity is unknown."""
     return ""
 
 
 @dataclass(frozen=True)
-class Models:
-    """Functions that open more models during a chat.
+class ModelLoader:
+    """How to open more models during a chat; by default they are refused.
 
     Attributes:
         check: Validates MODEL from names and files alone, without loading; raises ``SftchatError``.
@@ -53,9 +51,9 @@ class Models:
             engine thread.
     """
 
-    check: Callable[[str], object] = _closed
-    load: Callable[[str], Engine] = _closed
-    identify: Callable[[str], str] = _unknown
+    check: Callable[[str], object] = _refuse_model
+    load: Callable[[str], Engine] = _refuse_model
+    identify: Callable[[str], str] = _no_identity
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class ChatServices:
 
     scorer: GoldScorer | None = None
     session: Session = field(default_factory=Session)
-    models: Models = field(default_factory=Models)
+    models: ModelLoader = field(default_factory=ModelLoader)
     rows: Rows = field(default_factory=Rows)
 
     @property
@@ -94,7 +92,7 @@ class ChatController:
         services: Services other than the models.
         conversation: Earlier conversation to continue.
         settings: Initial generation settings.
-        remarks: Messages to show at the start.
+        start_notes: Notes to show at the start.
         clock: Monotonic clock in seconds.
 
     Attributes:
@@ -113,14 +111,14 @@ class ChatController:
         services: ChatServices | None = None,
         conversation: Conversation | None = None,
         settings: Settings | None = None,
-        remarks: Sequence[str] = (),
+        start_notes: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._conversation = conversation or Conversation()
         self._settings = settings or Settings()
         self.services = services or ChatServices()
         self.pending: deque[str] = deque()
-        self._take_pending()
+        self._restore_pending()
         self.display = Display()
         self.panes: list[ModelPane] = []
         engine_threads: dict[Callable[[], Engine], EngineThread] = {}
@@ -129,10 +127,10 @@ class ChatController:
             self.panes += [ModelPane(name, engine_thread, adapter) for name, adapter in zip(opening.models, opening.adapters, strict=True)]
         self._view = view
         self.commands = commands
-        self._remarks = remarks
+        self._start_notes = start_notes
         self._clock = clock
         self._turn: TurnRunner | None = None
-        self._jobs = Jobs(view, self.next)
+        self._jobs = JobRunner(view, self.process_pending)
         self._scoring = ReplyScoring(self, view)
         self._loading: EngineThread | None = None
 
@@ -178,26 +176,26 @@ class ChatController:
             return "loading"
         if self._turn is not None:
             return "generating"
-        return "working" if self.doing else "ready"
+        return "working" if self.job_title else "ready"
 
     @property
-    def doing(self) -> str:
+    def job_title(self) -> str:
         """Title of the running job; empty when there is none."""
-        return self._jobs.doing
+        return self._jobs.job_title
 
     @property
     def settled(self) -> bool:
         """True when nothing is running, including the scoring of replies."""
-        return self.state == "ready" and not self._scoring.under_way
+        return self.state == "ready" and not self._scoring.unfinished_count
 
     def start(self) -> None:
         """Start to load the models."""
-        for remark in self._remarks:
-            self._view.info(remark)
+        for note in self._start_notes:
+            self._view.info(note)
         for command in self.commands.shadowed:
             self._view.error(f"a plugin's command '/{command.name}' is ignored: the name is taken")
         for engine_thread in self._engine_threads():
-            engine_thread.start(self.next, partial(self._not_loaded, engine_thread))
+            engine_thread.start(self.process_pending, partial(self._leave_with_error, engine_thread))
 
     def close(self, timeout: float = 2.0) -> None:
         """Cancel running work and free the engines; wait at most ``timeout`` seconds for each."""
@@ -221,7 +219,7 @@ class ChatController:
             return
         if self.state == "ready" or (command is not None and command.allowed_while_busy):
             self._handle(line)
-            self.next()
+            self.process_pending()
         else:
             self.pending.append(line)
             self._save()
@@ -264,7 +262,9 @@ class ChatController:
         if self._turn is not None:
             raise UsageError("the models reply already")
         self.conversation = conversation
-        self._turn = TurnRunner(self, conversation, partial_answers or {}, self._view, self._clock, answered=self._answers, over=self.next)
+        self._turn = TurnRunner(
+            self, conversation, partial_answers or {}, self._view, self._clock, on_answers=self._add_answers, on_end=self.process_pending
+        )
         self._turn.start()
 
     @former_arguments("ChatContext.work", column="pane")
@@ -276,75 +276,76 @@ class ChatController:
     def switch(self, model: str, then: Callable[[], None] | None = None) -> None:
         """Replace the model of the focused pane; the old model stays until the new one is loaded."""
         self.services.models.check(model)
-        pane, loading = self.focus, EngineThread(partial(self.services.models.load, model), self._view.post)
-        self._loading = loading
+        pane, new_thread = self.focus, EngineThread(partial(self.services.models.load, model), self._view.post)
+        self._loading = new_thread
 
-        def arrived() -> None:
-            old = pane.engine_thread
-            pane.replace(model, loading)
+        def on_loaded() -> None:
+            old_thread = pane.engine_thread
+            pane.replace_model(model, new_thread)
             self._loading = None
-            if all(other.engine_thread is not old for other in self.panes):
-                old.end()
+            if all(other.engine_thread is not old_thread for other in self.panes):
+                old_thread.end()
             self._save()
             if then is not None:
                 then()
-            self.next()
+            self.process_pending()
 
-        def failed(error: Exception) -> None:
+        def on_failed(error: Exception) -> None:
             self._loading = None
             self._view.error(f"{in_one_line(error)}; {pane.name} stays")
-            self.next()
+            self.process_pending()
 
-        loading.start(arrived, failed)
+        new_thread.start(on_loaded, on_failed)
 
     def exit(self) -> None:
         """Leave the chat."""
         self._view.leave(None)
 
-    # UI thread
-
-    def _not_loaded(self, engine_thread: EngineThread, error: Exception) -> None:
-        """Leave the chat with an error: a model that was requested at the start could not be loaded."""
+    def _leave_with_error(self, engine_thread: EngineThread, error: Exception) -> None:
+        """Leave the chat: a model that was requested at the start could not be loaded."""
         if not isinstance(error, SftchatError):
             names = " and ".join(f"'{pane.name}'" for pane in self.panes if pane.engine_thread is engine_thread)
-            unforeseen = ModelError(f"model {names} could not be loaded: {in_one_line(error)}; --traceback shows where")
-            unforeseen.__cause__ = error
-            error = unforeseen
+            model_error = ModelError(f"model {names} could not be loaded: {in_one_line(error)}; --traceback shows where")
+            model_error.__cause__ = error
+            error = model_error
         self._view.leave(error)
 
     def _save(self) -> None:
         self.services.session.save(self._conversation, self._settings, [pane.name for pane in self.panes], self.pending)
 
     def _engine_threads(self) -> list[EngineThread]:
-        """The distinct engine threads, including that of a model that is being loaded."""
-        return list(dict.fromkeys([pane.engine_thread for pane in self.panes] + ([self._loading] if self._loading is not None else [])))
+        """The distinct engine threads, including that of a model that ``switch`` is loading."""
+        threads = [pane.engine_thread for pane in self.panes]
+        if self._loading is not None:
+            threads.append(self._loading)
+        return list(dict.fromkeys(threads))
 
     def _handle(self, line: str) -> None:
-        """Run a command or send a message; requires that the chat can process it now."""
+        """Run a command or send a message; the caller has checked that the chat is ready for it."""
         parsed = self.commands.parse(line)
         self._view.show_typed(line)
         if parsed.command is not None:
-            self._run(parsed.command, parsed.text)
+            self._run_command(parsed.command, parsed.text)
         else:
             self.generate(self.conversation.ask(parsed.text))
 
-    def _run(self, command: ChatCommand, argument: str) -> None:
+    def _run_command(self, command: ChatCommand, argument: str) -> None:
         """Run a command; every exception is shown as a one-line error."""
 
-        def run() -> None:
+        def run_if_available() -> None:
             if reason := command.unavailable_reason(self):
                 self._view.error(f"/{command.name}: {reason}")
             else:
                 command.run(self, argument)
 
         try:
-            call_plugin(f"/{command.name}", run, may_refuse=True)
+            call_plugin(f"/{command.name}", run_if_available, may_refuse=True)
         except SftchatError as error:
             self._view.error(in_one_line(error))
 
-    def next(self) -> None:
-        """Process what waits, while the chat is ready: first a message without a reply (from a killed process), then pending lines."""
-        self._take_pending()
+    def process_pending(self) -> None:
+        """While the chat is ready: reply to a message that a killed process left without a reply, then process the pending lines."""
+        self._restore_pending()
         if self.conversation.waiting and self.state == "ready":
             self._view.show_typed(self.conversation.path[-1].question)
             self.generate(self.conversation)
@@ -352,11 +353,12 @@ class ChatController:
             self._handle(self.pending.popleft())
             self._save()
 
-    def _take_pending(self) -> None:
+    def _restore_pending(self) -> None:
+        """Put the unprocessed lines of a resumed session before the lines typed since."""
         self.pending.extendleft(reversed(self.services.session.pending))
         self.services.session.pending = ()
 
-    def _answers(self, answers: tuple[Answer, ...]) -> None:
+    def _add_answers(self, answers: tuple[Answer, ...]) -> None:
         self._turn = None
         self.conversation = self.conversation.answer(*answers)
         self._scoring.score_all()

@@ -1,10 +1,8 @@
 """Immutable conversation tree of user messages and answers; the models see the path from the root to the head.
 
 Nodes are only added, so undo, edit and branch lose nothing, and a session on disk is append-only. With several models, an answer node has
-one answer for each pane, so all panes follow the same path.
-
-A turn without any text is in the tree, for ``/regen``, and not in the messages. Answers of several models stand in one node, so the models stay
-in step when one of them fails.
+one answer for each pane, so all panes follow the same path, even when one model fails. The models do not see a turn whose reply was
+cancelled or failed before its first character; it stays in the tree for ``/regen``.
 """
 
 from __future__ import annotations
@@ -60,8 +58,8 @@ class Answer:
         return self.reply.finish_reason != "stop"
 
     @property
-    def silent(self) -> bool:
-        """True when the reply is empty because of an error or the user; such a turn is left out of prompts."""
+    def aborted_without_text(self) -> bool:
+        """True when an error or the user ended the reply before its first character; such a turn is left out of prompts."""
         return not self.reply.text and self.reply.finish_reason in ("cancelled", "error")
 
 
@@ -82,9 +80,9 @@ class Node:
     answers: tuple[Answer, ...] = ()
 
     @property
-    def silent(self) -> bool:
-        """True for an answer node in which no pane has a reply."""
-        return bool(self.answers) and all(answer.silent for answer in self.answers)
+    def aborted_without_text(self) -> bool:
+        """True for an answer node in which every answer was aborted without text."""
+        return bool(self.answers) and all(answer.aborted_without_text for answer in self.answers)
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ class Conversation:
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """Turns of the current path as the pane's model sees them: without turns that have an empty failed reply."""
+        """Turns of the current path as the pane's model sees them: without replies that were aborted without text."""
         return self.turns_to(self.head)
 
     def turns_to(self, id: int) -> tuple[Turn, ...]:
@@ -162,13 +160,17 @@ class Conversation:
         for node in path:
             if not node.answers:
                 question = node.question
-            elif not (answer := node.answers[min(self.pane, len(node.answers) - 1)]).silent:
+                continue
+            answer = node.answers[min(self.pane, len(node.answers) - 1)]  # a session may continue with more models than it began with
+            if not answer.aborted_without_text:
                 turns.append(Turn(question, answer, node.id))
-        return (*turns, Turn(question, None, id)) if path and not path[-1].answers else tuple(turns)
+        if path and not path[-1].answers:
+            turns.append(Turn(question, None, id))
+        return tuple(turns)
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """Messages in the form that engines and templates take."""
+        """The messages that the pane's model sees, in the form that engines and templates take."""
         messages = [Message(role="system", content=self.system)] if self.system else []
         for turn in self.turns if self.history else self.turns[-1:]:
             messages.append(Message(role="user", content=turn.question))
@@ -182,10 +184,10 @@ class Conversation:
         return self.head > 0 and not self.node(self.head).answers
 
     @property
-    def ends(self) -> tuple[int, ...]:
-        """Ids of the leaf nodes, without failed attempts, in the order of creation."""
-        parents = {node.parent for node in self.nodes if not node.silent}
-        return tuple(node.id for node in self.nodes if node.answers and not node.silent and node.id not in parents)
+    def leaves(self) -> tuple[int, ...]:
+        """Ids of the answer nodes that end a branch, in the order of creation; replies aborted without text do not count as nodes."""
+        parents = {node.parent for node in self.nodes if not node.aborted_without_text}
+        return tuple(node.id for node in self.nodes if node.answers and not node.aborted_without_text and node.id not in parents)
 
     def ask(self, question: str) -> Conversation:
         """Append a user message.
@@ -196,9 +198,9 @@ class Conversation:
         if self.waiting:
             raise ValueError("the last message still waits for its reply")
         parent = self.head
-        if parent and self.node(parent).silent:
+        if parent and self.node(parent).aborted_without_text:  # continue before the message that got no reply
             parent = self.node(self.node(parent).parent).parent
-        return self._added(Node(len(self.nodes) + 1, parent, question=question))
+        return self._add_node(Node(len(self.nodes) + 1, parent, question=question))
 
     def answer(self, *answers: Answer) -> Conversation:
         """Append the answers to the last message, one for each pane.
@@ -208,10 +210,10 @@ class Conversation:
         """
         if not self.waiting:
             raise ValueError("no message waits for a reply")
-        return self._added(Node(len(self.nodes) + 1, self.head, answers=answers))
+        return self._add_node(Node(len(self.nodes) + 1, self.head, answers=answers))
 
     def unanswered(self) -> Conversation:
-        """Move the head back to the last user message, without its replies; the message of a failed attempt counts too.
+        """Move the head back to the last user message, with or without replies.
 
         Raises:
             UsageError: When there is no message.
@@ -226,11 +228,11 @@ class Conversation:
         Raises:
             UsageError: When there are fewer turns.
         """
-        seen = self.turns
-        if not 1 <= turns <= len(seen):
-            raise UsageError(f"cannot go back {turns} turns: the conversation has {len(seen)}")
-        kept = seen[len(seen) - turns - 1].id if turns < len(seen) else 0
-        return replace(self, head=kept, undone=(*self.undone, self.head))
+        current = self.turns
+        if not 1 <= turns <= len(current):
+            raise UsageError(f"cannot go back {turns} turns: the conversation has {len(current)}")
+        head = current[-turns - 1].id if turns < len(current) else 0
+        return replace(self, head=head, undone=(*self.undone, self.head))
 
     def redo(self) -> Conversation:
         """Revert the last ``undo``.
@@ -258,12 +260,12 @@ class Conversation:
         """Return the same conversation for another pane."""
         return replace(self, pane=pane)
 
-    def changed(self, id: int, pane: int, answer: Answer) -> Conversation:
-        """Replace an answer, to add later results such as its score."""
+    def with_answer(self, id: int, pane: int, answer: Answer) -> Conversation:
+        """Replace the answer of a pane in node ``id``, to add later results such as its score."""
         node = self.node(id)
         answers = (*node.answers[:pane], answer, *node.answers[pane + 1 :])
         return replace(self, nodes=(*self.nodes[: id - 1], replace(node, answers=answers), *self.nodes[id:]))
 
-    def _added(self, node: Node) -> Conversation:
+    def _add_node(self, node: Node) -> Conversation:
         """Add a node and move the head to it."""
         return replace(self, nodes=(*self.nodes, node), head=node.id, undone=())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sftchat.data.write import write_rows
 from sftchat.errors import DataError, UsageError, unknown_name_message
 from sftchat.types import Example, Reply
 
-SUFFIXES = {".md": "markdown", ".markdown": "markdown"}
+FORMAT_OF_SUFFIX = {".md": "markdown", ".markdown": "markdown"}
 
 
 def export(conversation: Conversation, path: Path, format: str = "") -> str:
@@ -33,39 +34,34 @@ def export(conversation: Conversation, path: Path, format: str = "") -> str:
         UsageError: When the format is unknown, the file exists, or it cannot be created.
         DataError: When a text cannot be encoded as JSON.
     """
-    chosen = format or SUFFIXES.get(path.suffix.lower(), "messages")
-    if chosen not in WRITERS:
-        raise UsageError(unknown_name_message("format", chosen, WRITERS))
+    format = format or FORMAT_OF_SUFFIX.get(path.suffix.lower(), "messages")
+    if format not in WRITERS:
+        raise UsageError(unknown_name_message("format", format, WRITERS))
     if path.exists():
         raise UsageError(f"'{path}' exists; give a name that is free")
     check_output_file(path)
-    WRITERS[chosen](replace(conversation, history=True), path)  # the whole conversation, even when the model sees only the last turn
-    return chosen
+    WRITERS[format](replace(conversation, history=True), path)  # the whole conversation, even when the model sees only the last turn
+    return format
 
 
-def _rows(format: str) -> Callable[[Conversation, Path], object]:
-    """Build a writer of one row in a format."""
-
-    def write(conversation: Conversation, path: Path) -> object:
-        return write_rows(path, [serialize(Example(conversation.messages), format)])
-
-    return write
+def _write_row(format: str, conversation: Conversation, path: Path) -> None:
+    """Write the conversation as one row of training data."""
+    write_rows(path, [serialize(Example(conversation.messages), format)])
 
 
-def _markdown(conversation: Conversation, path: Path) -> object:
+def _write_markdown(conversation: Conversation, path: Path) -> None:
     """Write the conversation as Markdown: each message under its role, unchanged."""
     text = "\n".join(f"**{message['role']}**\n\n{message['content']}\n" for message in conversation.messages)
     try:
         write_atomically(path, text)
     except OSError as error:
         raise write_error(path, error) from error
-    return path
 
 
-WRITERS: dict[str, Callable[[Conversation, Path], object]] = {
-    "messages": _rows("messages"),
-    "sharegpt": _rows("sharegpt"),
-    "markdown": _markdown,
+WRITERS: dict[str, Callable[[Conversation, Path], None]] = {
+    "messages": partial(_write_row, "messages"),
+    "sharegpt": partial(_write_row, "sharegpt"),
+    "markdown": _write_markdown,
 }
 
 
@@ -77,7 +73,7 @@ def read_conversation(path: Path, row: int = 1) -> tuple[Conversation, str]:
         row: Row number, from 1.
 
     Returns:
-        The conversation, and the last message when it has no reply.
+        The conversation without a last message that has no reply; and that message, empty when every message has a reply.
 
     Raises:
         DataError: When the row does not exist, or is not a conversation.
@@ -89,10 +85,11 @@ def read_conversation(path: Path, row: int = 1) -> tuple[Conversation, str]:
     system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else ""
     conversation = Conversation(system)
     for index, message in enumerate(messages):
-        if message["role"] != ("user", "assistant")[index % 2]:
+        if message["role"] != ("assistant" if index % 2 else "user"):
             raise DataError(
                 f"turn {index + 1} is of role '{message['role']}'; a conversation alternates between user and assistant", example.source
             )
         if index % 2:
             conversation = conversation.ask(messages[index - 1]["content"]).answer(Answer(Reply(message["content"])))
-    return conversation, messages[-1]["content"] if len(messages) % 2 else ""
+    unanswered = messages[-1]["content"] if len(messages) % 2 else ""
+    return conversation, unanswered

@@ -20,7 +20,8 @@ from sftchat.thinking import opens_thoughts
 from sftchat.types import Message
 
 T = TypeVar("T")
-QUESTION = Message(role="user", content="?")
+PROBE = Message(role="user", content="?")
+"""Any message, to look at what the chat template writes before a reply."""
 
 
 @former_names(say="info")
@@ -56,16 +57,16 @@ class EngineThread:
         self.engine: Engine | None = None
         self._load = load
         self._post = post
-        self._jobs: queue.SimpleQueue[Callable[[Engine], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[Engine], None] | None] = queue.SimpleQueue()  # None ends the thread
         # a daemon thread: loading weights cannot be interrupted and must not delay the exit of the process
-        self._thread = threading.Thread(target=self._work, name="sftchat-engine", daemon=True)
+        self._thread = threading.Thread(target=self._load_and_run_jobs, name="sftchat-engine", daemon=True)
 
-    def start(self, loaded: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        """Start to load the engine; ``loaded`` or ``failed`` is called on the UI thread."""
-        self._loaded, self._failed = loaded, failed
+    def start(self, on_loaded: Callable[[], None], on_failed: Callable[[Exception], None]) -> None:
+        """Start to load the engine; ``on_loaded`` or ``on_failed`` is called on the UI thread."""
+        self._on_loaded, self._on_failed = on_loaded, on_failed
         self._thread.start()
 
-    def do(self, job: Callable[[Engine], None]) -> None:
+    def submit(self, job: Callable[[Engine], None]) -> None:
         """Queue a job; it must not raise."""
         self._jobs.put(job)
 
@@ -74,43 +75,41 @@ class EngineThread:
         self._jobs.put(None)
 
     def join(self, timeout: float) -> None:
-        """Wait at most ``timeout`` seconds until the engine is freed; do not wait while it loads."""
+        """Wait at most ``timeout`` seconds until the engine is freed; return at once while it loads."""
         if self._thread.is_alive():
             self._thread.join(0 if self.engine is None else timeout)
 
-    def _work(self) -> None:
-        """Load the engine, then run jobs until ``end``."""
+    def _load_and_run_jobs(self) -> None:
         try:
             engine = self._load()
         except Exception as error:
-            self._post(partial(self._failed, error))
+            self._post(partial(self._on_failed, error))
             return
-        self._post(partial(self._arrived, engine))
+        self._post(partial(self._publish, engine))
         while (job := self._jobs.get()) is not None:
             job(engine)
         engine.close()
 
-    def _arrived(self, engine: Engine) -> None:
-        """Publish the loaded engine on the UI thread."""
+    def _publish(self, engine: Engine) -> None:
         self.engine = engine
-        self._loaded()
+        self._on_loaded()
 
 
-class Jobs:
+class JobRunner:
     """Runs the slow jobs of commands, one at a time. Thread: UI.
 
     Args:
         view: Shows errors.
-        next: Called when a job has ended.
+        on_end: Called when a job has ended.
 
     Attributes:
-        doing: Title of the running job; empty when there is none.
+        job_title: Title of the running job; empty when there is none.
     """
 
-    def __init__(self, view: View, next: Callable[[], None]) -> None:
-        self.doing = ""
+    def __init__(self, view: View, on_end: Callable[[], None]) -> None:
+        self.job_title = ""
         self._view = view
-        self._next = next
+        self._on_end = on_end
         self._job: JobHandle | None = None
 
     def start(self, title: str, job: Callable[[Engine, JobHandle], T], done: Callable[[T], None], engine_thread: EngineThread) -> None:
@@ -120,9 +119,9 @@ class Jobs:
             UsageError: When another job is running.
         """
         if self._job is not None:
-            raise UsageError(f"the conversation is busy: {self.doing}")
+            raise UsageError(f"the conversation is busy: {self.job_title}")
         self._job = handle = JobHandle(lambda text: self._view.post(partial(self._view.info, text)))
-        self.doing = title
+        self.job_title = title
 
         def run(engine: Engine) -> None:
             try:
@@ -132,27 +131,27 @@ class Jobs:
             else:
                 self._view.post(partial(self._end, handle, partial(done, result)))
 
-        engine_thread.do(run)
+        engine_thread.submit(run)
 
     def stop(self) -> bool:
-        """Stop the running job: at once for the user, soon on the engine thread. False when there is none."""
+        """Stop the running job; False when there is none. The chat is ready at once, the engine thread when the job has returned."""
         if self._job is None:
             return False
-        self._view.info(f"{self.doing}: stopped")
+        self._view.info(f"{self.job_title}: stopped")
         self.cancel()
         self._end(self._job)
         return True
 
     def cancel(self) -> None:
-        """Stop the running job and discard its result."""
+        """Tell the running job to return soon."""
         if self._job is not None:
             self._job.stop.set()
 
     def _end(self, handle: JobHandle, done: Callable[[], None] | None = None, problem: str = "") -> None:
-        """End a job; ignored when the job was stopped before."""
-        if handle is not self._job:
+        """Show the error of a job in ``problem``, or pass its result on with ``done``."""
+        if handle is not self._job:  # the user stopped the job before
             return
-        title, self._job, self.doing = self.doing, None, ""
+        title, self._job, self.job_title = self.job_title, None, ""
         if problem:
             self._view.error(problem)
         elif done is not None:
@@ -160,7 +159,7 @@ class Jobs:
                 call_plugin(title, done, may_refuse=True)
             except SftchatError as error:
                 self._view.error(in_one_line(error))
-        self._next()
+        self._on_end()
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ class Opening:
 
 
 class ModelPane:
-    """State of one model of the chat, for the view; changed by the chat only.
+    """State of one model of the chat; a view reads it, the chat changes it.
 
     Args:
         name: MODEL as typed.
@@ -201,7 +200,7 @@ class ModelPane:
         self.context_used = 0
         self.first_token_seconds = 0.0
         self.score: ReplyScore | None = None
-        self._rate = 0.0
+        self._last_tokens_per_second = 0.0
 
     @property
     def engine(self) -> Engine | None:
@@ -216,32 +215,32 @@ class ModelPane:
     @property
     def tokens_per_second(self) -> float:
         """Speed of the current or last reply; 0 when unknown."""
-        return self.generation.tokens_per_second if self.generation is not None else self._rate
+        return self.generation.tokens_per_second if self.generation is not None else self._last_tokens_per_second
 
-    def begins_with_thoughts(self, arguments: Mapping[str, Any]) -> bool:
+    def template_opens_thoughts(self, template_arguments: Mapping[str, Any]) -> bool:
         """Return whether the chat template opens the thoughts of a reply; False when unknown, for example behind a server.
 
         Args:
-            arguments: Chat template arguments that override the engine's own.
+            template_arguments: Chat template arguments that override the engine's own.
         """
         engine = self.engine
         try:
-            if (arguments or self.adapter) and isinstance(engine, Inspects):
-                tokens = engine.prompt_tokens(Request("look", (QUESTION,), adapter=self.adapter, template_arguments=arguments))
+            if (template_arguments or self.adapter) and isinstance(engine, Inspects):  # render takes neither
+                tokens = engine.prompt_tokens(Request("look", (PROBE,), adapter=self.adapter, template_arguments=template_arguments))
                 return opens_thoughts("".join(token.text for token in tokens))
-            return isinstance(engine, Renders) and opens_thoughts(engine.render([QUESTION]))
+            return isinstance(engine, Renders) and opens_thoughts(engine.render([PROBE]))
         except SftchatError:
             return False  # the template rejects the message or the arguments; the request itself reports the error
 
-    def replace(self, name: str, engine_thread: EngineThread) -> None:
-        """Replace the model of the pane."""
+    def replace_model(self, name: str, engine_thread: EngineThread) -> None:
+        """Replace the model of the pane and clear the statistics of its last reply."""
         self.name, self.engine_thread, self.adapter = name, engine_thread, ""
-        self.context_used, self.first_token_seconds, self.score, self._rate = 0, 0.0, None, 0.0
+        self.context_used, self.first_token_seconds, self.score, self._last_tokens_per_second = 0, 0.0, None, 0.0
 
-    def ended(self, generation: PendingReply, prompt_tokens: int) -> None:
-        """Store the statistics of a finished reply."""
+    def finish_reply(self, generation: PendingReply, prompt_tokens: int) -> None:
+        """Store the statistics of a finished reply; ``prompt_tokens`` is 0 when unknown."""
         self.generation = None
-        self._rate = generation.tokens_per_second
+        self._last_tokens_per_second = generation.tokens_per_second
         self.first_token_seconds = generation.first_token_seconds
         if prompt_tokens:
             self.context_used = prompt_tokens + generation.tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,8 @@ from sftchat.data.serialize import serialize
 from sftchat.errors import DataError, UsageError
 from sftchat.types import Example, Message
 
-Kind = Literal["messages", "preferences", "evalset"]
-TRAINING: tuple[Kind, ...] = ("messages", "preferences")
+RowKind = Literal["messages", "preferences", "evalset"]
+TRAINING_KINDS: tuple[RowKind, ...] = ("messages", "preferences")
 
 
 @dataclass(frozen=True)
@@ -27,103 +28,108 @@ class Rows:
     """The row files of a chat.
 
     Attributes:
-        folder: Folder of the files, created with the first row; None when no rows are written.
-        golds: Other evalsets, whose items must not become training rows.
+        folder: Folder of the files, created with the first row; None when rows are refused.
+        evalsets: Evalsets outside the folder, whose items must not become training rows.
     """
 
     folder: Path | None = None
-    golds: tuple[Path, ...] = ()
+    evalsets: tuple[Path, ...] = ()
 
-    def path(self, kind: Kind) -> Path:
+    def path(self, kind: RowKind) -> Path:
         """Return the file for a kind of rows.
 
         Raises:
-            UsageError: When there is no folder for rows.
+            UsageError: When ``folder`` is None.
         """
         if self.folder is None:
             raise UsageError("this chat writes no rows; give it a folder for them")
         return self.folder / f"{kind}.jsonl"
 
-    def good(self, messages: Sequence[Message], reply: str, about: Mapping[str, Any]) -> str:
+    def add_training_row(self, messages: Sequence[Message], reply: str, provenance: Mapping[str, Any]) -> str:
         """Append a reply as a training row.
 
         Args:
             messages: The conversation; ends with the user's message. Earlier replies are context only and not trained on, because they were
                 not rated.
             reply: The reply to train on.
-            about: Provenance fields.
+            provenance: Provenance fields.
 
         Returns:
             Location of the row, ``file:line``.
 
         Raises:
-            DataError: When the row exists already, its prompt has another reply, or it is in an evalset. The message names the place.
+            DataError: When the row exists, its prompt has another reply, or its prompt is in an evalset. The message names file and line.
         """
-        return self._append("messages", serialize(Example(_untrained(messages), reply, metadata={"sftchat": about}), "messages"))
+        return self._append("messages", serialize(Example(_mark_untrained(messages), reply, metadata={"sftchat": provenance}), "messages"))
 
-    def pair(self, messages: Sequence[Message], chosen: str, rejected: str, about: Mapping[str, Any]) -> str:
-        """Append a preference pair: a better and a worse reply to the same prompt; arguments and errors as for ``good``."""
+    def add_preference_pair(self, messages: Sequence[Message], chosen: str, rejected: str, provenance: Mapping[str, Any]) -> str:
+        """Append a better and a worse reply to the same prompt as a preference pair; the rest as for ``add_training_row``."""
         row = {
-            "prompt": [dict(message) for message in _untrained(messages)],
+            "prompt": [dict(message) for message in _mark_untrained(messages)],
             "chosen": [{"role": "assistant", "content": chosen}],
             "rejected": [{"role": "assistant", "content": rejected}],
-            "sftchat": about,
+            "sftchat": provenance,
         }
         return self._append("preferences", row)
 
-    def gold(self, messages: Sequence[Message], reply: str, about: Mapping[str, Any]) -> str:
-        """Append an evalset item; arguments and errors as for ``good``, except that it must not be in the training rows."""
+    def add_evalset_item(self, messages: Sequence[Message], reply: str, provenance: Mapping[str, Any]) -> str:
+        """Append an evalset item; as ``add_training_row``, but the prompt must not be in the training rows instead of the evalsets."""
         id = "chat-" + sha256(json.dumps([list(messages)], sort_keys=True).encode()).hexdigest()[:12]
-        return self._append("evalset", serialize(Example(tuple(messages), reply, id, {"sftchat": about}), "evalset"))
+        return self._append("evalset", serialize(Example(tuple(messages), reply, id, {"sftchat": provenance}), "evalset"))
 
-    def _append(self, kind: Kind, row: dict[str, Any]) -> str:
+    def _append(self, kind: RowKind, row: dict[str, Any]) -> str:
         example = to_example(row)
         path = self.path(kind)
-        line = 1
-        for other in _examples(path):
-            line = max(line, int(other.source.rpartition(":")[2]) + 1)
-            if _untrained(other.messages) == _untrained(example.messages):
-                what = "the same row is there already" if other.gold == example.gold else "its prompt has another reply there"
-                raise DataError(f"{what}; nothing is written", other.source)
-        others = [self.path("evalset"), *self.golds] if kind in TRAINING else [self.path(training) for training in TRAINING]
-        for leak in find_leaks([example], (other for file in others for other in _examples(file))):
+        new_line = 1
+        for existing in _read_rows(path):
+            line = int(existing.source.rpartition(":")[2])  # the source of a row is FILE:LINE
+            new_line = max(new_line, line + 1)
+            if _mark_untrained(existing.messages) == _mark_untrained(example.messages):
+                conflict = "the same row is there already" if existing.gold == example.gold else "its prompt has another reply there"
+                raise DataError(f"{conflict}; nothing is written", existing.source)
+        if kind in TRAINING_KINDS:
+            forbidden_files = [self.path("evalset"), *self.evalsets]
+        else:
+            forbidden_files = [self.path(training_kind) for training_kind in TRAINING_KINDS]
+        for leak in find_leaks([example], (forbidden for file in forbidden_files for forbidden in _read_rows(file))):
             same = "the same prompt is" if leak.similarity == 1 else f"nearly the same prompt (similarity {leak.similarity:.2f}) is"
             raise DataError(f"{same} there; a row is for training or for evaluation, never for both: nothing is written", leak.row)
         _append_line(path, json.dumps(row, ensure_ascii=False))
-        return f"{path}:{line}"
+        return f"{path}:{new_line}"
 
 
-def _untrained(messages: Sequence[Message]) -> tuple[Message, ...]:
+def _mark_untrained(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Mark the replies among the messages as not trained on."""
     return tuple({**message, "weight": 0} if message["role"] == "assistant" else message for message in messages)
 
 
-def _examples(path: Path) -> Iterator[Example]:
+def _read_rows(path: Path) -> Iterator[Example]:
     """Read the rows of a file; none when it does not exist."""
     if path.is_file() and path.stat().st_size:
         yield from read_examples(path)
 
 
 def _append_line(path: Path, line: str) -> None:
-    """Append a line atomically.
+    """Append a line; a file that cannot take the whole line is left as it was.
 
     Raises:
-        DataError: When it contains a lone surrogate, which UTF-8 cannot encode.
+        DataError: When the line contains a lone surrogate, which UTF-8 cannot encode.
         SftchatError: When writing fails.
     """
     try:
         data = line.encode() + b"\n"
     except UnicodeEncodeError as error:
-        raise DataError(f"the reply holds what no file can: {error.reason}", str(path)) from None
+        raise DataError(f"the reply cannot be written as UTF-8: {error.reason}", str(path)) from None
     try:
         with create_folder(path.parent), path.open("ab+", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
-            if size and file.seek(-1, os.SEEK_END) is not None and file.read(1) != b"\n":
-                data = b"\n" + data
+            if size:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # the last line was written without a newline
+                    data = b"\n" + data
             try:
-                written = file.write(data)
-                if written != len(data):
-                    raise OSError(28, os.strerror(28))
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
                 with suppress(OSError):
                     file.truncate(size)

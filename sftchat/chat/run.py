@@ -13,12 +13,12 @@ from sftchat._util.fallback import report_fallback
 from sftchat._util.output import data_stream
 from sftchat.chat.commands import Commands
 from sftchat.chat.context import ChatCommand, Settings, View
-from sftchat.chat.controller import ChatController, ChatServices, Models
+from sftchat.chat.controller import ChatController, ChatServices, ModelLoader
 from sftchat.chat.conversation import Conversation
 from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
-from sftchat.chat.sessions import Session, Sessions, Summary
+from sftchat.chat.sessions import Session, SessionStore, Summary
 from sftchat.engine import Engine
 from sftchat.errors import UsageError
 from sftchat.inference.open import load_with_adapters
@@ -33,15 +33,15 @@ def run_chat(
     *,
     commands: Iterable[ChatCommand],
     folder: Path,
-    models: Models | None = None,
+    models: ModelLoader | None = None,
     task: Task | None = None,
     evalset: Path | None = None,
-    sessions: Sessions | None = None,
+    sessions: SessionStore | None = None,
     resumed: Summary | None = None,
     conversation: Conversation | None = None,
     settings: Settings | None = None,
     rows: Path | None = None,
-    remarks: Sequence[str] = (),
+    start_notes: Sequence[str] = (),
     plain: bool = False,
     jsonl: bool = False,
     vi: bool | None = None,
@@ -49,18 +49,18 @@ def run_chat(
     """Chat on the standard streams until the user leaves or the input ends.
 
     Args:
-        openings: How to open the models, see ``open_models``.
+        openings: How to open the models, see ``prepare_openings``.
         commands: The chat commands.
         folder: Folder of the history of typed lines.
-        models: Opens more models; by default none.
+        models: Opens more models; by default they are refused.
         task: Task that scores the replies.
-        evalset: Its gold replies, instead of the task's own evalset.
-        sessions: Where to save the conversation; by default, and for a new conversation of a plain view, nowhere.
+        evalset: File with the gold replies; the task's own evalset by default.
+        sessions: Where to save the conversation. None saves nothing; a plain view saves only a resumed session.
         resumed: Session to continue.
-        conversation: The conversation to continue.
+        conversation: Conversation to continue; a new one by default.
         settings: Generation settings.
-        rows: Folder for the rows of ``/good`` and similar commands; None when these are refused.
-        remarks: Messages to show at the start.
+        rows: Folder for the rows of ``/good`` and similar commands; with None they are refused.
+        start_notes: Notes to show at the start.
         plain: Read and write lines, see ``is_plain``; otherwise draw on a terminal.
         jsonl: Read and write JSON Lines; implies ``plain``.
         vi: Edit with vi keys; None follows the user's ``~/.inputrc``.
@@ -79,11 +79,17 @@ def run_chat(
         services = ChatServices(
             scorer=scorer,
             session=Session(None if plain and resumed is None else sessions, resumed, conversation),
-            models=models or Models(),
+            models=models or ModelLoader(),
             rows=Rows(rows, (scorer.path,) if scorer is not None and scorer.path is not None else ()),
         )
         return ChatController(
-            openings, view, commands=Commands(commands), services=services, conversation=conversation, settings=settings, remarks=remarks
+            openings,
+            view,
+            commands=Commands(commands),
+            services=services,
+            conversation=conversation,
+            settings=settings,
+            start_notes=start_notes,
         )
 
     if plain or jsonl:
@@ -101,7 +107,7 @@ def run_chat(
 
 
 def is_plain() -> bool:
-    """Return whether the standard streams are no terminal that the full view can draw on; warns when prompt_toolkit lacks a part of it."""
+    """Return True when the terminal view cannot draw: the standard streams are no terminal, or prompt_toolkit lacks a part (with a warning)."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown"):
         return True
     from sftchat.chat.ui.scrollback import missing_parts
@@ -112,8 +118,8 @@ def is_plain() -> bool:
     return bool(missing)
 
 
-def open_models(references: Sequence[ModelReference], load: Callable[..., Engine], options: Mapping[str, Any]) -> list[Opening]:
-    """Return how to open the models of a chat; adapters of one base share an engine.
+def prepare_openings(references: Sequence[ModelReference], load: Callable[..., Engine], options: Mapping[str, Any]) -> list[Opening]:
+    """Return an opening for each model of a chat; adapters of one base share an engine.
 
     Args:
         references: The models.
@@ -123,28 +129,30 @@ def open_models(references: Sequence[ModelReference], load: Callable[..., Engine
     Raises:
         UsageError: When two models are the same.
     """
-    seen: dict[tuple[Any, ...], str] = {}
+    text_of_model: dict[tuple[Any, ...], str] = {}
     for reference in references:
-        key = (reference.scheme, reference.source, reference.revision, reference.base and reference.base.source)
-        if key in seen:
-            first = seen[key]
-            twice = f"'{first}' stands twice" if first == reference.text else f"'{first}' and '{reference.text}' are the same"
-            raise UsageError(f"{twice}: there is nothing to compare")
-        seen[key] = reference.text
+        model = (reference.scheme, reference.source, reference.revision, reference.base and reference.base.source)
+        if model in text_of_model:
+            first = text_of_model[model]
+            same = f"'{first}' stands twice" if first == reference.text else f"'{first}' and '{reference.text}' are the same"
+            raise UsageError(f"{same}: there is nothing to compare")
+        text_of_model[model] = reference.text
     openings: dict[int, Opening] = {}
     for group in group_by_base(references):
         members = [references[index] for index in group]
         adapters = [member for member in members if member.base is not None]
         base = adapters[0].base if adapters and len(members) > 1 else None
-        shared = base and partial(load_with_adapters, load, base, adapters, options)
+        load_shared = partial(load_with_adapters, load, base, adapters, options) if base is not None else None
         for index, member in zip(group, members, strict=True):
-            adapter = member.text if shared and member.base is not None else ""
-            openings[index] = Opening(shared or partial(load, member.text, **options), (member.text,), (adapter,))
+            if load_shared is None:
+                openings[index] = Opening(partial(load, member.text, **options), (member.text,))
+            else:
+                openings[index] = Opening(load_shared, (member.text,), (member.text if member.base is not None else "",))
     return [openings[index] for index in range(len(references))]
 
 
-def find_session(sessions: Sessions, name: str = "") -> Summary:
-    """Return the session to continue; the last one without a name.
+def find_session(sessions: SessionStore, name: str = "") -> Summary:
+    """Return the session to continue, by name or id; the last used one when ``name`` is empty.
 
     Raises:
         UsageError: When there is no such session.

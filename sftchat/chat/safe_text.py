@@ -1,7 +1,6 @@
 """Safe display of model output: escape control characters, split text into lines, wrap lines into rows.
 
-A model can generate any character, including escape sequences that clear the screen or set the clipboard. None reaches the terminal
-unescaped.
+A model can generate any character, including control characters that clear the screen or set the clipboard.
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ import io
 import re
 from collections.abc import Callable
 
-_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
-# C1 control characters (one-byte escape sequences), then line separators and bidirectional formatting characters
-_ESCAPED = {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)} | {
-    code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_VISIBLE: dict[int, int | str] = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},  # ASCII control characters: their Unicode pictures
+    0x7F: 0x2421,
+    **{code: f"\\x{code:02x}" for code in range(0x80, 0xA0)},  # C1 control characters: escape sequences of one byte
+    # line separators and bidirectional formatting characters
+    **{code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), *range(0x2066, 0x206A))},
 }
-_VISIBLE = {**_PICTURES, **_ESCAPED}
 
 
 def escape_controls(text: str) -> str:
@@ -23,7 +23,7 @@ def escape_controls(text: str) -> str:
     return text.translate(_VISIBLE)
 
 
-class Printable:
+class ControlEscaper:
     """Escapes control characters of a stream; ``\\r\\n`` is a newline even when it is split between two pieces."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Printable:
         return escape_controls(text.removesuffix("\r").replace("\r\n", "\n"))
 
     def end(self) -> str:
-        """Return the text that was held back."""
+        """Return the text that ``feed`` held back: a carriage return, or nothing."""
         pending, self._pending = self._pending, ""
         return escape_controls(pending)
 
@@ -50,51 +50,52 @@ class LineBuffer:
 
     def __init__(self) -> None:
         self.tail = ""
-        self._printable = Printable()
+        self._escaper = ControlEscaper()
 
     def feed(self, text: str) -> str:
         """Add a piece and return the lines it completes, with their newlines; may be empty."""
-        lines, newline, self.tail = (self.tail + self._printable.feed(text)).rpartition("\n")
+        lines, newline, self.tail = (self.tail + self._escaper.feed(text)).rpartition("\n")
         return lines + newline
 
     def end(self) -> str:
         """Return the unfinished line, with a newline unless it is empty, and clear the buffer."""
-        last, self.tail = self.tail + self._printable.end(), ""
+        last, self.tail = self.tail + self._escaper.end(), ""
         return last + "\n" if last else ""
 
 
-def rows(text: str, columns: int, width: Callable[[str], int]) -> list[str]:
-    """Break a line into rows as a terminal does: at the margin, without splitting wide characters.
+def break_at_margin(text: str, columns: int, width: Callable[[str], int]) -> list[str]:
+    """Break a line into rows as a terminal does: wherever the margin is, without splitting wide characters.
 
     Args:
         text: One line.
         columns: Width of the terminal.
-        width: Returns the width of a character in size.
+        width: Returns the width of a character in cells.
     """
-    broken, row, used = [], "", 0
+    rows, row, used = [], "", 0
     for character in text.expandtabs(8):
         size = width(character)
         if used + size > columns and row:
-            broken.append(row)
+            rows.append(row)
             row, used = "", 0
         row += character
         used += size
-    return [*broken, row]
+    return [*rows, row]
 
 
-def wrap(line: str, columns: int, width: Callable[[str], int]) -> list[str]:
-    """Wrap a message line between words if possible; text without spaces is broken anywhere.
+def wrap_words(line: str, columns: int, width: Callable[[str], int]) -> list[str]:
+    """Wrap a line of a note between words; a single word may be wider than the terminal.
 
-    Continuation rows are indented to the start of the text; in a table of words and explanations, to the start of the explanation.
+    Continuation rows are indented as the line is. In a line of two columns, such as a command and its summary, they are indented to the
+    second column.
 
     Args:
         line: One line.
         columns: Width of the terminal.
         width: Returns the width of a text in cells.
     """
-    explained = re.match(r"\s*\S.*?\s{2,}(?=\S)|\s*", line)
-    hanging = width(explained[0]) if explained is not None else 0
-    indent = " " * (hanging if hanging <= columns // 2 else min(4, columns // 4))
+    before_text = re.match(r"\s*\S.*?\s{2,}(?=\S)|\s*", line)  # a first column and at least two spaces; otherwise the leading spaces
+    text_start = width(before_text[0]) if before_text is not None else 0
+    indent = " " * (text_start if text_start <= columns // 2 else min(4, columns // 4))
     rows, row = [], ""
     for word in re.findall(r"\s*\S+", line):
         if row and width(row + word) > columns:
@@ -106,7 +107,7 @@ def wrap(line: str, columns: int, width: Callable[[str], int]) -> list[str]:
 
 
 class LineWriter(io.TextIOBase):
-    """Replacement for ``sys.stderr`` that passes complete lines to a function; of a progress bar, only its last state.
+    """Text stream that passes each complete line to a function; of a line overwritten with carriage returns, its last state.
 
     Args:
         write_line: Called with each complete line, on the thread that wrote it.
@@ -125,6 +126,7 @@ class LineWriter(io.TextIOBase):
         """Write text and pass on the complete lines."""
         *lines, self._pending = (self._pending + text).split("\n")
         for line in lines:
-            if shown := line.rstrip("\r").rpartition("\r")[2].rstrip():
-                self._write_line(shown)
+            last_state = line.rstrip("\r").rpartition("\r")[2].rstrip()
+            if last_state:
+                self._write_line(last_state)
         return len(text)

@@ -24,11 +24,11 @@ class ReplyScoring:
         view: Shows the scores.
 
     Attributes:
-        under_way: Number of replies that are being scored.
+        unfinished_count: Number of replies that are being scored.
     """
 
     def __init__(self, chat: ChatContext, view: View) -> None:
-        self.under_way = 0
+        self.unfinished_count = 0
         self._chat = chat
         self._view = view
 
@@ -37,10 +37,10 @@ class ReplyScoring:
         scorer, conversation = self._chat.services.scorer, self._chat.conversation
         for pane, answer in enumerate(conversation.node(conversation.head).answers):
             self._chat.panes[pane].score = None
-            if scorer is not None and not answer.silent:
-                self._start(scorer, pane, answer)
+            if scorer is not None and not answer.aborted_without_text:
+                self._score(scorer, pane, answer)
 
-    def _start(self, scorer: GoldScorer, pane: int, answer: Answer) -> None:
+    def _score(self, scorer: GoldScorer, pane: int, answer: Answer) -> None:
         """Score one reply on the engine thread of its model."""
         conversation = self._chat.conversation
         id, messages = conversation.head, conversation.unanswered().seen_by(pane).messages
@@ -53,19 +53,19 @@ class ReplyScoring:
             else:
                 self._view.post(partial(self._store, id, pane, answer, score))
 
-        self.under_way += 1
-        self._chat.panes[pane].engine_thread.do(job)
+        self.unfinished_count += 1
+        self._chat.panes[pane].engine_thread.submit(job)
 
     def _store(self, id: int, pane: int, answer: Answer, score: ReplyScore | None, problem: str = "") -> None:
-        """Store and show a score; the conversation may have changed since it was requested."""
-        self.under_way -= 1
+        """Store and show a score, or show the error in ``problem``; the conversation may have changed since the score was requested."""
+        self.unfinished_count -= 1
         if problem:
             self._view.error(problem)
         conversation = self._chat.conversation
         answers = conversation.node(id).answers if id <= len(conversation.nodes) else ()
         if score is None or pane >= len(answers) or answers[pane].reply != answer.reply:
             return
-        self._chat.conversation = conversation.changed(id, pane, replace(answers[pane], score=score))
+        self._chat.conversation = conversation.with_answer(id, pane, replace(answers[pane], score=score))
         if conversation.head == id:
             self._chat.panes[pane].score = score
             self._view.show_score(score, pane)
@@ -94,16 +94,16 @@ class GoldScorer:
 
         return tuple(read_evalset(self.path).examples) if self.path is not None else ()
 
-    def find(self, messages: Sequence[Message]) -> Example | None:
+    def find_item(self, messages: Sequence[Message]) -> Example | None:
         """Return the item whose messages, without the system prompt, are the last messages of the conversation.
 
         Args:
             messages: The conversation; ends with a user message.
         """
-        turns = _turns(messages)
-        for example in self._by_question.get(turns[-1][1], ()):
-            item_turns = _turns(example.messages)
-            if turns[-len(item_turns) :] == item_turns:
+        chat_texts = _roles_and_texts(messages)
+        for example in self._by_last_message.get(messages[-1]["content"].strip(), ()):
+            item_texts = _roles_and_texts(example.messages)
+            if chat_texts[-len(item_texts) :] == item_texts:
                 return example
         return None
 
@@ -121,21 +121,22 @@ class GoldScorer:
             DataError: When the evalset cannot be used.
             PluginError: When the scorer fails.
         """
-        example = self.find(messages)
+        example = self.find_item(messages)
         if example is not None:
             return primary_score(self.task, score_reply(self.task, example, reply))
         if self.task.validate_row is no_problems:
             return None
-        return ReplyScore(self.task.metric.name, None, row_problems(self.task, Example(tuple(messages), reply.text, source="this reply")))
+        problems = row_problems(self.task, Example(tuple(messages), reply.text, source="this reply"))
+        return ReplyScore(self.task.metric.name, None, problems)
 
     @cached_property
-    def _by_question(self) -> dict[str, list[Example]]:
+    def _by_last_message(self) -> dict[str, list[Example]]:
         items: dict[str, list[Example]] = defaultdict(list)
         for example in self.examples:
             items[example.messages[-1]["content"].strip()].append(example)
         return items
 
 
-def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """Roles and stripped texts, without the system prompt."""
+def _roles_and_texts(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Return (role, stripped text) of each message, without the system prompt."""
     return [(message["role"], message["content"].strip()) for message in messages if message["role"] != "system"]

@@ -60,35 +60,35 @@ class Piece:
     tokens: int
 
 
-def dumps(value: Any) -> str:
+def to_ascii_json(value: Any) -> str:
     """Serialize to ASCII JSON, so that any Python string, including lone surrogates, round-trips."""
     return json.dumps(value, separators=(",", ":"))
 
 
 def metadata_to_json(metadata: SessionMetadata) -> str:
     """Serialize the metadata of a session."""
-    return dumps(_with_key(asdict(metadata), "pane", "column"))
+    return to_ascii_json(_rename_key(asdict(metadata), "pane", "column"))
 
 
 def metadata_from_json(text: str) -> SessionMetadata:
-    """Parse the metadata of a session; the defaults for a new session.
+    """Parse the metadata of a session; keys that are missing, as in a new session, have defaults.
 
     Raises:
-        ValueError: When the JSON is damaged; the same holds for the other parsers here.
+        ValueError: When the JSON is damaged. The other parsers of this module raise it too.
     """
-    return from_json(SessionMetadata, _with_key(load_json(text), "column", "pane"))
+    return from_json(SessionMetadata, _rename_key(load_json(text), "column", "pane"))
 
 
 def node_to_json(node: Node) -> str:
-    """Serialize a node without its id and parent."""
-    return dumps({"question": node.question, "answers": [_with_key(asdict(answer), "score", "mark") for answer in node.answers]})
+    """Serialize a node without its id and parent, which are columns of their own."""
+    return to_ascii_json({"question": node.question, "answers": [_rename_key(asdict(answer), "score", "mark") for answer in node.answers]})
 
 
 def node_from_json(id: int, parent: int, text: str) -> Node:
-    """Parse a node and give it its id and parent."""
+    """Parse a node that was stored under an id and a parent id."""
     row = from_json(Mapping[str, Any], load_json(text))
     if isinstance(answers := row.get("answers"), list):
-        row = {**row, "answers": [_with_key(answer, "mark", "score") for answer in answers]}
+        row = {**row, "answers": [_rename_key(answer, "mark", "score") for answer in answers]}
     node = from_json(Node, {**row, "id": id, "parent": parent})
     if not 0 <= parent < id:
         raise ValueError(f"node {id} follows node {parent}")
@@ -97,17 +97,17 @@ def node_from_json(id: int, parent: int, text: str) -> Node:
 
 def answer_to_json(answer: Answer) -> str:
     """Serialize an answer."""
-    return dumps(_with_key(asdict(answer), "score", "mark"))
+    return to_ascii_json(_rename_key(asdict(answer), "score", "mark"))
 
 
 def partial_from_json(text: str) -> Answer | Piece:
-    """Parse the beginning of an answer, or a chunk of it."""
+    """Parse one stored row of an unfinished answer: first an ``Answer``, then ``Piece``s to append to it."""
     value = load_json(text)
     if isinstance(value, list):
         return from_json(Piece, dict(zip(("text", "token_ids", "tokens"), value, strict=True)))
-    return from_json(Answer, _with_key(value, "mark", "score"))
+    return from_json(Answer, _rename_key(value, "mark", "score"))
 
 
-def _with_key(value: Any, old: str, new: str) -> Any:
+def _rename_key(value: Any, old: str, new: str) -> Any:
     """Rename a key of an object; the names on disk are those of an earlier release."""
     return {new if key == old else key: item for key, item in value.items()} if isinstance(value, dict) else value

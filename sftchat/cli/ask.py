@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sftchat._util.output import data_stream
-from sftchat.chat.safe_text import Printable, escape_controls
+from sftchat.chat.safe_text import ControlEscaper, escape_controls
 from sftchat.cli.options import answering_options, chosen_sampling, complete_model, complete_task, sampling_options
 from sftchat.cli.session import Session, json_text
 from sftchat.engine import Engine, Request
@@ -79,7 +79,7 @@ def command(
 def _print_reply(engine: Engine, model: str, request: Request, *, stream: bool, as_json: bool, show_thinking: bool) -> int:
     """Print one reply, as it arrives or when it is complete; return the exit code."""
     # text of a model is written to a terminal with its control characters escaped, and unchanged to a file or a program
-    escaped = Printable() if sys.stdout.isatty() else None
+    escaped = ControlEscaper() if sys.stdout.isatty() else None
 
     def write_text(text: str) -> None:
         write(text if escaped is None else escaped.feed(text))

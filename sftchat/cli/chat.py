@@ -71,10 +71,10 @@ def command(
     from platformdirs import user_data_path
 
     from sftchat.chat.context import Settings
-    from sftchat.chat.controller import Models
+    from sftchat.chat.controller import ModelLoader
     from sftchat.chat.conversation import Conversation
-    from sftchat.chat.run import find_session, is_plain, open_models, run_chat
-    from sftchat.chat.sessions import FILE, Sessions, restored
+    from sftchat.chat.run import find_session, is_plain, prepare_openings, run_chat
+    from sftchat.chat.sessions import SESSIONS_FILE, SessionStore, restore
     from sftchat.models.manifest import trained_tasks
 
     plain = jsonl or is_plain()
@@ -85,17 +85,17 @@ def command(
         raise click.UsageError("--evalset gives gold to a task's scorer; name the task with --task")
     if evalset is not None and not evalset.is_file():
         raise click.UsageError(f"--evalset '{evalset}' is no file")
-    remarks: list[str] = []
+    start_notes: list[str] = []
     folder = user_data_path("sftchat", appauthor=False)
-    sessions = Sessions(folder / FILE, remarks.append)
+    sessions = SessionStore(folder / SESSIONS_FILE, start_notes.append)
     click.get_current_context().call_on_close(sessions.close)
     resumed = find_session(sessions, name or "") if go_on or name is not None else None
     models = choose_models(models, resumed)
     trained = set(trained_tasks(models).values()) & session.registry.tasks.keys()
     if chosen is None and len(trained) == 1 and not plain:
         (task_name,) = trained
-        remarks.append(f"trained on {task_name}: with --task {task_name} replies are generated as they are scored, and marked")
-    conversation, settings = restored(sessions, resumed, len(models)) if resumed is not None else (Conversation(), Settings())
+        start_notes.append(f"trained on {task_name}: with --task {task_name} replies are generated as they are scored, and marked")
+    conversation, settings = restore(sessions, resumed, len(models)) if resumed is not None else (Conversation(), Settings())
     if system is not None:
         conversation = conversation.with_system(system)
     settings = replace(settings, sampling=chosen_sampling(chosen, options, settings.sampling if resumed is not None else None))
@@ -105,10 +105,10 @@ def command(
         options["preferred"] = chosen.template
     single = {**options, "base": None}
     return run_chat(
-        open_models([session.resolve(model, **options) for model in models], session.load_engine, options),
+        prepare_openings([session.resolve(model, **options) for model in models], session.load_engine, options),
         commands=session.registry.commands.values(),
         folder=folder,
-        models=Models(partial(session.resolve, **single), partial(session.load_engine, **single), partial(session.identify, **single)),
+        models=ModelLoader(partial(session.resolve, **single), partial(session.load_engine, **single), partial(session.identify, **single)),
         task=chosen,
         evalset=evalset,
         sessions=sessions,
@@ -116,7 +116,7 @@ def command(
         conversation=conversation,
         settings=settings,
         rows=rows,
-        remarks=remarks,
+        start_notes=start_notes,
         plain=plain,
         jsonl=jsonl,
         vi=vi or None,

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat._util.output import for_renderer
-from sftchat.chat.render.columns import Side, clip, column_widths, difference_note, first_difference, headings, join, side_rows, table
+from sftchat.chat.render.columns import (
+    Side,
+    clip,
+    column_widths,
+    difference_note,
+    first_difference,
+    heading_row,
+    join_columns,
+    rows_across,
+    side_rows,
+)
 from sftchat.chat.render.width import Line, text_width, wrap_line
 from sftchat.chat.safe_text import escape_controls
 from sftchat.cli.options import answering_options, chosen_sampling, complete_model, complete_task, sampling_options
@@ -192,11 +202,11 @@ def _show(models: Sequence[str], example: Example, replies: Sequence[Answer], sc
                 _print([("class:note", note)], columns)
         _print([("class:note", difference_note(models, texts))], columns)
     else:
-        _write(join(headings(models, widths), widths))
-        for level in table([side_rows(side, size, difference) for side, size in zip(sides, widths, strict=True)]):
-            _write(join(level, widths))
+        _write(join_columns(heading_row(models, widths), widths))
+        for level in rows_across([side_rows(side, size, difference) for side, size in zip(sides, widths, strict=True)]):
+            _write(join_columns(level, widths))
         if any(notes):
-            _write(join([[("class:note", clip(note, size))] for note, size in zip(notes, widths, strict=True)], widths))
+            _write(join_columns([[("class:note", clip(note, size))] for note, size in zip(notes, widths, strict=True)], widths))
         if difference is None or not _has_styles():
             _print([("class:note", difference_note(models, texts))], columns)
     click.echo()

@@ -19,11 +19,11 @@ from typing import Any
 from sftchat import Reply, SamplingParams, Score, Task, rate
 from sftchat.chat.commands import BUILTINS, Commands
 from sftchat.chat.context import Settings
-from sftchat.chat.controller import ChatController, ChatServices, Models
+from sftchat.chat.controller import ChatController, ChatServices, ModelLoader
 from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
-from sftchat.chat.sessions import Session, Sessions
+from sftchat.chat.sessions import Session, SessionStore
 from sftchat.chat.ui.app import Terminal
 from sftchat.engine import Request
 from sftchat.testing import ScriptedEngine
@@ -82,8 +82,8 @@ def make_chat(view: Any, models: int) -> ChatController:
     """Run a conversation with one model or two."""
     services = ChatServices(
         scorer=GoldScorer(TASK, Path("gold.jsonl")),
-        session=Session(Sessions(Path("sessions.sqlite"), view.info)),
-        models=Models(lambda model: None, lambda model: Model(), lambda model: "hash"),
+        session=Session(SessionStore(Path("sessions.sqlite"), view.info)),
+        models=ModelLoader(lambda model: None, lambda model: Model(), lambda model: "hash"),
         rows=Rows(Path("rows")),
     )
     openings = [Opening(lambda name=name: Model(), (name,)) for name in (STEPS[0], "other")[:models]]  # type: ignore[misc]

@@ -65,7 +65,7 @@ def test_reset_keeps_the_system_prompt_and_a_new_one_keeps_the_turns() -> None:
     old = talk(("a", "b"), system="old")
 
     assert old.reset().messages == Conversation("old").messages
-    assert old.reset().go(old.ends[0]).turns == old.turns
+    assert old.reset().go(old.leaves[0]).turns == old.turns
     assert old.with_system("new").turns == (Turn("a", said("b"), 2),)
     assert old.with_system("").messages[0]["role"] == "user"
 
@@ -98,14 +98,14 @@ def test_another_reply_and_another_question_are_branches_and_the_old_ones_stay()
     again = first.unanswered().answer(said("B2"))
     other = again.undo(2).ask("x").answer(said("X"))
 
-    assert [[turn.reply.text for turn in other.turns_to(end) if turn.reply] for end in other.ends] == [["A", "B"], ["A", "B2"], ["X"]]
+    assert [[turn.reply.text for turn in other.turns_to(end) if turn.reply] for end in other.leaves] == [["A", "B"], ["A", "B2"], ["X"]]
     assert other.go(first.head).turns == first.turns
 
 
 def test_additional_facts_change_only_their_answer() -> None:
     both = Conversation().ask("a").answer(said("A"), said("B")).ask("c").answer(said("C"), said("D"))
     mark = ReplyScore("F1", 0.5, ("missing",))
-    marked = both.changed(2, 1, Answer(Reply("B"), score=mark))
+    marked = both.with_answer(2, 1, Answer(Reply("B"), score=mark))
 
     assert [answer.score for node in marked.nodes for answer in node.answers] == [None, mark, None, None]
     assert mark.text == "F1 0.50: missing"
@@ -131,8 +131,8 @@ def test_roles_alternate_and_nothing_is_lost_after_any_operations(steps: list[st
             now = now.unanswered().answer(said(f"a{number}"))
         elif step == "reset":
             now = now.reset()
-        elif step == "end" and now.ends:
-            now = now.go(now.ends[number % len(now.ends)])
+        elif step == "end" and now.leaves:
+            now = now.go(now.leaves[number % len(now.leaves)])
         assert now.nodes[: len(before)] == before
         assert [message["role"] for message in now.messages] == (["system"] + ["user", "assistant"] * len(now.turns))
         assert all(node.parent < node.id == at for at, node in enumerate(now.nodes, start=1))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sftchat.chat.commands import BUILTINS, Commands
-from sftchat.chat.commands.token_view import percent, sign, table, together
+from sftchat.chat.commands.token_view import format_percent, format_table, join_partial_characters, one_line
 from sftchat.chat.context import Settings
 from sftchat.chat.controller import ChatController, ChatServices
 from sftchat.chat.pane import Opening
@@ -274,12 +274,13 @@ def test_after_each_turn_the_prompt_is_a_prefix_of_the_training_row_with_one_sys
 
 def test_symbols_and_tables_are_aligned_for_any_width() -> None:
     shown = "".join(
-        piece for _, piece in table([(("", "1"), ("", "甲"), ("", "x")), (("", "22"), ("", "ab"), ("", "y")), (("", "3"), ("", "e"))])
+        piece
+        for _, piece in format_table([(("", "1"), ("", "甲"), ("", "x")), (("", "22"), ("", "ab"), ("", "y")), (("", "3"), ("", "e"))])
     )
 
     assert shown == " 1  甲  x\n22  ab  y\n 3  e"
-    assert [sign(Token(0, text)) for text in ("  a ", "\n\n", " ", "", "\x9b")] == ["␣␣a␣", "⏎⏎", "␣", "∅", "\\x9b"]
-    assert {text_width(percent(p)) for p in (1.0, 0.5, 0.01, 1e-9)} == {6}
+    assert [one_line(Token(0, text)) for text in ("  a ", "\n\n", " ", "", "\x9b")] == ["␣␣a␣", "⏎⏎", "␣", "∅", "\\x9b"]
+    assert {text_width(format_percent(p)) for p in (1.0, 0.5, 0.01, 1e-9)} == {6}
 
 
 def test_parts_of_a_character_are_joined_and_single_parts_stay() -> None:
@@ -291,8 +292,8 @@ def test_parts_of_a_character_are_joined_and_single_parts_stay() -> None:
         return [Token(byte, bytes([byte]).decode(errors="replace")) for byte in data]
 
     engine = Bytes([])
-    assert [token.text for token in together(engine, parts("a父🙂b".encode()))] == ["a", "父", "🙂", "b"]
-    assert [token.text for token in together(engine, parts(b"\xe7a\xe7\x88"))] == ["\ufffd", "a", "\ufffd", "\ufffd"]
+    assert [token.text for token in join_partial_characters(engine, parts("a父🙂b".encode()))] == ["a", "父", "🙂", "b"]
+    assert [token.text for token in join_partial_characters(engine, parts(b"\xe7a\xe7\x88"))] == ["\ufffd", "a", "\ufffd", "\ufffd"]
 
 
 def test_on_a_narrow_terminal_notes_break_between_words_and_copyable_text_where_the_terminal_breaks(chat: Any) -> None:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sftchat.chat.safe_text import LineBuffer, LineWriter, Printable, escape_controls, rows, wrap
+from sftchat.chat.safe_text import ControlEscaper, LineBuffer, LineWriter, break_at_margin, escape_controls, wrap_words
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_any_split_of_a_stream_gives_the_same_lines() -> None:
         chance = random.Random(seed)
         cuts = sorted(chance.sample(range(len(text) + 1), chance.randint(0, 8)))
         pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-        printable, lines = Printable(), LineBuffer()
+        printable, lines = ControlEscaper(), LineBuffer()
 
         streamed = "".join(map(printable.feed, pieces)) + printable.end()
         completed = [lines.feed(piece) for piece in pieces]
@@ -45,21 +45,21 @@ def test_rows_break_where_a_terminal_breaks() -> None:
     def width(character: str) -> int:
         return 2 if character in "甲乙丙🙂" else 1
 
-    assert rows("甲乙丙", 5, width) == ["甲乙", "丙"]
-    assert rows("abcdef", 3, width) == ["abc", "def"]
-    assert rows("a甲b", 3, width) == ["a甲", "b"]
-    assert rows("甲", 1, width) == ["甲"]
-    assert rows("", 3, width) == [""]
+    assert break_at_margin("甲乙丙", 5, width) == ["甲乙", "丙"]
+    assert break_at_margin("abcdef", 3, width) == ["abc", "def"]
+    assert break_at_margin("a甲b", 3, width) == ["a甲", "b"]
+    assert break_at_margin("甲", 1, width) == ["甲"]
+    assert break_at_margin("", 3, width) == [""]
 
 
 def test_our_own_lines_break_between_words() -> None:
-    assert wrap("one two three", 8, len) == ["one two", "three"]
-    assert wrap("  /x  does this and that", 15, len) == ["  /x  does this", "      and that"]
-    assert wrap("  /long [ARGUMENT]  does this", 20, len) == ["  /long [ARGUMENT]", "    does this"]
-    assert wrap("  error here now", 12, len) == ["  error here", "  now"]
-    assert wrap("  indented", 80, len) == ["  indented"]
-    assert wrap("", 8, len) == [""]
-    assert wrap("muchtoolong", 4, len) == ["muchtoolong"]
+    assert wrap_words("one two three", 8, len) == ["one two", "three"]
+    assert wrap_words("  /x  does this and that", 15, len) == ["  /x  does this", "      and that"]
+    assert wrap_words("  /long [ARGUMENT]  does this", 20, len) == ["  /long [ARGUMENT]", "    does this"]
+    assert wrap_words("  error here now", 12, len) == ["  error here", "  now"]
+    assert wrap_words("  indented", 80, len) == ["  indented"]
+    assert wrap_words("", 8, len) == [""]
+    assert wrap_words("muchtoolong", 4, len) == ["muchtoolong"]
 
 
 def test_output_of_a_library_is_shown_and_of_its_progress_bars_only_the_end() -> None:

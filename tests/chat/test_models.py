@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sftchat.chat.controller import ChatServices, Models
+from sftchat.chat.controller import ChatServices, ModelLoader
 from sftchat.chat.pane import Opening
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.models.manifest import MANIFEST
@@ -124,7 +124,7 @@ def opener(engines: Mapping[str, Any]) -> ChatServices:
             raise engines[model]
         return engines[model]
 
-    return ChatServices(models=Models(check, load))
+    return ChatServices(models=ModelLoader(check, load))
 
 
 def test_another_model_continues_the_conversation_and_one_that_fails_to_load_changes_nothing(view: View) -> None:
@@ -151,7 +151,7 @@ def test_lines_typed_while_another_model_loads_are_queued(view: View) -> None:
         assert loaded.wait(60)
         return other
 
-    log = view(echo("first"), services=ChatServices(models=Models(lambda model: None, load)))
+    log = view(echo("first"), services=ChatServices(models=ModelLoader(lambda model: None, load)))
     log.ready()
     log.chat.submit("/model other")
     log.chat.submit("x")
@@ -239,7 +239,7 @@ def test_checkpoints_of_a_run_answer_the_same_question_one_after_the_other(view:
     assert log.type("/checkpoint 9")[1:] == ["9 1", "|"]
     assert log.type("/checkpoint prev") == [f"error: {names[0]} is the first checkpoint of its run"]
     assert log.type("/checkpoint") == [f"note: * step 9, f1 0.09  {names[0]}\n  step 20, f1 0.2  {names[1]}\n  step 20, f1 0.2  {names[2]}"]
-    assert len(log.chat.conversation.ends) == 4
+    assert len(log.chat.conversation.leaves) == 4
 
 
 def test_runs_are_listed_newest_first_with_their_description(tmp_path: Path) -> None:

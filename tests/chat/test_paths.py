@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.chat.commands.arguments import MAX_PATHS, complete_path
+from sftchat.chat.commands.arguments import MAX_PATH_COMPLETIONS, complete_path
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_an_empty_or_missing_folder_offers_nothing(typed: str) -> None:
 
 
 def test_a_huge_folder_is_offered_partly(tmp_path: Path) -> None:
-    for number in range(MAX_PATHS + 5):
+    for number in range(MAX_PATH_COMPLETIONS + 5):
         (tmp_path / f"{number}").touch()
 
-    assert len(list(complete_path(f"{tmp_path}/"))) == MAX_PATHS
+    assert len(list(complete_path(f"{tmp_path}/"))) == MAX_PATH_COMPLETIONS

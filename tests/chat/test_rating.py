@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sftchat import Example, Reply, SamplingParams, Score, Task, rate
-from sftchat.chat.controller import ChatServices, Models
+from sftchat.chat.controller import ChatServices, ModelLoader
 from sftchat.chat.pane import Opening
 from sftchat.chat.rows import Rows
 from sftchat.chat.scorer import GoldScorer
@@ -44,7 +44,7 @@ TASK = Task("family", "", lambda n, seed: [], score, (rate("accuracy", "right"),
 def services(tmp_path: Path) -> ChatServices:
     golds = tmp_path / "gold.jsonl"
     golds.write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
-    models = Models(identify=lambda model: f"hash of {model}")
+    models = ModelLoader(identify=lambda model: f"hash of {model}")
     return ChatServices(GoldScorer(TASK, golds), models=models, rows=Rows(tmp_path / "rows", (golds,)))
 
 
@@ -169,7 +169,7 @@ def test_gold_writes_an_item_and_no_prompt_is_for_training_and_scoring(view: Vie
         f"error: {evalset}:1: the same prompt is there; a row is for training or for evaluation, never for both: nothing is written",
     ]
     assert log.type("/reset", "question 1", "/good")[-1].startswith(
-        f"error: {services.rows.golds[0]}:2: the same prompt is there; a row is for"
+        f"error: {services.rows.evalsets[0]}:2: the same prompt is there; a row is for"
     )
     assert log.type("/reset", "b", "/good", "/gold")[-1].startswith(f"error: {messages}:1: the same prompt is there; a row is for")
     assert log.type("/reset", "a", "/gold other")[-1] == f"error: {evalset}:1: its prompt has another reply there; nothing is written"

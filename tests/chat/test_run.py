@@ -15,8 +15,8 @@ import pytest
 from sftchat.chat import commands as builtin
 from sftchat.chat.context import Settings
 from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.run import open_models
-from sftchat.chat.sessions import FILE, Sessions
+from sftchat.chat.run import prepare_openings
+from sftchat.chat.sessions import SESSIONS_FILE, SessionStore
 from sftchat.chat.sessions import Session as Kept
 from sftchat.cli import main
 from sftchat.cli.session import Session
@@ -52,7 +52,7 @@ def weights(folder: Path, base: str = "") -> Path:
 
 def plan(session: Session, models: Sequence[Path]) -> list[tuple[str, str, int]]:
     """Return model, adapter and engine of every pane."""
-    found = open_models([session.resolve(str(model)) for model in models], session.load_engine, {"base": None})
+    found = prepare_openings([session.resolve(str(model)) for model in models], session.load_engine, {"base": None})
     loads = list(dict.fromkeys(opening.load for opening in found))
     return [(Path(opening.models[0]).name, Path(opening.adapters[0]).name, loads.index(opening.load)) for opening in found]
 
@@ -85,7 +85,7 @@ def test_the_shared_engine_is_the_base_with_all_adapters(tmp_path: Path) -> None
             return Adapting()
 
     session = Opening(given_registry=registry())
-    found = open_models([session.resolve(str(adapter)) for adapter in adapters], session.load_engine, {"base": None})
+    found = prepare_openings([session.resolve(str(adapter)) for adapter in adapters], session.load_engine, {"base": None})
     engine = found[0].load()
     assert isinstance(engine, Adapting)
     assert (opened, [Path(name).name for name in engine.adapters]) == (["base"], ["one", "two"])
@@ -150,8 +150,8 @@ def kept() -> Path:
     """Write a session of an earlier chat to disk."""
     from platformdirs import user_data_path
 
-    path = user_data_path("sftchat", appauthor=False) / FILE
-    session = Kept(Sessions(path, print))
+    path = user_data_path("sftchat", appauthor=False) / SESSIONS_FILE
+    session = Kept(SessionStore(path, print))
     conversation = Conversation("s").ask("a").answer(Answer(Reply("b")))
     session.save(conversation, Settings(SamplingParams(temperature=0.5, seed=9)), ["one"])
     return path
@@ -182,7 +182,7 @@ def test_a_piped_conversation_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> N
     from platformdirs import user_data_path
 
     assert run(monkeypatch, "x\n", "a") == 0
-    assert not (user_data_path("sftchat", appauthor=False) / FILE).exists()
+    assert not (user_data_path("sftchat", appauthor=False) / SESSIONS_FILE).exists()
 
 
 def test_an_unwritable_home_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

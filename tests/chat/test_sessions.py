@@ -20,7 +20,7 @@ from sftchat.chat.context import Settings
 from sftchat.chat.controller import ChatServices
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.pane import Opening
-from sftchat.chat.sessions import Session, Sessions, restored
+from sftchat.chat.sessions import Session, SessionStore, restore
 from sftchat.errors import SftchatError
 from sftchat.task import ReplyScore
 from sftchat.testing import ScriptedEngine
@@ -36,15 +36,15 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "sessions.sqlite"
 
 
-def opened(path: Path, warnings: list[str] | None = None) -> Sessions:
-    return Sessions(path, (warnings if warnings is not None else []).append)
+def opened(path: Path, warnings: list[str] | None = None) -> SessionStore:
+    return SessionStore(path, (warnings if warnings is not None else []).append)
 
 
 def last(path: Path) -> tuple[Conversation, Settings]:
     sessions = opened(path)
     found = sessions.find("")
     assert found is not None
-    return restored(sessions, found, 9)
+    return restore(sessions, found, 9)
 
 
 def test_a_conversation_is_restored_with_its_branches_settings_and_scores(view: View, path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_conversation_is_restored_with_its_branches_settings_and_scores(view: 
     )
     log.type("a", "<|im_end|>\x1b[2J\r\n", "/undo", "c", "/set overflow refuse", "/seed 7", "/set history off")
     talk = log.chat
-    talk.conversation = talk.conversation.changed(2, 0, Answer(Reply("A"), score=ReplyScore("F1", 0.5, ("missing",))))
+    talk.conversation = talk.conversation.with_answer(2, 0, Answer(Reply("A"), score=ReplyScore("F1", 0.5, ("missing",))))
 
     assert last(path) == (talk.conversation, talk.settings)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -85,13 +85,13 @@ import sys, threading
 from pathlib import Path
 from sftchat.chat.controller import ChatServices
 from sftchat.chat.sessions import Session
-from sftchat.chat.sessions import Sessions
+from sftchat.chat.sessions import SessionStore
 from sftchat.testing import ScriptedEngine
 from tests.chat.logged import Log
 
 pause = threading.Event()
 engine = ScriptedEngine(["ready", "床前明月光，疑是地上霜"], pause=pause)
-log = Log(lambda: engine, services=ChatServices(session=Session(Sessions(Path(sys.argv[1]), print))))
+log = Log(lambda: engine, services=ChatServices(session=Session(SessionStore(Path(sys.argv[1]), print))))
 pause.set()
 log.type("hello")
 pause.clear()
@@ -129,7 +129,7 @@ def test_a_reply_that_was_interrupted_by_a_kill_is_restored_as_a_part(view: View
     log.chat.close(0)
     sessions = opened(path)
     found = sessions.find("")
-    conversation, settings = restored(sessions, found, 1)  # type: ignore[arg-type]
+    conversation, settings = restore(sessions, found, 1)  # type: ignore[arg-type]
     pause.set()
 
     engine = ScriptedEngine(["bcdef"], chunks=9)
@@ -164,7 +164,7 @@ def test_lines_typed_while_the_model_loads_are_saved_and_answered_by_the_next_pr
     found = sessions.find("")
     assert found is not None
     assert (found.metadata.title, found.metadata.turns) == ("first\udc80", 0)
-    conversation, _ = restored(sessions, found, 1)
+    conversation, _ = restore(sessions, found, 1)
     again = view(ScriptedEngine(["A", "B"], chunks=9), services=ChatServices(session=Session(sessions, found, conversation)))
     assert again.ready() == [
         "> first\udc80",
@@ -194,7 +194,7 @@ def test_a_message_without_a_reply_is_answered_when_the_conversation_is_resumed_
     sessions = opened(path)
     found = sessions.find("")
     assert found is not None
-    conversation, _ = restored(sessions, found, 1)
+    conversation, _ = restore(sessions, found, 1)
     assert (conversation.waiting, found.metadata.pending) == (True, ("two",))
     again = view(ScriptedEngine(["A", "B"], chunks=9), services=ChatServices(session=Session(sessions, found, conversation)))
     again.chat.conversation = conversation
@@ -223,13 +223,13 @@ def test_a_second_program_with_the_same_session_uses_a_copy(view: View, path: Pa
         sessions = opened(path)
         found = sessions.find("1")
         assert found is not None
-        kept = sessions.conversation(found)
+        kept = sessions.load_conversation(found)
         logs.append(view(ScriptedEngine(["B"]), services=ChatServices(session=Session(sessions, found, kept))))
         logs[-1].chat.conversation = kept
     logs[0].type("b")
     logs[1].type("c")
 
-    both = [opened(path).conversation(one) for one in sorted(opened(path).all(), key=lambda one: one.id)]
+    both = [opened(path).load_conversation(one) for one in sorted(opened(path).list_sessions(), key=lambda one: one.id)]
     assert [[turn.question for turn in one.turns] for one in both] == [["a", "b"], ["a", "c"]]
 
 
@@ -343,11 +343,11 @@ def test_a_damaged_session_is_reported_and_moved_aside_and_the_others_remain(vie
     warnings: list[str] = []
     sessions = opened(path, warnings)
 
-    assert [found.id for _ in range(2) for found in sessions.all()] == [3, 2, 3, 2]
+    assert [found.id for _ in range(2) for found in sessions.list_sessions()] == [3, 2, 3, 2]
     assert warnings == [f"session 1 in '{path}' is damaged and cannot go on: Expecting value: line 1 column 3 (char 2)"]
     with pytest.raises(SftchatError, match="^session 2 in '.*' is damaged and cannot go on: node 2 follows node 7$"):
-        sessions.conversation(sessions.all()[1])
-    assert sessions.conversation(sessions.all()[0]).turns[0].question == "c"
+        sessions.load_conversation(sessions.list_sessions()[1])
+    assert sessions.load_conversation(sessions.list_sessions()[0]).turns[0].question == "c"
     sessions.close()
 
 

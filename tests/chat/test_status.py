@@ -6,9 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat.chat.render.width import text_width
-from sftchat.chat.ui.status import Item, status_line
+from sftchat.chat.ui.status import StatusItem, status_line
 
-ITEMS = [Item("模型-a", 1), Item("ready", 0), Item("", 2), Item("812/2048 tokens", 2, "812/2048"), Item("31.0 tokens/s", 3, "31/s")]
+ITEMS = [
+    StatusItem("模型-a", 1),
+    StatusItem("ready", 0),
+    StatusItem("", 2),
+    StatusItem("812/2048 tokens", 2, "812/2048"),
+    StatusItem("31.0 tokens/s", 3, "31/s"),
+]
 
 
 def test_the_least_important_items_are_left_out_first() -> None:
@@ -24,7 +30,7 @@ def test_the_least_important_items_are_left_out_first() -> None:
 
 @given(st.lists(st.tuples(st.text(max_size=20), st.integers(0, 5), st.text(max_size=5)), max_size=6), st.integers(1, 60))
 def test_the_status_line_is_never_too_wide(items: list[tuple[str, int, str]], columns: int) -> None:
-    line = status_line([Item(*item) for item in items], columns)
+    line = status_line([StatusItem(*item) for item in items], columns)
 
     assert text_width(line) <= columns
     assert "\n" not in line

@@ -12,8 +12,8 @@ from typing import Any, get_args
 import pytest
 
 from sftchat.chat.context import Style
-from sftchat.chat.controller import ChatServices, Models
-from sftchat.chat.safe_text import escape_controls, wrap
+from sftchat.chat.controller import ChatServices, ModelLoader
+from sftchat.chat.safe_text import escape_controls, wrap_words
 from sftchat.chat.ui import replies
 from sftchat.errors import EngineError, ModelError
 from sftchat.testing import ScriptedEngine
@@ -57,7 +57,7 @@ def test_the_scrollback_is_the_reply_for_any_split(chat: Start, monkeypatch: pyt
     expected.feed(seen.split("\n\n", 1)[0].replace("\n", "\r\n") + "\r\n")
     for number, text in enumerate(texts):
         ends = "" if not text or text.endswith("\n") else "\n"
-        empty = "" if text else "\n".join([*wrap("the model said nothing", columns, len), ""])
+        empty = "" if text else "\n".join([*wrap_words("the model said nothing", columns, len), ""])
         expected.feed(f"\n> {number}\n{text}{ends}{empty}".replace("\n", "\r\n"))
     assert seen == expected.text()
 
@@ -160,8 +160,8 @@ def test_an_empty_line_sends_nothing_and_is_removed(chat: Start) -> None:
     assert len(engine.requests) == 1
 
 
-def test_remarks_are_shown_under_the_greeting(chat: Start) -> None:
-    talk = chat(ScriptedEngine(["a"]), remarks=["the disk is full", "so is the moon"])
+def test_start_notes_are_shown_under_the_greeting(chat: Start) -> None:
+    talk = chat(ScriptedEngine(["a"]), start_notes=["the disk is full", "so is the moon"])
     talk.say("q")
 
     assert talk.leave() == ("chat with scripted; /help lists the commands, ctrl-d leaves\nthe disk is full\nso is the moon\n\n> q\na")
@@ -324,7 +324,7 @@ def test_any_error_while_a_model_loads_is_one_line_and_keeps_the_previous_model(
     ending = chat(load)
     shown.set()
     ending.left()
-    staying = chat(ScriptedEngine(echo), services=ChatServices(models=Models(lambda model: None, load)))
+    staying = chat(ScriptedEngine(echo), services=ChatServices(models=ModelLoader(lambda model: None, load)))
     staying.type("/model other\rhi\r")
 
     assert str(ending.problem) == "model 'scripted' could not be loaded: RuntimeError: a library broke; --traceback shows where"

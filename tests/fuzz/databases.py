@@ -13,10 +13,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sftchat.chat.commands.sessions import listed as list_sessions
+from sftchat.chat.commands.sessions import format_sessions as list_sessions
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.chat.serialization import answer_to_json, node_to_json
-from sftchat.chat.sessions import TABLES, Sessions, restored
+from sftchat.chat.sessions import SCHEMA, SessionStore, restore
 from sftchat.cli.chat import choose_models
 from sftchat.errors import UsageError
 from sftchat.evaluation import reply_cache as store
@@ -53,18 +53,18 @@ def _value(value: Any) -> Any:
 
 def sessions(content: bytes, room: Room) -> None:
     """Any file of sessions is listed and its conversations continue, or the reason is reported."""
-    path = database(content, room.scratch("sessions.sqlite"), TABLES)
+    path = database(content, room.scratch("sessions.sqlite"), SCHEMA)
     said: list[str] = []
-    with closing(Sessions(path, said.append)) as kept:
-        for found in kept.all():
+    with closing(SessionStore(path, said.append)) as kept:
+        for found in kept.list_sessions():
             with refused():
                 choose_models(found.metadata.models or ("m",), found)
-                conversation, _ = restored(kept, found, 2)
+                conversation, _ = restore(kept, found, 2)
                 _look(conversation)
-        list_sessions(kept.all(), 1)
+        list_sessions(kept.list_sessions(), 1)
         kept.find("")
         kept.find("name")
-        kept.new()
+        kept.create()
     assert all("\n" not in line for line in said)
 
 
@@ -73,7 +73,7 @@ def _look(conversation: Conversation) -> None:
     for id in range(len(conversation.nodes) + 1):
         conversation.turns_to(id)
     assert all(isinstance(message["content"], str) for message in conversation.messages)
-    assert conversation.ends is not None
+    assert conversation.leaves is not None
     again = conversation.unanswered() if conversation.waiting else conversation.ask("more")
     with suppress(UsageError):
         again.undo()

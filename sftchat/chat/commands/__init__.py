@@ -124,24 +124,24 @@ def _argument_words(command: ChatCommand, context: ChatContext, argument: str) -
         return ()
 
 
-KEYS = """enter sends · ctrl-j or esc enter: new line · tab completes
+KEYS_HELP = """enter sends · ctrl-j or esc enter: new line · tab completes
 ctrl-c stops a reply · ctrl-r searches · ctrl-d leaves
 ctrl-x ctrl-e: editor · f2: thoughts · f4: vi keys"""
 
-WIDEST = 28
+MAX_USAGE_WIDTH = 28
 """Width limit of a usage; a longer one shifts its own summary to the right."""
 
 
 def help_text(commands: Mapping[str, ChatCommand]) -> str:
     """List the commands by topic, in the order of registration."""
     calls = {name: f"/{name} {command.usage}".rstrip() for name, command in commands.items()}
-    wide = min(WIDEST, max(map(len, calls.values()), default=0))
+    wide = min(MAX_USAGE_WIDTH, max(map(len, calls.values()), default=0))
     topics = dict.fromkeys(command.topic for command in commands.values())
     blocks = [
         "\n".join([topic, *(f"  {calls[name]:<{wide}}  {command.summary}" for name, command in commands.items() if command.topic == topic)])
         for topic in topics
     ]
-    return "\n\n".join([*blocks, KEYS])
+    return "\n\n".join([*blocks, KEYS_HELP])
 
 
 def _help(context: ChatContext, argument: str) -> None:
@@ -168,8 +168,8 @@ GENERAL = (
     _command("help", "list the commands, or describe one", _help, "[COMMAND]", _command_names, allowed_while_busy=True),
     _command("exit", "leave the chat", _exit, allowed_while_busy=True),
 )
-TOPICS = (navigation, settings, sessions, models, inspect_prompt, inspect_probs, likelihood, samples, data, scoring)
-BUILTINS = (*GENERAL, *(command for topic in TOPICS for command in topic.COMMANDS), *settings.DISPLAY)
+TOPIC_MODULES = (navigation, settings, sessions, models, inspect_prompt, inspect_probs, likelihood, samples, data, scoring)
+BUILTINS = (*GENERAL, *(command for topic in TOPIC_MODULES for command in topic.COMMANDS), *settings.DISPLAY)
 """Built-in commands in the order of ``/help``; those of plugins follow."""
 
 

@@ -31,28 +31,28 @@ def whole_number(argument: str, name: str, default: int | None = None, least: in
     return int(typed)
 
 
-def shortened(text: str, most: int = 40) -> str:
+def shorten(text: str, most: int = 40) -> str:
     """Return the beginning of a text, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def paths(context: ChatContext, argument: str) -> Iterable[str]:
+def path_completions(context: ChatContext, argument: str) -> Iterable[str]:
     """Return path completions."""
     return complete_path(argument)
 
 
-def no_reply(context: ChatContext) -> str:
+def why_no_reply(context: ChatContext) -> str:
     """Return why a command about the last reply is unavailable."""
     return "" if context.conversation.turns else "there is no reply yet"
 
 
-def nothing_asked(context: ChatContext) -> str:
+def why_no_message(context: ChatContext) -> str:
     """Return why a command about the last message is unavailable."""
     return "" if context.conversation.head else "nothing was asked yet"
 
 
-MAX_PATHS = 200
+MAX_PATH_COMPLETIONS = 200
 """Maximum number of paths offered as completions."""
 
 
@@ -78,7 +78,7 @@ def complete_path(typed: str, suffixes: tuple[str, ...] = (), folders_only: bool
         if not folder and (folders_only or (suffixes and not entry.name.endswith(suffixes))):
             continue
         offered += 1
-        if offered > MAX_PATHS:
+        if offered > MAX_PATH_COMPLETIONS:
             return
         yield f"{before}{entry.name}{'/' if folder else ''}"
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sftchat.chat.commands.arguments import no_reply
+from sftchat.chat.commands.arguments import why_no_reply
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.chat.conversation import Answer, Rating
 from sftchat.engine import Engine, Templated
@@ -59,7 +59,7 @@ def _rate(context: ChatContext, rating: Rating) -> None:
     conversation = context.conversation
     turn = conversation.turns[-1]
     assert turn.answer is not None
-    context.conversation = conversation.changed(turn.id, conversation.pane, replace(turn.answer, rating=rating))
+    context.conversation = conversation.with_answer(turn.id, conversation.pane, replace(turn.answer, rating=rating))
 
 
 def _rated(context: ChatContext, rating: Rating) -> list[str]:
@@ -76,8 +76,8 @@ def _good(context: ChatContext, argument: str) -> None:
     rejected = [text for text in _rated(context, "bad") if text != answer.reply.text]
 
     def rows(about: Mapping[str, Any]) -> list[str]:
-        places = [context.services.rows.good(messages, answer.reply.text, about)]
-        return places + [context.services.rows.pair(messages, answer.reply.text, text, about) for text in rejected[-1:]]
+        places = [context.services.rows.add_training_row(messages, answer.reply.text, about)]
+        return places + [context.services.rows.add_preference_pair(messages, answer.reply.text, text, about) for text in rejected[-1:]]
 
     _write(context, answer, rows, lambda: _rate(context, "good"))
 
@@ -95,7 +95,7 @@ def _bad(context: ChatContext, argument: str) -> None:
     _write(
         context,
         answer,
-        lambda about: [context.services.rows.pair(messages, chosen[-1], answer.reply.text, about)],
+        lambda about: [context.services.rows.add_preference_pair(messages, chosen[-1], answer.reply.text, about)],
         lambda: _rate(context, "bad"),
     )
 
@@ -113,8 +113,8 @@ def _fix(context: ChatContext, argument: str) -> None:
     def rows(about: Mapping[str, Any]) -> list[str]:
         fixed = {**about, "fixed": True}
         return [
-            context.services.rows.good(messages, argument, fixed),
-            context.services.rows.pair(messages, argument, answer.reply.text, fixed),
+            context.services.rows.add_training_row(messages, argument, fixed),
+            context.services.rows.add_preference_pair(messages, argument, answer.reply.text, fixed),
         ]
 
     def put() -> None:
@@ -131,13 +131,18 @@ def _fix(context: ChatContext, argument: str) -> None:
 def _gold(context: ChatContext, argument: str) -> None:
     """Append an evalset item: the last message, with the reply or the given text as gold."""
     messages, answer = _last_reply(context)
-    _write(context, answer, lambda about: [context.services.rows.gold(messages, argument or answer.reply.text, about)], lambda: None)
+    _write(
+        context,
+        answer,
+        lambda about: [context.services.rows.add_evalset_item(messages, argument or answer.reply.text, about)],
+        lambda: None,
+    )
 
 
 _command = partial(ChatCommand, topic="data")
 COMMANDS = (
-    _command("good", "save the last reply as a training row", _good, unavailable_reason=no_reply),
-    _command("bad", "save the last reply as the rejected one of a pair", _bad, unavailable_reason=no_reply),
-    _command("fix", "save a corrected reply: a training row and a pair", _fix, "[TEXT]", unavailable_reason=no_reply),
-    _command("gold", "save the last message as an item of an evalset", _gold, "[TEXT]", unavailable_reason=no_reply),
+    _command("good", "save the last reply as a training row", _good, unavailable_reason=why_no_reply),
+    _command("bad", "save the last reply as the rejected one of a pair", _bad, unavailable_reason=why_no_reply),
+    _command("fix", "save a corrected reply: a training row and a pair", _fix, "[TEXT]", unavailable_reason=why_no_reply),
+    _command("gold", "save the last message as an item of an evalset", _gold, "[TEXT]", unavailable_reason=why_no_reply),
 )

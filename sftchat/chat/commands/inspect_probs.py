@@ -12,15 +12,25 @@ from math import exp
 
 from sftchat.chat.commands.arguments import whole_number
 from sftchat.chat.commands.inspect_prompt import last_turn, look, not_inspectable
-from sftchat.chat.commands.token_view import Row, likelihood, percent, running, sign, style_of, table, together, together_by_bytes
+from sftchat.chat.commands.token_view import (
+    Row,
+    format_likelihood,
+    format_percent,
+    format_table,
+    join_partial_characters,
+    join_partial_characters_by_bytes,
+    one_line,
+    running_text,
+    style_of,
+)
 from sftchat.chat.context import ChatCommand, ChatContext, Style
-from sftchat.chat.turn import ALTERNATIVES
+from sftchat.chat.turn import ALTERNATIVES_PER_TOKEN
 from sftchat.engine import Inspects, Request, Scores
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
 from sftchat.types import UNNUMBERED, Choice, Token
 
-DOUBTFUL = 8
+LEAST_LIKELY_COUNT = 8
 """Number of least likely tokens that ``/probs`` lists."""
 
 
@@ -32,11 +42,11 @@ class _ReplyTokens:
     pieces: tuple[tuple[Style, Token], ...]
 
 
-def _reply_tokens(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _ReplyTokens:
-    choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
+def _inspect_reply(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _ReplyTokens:
+    choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES_PER_TOKEN)
     pieces: list[tuple[Style, Token]] = []
     position = 0
-    for token in (readable := together(engine, [choice.token for choice in choices])):
+    for token in (readable := join_partial_characters(engine, [choice.token for choice in choices])):
         pieces.append((style_of(exp(choices[position].logprob)), token))
         position += _token_count(engine, token, [choice.token for choice in choices[position:]]) if len(readable) < len(choices) else 1
     return _ReplyTokens(choices, tuple(pieces))
@@ -66,11 +76,11 @@ def _look_at_reply(context: ChatContext, show: Callable[[_ReplyTokens], None]) -
     request, reply, ended = last_reply(context)
     chosen = context.focus
     if isinstance(chosen.engine, Inspects):
-        look(context, "computing probabilities", lambda engine: _reply_tokens(engine, request, reply, ended), show)
+        look(context, "computing probabilities", lambda engine: _inspect_reply(engine, request, reply, ended), show)
         return
     answer = last_turn(context)[1].answer
     if answer is not None and answer.choices:
-        show(_ReplyTokens(answer.choices, tuple(together_by_bytes(answer.choices))))
+        show(_ReplyTokens(answer.choices, tuple(join_partial_characters_by_bytes(answer.choices))))
         return
     if not isinstance(chosen.engine, Scores):
         raise not_inspectable(chosen.name)
@@ -96,19 +106,21 @@ def _probs(context: ChatContext, argument: str) -> None:
 
     def show(tokens: _ReplyTokens) -> None:
         numbered = list(enumerate(tokens.choices, 1))
-        listed = numbered if argument == "all" else sorted(sorted(numbered, key=lambda item: item[1].logprob)[:DOUBTFUL])
+        listed = numbered if argument == "all" else sorted(sorted(numbered, key=lambda item: item[1].logprob)[:LEAST_LIKELY_COUNT])
         rows: list[Row] = [
             (
                 ("note", str(position)),
-                (style_of(exp(choice.logprob)), percent(exp(choice.logprob))),
-                ("", sign(choice.token)),
+                (style_of(exp(choice.logprob)), format_percent(exp(choice.logprob))),
+                ("", one_line(choice.token)),
                 *_likelier_token(choice),
             )
             for position, choice in listed
         ]
         text = [(style, token) for style, token in tokens.pieces if not token.special]
         title = "" if argument == "all" or len(listed) == len(numbered) else "the least likely tokens, '/probs all' lists all:\n"
-        context.info([*running(text), ("", "\n\n"), ("note", title), *table(rows), ("note", f"\n{likelihood(tokens.choices)}")])
+        context.info(
+            [*running_text(text), ("", "\n\n"), ("note", title), *format_table(rows), ("note", f"\n{format_likelihood(tokens.choices)}")]
+        )
 
     _look_at_reply(context, show)
 
@@ -118,7 +130,7 @@ def _likelier_token(choice: Choice) -> Row:
     if not choice.rank or not choice.alternatives:
         return ()
     token, logprob = choice.alternatives[0]
-    return (("note", f"rather {sign(token)} {percent(exp(logprob)).strip()}"),)
+    return (("note", f"rather {one_line(token)} {format_percent(exp(logprob)).strip()}"),)
 
 
 def _why(context: ChatContext, argument: str) -> None:
@@ -135,17 +147,17 @@ def _why(context: ChatContext, argument: str) -> None:
             rows.append(
                 (
                     ("note", f"#{number}"),
-                    (style_of(probability), percent(probability)),
-                    ("special" if token.special else "", sign(token)),
+                    (style_of(probability), format_percent(probability)),
+                    ("special" if token.special else "", one_line(token)),
                     *marker,
                 )
             )
         served = choice.token.id == UNNUMBERED
         if choice.rank >= len(choice.alternatives) and choice.token not in [token for token, _ in choice.alternatives]:
             beyond = f"#{choice.rank + 1}{'+' if served else ''}"  # a server's exact rank is unknown
-            rows.append((("note", beyond), ("rare", percent(exp(choice.logprob))), ("", sign(choice.token)), ("note", "← said")))
+            rows.append((("note", beyond), ("rare", format_percent(exp(choice.logprob))), ("", one_line(choice.token)), ("note", "← said")))
         fork = "" if served else f"; '/fork {position} #K' goes on with another"
-        context.info([("note", f"token {position} of {len(tokens.choices)}{fork}\n"), *table(rows)])
+        context.info([("note", f"token {position} of {len(tokens.choices)}{fork}\n"), *format_table(rows)])
 
     _look_at_reply(context, show)
 
@@ -173,7 +185,7 @@ def _fork(context: ChatContext, argument: str) -> None:
     assert answer is not None
 
     def job(engine: Inspects) -> tuple[str, tuple[int, ...]]:
-        choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES)
+        choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES_PER_TOKEN)
         choice = _token_at(choices, position)
         before = [choice.token.id for choice in choices[: position - 1]]
         if replacement.startswith("#") and replacement[1:].isdecimal():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar, cast
 
-from sftchat.chat.commands.token_view import Row, running, sign, table, together
+from sftchat.chat.commands.token_view import Row, format_table, join_partial_characters, one_line, running_text
 from sftchat.chat.context import ChatCommand, ChatContext, Fragments, Style
 from sftchat.chat.conversation import Conversation, Turn
 from sftchat.engine import Inspects, Request
@@ -75,11 +75,11 @@ def _prompt(context: ChatContext, argument: str) -> None:
 
     def job(engine: Inspects) -> tuple[int, list[Token]]:
         tokens = engine.prompt_tokens(request)
-        return len(tokens), together(engine, tokens)
+        return len(tokens), join_partial_characters(engine, tokens)
 
     def show(count_and_tokens: tuple[int, list[Token]]) -> None:
         count, tokens = count_and_tokens
-        shown = running(("special" if token.special else "", token) for token in tokens)
+        shown = running_text(("special" if token.special else "", token) for token in tokens)
         context.info([*shown, ("note", f"▏{pluralize(count, 'token')}")])
 
     look(context, "rendering", job, show)
@@ -101,11 +101,11 @@ def _tokens(context: ChatContext, argument: str) -> None:
     def show(tokens: tuple[Token, ...]) -> None:
         first = 0 if everything else max(0, len(tokens) - MAX_LISTED)
         rows: list[Row] = [
-            (("note", str(first + number)), ("note", str(token.id)), ("special" if token.special else "", sign(token)))
+            (("note", str(first + number)), ("note", str(token.id)), ("special" if token.special else "", one_line(token)))
             for number, token in enumerate(tokens[first:], 1)
         ]
         head: Fragments = [("note", f"… {pluralize(first, 'token')} before; /tokens all lists them\n")] if first else []
-        context.info([*head, *table(rows)])
+        context.info([*head, *format_table(rows)])
 
     look(context, "tokenising", job, show)
 
@@ -125,7 +125,7 @@ def _mask(context: ChatContext, argument: str) -> None:
 
     def job(engine: Inspects) -> tuple[int, int, list[Token]]:
         tokens = engine.trained_tokens(messages, adapter)
-        return len(tokens), sum(token.trained for token in tokens), together(engine, tokens)
+        return len(tokens), sum(token.trained for token in tokens), join_partial_characters(engine, tokens)
 
     def show(rendered: tuple[int, int, list[Token]]) -> None:
         count, learned, tokens = rendered
@@ -135,7 +135,7 @@ def _mask(context: ChatContext, argument: str) -> None:
             if token.trained != writes:
                 pieces.append(("note", "⟦" if token.trained else "⟧"))
                 writes = token.trained
-            pieces += running([("trained" if token.trained else "special" if token.special else "note", token)])
+            pieces += running_text([("trained" if token.trained else "special" if token.special else "note", token)])
         end = ("⟧" if writes else "") + ("" if tokens[-1].text.endswith("\n") and not writes else "\n")
         context.info([*pieces, ("note", f"{end}learns {learned} of {pluralize(count, 'token')}, those in ⟦⟧")])
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from sftchat.chat.commands.inspect_probs import TOPIC, last_reply
 from sftchat.chat.commands.inspect_prompt import not_inspectable, request_of
-from sftchat.chat.commands.token_view import Row, likelihood, table
+from sftchat.chat.commands.token_view import Row, format_likelihood, format_table
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.chat.pane import JobHandle
 from sftchat.engine import Engine, Inspects, Scores
@@ -28,7 +28,7 @@ def _gold(context: ChatContext) -> str:
         UsageError: When there is none.
     """
     scorer = context.services.scorer
-    example = scorer.find(context.conversation.unanswered().messages) if scorer is not None else None
+    example = scorer.find_item(context.conversation.unanswered().messages) if scorer is not None else None
     if example is None or example.gold is None:
         raise UsageError("the last message is no item of an evalset; chat with --task, or give the answer: /likelihood TEXT")
     return example.gold
@@ -39,7 +39,7 @@ def _next_likelihood(context: ChatContext, text: str, pane: int, rows: list[Row]
     only model, an error.
     """
     if pane == len(context.panes):
-        context.info(table(rows))
+        context.info(format_table(rows))
         return
     conversation, chosen = context.conversation.seen_by(pane), context.panes[pane]
     request, reply, ended = (request_of(context, conversation.unanswered(), pane), text, True) if text else last_reply(context, pane)
@@ -52,7 +52,7 @@ def _next_likelihood(context: ChatContext, text: str, pane: int, rows: list[Row]
             row: Row = (("", chosen.name), ("bad", str(result)))
         else:
             unended = "" if local or result[-1].token.special else "; the token that ends a reply is not among them"
-            row = (("", chosen.name), ("note", likelihood(result) + unended))
+            row = (("", chosen.name), ("note", format_likelihood(result) + unended))
         _next_likelihood(context, text, pane + 1, [*rows, row])
 
     def job(engine: Engine, work: JobHandle) -> tuple[Choice, ...] | SftchatError:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from sftchat._util.parsing import expand_user
-from sftchat.chat.commands.arguments import paths, whole_number
+from sftchat.chat.commands.arguments import path_completions, whole_number
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.engine import OFF, Adapts
 from sftchat.errors import UsageError, unknown_name_message
@@ -34,7 +34,7 @@ def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
     from sftchat.models.runs import find_runs
 
     runs = [] if "/" in argument else [run.model for run in find_runs(Path())]
-    return [NANO, *runs, *paths(context, argument)]
+    return [NANO, *runs, *path_completions(context, argument)]
 
 
 def _focus(context: ChatContext, argument: str) -> None:
@@ -107,7 +107,7 @@ def _parse_sum(argument: str, adapters: Iterable[str]) -> tuple[str, dict[str, f
 
 def _adapter_names(context: ChatContext, argument: str) -> Iterable[str]:
     engine = context.engine
-    return [LOADED, OFF, *(engine.adapters if isinstance(engine, Adapts) else ()), *paths(context, argument)]
+    return [LOADED, OFF, *(engine.adapters if isinstance(engine, Adapts) else ()), *path_completions(context, argument)]
 
 
 def _checkpoint(context: ChatContext, argument: str) -> None:

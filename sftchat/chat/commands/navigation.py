@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from functools import partial
 
-from sftchat.chat.commands.arguments import no_reply, nothing_asked, shortened, whole_number
+from sftchat.chat.commands.arguments import shorten, whole_number, why_no_message, why_no_reply
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
@@ -94,21 +94,21 @@ def _branches(context: ChatContext, argument: str) -> None:
     conversation = context.conversation
     if argument:
         chosen = whole_number(argument, "N")
-        if chosen > len(conversation.ends):
-            raise UsageError(f"there is no branch {chosen}: the conversation has {len(conversation.ends)}")
-        context.conversation = conversation.go(conversation.ends[chosen - 1])
+        if chosen > len(conversation.leaves):
+            raise UsageError(f"there is no branch {chosen}: the conversation has {len(conversation.leaves)}")
+        context.conversation = conversation.go(conversation.leaves[chosen - 1])
         context.info(_position(context))
         return
     lines = []
-    for number, end in enumerate(conversation.ends, start=1):
+    for number, end in enumerate(conversation.leaves, start=1):
         turns = conversation.turns_to(end)
-        last = f"{shortened(turns[-1].question)} → {shortened(turns[-1].reply.text)}" if turns and turns[-1].reply else "no reply"
+        last = f"{shorten(turns[-1].question)} → {shorten(turns[-1].reply.text)}" if turns and turns[-1].reply else "no reply"
         lines.append(f"{'*' if end == conversation.head else ' '} {number}  {pluralize(len(turns), 'turn')}: {last}")
     context.info("\n".join(lines))
 
 
 def _branch_numbers(context: ChatContext, argument: str) -> Iterable[str]:
-    return [str(number) for number in range(1, len(context.conversation.ends) + 1)]
+    return [str(number) for number in range(1, len(context.conversation.leaves) + 1)]
 
 
 def _turn_numbers(context: ChatContext, argument: str) -> Iterable[str]:
@@ -128,7 +128,7 @@ def _position(context: ChatContext) -> str:
     turns = context.conversation.turns
     if not turns:
         return "at the beginning of the conversation"
-    return f"after turn {len(turns)}: {shortened(turns[-1].question)}"
+    return f"after turn {len(turns)}: {shorten(turns[-1].question)}"
 
 
 def _nothing_undone(context: ChatContext) -> str:
@@ -136,26 +136,26 @@ def _nothing_undone(context: ChatContext) -> str:
 
 
 def _no_branches(context: ChatContext) -> str:
-    return "" if context.conversation.ends else "there is no message yet"
+    return "" if context.conversation.leaves else "there is no message yet"
 
 
 _command = partial(ChatCommand, topic="conversation")
 COMMANDS = (
     _command("system", "show or change the system prompt", _system, "[TEXT|off]"),
-    _command("undo", "go back one turn, or N", _undo, "[N]", _turn_numbers, unavailable_reason=no_reply),
+    _command("undo", "go back one turn, or N", _undo, "[N]", _turn_numbers, unavailable_reason=why_no_reply),
     _command("redo", "take back an undo", _redo, unavailable_reason=_nothing_undone),
-    _command("regen", "answer the last message again", _regen, unavailable_reason=nothing_asked),
+    _command("regen", "answer the last message again", _regen, unavailable_reason=why_no_message),
     _command(
         "edit",
         "change the message of turn N, or the last, and send it again",
         _edit,
         "[N:] [TEXT]",
         _turn_numbers,
-        unavailable_reason=no_reply,
+        unavailable_reason=why_no_reply,
     ),
     _command("continue", "continue a reply that was cut off", _continue, unavailable_reason=_not_partial),
-    _command("branch", "start a new branch after turn N", _branch, "N", _turn_numbers, unavailable_reason=no_reply),
+    _command("branch", "start a new branch after turn N", _branch, "N", _turn_numbers, unavailable_reason=why_no_reply),
     _command("branches", "list the branches, or go to one", _branches, "[N]", _branch_numbers, unavailable_reason=_no_branches),
-    _command("history", "show the conversation, or its last N turns", _history, "[N]", unavailable_reason=no_reply),
+    _command("history", "show the conversation, or its last N turns", _history, "[N]", unavailable_reason=why_no_reply),
     _command("reset", "start over with the same system prompt", _reset),
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from sftchat.chat.commands.arguments import nothing_asked, whole_number
+from sftchat.chat.commands.arguments import whole_number, why_no_message
 from sftchat.chat.commands.inspect_prompt import last_question
-from sftchat.chat.commands.token_view import Row, table
+from sftchat.chat.commands.token_view import Row, format_table
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.chat.pane import JobHandle
 from sftchat.chat.safe_text import escape_controls
@@ -61,7 +61,7 @@ def _samples(context: ChatContext, argument: str) -> None:
         head = (
             f"{pluralize(len(replies), 'sample')} at temperature {sampling.temperature:g}, {pluralize(len(ordered), 'different answer')}\n"
         )
-        context.info([("note", head), *table(rows)])
+        context.info([("note", head), *format_table(rows)])
 
     context.work(f"sampling {count} answers", job, show)
 
@@ -89,7 +89,7 @@ COMMANDS = (
         "sample K replies to the last message and count equal ones",
         _samples,
         "K",
-        unavailable_reason=nothing_asked,
+        unavailable_reason=why_no_message,
         aliases=("n",),
     ),
     _command("raw", "continue TEXT without a chat template", _raw, "TEXT"),

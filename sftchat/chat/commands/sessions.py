@@ -8,29 +8,32 @@ from collections.abc import Iterable
 from functools import partial
 
 from sftchat._util.parsing import expand_user
-from sftchat.chat.commands.arguments import no_reply, paths, shortened, whole_number
+from sftchat.chat.commands.arguments import path_completions, shorten, whole_number, why_no_reply
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.sessions import Summary, restored
+from sftchat.chat.sessions import Summary, restore
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
 
 LISTED_SESSIONS = 20
-NAME = re.compile(r"[^\s/.~0-9][^\s/]*")
+SESSION_NAME = re.compile(r"[^\s/.~0-9][^\s/]*")
 FILE_AND_WORD = re.compile(r"(.+?)(?:\s+(\S+))?", re.DOTALL)
 
 
 def _not_kept(context: ChatContext) -> str:
-    sessions = context.services.session.sessions
+    sessions = context.services.session.store
     return "" if sessions is not None and not sessions.broken else "conversations are not kept here"
 
 
 def _sessions(context: ChatContext, argument: str) -> None:
-    sessions = context.services.session.sessions
+    sessions = context.services.session.store
     assert sessions is not None
-    context.info(listed(sessions.all(whole_number(argument, "N", LISTED_SESSIONS)), context.services.session.id) or "no sessions yet")
+    context.info(
+        format_sessions(sessions.list_sessions(whole_number(argument, "N", LISTED_SESSIONS)), context.services.session.id)
+        or "no sessions yet"
+    )
 
 
-def listed(summaries: Iterable[Summary], current: int) -> str:
+def format_sessions(summaries: Iterable[Summary], current: int) -> str:
     """Format sessions, one line each, with a mark at the current one."""
     lines = []
     for summary in summaries:
@@ -38,30 +41,30 @@ def listed(summaries: Iterable[Summary], current: int) -> str:
         turns, models = pluralize(summary.metadata.turns, "turn"), ", ".join(summary.metadata.models)
         mark = "*" if summary.id == current else " "
         lines.append(
-            f"{mark} {summary.id}{f' {summary.name}' if summary.name else ''}  {when}  {turns} with {models}: {shortened(summary.metadata.title)}"
+            f"{mark} {summary.id}{f' {summary.name}' if summary.name else ''}  {when}  {turns} with {models}: {shorten(summary.metadata.title)}"
         )
     return "\n".join(lines)
 
 
 def _save(context: ChatContext, argument: str) -> None:
     session = context.services.session
-    assert session.sessions is not None
-    if not NAME.fullmatch(argument):
+    assert session.store is not None
+    if not SESSION_NAME.fullmatch(argument):
         said = f"session name '{argument}'" if argument else "the name is missing: a name"
         raise UsageError(
             f"{said} must be one word that begins with a letter and has no '/'; conversations are kept anyway, /export writes a file"
         )
-    session.sessions.rename(session.id, argument)
+    session.store.rename(session.id, argument)
     context.info(f"this conversation is '{argument}' now: 'sftchat chat --session {argument}' or /load {argument} goes on with it")
 
 
 def _load(context: ChatContext, argument: str) -> None:
     """Continue another session, or a conversation from a file."""
-    sessions = context.services.session.sessions
+    sessions = context.services.session.store
     summary = sessions.find(argument) if sessions is not None and argument else None
     if summary is not None and sessions is not None:
-        conversation, settings = restored(sessions, summary, len(context.panes))
-        context.services.session.go_on(summary, conversation)
+        conversation, settings = restore(sessions, summary, len(context.panes))
+        context.services.session.continue_session(summary, conversation)
         context.conversation = conversation
         context.settings = settings
         with_models = ", ".join(summary.metadata.models)
@@ -76,16 +79,16 @@ def _load(context: ChatContext, argument: str) -> None:
     from sftchat.chat.export import read_conversation
 
     conversation, question = read_conversation(path, whole_number(row, "the row", 1))
-    context.services.session.go_on(None, None)
+    context.services.session.continue_session(None, None)
     context.conversation = conversation
-    waits = f"; its last message waits for you to send it: {shortened(question)}" if question and context.prefill_input(question) else ""
+    waits = f"; its last message waits for you to send it: {shorten(question)}" if question and context.prefill_input(question) else ""
     context.info(f"{path}: {pluralize(len(conversation.turns), 'turn')}{waits}; /history shows it")
 
 
 def _session_names(context: ChatContext, argument: str) -> Iterable[str]:
-    sessions = context.services.session.sessions
-    named = [summary.name or str(summary.id) for summary in sessions.all(LISTED_SESSIONS)] if sessions is not None else []
-    return [*named, *paths(context, argument)]
+    sessions = context.services.session.store
+    named = [summary.name or str(summary.id) for summary in sessions.list_sessions(LISTED_SESSIONS)] if sessions is not None else []
+    return [*named, *path_completions(context, argument)]
 
 
 def _export(context: ChatContext, argument: str) -> None:
@@ -103,14 +106,16 @@ def _export(context: ChatContext, argument: str) -> None:
 _command = partial(ChatCommand, topic="sessions")
 COMMANDS = (
     _command("sessions", "list the most recent conversations", _sessions, "[N]", allowed_while_busy=True, unavailable_reason=_not_kept),
-    _command("save", "name this conversation", _save, "NAME", unavailable_reason=lambda context: no_reply(context) or _not_kept(context)),
+    _command(
+        "save", "name this conversation", _save, "NAME", unavailable_reason=lambda context: why_no_reply(context) or _not_kept(context)
+    ),
     _command("load", "open a conversation, or row N of a file", _load, "NAME|FILE [N]", _session_names),
     _command(
         "export",
         "write the conversation to a file: messages, sharegpt or markdown",
         _export,
         "FILE [FORMAT]",
-        paths,
-        unavailable_reason=no_reply,
+        path_completions,
+        unavailable_reason=why_no_reply,
     ),
 )

@@ -11,19 +11,19 @@ from sftchat.chat.safe_text import escape_controls
 from sftchat.engine import Inspects
 from sftchat.types import Choice, Token
 
-SIGNS = str.maketrans({"\n": "⏎", "\t": "⇥", "\r": "␍"})
-BROKEN = "\ufffd"
+SYMBOLS = str.maketrans({"\n": "⏎", "\t": "⇥", "\r": "␍"})
+REPLACEMENT_CHARACTER = "\ufffd"
 """Decoded form of an incomplete character (U+FFFD)."""
-PARTS = 4
+MAX_TOKENS_PER_CHARACTER = 4
 """Maximum number of tokens of one character."""
 LIKELY, RARE = 0.5, 0.05
 """Probability from which a token counts as likely, and below which it counts as rare."""
 Row = Sequence[tuple[Style, str]]
 
 
-def sign(token: Token) -> str:
+def one_line(token: Token) -> str:
     """Return a token on one line: line breaks and tabs as symbols, leading and trailing spaces as ``␣``."""
-    text = escape_controls(token.text.translate(SIGNS))
+    text = escape_controls(token.text.translate(SYMBOLS))
     body = text.strip(" ")
     if not body:
         return "␣" * len(text) or "∅"
@@ -31,33 +31,38 @@ def sign(token: Token) -> str:
     return "␣" * lead + body + "␣" * (len(text) - lead - len(body))
 
 
-def running(tokens: Iterable[tuple[Style, Token]]) -> Fragments:
+def running_text(tokens: Iterable[tuple[Style, Token]]) -> Fragments:
     """Return tokens as running text."""
     return [(style, escape_controls(token.text)) for style, token in tokens]
 
 
-def together(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:
+def join_partial_characters(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:
     """Join tokens that contain parts of one character, so that their text is readable."""
     readable: list[Token] = []
     place = 0
     while place < len(tokens):
         first = tokens[place]
         group = [first]
-        while BROKEN in first.text and not first.special and len(group) < PARTS and place + len(group) < len(tokens):
+        while (
+            REPLACEMENT_CHARACTER in first.text
+            and not first.special
+            and len(group) < MAX_TOKENS_PER_CHARACTER
+            and place + len(group) < len(tokens)
+        ):
             text = engine.decode([token.id for token in group])
             following = tokens[place + len(group)]
-            if BROKEN not in text or following.special or following.trained != first.trained:
+            if REPLACEMENT_CHARACTER not in text or following.special or following.trained != first.trained:
                 break
             group.append(following)
         text = engine.decode([token.id for token in group]) if len(group) > 1 else first.text
-        if BROKEN in text:  # the bytes form no complete character
+        if REPLACEMENT_CHARACTER in text:  # the bytes form no complete character
             group, text = [first], first.text
         readable.append(replace(first, text=text))
         place += len(group)
     return readable
 
 
-def together_by_bytes(choices: Sequence[Choice]) -> list[tuple[Style, Token]]:
+def join_partial_characters_by_bytes(choices: Sequence[Choice]) -> list[tuple[Style, Token]]:
     """Return a server's tokens as styled text, each piece in the style of its first token; parts of one character are joined by their
     bytes.
     """
@@ -66,7 +71,7 @@ def together_by_bytes(choices: Sequence[Choice]) -> list[tuple[Style, Token]]:
     while place < len(choices):
         token, size = choices[place].token, 1
         if token.data:
-            for most in range(2, PARTS + 1):
+            for most in range(2, MAX_TOKENS_PER_CHARACTER + 1):
                 parts = [choice.token.data for choice in choices[place : place + most]]
                 try:
                     text = bytes(byte for part in parts for byte in part).decode() if all(parts) else ""
@@ -85,19 +90,19 @@ def style_of(probability: float) -> Style:
     return "likely" if probability >= LIKELY else "rare" if probability < RARE else "unlikely"
 
 
-def percent(probability: float) -> str:
+def format_percent(probability: float) -> str:
     """Format a probability in six terminal cells."""
     return f"{100 * probability:5.1f}%" if probability >= 0.0005 else "<0.05%"
 
 
-def likelihood(choices: Sequence[Choice]) -> str:
+def format_likelihood(choices: Sequence[Choice]) -> str:
     """Format the log-likelihood and perplexity of a reply."""
     total = sum(choice.logprob for choice in choices)
     mean = total / len(choices)
     return f"{len(choices)} tokens, log-likelihood {total:.2f}, {mean:.3f} a token, perplexity {exp(min(-mean, 700)):.3g}"
 
 
-def table(rows: Sequence[Row]) -> Fragments:
+def format_table(rows: Sequence[Row]) -> Fragments:
     """Format rows as a table: columns (except the last) padded to their widest cell, numbers right-aligned."""
     from sftchat.chat.render.width import text_width  # slow to import, and needed by no other command
 

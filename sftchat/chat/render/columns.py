@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from wcwidth import iter_graphemes
 
-from sftchat.chat.render.width import Line, pad, plain, width, wrap_line
+from sftchat.chat.render.width import Line, pad, text_of, width, wrap_line
 from sftchat.chat.safe_text import escape_controls
 
 RULE = " │ "
@@ -76,30 +76,30 @@ def side_rows(side: Side, columns: int, difference: int | None = None) -> list[L
     for number, line in enumerate(lines):
         last = number == len(lines) - 1
         here = difference is not None and line_start <= difference < line_start + len(line) + (side.done or not last)
-        rows += _wrapped(line, columns, difference - line_start if here and difference is not None else None, "∎" if last else "⏎")
+        rows += _wrap_marked(line, columns, difference - line_start if here and difference is not None else None, "∎" if last else "⏎")
         line_start += len(line) + 1
     return rows
 
 
 @lru_cache(maxsize=2048)
-def _wrapped(line: str, columns: int, mark: int | None, end: str) -> list[Line]:
+def _wrap_marked(line: str, columns: int, mark: int | None, end: str) -> list[Line]:
     """Wrap a line and mark character ``mark``; add ``end`` when it is None. Cached, because most lines are requested repeatedly."""
     if mark is None:
-        return wrap_line([("", _shown(line))], columns)
-    before, rest = line[:mark], line[mark:]
-    marked = next(iter_graphemes(rest), "")
-    seen = "␣" if marked.isspace() else _shown(marked)  # a blank at the end of a row is invisible
-    shown = [("", _shown(before)), ("class:difference", seen or end), ("", _shown(rest[len(marked) :]))]
+        return wrap_line([("", _escape(line))], columns)
+    before, from_mark = line[:mark], line[mark:]
+    marked = next(iter_graphemes(from_mark), "")
+    seen = "␣" if marked.isspace() else _escape(marked)  # a blank at the end of a row is invisible
+    shown = [("", _escape(before)), ("class:difference", seen or end), ("", _escape(from_mark[len(marked) :]))]
     return wrap_line([pair for pair in shown if pair[1]], columns)
 
 
-def settled(sides: Sequence[Side], drawn: Sequence[list[Line]]) -> int:
+def count_final_rows(sides: Sequence[Side], drawn: Sequence[list[Line]]) -> int:
     """Return the number of rows, from the top, that no further text can change in any column."""
     growing = [len(rows) - 1 for side, rows in zip(sides, drawn, strict=True) if not side.done]
     return min(growing) if growing else max(map(len, drawn), default=0)
 
 
-def rest(text: str, columns: int, count: int) -> str:
+def text_after_rows(text: str, columns: int, count: int) -> str:
     """Return the text that remains after its first ``count`` rows, as ``side_rows`` wraps it.
 
     Args:
@@ -113,20 +113,20 @@ def rest(text: str, columns: int, count: int) -> str:
         if count < len(rows):
             index = 0
             for row in rows[:count]:
-                index += len(plain(row))
+                index += len(text_of(row))
                 index += len(line[index:]) - len(line[index:].lstrip(" "))
             return "\n".join([line[index:], *lines[number + 1 :]])
         count -= len(rows)
     return ""
 
 
-def table(drawn: Sequence[list[Line]], first: int = 0, last: int | None = None) -> list[Row]:
+def rows_across(drawn: Sequence[list[Line]], first: int = 0, last: int | None = None) -> list[Row]:
     """Return rows ``first`` to ``last`` of all columns; columns that have ended are empty."""
     height = max(map(len, drawn), default=0) if last is None else last
     return [[rows[level] if level < len(rows) else [] for rows in drawn] for level in range(first, height)]
 
 
-def join(row: Row, widths: Sequence[int], anchored: bool = False) -> Line:
+def join_columns(row: Row, widths: Sequence[int], anchored: bool = False) -> Line:
     """Join the columns of a row into one line with separators.
 
     Args:
@@ -156,14 +156,14 @@ def difference_note(titles: Sequence[str], texts: Sequence[str]) -> str:
     return f"they differ from character {index + 1} on: " + " · ".join(shown)
 
 
-def headings(titles: Sequence[str], widths: Sequence[int]) -> Row:
+def heading_row(titles: Sequence[str], widths: Sequence[int]) -> Row:
     """Return the column titles, cut to their widths."""
     return [[("bold", clip(title, size))] for title, size in zip(titles, widths, strict=True)]
 
 
 def clip(text: str, columns: int) -> str:
     """Cut a one-line text to a width, with an ellipsis when it was cut."""
-    text = _shown(text).replace("\n", " ")
+    text = _escape(text).replace("\n", " ")
     if width([("", text)]) <= columns:
         return text
     kept = ""
@@ -174,5 +174,5 @@ def clip(text: str, columns: int) -> str:
     return kept + "…" if columns > 0 else ""
 
 
-def _shown(text: str) -> str:
+def _escape(text: str) -> str:
     return escape_controls(text).expandtabs(4)

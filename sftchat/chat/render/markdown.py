@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from sftchat.chat.render.tables import draw_table
-from sftchat.chat.render.width import Line, joined
+from sftchat.chat.render.width import Line, merge_styles
 
-LINES = 400
+MAX_HIGHLIGHTED_LINES = 400
 """Maximum highlighted lines of a code block; each line is lexed with all lines before it."""
 
 _STYLES = {"Keyword": "keyword", "String": "string", "Comment": "comment", "Number": "number", "Function": "name", "Class": "name"}
 
 
-class Code:
+class CodeBlock:
     """A code block that is highlighted line by line.
 
     Args:
@@ -27,27 +27,27 @@ class Code:
     """
 
     def __init__(self, language: str) -> None:
-        self._lexer = _lexer(language)
+        self._lexer = _find_lexer(language)
         self._source = ""
         self._count = 0
 
     def feed(self, line: str) -> Line:
         """Return the next line, highlighted."""
         self._count += 1
-        if self._lexer is None or self._count > LINES:
+        if self._lexer is None or self._count > MAX_HIGHLIGHTED_LINES:
             return [("", line)] if line else []
         self._source += line + "\n"
         last: list[tuple[str, str]] = []
         for token, text in self._lexer.get_tokens(self._source):
             *before, rest = text.split("\n")
             if before:
-                finished, last = [*last, (_style(token), before[-1])] if len(before) == 1 else [(_style(token), before[-1])], []
-            last.append((_style(token), rest))
-        styled = joined([pair for pair in finished if pair[1]])
+                finished, last = [*last, (_style_of(token), before[-1])] if len(before) == 1 else [(_style_of(token), before[-1])], []
+            last.append((_style_of(token), rest))
+        styled = merge_styles([pair for pair in finished if pair[1]])
         return styled if "".join(text for _, text in styled) == line else [("", line)] if line else []
 
 
-def _lexer(language: str) -> Any:
+def _find_lexer(language: str) -> Any:
     """Return the Pygments lexer of a language; None when there is none."""
     from pygments.lexers import get_lexer_by_name
     from pygments.util import ClassNotFound
@@ -59,7 +59,7 @@ def _lexer(language: str) -> Any:
         return None
 
 
-def _style(token: Any) -> str:
+def _style_of(token: Any) -> str:
     """Return the style of a token type or its nearest styled ancestor."""
     for part in reversed(token):
         if part in _STYLES:
@@ -81,7 +81,7 @@ class Markdown:
 
     def __init__(self) -> None:
         self._fence = ""
-        self._code = Code("")
+        self._code = CodeBlock("")
         self._table: list[str] = []
 
     @property
@@ -110,7 +110,7 @@ class Markdown:
         """Render the held lines: as a table, or as ordinary lines."""
         source, self._table = self._table, []
         if len(source) > 1:
-            return _table(source, columns)
+            return _render_table(source, columns)
         return [inline(line) for line in source]
 
     def _within(self, line: str) -> Line:
@@ -122,14 +122,14 @@ class Markdown:
     def _block(self, line: str, columns: int) -> Line:
         if match := _FENCE.fullmatch(line):
             self._fence = match["marks"]
-            self._code = Code(match["language"])
+            self._code = CodeBlock(match["language"])
             return [("class:faint", line)]
         if match := _HEADING.fullmatch(line):
             return inline(match["text"], _HEADINGS.get(len(match["level"]), "bold italic")) if match["text"] else [("", line)]
         if _RULE.fullmatch(line):
             return [("class:faint", "─" * min(columns, 40))]
         if match := _BULLET.fullmatch(line):
-            return joined([("", match["indent"]), ("class:bullet", "•"), ("", match["space"]), *inline(match["text"])])
+            return merge_styles([("", match["indent"]), ("class:bullet", "•"), ("", match["space"]), *inline(match["text"])])
         if match := _NUMBER.fullmatch(line):
             return [("class:bullet", match["number"]), *inline(match["text"])]
         if match := _QUOTE.fullmatch(line):
@@ -152,17 +152,17 @@ def _is_delimiter(line: str) -> bool:
     return _is_row(line) and "-" in line and _DELIMITER.fullmatch(line) is not None
 
 
-def _table(source: list[str], columns: int) -> list[Line]:
+def _render_table(source: list[str], columns: int) -> list[Line]:
     """Render header, delimiter and rows of a table; unchanged when it does not fit or a row has more cells than the header."""
-    header, delimiter, *body = [_split(line) for line in source]
+    header, delimiter, *body = [_split_cells(line) for line in source]
     drawn = None
     if len(delimiter) == len(header) and all(len(row) <= len(header) for row in body):
         rows = [[inline(cell) for cell in row] + [[] for _ in header[len(row) :]] for row in body]
-        drawn = draw_table([[inline(cell, "bold") for cell in header], *rows], [_align(cell) for cell in delimiter], columns)
+        drawn = draw_table([[inline(cell, "bold") for cell in header], *rows], [_alignment_of(cell) for cell in delimiter], columns)
     return drawn if drawn is not None else [[("", line)] for line in source]
 
 
-def _split(line: str) -> list[str]:
+def _split_cells(line: str) -> list[str]:
     """Split a row into cells; ``\\|`` and bars within code are text."""
     cells = [""]
     for token in _CELL_TOKEN.findall(line.strip().removeprefix("|")):
@@ -175,7 +175,7 @@ def _split(line: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _align(cell: str) -> str:
+def _alignment_of(cell: str) -> str:
     """Return the alignment that a delimiter cell specifies."""
     if cell.endswith(":"):
         return "center" if cell.startswith(":") else "right"
@@ -200,10 +200,10 @@ def inline(text: str, style: str = "") -> Line:
         text: One line or a part of it.
         style: Base style of the line.
     """
-    return joined(_spans(text, style))
+    return merge_styles(_split_spans(text, style))
 
 
-def _spans(text: str, style: str) -> Iterator[tuple[str, str]]:
+def _split_spans(text: str, style: str) -> Iterator[tuple[str, str]]:
     """Split a text into styled pieces, recursively within emphasis."""
     last_end = 0
     for match in _SPAN.finditer(text):
@@ -218,6 +218,6 @@ def _spans(text: str, style: str) -> Iterator[tuple[str, str]]:
             yield f"{style} class:faint".strip(), f" ({match['url']})"
         else:
             assert kind is not None
-            yield from _spans(match[kind], f"{style} {_SPAN_STYLES[kind]}".strip())
+            yield from _split_spans(match[kind], f"{style} {_SPAN_STYLES[kind]}".strip())
     if last_end < len(text):
         yield style, text[last_end:]

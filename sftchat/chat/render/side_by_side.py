@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sftchat.chat.render.columns import RULE, Side, first_difference, headings, join, rest, settled, side_rows, table
+from sftchat.chat.render.columns import (
+    RULE,
+    Side,
+    count_final_rows,
+    first_difference,
+    heading_row,
+    join_columns,
+    rows_across,
+    side_rows,
+    text_after_rows,
+)
 from sftchat.chat.render.width import Line
-from sftchat.chat.safe_text import Printable
+from sftchat.chat.safe_text import ControlEscaper
 from sftchat.thinking import THOUGHTS_END_NOTE, ReplyPart, ThoughtSplitter
 
 MIN_STREAMED_WIDTH = 6
@@ -25,7 +35,7 @@ class SideBySide:
     def __init__(self, titles: Sequence[str], show_thoughts: bool = False, thinking: Sequence[bool] = ()) -> None:
         self._titles = titles
         self._show_thoughts = show_thoughts
-        self._printable = [Printable() for _ in titles]
+        self._printable = [ControlEscaper() for _ in titles]
         self._opened = list(thinking) or [False for _ in titles]
         self._thoughts = [ThoughtSplitter(opened) for opened in self._opened]
         self._texts = ["" for _ in titles]
@@ -75,10 +85,10 @@ class SideBySide:
         difference = None if self._difference_returned else first_difference(self._sides)
         self._drawn = [side_rows(side, column_width, difference) for side in self._sides]
         widths = [column_width] * len(self._titles)
-        rows = [] if self._has_headings else [join(headings(self._titles, widths), widths, anchored=True)]
+        rows = [] if self._has_headings else [join_columns(heading_row(self._titles, widths), widths, anchored=True)]
         self._has_headings = True
-        settled_rows = max(self._returned_rows, settled(self._sides, self._drawn))
-        rows += [join(row, widths, anchored=True) for row in table(self._drawn, self._returned_rows, settled_rows)]
+        settled_rows = max(self._returned_rows, count_final_rows(self._sides, self._drawn))
+        rows += [join_columns(row, widths, anchored=True) for row in rows_across(self._drawn, self._returned_rows, settled_rows)]
         self._returned_rows = settled_rows
         return rows
 
@@ -86,12 +96,12 @@ class SideBySide:
         """Return the last rows that may still change, as drawn by the last call of ``lines``."""
         widths = [self._width] * len(self._titles)
         left = [rows[self._returned_rows :][-height:] for rows in self._drawn]
-        return [join(row, widths, anchored=True) for row in table(left)] if any(left) else []
+        return [join_columns(row, widths, anchored=True) for row in rows_across(left)] if any(left) else []
 
     def _start_over(self) -> None:
         """Handle a change of width: rows already returned stay, the remaining text starts on a new row."""
         self._difference_returned = self._difference_returned or any(
             style == "class:difference" for rows in self._drawn for row in rows[: self._returned_rows] for style, _ in row
         )
-        self._texts = [rest(text, self._width, self._returned_rows) for text in self._texts]
+        self._texts = [text_after_rows(text, self._width, self._returned_rows) for text in self._texts]
         self._returned_rows = 0

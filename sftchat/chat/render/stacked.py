@@ -71,11 +71,11 @@ class Stacked:
         for number in range(self._current + 1, len(self._titles)):
             title = clip(self._titles[number], max(1, columns // 3)) + ": "
             text = escape_controls(self._waiting[number]).replace("\n", " ").replace("\t", " ")
-            lines.append([("class:faint", title + _end(text, columns - text_width(title)))])
+            lines.append([("class:faint", title + _fitting_end(text, columns - text_width(title)))])
         return lines
 
 
-def _end(text: str, columns: int) -> str:
+def _fitting_end(text: str, columns: int) -> str:
     """Return the end of a text that fits into a width."""
     if text_width(text) <= columns:
         return text

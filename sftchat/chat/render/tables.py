@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sftchat.chat.render.width import Line, joined, pad, plain, width, wrap_line
+from sftchat.chat.render.width import Line, merge_styles, pad, text_of, width, wrap_line
 
 MIN_COLUMN_WIDTH = 4
 
@@ -15,7 +15,7 @@ def draw_table(table: list[list[Line]], aligns: list[str], columns: int) -> list
         aligns: Alignment of each column: left, right or center.
         columns: Width of the terminal.
     """
-    widths = _fit([max(1, *map(width, cells)) for cells in zip(*table, strict=True)], columns - 3 * (len(aligns) - 1))
+    widths = _shrink_widths([max(1, *map(width, cells)) for cells in zip(*table, strict=True)], columns - 3 * (len(aligns) - 1))
     if widths is None:
         return None
     rule: Line = [("class:faint", "─┼─".join("─" * size for size in widths))]
@@ -23,7 +23,7 @@ def draw_table(table: list[list[Line]], aligns: list[str], columns: int) -> list
     return [*header, rule, *(line for lines in body for line in lines)]
 
 
-def _fit(wanted: list[int], columns: int) -> list[int] | None:
+def _shrink_widths(wanted: list[int], columns: int) -> list[int] | None:
     """Return widths that fit, shrinking the widest column first; None when the columns cannot fit."""
     widths = list(wanted)
     if columns < sum(min(size, MIN_COLUMN_WIDTH) for size in widths):
@@ -54,4 +54,4 @@ def _strip_trailing_spaces(line: Line) -> Line:
     if line:
         style, text = line[-1]
         line = [*line[:-1], (style, text.rstrip(" "))]
-    return joined(line) if plain(line) else []
+    return merge_styles(line) if text_of(line) else []

@@ -32,12 +32,12 @@ def width(line: Line) -> int:
     return sum(text_width(text) for _, text in line)
 
 
-def plain(line: Line) -> str:
+def text_of(line: Line) -> str:
     """Return the text of a line."""
     return "".join(text for _, text in line)
 
 
-def joined(clusters: Iterable[tuple[str, str]]) -> Line:
+def merge_styles(clusters: Iterable[tuple[str, str]]) -> Line:
     """Merge adjacent pairs of the same style; drop pairs without text."""
     line: Line = []
     for style, text in clusters:
@@ -63,15 +63,15 @@ def wrap_line(line: Line, columns: int) -> list[Line]:
     rows: list[Line] = []
     row: list[tuple[str, str]] = []
     used, broken_at = 0, 0
-    for style, cluster in _clusters(line):
+    for style, cluster in _styled_clusters(line):
         size = max_width(cluster)
         if row and used + size > columns:
             if cluster == " ":
-                rows.append(_without_end(row))
+                rows.append(_without_trailing_spaces(row))
                 row, used, broken_at = [], 0, -1
                 continue
             cut = broken_at if 0 < broken_at < len(row) and size < 2 else len(row)
-            rows.append(_without_end(row[:cut]))
+            rows.append(_without_trailing_spaces(row[:cut]))
             row = row[cut:]
             used, broken_at = sum(max_width(text) for _, text in row), 0
         elif broken_at < 0:  # further spaces at a break
@@ -82,38 +82,38 @@ def wrap_line(line: Line, columns: int) -> list[Line]:
         used += size
         if cluster == " " or size > 1:
             broken_at = len(row)
-    return [*rows, joined(row)] if row or not rows else rows
+    return [*rows, merge_styles(row)] if row or not rows else rows
 
 
-def rows_of(line: Line, columns: int) -> list[Line]:
+def break_line(line: Line, columns: int) -> list[Line]:
     """Break a line into rows as a terminal does, between any clusters; nothing is dropped, and no terminal breaks the rows again."""
     rows: list[Line] = []
     row: list[tuple[str, str]] = []
     used = 0
-    for style, cluster in _clusters([(style, text.expandtabs(8)) for style, text in line]):
+    for style, cluster in _styled_clusters([(style, text.expandtabs(8)) for style, text in line]):
         if row and used + max_width(cluster) > columns:
-            rows.append(joined(row))
+            rows.append(merge_styles(row))
             row, used = [], 0
         row.append((style, cluster))
         used += max_width(cluster)
-    return [*rows, joined(row)]
+    return [*rows, merge_styles(row)]
 
 
 def pad(line: Line, columns: int, align: str = "left") -> Line:
     """Pad a line with spaces to a width; ``align`` is left, right or center."""
     free = max(0, columns - width(line))
     before = {"left": 0, "right": free, "center": free // 2}[align]
-    return joined([("", " " * before), *line, ("", " " * (free - before))])
+    return merge_styles([("", " " * before), *line, ("", " " * (free - before))])
 
 
-def _clusters(line: Line) -> Iterator[tuple[str, str]]:
+def _styled_clusters(line: Line) -> Iterator[tuple[str, str]]:
     for style, text in line:
         for cluster in iter_graphemes(text):
             yield style, cluster
 
 
-def _without_end(row: list[tuple[str, str]]) -> Line:
+def _without_trailing_spaces(row: list[tuple[str, str]]) -> Line:
     end = len(row)
     while end > 1 and row[end - 1][1] == " ":
         end -= 1
-    return joined(row[:end])
+    return merge_styles(row[:end])

@@ -28,13 +28,13 @@ from sftchat.chat.ui.input import CommandCompleter, Pasted, edit_text, open_hist
 from sftchat.chat.ui.keys import chat_keys, prefers_vi
 from sftchat.chat.ui.layout import STYLE, chat_layout
 from sftchat.chat.ui.replies import Replies
-from sftchat.chat.ui.scrollback import App, Scrollback, breaks_rows, broken, drawn
-from sftchat.chat.ui.status import Item, activity, pane_items, status_line, vi_mode
+from sftchat.chat.ui.scrollback import App, Scrollback, breaks_rows, format_output, wrap_note
+from sftchat.chat.ui.status import StatusItem, activity, pane_items, status_line, vi_mode
 from sftchat.errors import UsageError
 from sftchat.task import ReplyScore
 from sftchat.thinking import THOUGHTS_BEGIN
 
-ARMED_SECONDS = 2.0
+EXIT_ARMED_SECONDS = 2.0
 """A second Ctrl-C within this time leaves the chat."""
 TICK_SECONDS = 0.5
 """Interval of status line redraws while something is running."""
@@ -140,7 +140,7 @@ class Terminal:
     def begin_reply(self, pane: int, text: str) -> None:
         """Begin the reply of a pane."""
         self._thinking.discard(pane)
-        thinking = self.chat.panes[pane].begins_with_thoughts(self.chat.settings.template_arguments)
+        thinking = self.chat.panes[pane].template_opens_thoughts(self.chat.settings.template_arguments)
         self._replies.begin(pane, self._names[pane], text, thinking)
 
     def show_piece(self, text: str, pane: int) -> None:
@@ -169,14 +169,14 @@ class Terminal:
         """Show the score of a reply."""
         who = f"{self._names[pane]}: " if len(self._names) > 1 else ""
         style = "class:note" if score.value is None else "class:good" if score.right else "class:bad"
-        self._note(broken(who + score.text, style, self._above.columns))
+        self._note(wrap_note(who + score.text, style, self._above.columns))
 
     def info(self, text: str | Fragments) -> None:
         """Show lines that are not from a model."""
         if isinstance(text, str):
-            self._note(broken(text, "class:note", self._above.columns))
+            self._note(wrap_note(text, "class:note", self._above.columns))
         else:
-            self._note(drawn(text, self._above.columns))
+            self._note(format_output(text, self._above.columns))
 
     def prefill_input(self, text: str) -> bool:
         """Put text into the input line, if it is empty."""
@@ -187,7 +187,7 @@ class Terminal:
 
     def error(self, text: str) -> None:
         """Show a one-line error."""
-        self._note(broken("error: " + " ".join(text.split()), "class:error", self._above.columns))
+        self._note(wrap_note("error: " + " ".join(text.split()), "class:error", self._above.columns))
 
     def _note(self, fragments: StyleAndTextTuples) -> None:
         """Write a note; while several replies stream, delay it until they end."""
@@ -226,7 +226,7 @@ class Terminal:
         elif not self.chat.stop():
             if self._clock() < self._armed_until:
                 self.leave(None)
-            self._armed_until = self._clock() + ARMED_SECONDS
+            self._armed_until = self._clock() + EXIT_ARMED_SECONDS
             self._keep_ticking()
 
     def toggle_thoughts(self) -> None:
@@ -302,4 +302,4 @@ class Terminal:
             return "ctrl-c again leaves"
         doing = activity(self.chat, self._clock() - self._started)
         columns = pane_items(self._names, self.chat.panes)
-        return status_line([*columns[:1], doing, *columns[1:], Item(vi_mode(self._app), 2)], self._output.get_size().columns)
+        return status_line([*columns[:1], doing, *columns[1:], StatusItem(vi_mode(self._app), 2)], self._output.get_size().columns)

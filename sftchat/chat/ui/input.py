@@ -78,7 +78,7 @@ def open_history(path: Path | None) -> History:
     return _TolerantHistory(str(path))
 
 
-LINES, CHARACTERS = 8, 1000
+PLACEHOLDER_LINES, PLACEHOLDER_CHARACTERS = 8, 1000
 """A paste of at least so many lines or characters is shown as a placeholder."""
 
 
@@ -92,9 +92,9 @@ class Pasted:
         """Return the text to insert for a paste: the paste, or a placeholder when it is long."""
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         lines = len(text.removesuffix("\n").split("\n"))
-        if lines < LINES and len(text) < CHARACTERS:
+        if lines < PLACEHOLDER_LINES and len(text) < PLACEHOLDER_CHARACTERS:
             return text
-        size = f"{lines} lines" if lines >= LINES else f"{len(text)} characters"
+        size = f"{lines} lines" if lines >= PLACEHOLDER_LINES else f"{len(text)} characters"
         number = sum(1 for label in self._texts if label.startswith(f"[pasted {size}")) + 1
         label = f"[pasted {size}]" if number == 1 else f"[pasted {size}, {number}]"
         self._texts[label] = text

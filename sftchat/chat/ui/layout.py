@@ -42,8 +42,8 @@ def chat_layout(
         get_line_prefix=lambda line, wrapped: [("class:prompt", "> " if line == wrapped == 0 else "  ")],
     )
     rows: list[AnyContainer] = [
-        _as_high_as(tail),
-        _as_high_as(waiting),
+        _window_for_lines(tail),
+        _window_for_lines(waiting),
         Window(height=Dimension(min=0, preferred=1, max=1)),  # an empty line separates the input, as it does later in the scrollback
         written,
         search,
@@ -53,7 +53,7 @@ def chat_layout(
     return Layout(HSplit(rows), focused_element=written)
 
 
-def _as_high_as(lines: Callable[[], list[Line]]) -> Window:
+def _window_for_lines(lines: Callable[[], list[Line]]) -> Window:
     """Return a window no higher than its lines; shows the last ones when space is short."""
 
     def text() -> StyleAndTextTuples:

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from sftchat.chat.context import Fragments, View
 from sftchat.chat.controller import ChatController
-from sftchat.chat.safe_text import Printable, escape_controls
+from sftchat.chat.safe_text import ControlEscaper, escape_controls
 from sftchat.errors import UsageError
 from sftchat.task import ReplyScore
 from sftchat.thinking import ThoughtSplitter
@@ -34,7 +34,7 @@ class Plain:
         self._stdout = stdout
         self._stderr = stderr
         self._person = stdin.isatty()
-        self._printable = Printable() if stdout.isatty() else None
+        self._printable = ControlEscaper() if stdout.isatty() else None
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._replies: dict[int, str] = {}
         self._running: set[int] = set()
@@ -108,7 +108,7 @@ class Plain:
         """Begin the reply of a pane; of several, later ones wait for the earlier ones."""
         self._replies[pane] = ""
         self._running.add(pane)
-        if self.chat.panes[pane].begins_with_thoughts(self.chat.settings.template_arguments):
+        if self.chat.panes[pane].template_opens_thoughts(self.chat.settings.template_arguments):
             self._opened[pane] = ThoughtSplitter(True)
         self.show_piece(text, pane)  # a line contains a whole reply, even when it was continued
 

@@ -11,7 +11,7 @@ from sftchat.chat.render.columns import column_widths, difference_note
 from sftchat.chat.render.reply import ReplyText
 from sftchat.chat.render.side_by_side import SideBySide
 from sftchat.chat.render.stacked import Stacked
-from sftchat.chat.render.width import Line, rows_of
+from sftchat.chat.render.width import Line, break_line
 from sftchat.chat.ui.scrollback import App, Scrollback
 
 FRAME_SECONDS = 0.04
@@ -117,7 +117,7 @@ class Replies:
         tail = self._shown.tail(columns)
         key = (tail, columns, height)
         if key != self._drawn[0]:  # the layout calls this several times per frame
-            self._drawn = key, [row for line in tail for row in rows_of(line, columns)][-height:]
+            self._drawn = key, [row for line in tail for row in break_line(line, columns)][-height:]
         return self._drawn[1]
 
     def _choose(self) -> None:

@@ -22,7 +22,7 @@ from prompt_toolkit.utils import get_cwidth
 
 from sftchat.chat.context import Fragments
 from sftchat.chat.render.width import Line, wrap_line
-from sftchat.chat.safe_text import escape_controls, rows, wrap
+from sftchat.chat.safe_text import break_at_margin, escape_controls, wrap_words
 from sftchat.chat.ui.layout import STYLE
 from sftchat.text import sanitize_lines
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.output import Output
 
 
-_VARIABLES = (
+_BREAKING_VARIABLES = (
     "VTE_VERSION",
     "TMUX",
     "KITTY_WINDOW_ID",
@@ -41,8 +41,8 @@ _VARIABLES = (
     "KONSOLE_VERSION",
     "GHOSTTY_RESOURCES_DIR",
 )
-_PROGRAMS = ("iTerm.app", "Apple_Terminal", "WezTerm", "vscode", "ghostty", "tmux", "rio", "WarpTerminal", "Hyper")
-_TERMS = ("tmux", "xterm-kitty", "alacritty", "foot", "xterm-ghostty", "wezterm", "contour", "rio")
+_BREAKING_PROGRAMS = ("iTerm.app", "Apple_Terminal", "WezTerm", "vscode", "ghostty", "tmux", "rio", "WarpTerminal", "Hyper")
+_BREAKING_TERMS = ("tmux", "xterm-kitty", "alacritty", "foot", "xterm-ghostty", "wezterm", "contour", "rio")
 
 
 def breaks_rows(environment: Mapping[str, str]) -> bool:
@@ -53,23 +53,23 @@ def breaks_rows(environment: Mapping[str, str]) -> bool:
     if "STY" in environment:  # GNU screen, in any outer terminal
         return False
     return (
-        any(name in environment for name in _VARIABLES)
-        or environment.get("TERM_PROGRAM") in _PROGRAMS
-        or environment.get("TERM", "").startswith(_TERMS)
+        any(name in environment for name in _BREAKING_VARIABLES)
+        or environment.get("TERM_PROGRAM") in _BREAKING_PROGRAMS
+        or environment.get("TERM", "").startswith(_BREAKING_TERMS)
     )
 
 
-def row_of_cursor(drawn: Sequence[str], row: int, column: int, columns: int, width: Callable[[str], int]) -> int:
+def row_of_cursor(drawn_rows: Sequence[str], row: int, column: int, columns: int, width: Callable[[str], int]) -> int:
     """Return the cursor's row, counted from the top of the drawing, after the terminal broke the rows.
 
     Args:
-        drawn: The rows as drawn, without trailing blanks.
+        drawn_rows: The rows as drawn, without trailing blanks.
         row: Cursor row before.
         column: Cursor column before, in cells.
         columns: The new width.
         width: Returns the width of a character in cells.
     """
-    above = sum(len(rows(text, columns, width)) for text in drawn[:row])
+    above = sum(len(break_at_margin(text, columns, width)) for text in drawn_rows[:row])
     return above + max(0, column - 1) // columns
 
 
@@ -156,7 +156,7 @@ class Scrollback:
 
     def note(self, text: str, style: str = "class:note") -> None:
         """Write lines that are not from a model."""
-        self.write(broken(text, style, self.columns))
+        self.write(wrap_note(text, style, self.columns))
 
     def write(self, fragments: StyleAndTextTuples) -> None:
         """Write whole lines, as one synchronized update where the terminal supports it. While an editor has the terminal, they are
@@ -195,8 +195,8 @@ class Scrollback:
         screen, size = renderer.last_rendered_screen, renderer._last_size
         if not self._breaks_rows or screen is None or size is None or self.columns >= size.columns:
             return
-        drawn = [_text(screen.data_buffer[row]) for row in range(renderer._cursor_pos.y)]
-        row = row_of_cursor(drawn, renderer._cursor_pos.y, renderer._cursor_pos.x, self.columns, get_cwidth)
+        drawn_rows = [_screen_row_text(screen.data_buffer[row]) for row in range(renderer._cursor_pos.y)]
+        row = row_of_cursor(drawn_rows, renderer._cursor_pos.y, renderer._cursor_pos.x, self.columns, get_cwidth)
         renderer._cursor_pos = Point(x=renderer._cursor_pos.x, y=row)
         renderer.erase()
 
@@ -209,21 +209,21 @@ class Scrollback:
         print_formatted_text(self._output, fragments, STYLE, color_depth=self._app().color_depth)
 
 
-def _text(row: Mapping[int, Char]) -> str:
+def _screen_row_text(row: Mapping[int, Char]) -> str:
     """Return a screen row as text without trailing blanks."""
     return "".join(row[column].char if column in row else " " for column in range(max(row, default=-1) + 1)).rstrip()
 
 
-def broken(text: str, style: str, columns: int) -> StyleAndTextTuples:
+def wrap_note(text: str, style: str, columns: int) -> StyleAndTextTuples:
     """Wrap lines that are not from a model between words."""
-    return [(style, "".join(f"{row}\n" for line in escape_controls(text).split("\n") for row in wrap(line, columns, get_cwidth)))]
+    return [(style, "".join(f"{row}\n" for line in escape_controls(text).split("\n") for row in wrap_words(line, columns, get_cwidth)))]
 
 
-def drawn(text: Fragments, columns: int) -> StyleAndTextTuples:
+def format_output(text: Fragments, columns: int) -> StyleAndTextTuples:
     """Format command output: pure notes are wrapped between words; other text, which may be copied, is left to the terminal."""
     shown: StyleAndTextTuples = []
     for line in split_lines([(f"class:{style}" if style else "", escape_controls(piece)) for style, piece in text]):
         pairs = [(pair[0], pair[1]) for pair in line]
-        rows = wrap_line(pairs, columns) if all(style == "class:note" for style, piece in pairs if piece) else [pairs]
-        shown += [pair for row in rows or [pairs] for pair in (*row, ("", "\n"))]
+        break_at_margin = wrap_line(pairs, columns) if all(style == "class:note" for style, piece in pairs if piece) else [pairs]
+        shown += [pair for row in break_at_margin or [pairs] for pair in (*row, ("", "\n"))]
     return shown

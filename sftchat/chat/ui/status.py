@@ -16,7 +16,7 @@ from sftchat.chat.render.width import text_width
 from sftchat.chat.safe_text import escape_controls
 
 
-def pane_items(names: Sequence[str], panes: Sequence[ModelPane]) -> list[Item]:
+def pane_items(names: Sequence[str], panes: Sequence[ModelPane]) -> list[StatusItem]:
     """Return the items for the models: all details of a single one, the speed of each of several.
 
     Args:
@@ -24,27 +24,30 @@ def pane_items(names: Sequence[str], panes: Sequence[ModelPane]) -> list[Item]:
         panes: The panes.
     """
     if len(panes) > 1:
-        return [Item(f"{_short(name)} {_speed(pane)}".rstrip(), 2, _short(name)) for name, pane in zip(names, panes, strict=True)]
+        return [
+            StatusItem(f"{_last_path_part(name)} {_format_speed(pane)}".rstrip(), 2, _last_path_part(name))
+            for name, pane in zip(names, panes, strict=True)
+        ]
     pane = panes[0]
     used, most = pane.context_used, pane.context_length
     context = f"{used}/{most}" if most else str(used)
     first = pane.first_token_seconds
     score = pane.score
     return [
-        Item(names[0], 1, _short(names[0])),
-        Item(f"adapter {escape_controls(pane.adapter)}" if pane.adapter else "", 2, escape_controls(pane.adapter)),
-        Item(
+        StatusItem(names[0], 1, _last_path_part(names[0])),
+        StatusItem(f"adapter {escape_controls(pane.adapter)}" if pane.adapter else "", 2, escape_controls(pane.adapter)),
+        StatusItem(
             escape_controls(score.text) if score is not None else "",
             2,
             f"{score.value:.2f}" if score is not None and score.value is not None else "",
         ),
-        Item(f"context {context}" if used else "", 3, context),
-        Item(_speed(pane), 4, _speed(pane).replace(" tokens", "")),
-        Item(f"first token {_seconds(first)}" if first else "", 5, _seconds(first)),
+        StatusItem(f"context {context}" if used else "", 3, context),
+        StatusItem(_format_speed(pane), 4, _format_speed(pane).replace(" tokens", "")),
+        StatusItem(f"first token {_format_seconds(first)}" if first else "", 5, _format_seconds(first)),
     ]
 
 
-def activity(chat: ChatController, seconds: float) -> Item:
+def activity(chat: ChatController, seconds: float) -> StatusItem:
     """Return the item for the current activity of the chat.
 
     Args:
@@ -52,12 +55,12 @@ def activity(chat: ChatController, seconds: float) -> Item:
         seconds: Time since the start of the chat.
     """
     if chat.state == "loading":
-        return Item(f"loading, {seconds:.0f} s", 0, "loading")
+        return StatusItem(f"loading, {seconds:.0f} s", 0, "loading")
     if chat.state == "generating":
-        return Item("replying, ctrl-c stops", 0, "replying")
+        return StatusItem("replying, ctrl-c stops", 0, "replying")
     if chat.state == "working":
-        return Item(f"{escape_controls(chat.doing)}, ctrl-c stops", 0, escape_controls(chat.doing))
-    return Item("ready", 0)
+        return StatusItem(f"{escape_controls(chat.job_title)}, ctrl-c stops", 0, escape_controls(chat.job_title))
+    return StatusItem("ready", 0)
 
 
 def vi_mode(app: Application[None]) -> str:
@@ -67,18 +70,18 @@ def vi_mode(app: Application[None]) -> str:
     return {InputMode.NAVIGATION: "vi: command", InputMode.REPLACE: "vi: replace"}.get(app.vi_state.input_mode, "vi: insert")
 
 
-def _short(name: str) -> str:
+def _last_path_part(name: str) -> str:
     """Return the last part of a path or URL."""
     return name.rstrip("/").rpartition("/")[2] or name
 
 
-def _speed(pane: ModelPane) -> str:
+def _format_speed(pane: ModelPane) -> str:
     """Format the speed in tokens per second; empty when unknown."""
     speed = pane.tokens_per_second
     return f"{speed:.{0 if speed >= 100 else 1}f} tokens/s" if speed else ""
 
 
-def _seconds(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
@@ -86,7 +89,7 @@ SEPARATOR = " · "
 
 
 @dataclass(frozen=True)
-class Item:
+class StatusItem:
     """An item of the status line.
 
     Attributes:
@@ -100,7 +103,7 @@ class Item:
     short: str = ""
 
 
-def status_line(items: Sequence[Item], columns: int) -> str:
+def status_line(items: Sequence[StatusItem], columns: int) -> str:
     """Return the items in order on one line of at most ``columns`` cells.
 
     When they do not fit, the least important items are shortened first, then removed; a single item that is still too long is cut.
@@ -108,12 +111,12 @@ def status_line(items: Sequence[Item], columns: int) -> str:
     shown = [item for item in items if item.text]
     by_rank = sorted(range(len(shown)), key=lambda index: (-shown[index].rank, -index))
     for index in by_rank:
-        if text_width(_joined(shown)) > columns and shown[index].short:
-            shown[index] = Item(shown[index].short, shown[index].rank)
-    while len(shown) > 1 and text_width(_joined(shown)) > columns:
+        if text_width(_join_items(shown)) > columns and shown[index].short:
+            shown[index] = StatusItem(shown[index].short, shown[index].rank)
+    while len(shown) > 1 and text_width(_join_items(shown)) > columns:
         shown.remove(max(reversed(shown), key=lambda item: item.rank))
-    return clip(_joined(shown), columns)
+    return clip(_join_items(shown), columns)
 
 
-def _joined(items: Sequence[Item]) -> str:
+def _join_items(items: Sequence[StatusItem]) -> str:
     return SEPARATOR.join(item.text for item in items)

@@ -10,14 +10,14 @@ from sftchat.chat.render.columns import (
     Side,
     clip,
     column_widths,
+    count_final_rows,
     first_difference,
-    headings,
-    join,
-    settled,
+    heading_row,
+    join_columns,
+    rows_across,
     side_rows,
-    table,
 )
-from sftchat.chat.render.width import Line, plain, width
+from sftchat.chat.render.width import Line, text_of, width
 
 TEXTS = st.text(st.sampled_from("ab \n中文，👨‍👩‍👧🇩🇪e\u0301"), max_size=60)
 
@@ -72,16 +72,16 @@ def test_the_separator_keeps_its_position_and_no_text_is_lost(texts: list[str], 
     widths = [size] * len(sides)
     drawn = [side_rows(side, size, first_difference(sides)) for side in sides]
 
-    for row in table(drawn):
-        line = plain(join(row, widths))
+    for row in rows_across(drawn):
+        line = text_of(join_columns(row, widths))
         before = ""
         for cell in row[:-1]:
-            before += plain(cell) + " " * (size - width(cell))
+            before += text_of(cell) + " " * (size - width(cell))
             assert line.startswith(before + " │ ")
             assert width([("", before)]) % (size + 3) == size
             before += " │ "
     for text, rows in zip(texts, drawn, strict=True):
-        seen = "".join(map(plain, rows)).replace("⏎", "").replace("∎", "").replace("␣", "")
+        seen = "".join(map(text_of, rows)).replace("⏎", "").replace("∎", "").replace("␣", "")
         assert "".join(seen.split()) == "".join(text.split())
 
 
@@ -93,15 +93,15 @@ def test_completed_rows_do_not_change(texts: list[str], size: int, data: st.Data
     ]
     late = [Side(text) for text in texts]
     drawn = [[side_rows(side, size, first_difference(sides)) for side in sides] for sides in (early, late)]
-    done = settled(early, drawn[0])
+    done = count_final_rows(early, drawn[0])
 
-    assert table(drawn[0], 0, done) == table(drawn[1], 0, done)
+    assert rows_across(drawn[0], 0, done) == rows_across(drawn[1], 0, done)
 
 
 def test_a_row_can_position_its_separators_with_escape_sequences() -> None:
     row: list[Line] = [[("", "👨‍👩‍👧")], [("bold", "b")], []]
 
-    assert join(row, [8, 3, 3], anchored=True) == [
+    assert join_columns(row, [8, 3, 3], anchored=True) == [
         ("", "👨‍👩‍👧  "),
         ("[ZeroWidthEscape]", "\x1b[9G"),
         ("class:faint", " │ "),
@@ -113,6 +113,6 @@ def test_a_row_can_position_its_separators_with_escape_sequences() -> None:
 
 
 def test_names_are_cut_to_their_column_and_escaped() -> None:
-    assert headings(["a\x1b[2Jb", "很长的名字"], [20, 5]) == [[("bold", "a␛[2Jb")], [("bold", "很长…")]]
+    assert heading_row(["a\x1b[2Jb", "很长的名字"], [20, 5]) == [[("bold", "a␛[2Jb")], [("bold", "很长…")]]
     assert clip("abc", 0) == ""
     assert clip("a\nb", 3) == "a b"

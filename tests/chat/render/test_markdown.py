@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftchat.chat.render.markdown import Markdown, inline
-from sftchat.chat.render.width import Line, joined, plain
+from sftchat.chat.render.width import Line, merge_styles, text_of
 
 
 def render(text: str, columns: int = 60) -> list[Line]:
@@ -18,7 +18,7 @@ def render(text: str, columns: int = 60) -> list[Line]:
 
 
 def shown(text: str, columns: int = 60) -> str:
-    return "\n".join(map(plain, render(text, columns)))
+    return "\n".join(map(text_of, render(text, columns)))
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_text_that_is_not_markdown_is_shown_unchanged(text: str) -> None:
     ],
 )
 def test_a_block_of_one_line(source: str, line: Line) -> None:
-    assert joined(render(source)[0]) == line
+    assert merge_styles(render(source)[0]) == line
 
 
 def test_code_is_coloured_and_keeps_every_character() -> None:
     code = '```python\ndef f(x):\n    """One\n    **two**"""\n\n    return x  # 注释\n```\n**bold**'
     lines = render(code)
 
-    assert [plain(line) for line in lines] == [*code.split("\n")[:-1], "bold"]
+    assert [text_of(line) for line in lines] == [*code.split("\n")[:-1], "bold"]
     assert ("class:code.keyword", "def") in lines[1]
     assert ("class:code.name", "f") in lines[1]
     assert lines[3] == [("class:code.string", '    **two**"""')]
@@ -128,7 +128,7 @@ def test_a_table_is_shown_when_it_is_complete() -> None:
 
     assert [markdown.feed(line, 60) for line in TABLE.split("\n")] == [[], [], [], []]
     assert markdown.pending_lines == TABLE.split("\n")
-    assert plain(markdown.feed("after", 60)[-1]) == "after"
+    assert text_of(markdown.feed("after", 60)[-1]) == "after"
     assert markdown.pending_lines == []
 
 
@@ -147,10 +147,10 @@ def test_all_letters_and_digits_are_shown_in_order(text: str, columns: int) -> N
 
 @given(st.text(st.characters(exclude_characters="\n"), max_size=80))
 def test_any_line_is_rendered(text: str) -> None:
-    assert plain(inline(text)).count("") <= len(text) + 4  # links gain a space and brackets they had
+    assert text_of(inline(text)).count("") <= len(text) + 4  # links gain a space and brackets they had
 
 
 def test_a_line_of_markup_characters_is_rendered_fast() -> None:
     text = "**a *b [d](" * 2000
 
-    assert plain(inline(text)) == text
+    assert text_of(inline(text)) == text

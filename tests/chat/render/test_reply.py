@@ -12,14 +12,14 @@ from sftchat.chat.context import Display
 from sftchat.chat.render.columns import difference_note
 from sftchat.chat.render.reply import ReplyText
 from sftchat.chat.render.stacked import Stacked
-from sftchat.chat.render.width import Line, plain
+from sftchat.chat.render.width import Line, text_of
 from sftchat.chat.safe_text import escape_controls
 
 RAW = Display(markdown=False)
 
 
 def shown(lines: list[Line]) -> str:
-    return "\n".join(map(plain, lines))
+    return "\n".join(map(text_of, lines))
 
 
 def stream(text: str, seed: int, display: Display) -> str:

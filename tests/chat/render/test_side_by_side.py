@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.render.columns import Side, first_difference, side_rows, table
+from sftchat.chat.render.columns import Side, first_difference, rows_across, side_rows
 from sftchat.chat.render.side_by_side import SideBySide
-from sftchat.chat.render.width import Line, plain
+from sftchat.chat.render.width import Line, text_of
 
 TEXTS = st.text(st.sampled_from("ab \n中文，🙂"), max_size=80)
 
@@ -44,7 +44,7 @@ def cells_of(lines: list[Line], columns: int) -> list[str]:
     """Return the text of each column, without spaces, separators and end marks."""
     found = [""] * columns
     for line in lines:
-        for at, cell in enumerate(plain([pair for pair in line if pair[0] != "[ZeroWidthEscape]"]).split(" │ ")):
+        for at, cell in enumerate(text_of([pair for pair in line if pair[0] != "[ZeroWidthEscape]"]).split(" │ ")):
             found[at] += cell
     return ["".join(cell.split()).replace("∎", "").replace("⏎", "").replace("␣", "") for cell in found]
 
@@ -53,7 +53,7 @@ def cells_of(lines: list[Line], columns: int) -> list[str]:
 def test_streamed_rows_equal_the_final_rendering(texts: list[str], columns: int, seed: int) -> None:
     size = (columns - 3 * (len(texts) - 1)) // len(texts)
     sides = [Side(text.removesuffix("\n")) for text in texts]  # a final line feed adds no row
-    whole = table([side_rows(side, size, first_difference(sides)) for side in sides])
+    whole = rows_across([side_rows(side, size, first_difference(sides)) for side in sides])
 
     lines = stream(texts, columns, seed)
 
@@ -86,8 +86,8 @@ def test_only_the_tail_of_the_rendering_may_change() -> None:
     beside.feed(0, "\n".join(map(str, range(9))))
     beside.feed(1, "0\n1")
 
-    assert [plain(line)[:1] for line in beside.lines(60)] == ["a", "0"]
-    assert [plain(line)[0] for line in beside.tail(3)] == ["6", "7", "8"]
+    assert [text_of(line)[:1] for line in beside.lines(60)] == ["a", "0"]
+    assert [text_of(line)[0] for line in beside.tail(3)] == ["6", "7", "8"]
 
 
 def test_thoughts_that_the_prompt_opened_end_at_the_closing_tag() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.render.width import Line, joined, max_width, pad, plain, text_width, width, wrap_line
+from sftchat.chat.render.width import Line, max_width, merge_styles, pad, text_of, text_width, width, wrap_line
 
 TEXT = st.text(st.sampled_from("ab cd  中文，。한é１🙂👍🏽👨‍👩‍👧🇩🇪❤️e\u0301\u200b"), max_size=60)
 
@@ -36,7 +36,7 @@ def test_the_width_of_a_cluster_is_the_largest_of_all_terminals(cluster: str, ap
     ],
 )
 def test_a_line_breaks_after_a_space_or_next_to_a_wide_character(text: str, columns: int, rows: list[str]) -> None:
-    assert [plain(row) for row in wrap_line([("", text)], columns)] == rows
+    assert [text_of(row) for row in wrap_line([("", text)], columns)] == rows
 
 
 @given(TEXT, st.integers(6, 30))
@@ -44,8 +44,8 @@ def test_no_row_is_too_wide_and_only_spaces_are_dropped(text: str, columns: int)
     rows = wrap_line([("", text)], columns)
 
     assert all(width(row) <= columns for row in rows)
-    assert "".join(map(plain, rows)).replace(" ", "") == text.replace(" ", "")
-    assert rows[:-1] == [row for row in rows[:-1] if plain(row)] or not text.strip()
+    assert "".join(map(text_of, rows)).replace(" ", "") == text.replace(" ", "")
+    assert rows[:-1] == [row for row in rows[:-1] if text_of(row)] or not text.strip()
 
 
 @given(TEXT, TEXT, st.integers(6, 20))
@@ -59,10 +59,10 @@ def test_styles_stay_with_their_characters() -> None:
     line: Line = [("bold", "中文"), ("", "ab cd")]
 
     assert wrap_line(line, 4) == [[("bold", "中文")], [("", "ab")], [("", "cd")]]
-    assert joined([("a", "x"), ("a", "y"), ("b", "z")]) == [("a", "xy"), ("b", "z")]
+    assert merge_styles([("a", "x"), ("a", "y"), ("b", "z")]) == [("a", "xy"), ("b", "z")]
 
 
 @pytest.mark.parametrize(("align", "padded"), [("left", "中   "), ("right", "   中"), ("center", " 中  ")])
 def test_a_line_is_padded_to_a_width(align: str, padded: str) -> None:
-    assert plain(pad([("bold", "中")], 5, align)) == padded
-    assert plain(pad([("", "中文字")], 5, align)) == "中文字"
+    assert text_of(pad([("bold", "中")], 5, align)) == padded
+    assert text_of(pad([("", "中文字")], 5, align)) == "中文字"
