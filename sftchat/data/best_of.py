@@ -38,20 +38,20 @@ class ScoredSamples:
     @property
     def best(self) -> int | None:
         """Index of the best complete reply (the first of equals); None when no reply is complete."""
-        ended = [place for place, reply in enumerate(self.replies) if reply.finish_reason == "stop" and reply.text.strip()]
-        return max(ended, key=lambda place: (self.rewards[place], -place), default=None)
+        complete = [index for index, reply in enumerate(self.replies) if reply.finish_reason == "stop" and reply.text.strip()]
+        return max(complete, key=self.rewards.__getitem__, default=None)
 
     @property
     def worst(self) -> int:
         """Index of the worst reply (the first of equals)."""
-        return min(range(len(self.rewards)), key=lambda place: (self.rewards[place], place))
+        return min(range(len(self.rewards)), key=self.rewards.__getitem__)
 
 
 def check_prompts(examples: Iterable[Example]) -> Iterator[Example]:
     """Yield the examples after checking that each has a prompt and can be scored.
 
     Raises:
-        DataError: Names the row.
+        DataError: When a row has no prompt or no gold reply.
     """
     for example in examples:
         if not example.messages:
@@ -84,7 +84,7 @@ class Selection:
     """Outcome for a prompt.
 
     Attributes:
-        outcome: ``kept``, ``solved`` (nothing left to learn), or ``nothing good``.
+        outcome: ``kept``, ``solved`` (the model's replies are good already), or ``nothing good``.
         row: The prompt with the best reply as gold; only when kept.
         pair: A row with ``prompt``, ``chosen`` and ``rejected`` in TRL's format; only when best and worst reward differ.
     """
@@ -107,22 +107,25 @@ def select(samples: ScoredSamples, *, solved: float | None = None, min_reward: f
     """
     if solved is not None and samples.mean >= solved:
         return Selection("solved")
-    best_index = samples.best
-    if best_index is None or (samples.rewards[best_index] <= 0 if min_reward is None else samples.rewards[best_index] < min_reward):
+    if samples.best is None:
         return Selection("nothing good")
-    best = samples.rewards[best_index]
-    record = {"reward": round(best, 6), "mean": round(samples.mean, 6), "k": len(samples.replies)}
-    row = replace(samples.example, gold=samples.replies[best_index].text, metadata={**samples.example.metadata, "best_of": record})
-    worst = samples.rewards[samples.worst]
+    best_text, best_reward = samples.replies[samples.best].text, samples.rewards[samples.best]
+    is_too_low = best_reward <= 0 if min_reward is None else best_reward < min_reward
+    if is_too_low:
+        return Selection("nothing good")
+    example = samples.example
+    summary = {"reward": round(best_reward, 6), "mean": round(samples.mean, 6), "k": len(samples.replies)}
+    row = replace(example, gold=best_text, metadata={**example.metadata, "best_of": summary})
+    worst_text, worst_reward = samples.replies[samples.worst].text, samples.rewards[samples.worst]
     pair = None
-    if worst < best:
+    if worst_reward < best_reward:
         pair = {
-            **({"id": samples.example.id} if samples.example.id else {}),
-            "prompt": [dict(turn) for turn in samples.example.messages],
-            "chosen": [Message(role="assistant", content=samples.replies[best_index].text)],
-            "rejected": [Message(role="assistant", content=samples.replies[samples.worst].text)],
-            "score_chosen": round(best, 6),
-            "score_rejected": round(worst, 6),
+            **({"id": example.id} if example.id else {}),
+            "prompt": [dict(turn) for turn in example.messages],
+            "chosen": [Message(role="assistant", content=best_text)],
+            "rejected": [Message(role="assistant", content=worst_text)],
+            "score_chosen": round(best_reward, 6),
+            "score_rejected": round(worst_reward, 6),
         }
     return Selection("kept", row, pair)
 

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sftchat.data.duplicates import THRESHOLD, DuplicateFinder, NearDuplicateFinder, conversation_text
+from sftchat.data.duplicates import THRESHOLD, DuplicateFinder, NearDuplicate, NearDuplicateFinder, conversation_text
 from sftchat.data.formats import format_with_options, read_examples, to_example
 from sftchat.data.leakage import find_leaks
 from sftchat.data.read import Row, iter_rows, line_of
@@ -48,7 +48,7 @@ PROBLEM_CLASSES: Mapping[str, ProblemClass] = {
     "unwanted": ProblemClass("a reply that its author marks as one to avoid, such as label: false", keepable=False),
     "no-reply": ProblemClass("no assistant turn, so nothing to learn from"),
     "unanswered": ProblemClass("a last turn without a reply after earlier replies", policy="keep"),
-    "cut-off": ProblemClass("a reply that hit the token limit of who generated it, so that its end is no end"),
+    "cut-off": ProblemClass("a reply that was cut off by a token limit, so that it has no end"),
     "special-token": ProblemClass("a template's marker as text in a turn: the row was rendered before, or the reply quotes one"),
     "template-token": ProblemClass("a template's token in a text row, which is learned as it stands", policy="keep"),
     "control-character": ProblemClass("a control character such as ESC or NUL", policy="keep"),
@@ -89,36 +89,34 @@ def parse_policies(pairs: Iterable[str]) -> dict[str, Policy]:
     Raises:
         UsageError: When a pair has no ``=``, a class or policy is unknown, a class is given twice, or its rows cannot be kept.
     """
-    policies = {name: kind.policy for name, kind in PROBLEM_CLASSES.items()}
-    set_names: set[str] = set()
+    policies = {name: problem_class.policy for name, problem_class in PROBLEM_CLASSES.items()}
+    names_with_policy: set[str] = set()
     for pair in pairs:
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
             raise UsageError(f"policy '{pair}' must be CLASS=fail, CLASS=drop or CLASS=keep, such as near-duplicate=drop")
         if name not in PROBLEM_CLASSES:
             raise UsageError(unknown_name_message("class of problems", name, PROBLEM_CLASSES))
-        policy = next((policy for policy in POLICIES if policy == value), None)
-        if policy is None:
+        if value not in POLICIES:
             raise UsageError(unknown_name_message("policy", value, POLICIES))
-        if name in set_names:
+        if name in names_with_policy:
             raise UsageError(f"policy of {name} is given twice; give it once")
-        if policy == "keep" and not PROBLEM_CLASSES[name].keepable:
+        if value == "keep" and not PROBLEM_CLASSES[name].keepable:
             raise UsageError(f"rows that are {name} cannot be read, so not kept; give {name}=fail or {name}=drop")
-        set_names.add(name)
-        policies[name] = policy
+        names_with_policy.add(name)
+        policies[name] = value
     return policies
 
 
 TokenCheck = Callable[[Example], Iterable[tuple[str, str]]]
 """Returns problems of the tokenized row: pairs of class and message."""
 
-# `</s>` and `[INST]` are also HTML and plain text; these markers are unambiguous
 MARKERS = re.compile(
     r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id|end_header_id|begin_of_text|assistant|user|system|end)\|>|<(?:start|end)_of_turn>"
 )
-
+"""Markers of chat templates in a turn; without ``</s>`` and ``[INST]``, which may be HTML or plain text there."""
 TEMPLATE_TOKENS = re.compile(r"<\|\w{1,40}\|>|<(?:start|end)_of_turn>|</?s>|<[be]os>|\[/?INST\]|\[gMASK\]|<｜[^｜<>]{1,40}｜>")
-"""Chat template tokens in a text row, where `</s>` and `[INST]` are template tokens too."""
+"""Markers of chat templates in a text row, where ``</s>`` and ``[INST]`` are markers too."""
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 """Control characters except tab and line ends (including U+0085)."""
 
@@ -132,7 +130,7 @@ class Findings:
         rows: Number of rows, including malformed ones and a truncated end of an array.
         replies: Number of rows with a reply to train on or to score against.
         formats: Number of rows by format, without malformed ones.
-        shapes: Line of the first row of each format.
+        first_lines: Line of the first row of each format.
         problems: All problems, in file order.
         notes: Changes made while reading, and unused columns, one line each.
     """
@@ -141,7 +139,7 @@ class Findings:
     rows: int
     replies: int
     formats: Mapping[str, int] = field(default_factory=dict)
-    shapes: Mapping[str, str] = field(default_factory=dict)
+    first_lines: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -182,10 +180,10 @@ def check(
     """
     rows = replies = 0
     formats: Counter[str] = Counter()
-    shapes: dict[str, str] = {}
+    first_lines: dict[str, str] = {}
     problems: list[Problem] = []
     row_numbers: dict[str, int] = {}
-    compared: list[Example] = []
+    examples: list[Example] = []
     duplicates, notes = DuplicateFinder(), ReadingNotes()
     near_duplicates = NearDuplicateFinder(near_threshold) if near_threshold else None
     for item in _iter_rows_or_errors(path):
@@ -201,23 +199,28 @@ def check(
         except DataError as error:
             problems.append(Problem("unwanted" if isinstance(error, UnwantedReplyError) else "invalid", source, error.message))
             continue
-        shape = format_with_options(row, options)
-        formats[shape] += 1
-        shapes.setdefault(shape, line_of(source))
+        row_format = format_with_options(row, options)
+        formats[row_format] += 1
+        first_lines.setdefault(row_format, line_of(source))
         replies += example.conversation[-1]["role"] == "assistant"
-        row_findings = [Problem(kind, source, message) for kind, message in (*_row_problems(example), *duplicates.find(example))]
-        if near_duplicates is not None and not any(problem.kind in ("duplicate", "conflict") for problem in row_findings):
-            new_duplicates = near_duplicates.add(source, conversation_text(example))
-            problems += (Problem("near-duplicate", duplicate.source, duplicate.message) for duplicate in new_duplicates)
-        further = chain(check_tokens(example) if check_tokens is not None else (), task_problems(task, example))
-        problems += [*row_findings, *(Problem(kind, source, message) for kind, message in further)]
+        kinds_and_messages = [*_row_problems(example), *duplicates.find(example)]
+        if near_duplicates is not None and not any(kind in ("duplicate", "conflict") for kind, _ in kinds_and_messages):
+            problems += map(_near_duplicate_problem, near_duplicates.add(source, conversation_text(example)))
+        if check_tokens is not None:
+            kinds_and_messages += check_tokens(example)
+        kinds_and_messages += task_problems(task, example)
+        problems += (Problem(kind, source, message) for kind, message in kinds_and_messages)
         if against:
-            compared.append(example)
+            examples.append(example)
     if near_duplicates is not None:
-        problems += (Problem("near-duplicate", duplicate.source, duplicate.message) for duplicate in near_duplicates.flush())
-    problems += _leak_problems(compared, against, options)
+        problems += map(_near_duplicate_problem, near_duplicates.flush())
+    problems += _leak_problems(examples, against, options)
     problems.sort(key=lambda problem: row_numbers[problem.source])  # stable sort: problems of one row stay in the order of detection
-    return Findings(os.fspath(path), rows, replies, dict(formats), shapes, tuple(problems), tuple(notes.lines()))
+    return Findings(os.fspath(path), rows, replies, dict(formats), first_lines, tuple(problems), tuple(notes.lines()))
+
+
+def _near_duplicate_problem(duplicate: NearDuplicate) -> Problem:
+    return Problem("near-duplicate", duplicate.source, duplicate.message)
 
 
 def remaining_rows(path: str | os.PathLike[str], dropped: frozenset[str]) -> Iterator[dict[str, Any]]:
@@ -228,8 +231,11 @@ def remaining_rows(path: str | os.PathLike[str], dropped: frozenset[str]) -> Ite
         dropped: Sources of the rows to drop, from ``Findings.sources``.
     """
     for item in _iter_rows_or_errors(path):
-        if not isinstance(item, DataError) and item[0] not in dropped:
-            yield item[1]
+        if isinstance(item, DataError):
+            continue
+        source, row = item
+        if source not in dropped:
+            yield row
 
 
 def _iter_rows_or_errors(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
@@ -248,31 +254,31 @@ def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
         yield "no-reply", "no assistant turn, so nothing to learn from; add the reply, or check prompts with --policy no-reply=keep"
     elif not any(map(is_learned, turns)):
         yield "no-reply", "every assistant turn has weight 0, so nothing to learn from; leave the weight of one out"
-    elif turns[-1]["role"] != "assistant" and example.messages and any(map(is_learned, turns)):
+    elif turns[-1]["role"] != "assistant":
         yield "unanswered", f"the last {turns[-1]['role']} turn has no reply; the row is learned up to the reply before it"
     if example.metadata.get("finish_reason") == "length":
-        yield (
-            "cut-off",
-            'finish_reason is "length": the reply was cut off where its author\'s limit was; generate it again with a higher limit',
-        )
+        yield "cut-off", 'finish_reason is "length": the reply was cut off by a token limit; generate it again with a higher one'
     for index, turn in enumerate(turns):
-        where = f"messages[{index}]" if example.messages else "text"
-        if marker := MARKERS.search(turn["content"]) if example.messages else TEMPLATE_TOKENS.search(turn["content"]):
-            description = f"holds the marker {abbreviate(marker[0])} as text, at character {marker.start() + 1}"
+        location = f"messages[{index}]" if example.messages else "text"
+        markers = MARKERS if example.messages else TEMPLATE_TOKENS
+        if marker := markers.search(turn["content"]):
+            description = f"{location} holds the marker {abbreviate(marker[0])} as text, at character {marker.start() + 1}"
             if example.messages:
-                yield "special-token", f"{where} {description}; give the turns, not their rendering"
+                yield "special-token", f"{description}; give the turns, not their rendering"
             else:  # a text row is already rendered by its author
-                yield "template-token", f"{where} {description}; the text is learned as it stands, so no template is added"
+                yield "template-token", f"{description}; the text is learned as it stands, so no template is added"
         if control := CONTROL_CHARACTERS.search(turn["content"]):
-            yield "control-character", f"{where} holds the control character U+{ord(control[0]):04X} at character {control.start() + 1}"
+            yield "control-character", f"{location} holds the control character U+{ord(control[0]):04X} at character {control.start() + 1}"
 
 
 def _leak_problems(examples: Sequence[Example], against: Sequence[str], options: RowOptions) -> Iterator[Problem]:
     """Return the rows that also occur in the training files."""
     training = chain.from_iterable(read_examples(path, options) for path in against)
     for leak in find_leaks(examples, training):
-        same, note = ("the same", "") if leak.similarity == 1.0 else ("nearly the same", f" (similarity {leak.similarity:.2f})")
-        yield Problem("leak", leak.item, f"{same} prompt as {leak.row}{note}")
+        message = f"the same prompt as {leak.row}"
+        if leak.similarity < 1.0:
+            message = f"nearly {message} (similarity {leak.similarity:.2f})"
+        yield Problem("leak", leak.item, message)
 
 
 def task_problems(task: Task | None, example: Example) -> Iterator[tuple[str, str]]:

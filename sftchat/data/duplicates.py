@@ -1,10 +1,10 @@
-"""Duplicates and near duplicates: word shingles of texts, in any language, without those of the shared instruction."""
+"""Duplicates and near duplicates: compares the word shingles of texts, in any language, without those of a common instruction."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -31,16 +31,17 @@ def comparison_key(text: str) -> Shingle:
     return tuple(words(text)) or (normalise(text),)
 
 
-def shingles(text: Sequence[str]) -> set[Shingle]:
-    """Return all runs of ``SHINGLE_WORDS`` consecutive tokens."""
-    return {tuple(text[start : start + SHINGLE_WORDS]) for start in range(len(text) - SHINGLE_WORDS + 1)}
+def shingles(text: str) -> set[Shingle]:
+    """Return all runs of ``SHINGLE_WORDS`` consecutive words of a text."""
+    text_words = words(text)
+    return {tuple(text_words[start : start + SHINGLE_WORDS]) for start in range(len(text_words) - SHINGLE_WORDS + 1)}
 
 
-def common_shingles(texts: Iterable[set[Shingle]], number: int) -> frozenset[Shingle]:
-    """Return the shingles that so many of ``number`` texts share that they belong to the instruction."""
-    counts = Counter(run for text in texts for run in text)
-    limit = max(COMMON_TEXTS, int(COMMON_SHARE * number))
-    return frozenset(run for run, count in counts.items() if count > limit)
+def common_shingles(shingles_of_texts: Sequence[set[Shingle]]) -> frozenset[Shingle]:
+    """Return the shingles that are in so many texts that they belong to the instruction."""
+    counts = Counter(shingle for text_shingles in shingles_of_texts for shingle in text_shingles)
+    limit = max(COMMON_TEXTS, int(COMMON_SHARE * len(shingles_of_texts)))
+    return frozenset(shingle for shingle, count in counts.items() if count > limit)
 
 
 def prompt_text(example: Example) -> str:
@@ -57,35 +58,34 @@ K = TypeVar("K", str, bytes)
 
 
 class DuplicateFinder:
-    """First occurrences of prompts, rows and ids; stored as hashes, so that a file may be larger than memory."""
+    """Detects repeated prompts, rows and ids; only hashes are in memory, so that a file may be larger than memory."""
 
     def __init__(self) -> None:
-        self.ids: dict[str, str] = {}
-        self.prompts: dict[bytes, str] = {}
-        self.rows: dict[bytes, str] = {}
+        # line of the first occurrence
+        self._lines_of_ids: dict[str, str] = {}
+        self._lines_of_prompts: dict[bytes, str] = {}
+        self._lines_of_rows: dict[bytes, str] = {}
 
     def find(self, example: Example) -> Iterator[tuple[str, str]]:
-        """Compare an example with all earlier ones; yields problem class and message."""
+        """Compare an example with all earlier ones, and remember it; yields problem class and message."""
         line = line_of(example.source)
-        if example.id and (first := _first_occurrence(self.ids, example.id, line)):
-            yield "duplicate-id", f"id {abbreviate(example.id)} is taken by line {first}; give every row its own"
+        if example.id and (id_line := _earlier_line(self._lines_of_ids, example.id, line)):
+            yield "duplicate-id", f"id {abbreviate(example.id)} is taken by line {id_line}; give every row its own"
         turns = example.conversation
-        first_row = _first_occurrence(self.rows, digest(turns), line)
-        # a text without a prompt, or a prompt without a reply, can be compared as a whole only
-        replied = len(turns) > 1 and turns[-1]["role"] == "assistant"
-        first_prompt = _first_occurrence(self.prompts, digest(turns[:-1]), line) if replied else ""
-        if first_row:
-            yield "duplicate", f"the same row as line {first_row}; remove one"
-        elif first_prompt:
-            yield "conflict", f"the same prompt as line {first_prompt} with another reply; keep one of them"
+        row_line = _earlier_line(self._lines_of_rows, digest(turns), line)
+        has_prompt_and_reply = len(turns) > 1 and turns[-1]["role"] == "assistant"
+        prompt_line = _earlier_line(self._lines_of_prompts, digest(turns[:-1]), line) if has_prompt_and_reply else ""
+        if row_line:
+            yield "duplicate", f"the same row as line {row_line}; remove one"
+        elif prompt_line:
+            yield "conflict", f"the same prompt as line {prompt_line} with another reply; keep one of them"
 
 
-def _first_occurrence(table: dict[K, str], key: K, line: str) -> str:
-    """Return the line of the first occurrence of a key; record it and return an empty string when this is the first."""
-    if key in table:
-        return table[key]
-    table[key] = line
-    return ""
+def _earlier_line(lines_by_key: dict[K, str], key: K, line: str) -> str:
+    """Return the line that has the key; when no earlier line has it, record the given one and return an empty string."""
+    earlier_line = lines_by_key.get(key, "")
+    lines_by_key.setdefault(key, line)
+    return earlier_line
 
 
 def digest(value: object) -> bytes:
@@ -96,7 +96,9 @@ def digest(value: object) -> bytes:
 THRESHOLD = 0.8
 """Similarity from which rows are near duplicates: with one name replaced in a passage they are, with all names replaced they are not."""
 HASHES = 128
+"""Number of hash functions of a MinHash sketch."""
 BANDS = (16, 8)
+"""Bands of the index, and hashes in each: rows are compared when all hashes of a band are equal."""
 WARM_UP_ROWS = 1000
 """Number of rows to read before the first comparison, to determine the shingles of the instruction."""
 
@@ -107,25 +109,25 @@ class NearDuplicate:
 
     Attributes:
         source: Source of the row.
-        first: Source of the earlier row.
+        earlier: Source of the earlier row.
         similarity: Estimated similarity, from the threshold to 1.
     """
 
     source: str
-    first: str
+    earlier: str
     similarity: float
 
     @property
     def message(self) -> str:
         """The duplicate in one line."""
-        return f"nearly the same row as line {line_of(self.first)} (similarity about {self.similarity:.2f})"
+        return f"nearly the same row as line {line_of(self.earlier)} (similarity about {self.similarity:.2f})"
 
 
 class NearDuplicateFinder:
-    """Detects near duplicates of earlier kept rows (MinHash).
+    """Detects near duplicates of earlier rows, with MinHash.
 
-    A near duplicate is not compared with later rows: of a chain of slightly changed rows, the first is kept, and later ones that differ
-    enough from it.
+    Rows are compared only with earlier rows that are no near duplicates themselves. So of rows that each differ slightly from the
+    one before, those are near duplicates that resemble the first.
 
     Args:
         threshold: Similarity from which a row is a near duplicate; above 0, at most 1.
@@ -133,12 +135,12 @@ class NearDuplicateFinder:
 
     def __init__(self, threshold: float = THRESHOLD) -> None:
         self._threshold = threshold
-        self._kept: list[tuple[str, Any]] = []
-        self._waiting: list[tuple[str, set[Shingle]]] = []
-        self._instruction: frozenset[Shingle] | None = None
+        self._kept: list[tuple[str, Any]] = []  # source and sketch of rows that are no near duplicates
+        self._buffer: list[tuple[str, set[Shingle]]] = []  # source and shingles of rows not compared yet
+        self._instruction: frozenset[Shingle] | None = None  # shingles of the instruction; None before the warm-up ends
 
     @cached_property
-    def _empty(self) -> Any:
+    def _empty_sketch(self) -> Any:
         """Empty MinHash sketch; created lazily, because the import takes a second that files of short rows do not need."""
         from datasketch import MinHash
 
@@ -151,39 +153,37 @@ class NearDuplicateFinder:
         return MinHashLSH(num_perm=HASHES, params=BANDS)
 
     def add(self, source: str, text: str) -> Iterator[NearDuplicate]:
-        """Add a row; results may concern earlier rows, and there are none before ``WARM_UP_ROWS`` rows were added.
+        """Add a row; yields near duplicates among this and earlier rows, and none before ``WARM_UP_ROWS`` rows were added.
 
         Args:
             source: Unique source of the row.
             text: Text of the row.
         """
-        text_shingles = shingles(words(text))
-        if self._instruction is not None:
-            yield from self._compare(source, text_shingles)
-            return
-        self._waiting.append((source, text_shingles))
-        if len(self._waiting) == WARM_UP_ROWS:
+        self._buffer.append((source, shingles(text)))
+        if self._instruction is not None or len(self._buffer) == WARM_UP_ROWS:
             yield from self.flush()
 
     def flush(self) -> Iterator[NearDuplicate]:
         """Process the buffered rows; call it after the last ``add``."""
         if self._instruction is None:
-            self._instruction = common_shingles((text_shingles for _, text_shingles in self._waiting), len(self._waiting))
-        buffered, self._waiting = self._waiting, []
-        for source, text_shingles in buffered:
-            yield from self._compare(source, text_shingles)
+            self._instruction = common_shingles([row_shingles for _, row_shingles in self._buffer])
+        rows, self._buffer = self._buffer, []
+        for source, row_shingles in rows:
+            yield from self._compare(source, row_shingles - self._instruction)
 
-    def _compare(self, source: str, text_shingles: set[Shingle]) -> Iterator[NearDuplicate]:
-        """Compare a row with the kept ones, and keep it when none is near."""
-        distinctive = text_shingles - (self._instruction or frozenset())
-        if len(distinctive) < MIN_SHINGLES:
+    def _compare(self, source: str, row_shingles: set[Shingle]) -> Iterator[NearDuplicate]:
+        """Yield the most similar kept row if it is similar enough; else keep this row."""
+        if len(row_shingles) < MIN_SHINGLES:
             return
-        sketch = self._empty.copy()
-        sketch.update_batch([" ".join(run).encode() for run in distinctive])
-        similar = [(sketch.jaccard(self._kept[index][1]), -index) for index in self._index.query(sketch)]
-        similarity, index = max(similar, default=(0.0, 0))
+        sketch = self._empty_sketch.copy()
+        sketch.update_batch([" ".join(shingle).encode() for shingle in row_shingles])
+        similarity, earlier_source = 0.0, ""
+        for index in sorted(self._index.query(sketch)):
+            kept_source, kept_sketch = self._kept[index]
+            if (kept_similarity := float(sketch.jaccard(kept_sketch))) > similarity:
+                similarity, earlier_source = kept_similarity, kept_source
         if similarity >= self._threshold:
-            yield NearDuplicate(source, self._kept[-index][0], round(float(similarity), 2))
+            yield NearDuplicate(source, earlier_source, round(similarity, 2))
             return
         self._index.insert(len(self._kept), sketch, check_duplication=False)
         self._kept.append((source, sketch))

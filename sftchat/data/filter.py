@@ -9,7 +9,7 @@ from itertools import pairwise
 from random import Random
 from zlib import crc32
 
-from sftchat.data.duplicates import NearDuplicateFinder, conversation_text, digest
+from sftchat.data.duplicates import NearDuplicate, NearDuplicateFinder, conversation_text, digest
 from sftchat.data.read import line_of
 from sftchat.text import words
 from sftchat.types import Example
@@ -37,28 +37,29 @@ def select_diverse(texts: Iterable[str], number: int, seed: int) -> list[int]:
 
     buckets: list[int] = []
     counts: list[int] = []
-    ends = [0]
+    row_starts = [0]
     for text in texts:
         text_words = words(text)
-        grams = Counter(crc32(" ".join(gram).encode()) % BUCKETS for gram in [*((word,) for word in text_words), *pairwise(text_words)])
-        buckets += grams.keys()
-        counts += grams.values()
-        ends.append(len(buckets))
-    rows = len(ends) - 1
+        ngrams = [*text_words, *map(" ".join, pairwise(text_words))]
+        bucket_counts = Counter(crc32(ngram.encode()) % BUCKETS for ngram in ngrams)
+        buckets += bucket_counts.keys()
+        counts += bucket_counts.values()
+        row_starts.append(len(buckets))
+    rows = len(row_starts) - 1
     if number >= rows:
         return list(range(rows))
-    vectors = csr_matrix((np.array(counts, dtype=np.float32), np.array(buckets, dtype=np.int32), np.array(ends)), shape=(rows, BUCKETS))
+    matrix = (np.array(counts, dtype=np.float32), np.array(buckets, dtype=np.int32), np.array(row_starts))
+    vectors = csr_matrix(matrix, shape=(rows, BUCKETS))
     lengths = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
     vectors = vectors.multiply(1 / np.maximum(lengths, 1e-12)[:, None]).tocsr()
     selected = [Random(seed).randrange(rows)]
-    nearest = np.full(rows, np.inf)
-    while True:
-        newest = vectors[selected[-1]]
-        nearest = np.minimum(nearest, 1 - np.asarray((vectors @ newest.T).todense()).ravel())
-        nearest[selected] = -np.inf  # duplicates of selected rows have distance 0 too and may still be selected
-        if len(selected) == number:
-            return sorted(selected)
-        selected.append(int(np.argmax(nearest)))
+    distances = np.full(rows, np.inf)  # of each row to the nearest selected one
+    while len(selected) < number:
+        last_selected = vectors[selected[-1]]
+        distances = np.minimum(distances, 1 - np.asarray((vectors @ last_selected.T).todense()).ravel())
+        distances[selected] = -np.inf  # below the 0 of duplicates of a selected row, which may be selected
+        selected.append(int(np.argmax(distances)))
+    return sorted(selected)
 
 
 Rule = Callable[[Example], str]
@@ -70,7 +71,7 @@ class FilterOptions:
     """Filter options.
 
     Attributes:
-        rules: Predicates by removal reason, applied in order.
+        rules: Rules by the reason of removal that they stand for, applied in order.
         near_threshold: Similarity, at most 1, from which a row is a near duplicate of an earlier one; 0 turns this off.
         keep: Number of remaining rows to keep, selected for diversity; None keeps all.
         seed: Seed of that selection.
@@ -112,35 +113,40 @@ def find_removed(examples: Iterable[Example], options: FilterOptions) -> tuple[i
     """
     rows = 0
     removed: dict[str, RemovedRow] = {}
-    first: dict[bytes, str] = {}
+    first_lines: dict[bytes, str] = {}
     finder = NearDuplicateFinder(options.near_threshold) if options.near_threshold else None
     texts: dict[str, str] = {}
     for example in examples:
         rows += 1
         source = example.source
-        violation = next(((reason, reason_text) for reason, rule in options.rules.items() if (reason_text := rule(example))), None)
-        if violation is not None:
-            removed[source] = RemovedRow(source, *violation)
+        if broken_rule := _find_broken_rule(example, options.rules):
+            removed[source] = broken_rule
             continue
-        line = first.setdefault(digest(example.conversation), line_of(source))
-        if line != line_of(source):
-            removed[source] = RemovedRow(source, "duplicate", f"the same row as line {line}")
+        first_line = first_lines.setdefault(digest(example.conversation), line_of(source))
+        if first_line != line_of(source):
+            removed[source] = RemovedRow(source, "duplicate", f"the same row as line {first_line}")
             continue
         text = conversation_text(example)
         if options.keep is not None:
             texts[source] = text
         if finder is not None:
-            for duplicate in finder.add(source, text):
-                removed[duplicate.source] = RemovedRow(duplicate.source, "near-duplicate", duplicate.message)
+            removed |= _near_duplicate_rows(finder.add(source, text))
     if finder is not None:
-        for duplicate in finder.flush():
-            removed[duplicate.source] = RemovedRow(duplicate.source, "near-duplicate", duplicate.message)
+        removed |= _near_duplicate_rows(finder.flush())
     if options.keep is not None:
         remaining = {source: text for source, text in texts.items() if source not in removed}
         selected = set(select_diverse(remaining.values(), options.keep, options.seed))
-        for index, source in enumerate(remaining):
-            if index not in selected:
-                removed[source] = RemovedRow(
-                    source, "diversity", f"closer to one of the {len(selected)} rows kept than those are to each other"
-                )
+        message = f"closer to one of the {len(selected)} rows kept than those are to each other"
+        removed |= {source: RemovedRow(source, "diversity", message) for index, source in enumerate(remaining) if index not in selected}
     return rows, list(removed.values())
+
+
+def _find_broken_rule(example: Example, rules: Mapping[str, Rule]) -> RemovedRow | None:
+    for reason, rule in rules.items():
+        if message := rule(example):
+            return RemovedRow(example.source, reason, message)
+    return None
+
+
+def _near_duplicate_rows(duplicates: Iterable[NearDuplicate]) -> dict[str, RemovedRow]:
+    return {duplicate.source: RemovedRow(duplicate.source, "near-duplicate", duplicate.message) for duplicate in duplicates}

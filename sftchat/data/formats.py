@@ -41,7 +41,7 @@ from sftchat.types import Example, Message
 
 __all__ = ["FORMATS", "assign_ids", "format_of", "read_examples", "serialize", "to_example", "to_rows"]
 
-EXPECTED_SHAPES = "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text"
+EXPECTED_KEYS = "messages; messages, gold; prompt, completion; prompt, chosen, rejected; instruction, output; conversations; text"
 
 
 def read_examples(
@@ -67,9 +67,8 @@ def format_of(row: Mapping[str, Any]) -> str:
     Raises:
         DataError: When it matches no format, or two; the message has no source.
     """
-    keys = {
-        key for key, value in row.items() if value is not None
-    }  # in mixed files `datasets` adds every key to every row, with null values
+    # in files of mixed formats `datasets` adds every key to every row, with null values
+    keys = {key for key, value in row.items() if value is not None}
     formats = []
     if "messages" in keys:
         formats.append("evalset" if "gold" in row else "messages")
@@ -85,10 +84,11 @@ def format_of(row: Mapping[str, Any]) -> str:
         raise DataError(f"the row has the shapes {' and '.join(formats)} at once; remove the keys of one")
     if formats:
         return formats[0]
-    if "text" in keys:  # last: Alpaca and other files also have a rendered copy of the row under this key
+    if "text" in keys:  # last, because rows of Alpaca and other formats may have their rendered text under this key
         return "text"
-    hint = f"; read it with {remedy}" if (remedy := suggest_map(row)) else ""
-    raise DataError(f"unknown shape of row, with the keys {keys_of(row)}; it needs one of: {EXPECTED_SHAPES}{hint}")
+    map_option = suggest_map(row)
+    hint = f"; read it with {map_option}" if map_option else ""
+    raise DataError(f"unknown shape of row, with the keys {keys_of(row)}; it needs one of: {EXPECTED_KEYS}{hint}")
 
 
 def to_example(
@@ -110,12 +110,13 @@ def to_example(
     """
     changes: list[str] = []
     try:
-        example, unused = _to_example(row, source, options, changes.append)
+        example, unused_columns = _convert_row(row, source, options, changes.append)
+    except UnwantedReplyError as error:
+        raise UnwantedReplyError(error.message, source) from None
     except DataError as error:
-        kind = UnwantedReplyError if isinstance(error, UnwantedReplyError) else DataError
-        raise kind(error.message, source) from None
+        raise DataError(error.message, source) from None
     if notes is not None:
-        notes.add(list(dict.fromkeys(changes)), unused)
+        notes.add(list(dict.fromkeys(changes)), unused_columns)
     return example
 
 
@@ -128,47 +129,46 @@ def format_with_options(row: Mapping[str, Any], options: RowOptions = DEFAULT_RO
     return format_of(map_columns(row, options, lambda _: None))
 
 
-def _to_example(original_row: Mapping[str, Any], source: str, options: RowOptions, on_change: OnChange) -> tuple[Example, list[str]]:
-    """Implement ``to_example``, with errors that lack the source; also return the unused columns."""
+def _convert_row(original_row: Mapping[str, Any], source: str, options: RowOptions, on_change: OnChange) -> tuple[Example, list[str]]:
+    """Return the example of a row, and the names of its unused columns; errors do not contain the source."""
     row = map_columns(original_row, options, on_change)
-    shape = format_of(row)
-    used = {"id", *_KEYS[shape]}
+    row_format = format_of(row)
+    used_keys = {"id", "functions", *_KEYS[row_format]}
+    first_key = _KEYS[row_format][0]
+    turns: tuple[Message, ...] = ()
     gold: str | None = None
-    first_key = next(iter(_KEYS[shape]))
-    if shape == "text":
-        turns: tuple[Message, ...] = ()
+    if row_format == "text":
         gold = require_text(row["text"], "text")
-    elif shape == "alpaca":
-        turns, gold, used = _read_alpaca(row, used)
-    elif shape == "prompt-completion":
+    elif row_format == "alpaca":
+        turns, gold = _read_alpaca(row)
+    elif row_format == "prompt-completion":
         turns = _read_pair(row, options, on_change)
-    elif shape == "preference":  # without preference training, only the better reply of a pair is used
+    elif row_format == "preference":  # without preference training, only the better reply of a pair is used
         turns = _read_preferred(row, options, on_change)
         on_change("of chosen and rejected only chosen is learned")
     else:
         turns = read_turns(row[first_key], first_key, options, on_change)
-        if shape == "evalset":
+        if row_format == "evalset":
             gold = require_text(row["gold"], "gold")
-    if shape != "text":
-        if "system" in row:
-            turns, used = _prepend_system(row["system"], turns), used | {"system"}
-        turns = normalize_turns(turns, first_key, options, on_change)
+    if row_format != "text":
+        used_keys.add("system")
+        turns = normalize_turns(_prepend_system(row.get("system"), turns), first_key, options, on_change)
         check_order(turns, first_key, has_gold=gold is not None)
-    if gold is None and turns[-1]["role"] == "assistant" and set(turns[-1]) == {"role", "content"}:
+    if gold is None and turns[-1]["role"] == "assistant" and turns[-1].keys() == {"role", "content"}:
         turns, gold = turns[:-1], turns[-1]["content"]
-    metadata = _read_metadata(row, {*used, "functions"})
-    unused = [key for key in metadata if key in row and row[key] is not None and key not in _USED_METADATA]
+    metadata = _read_metadata(row, used_keys)
+    unused_columns = [key for key in metadata if row.get(key) is not None and key not in _USED_METADATA]
     if tools := _read_tools(row.get("functions"), metadata.pop("tools", None), on_change):
         metadata["tools"] = tools
-    return Example(turns, gold, _read_id(row.get("id")), metadata, source), unused
+    return Example(turns, gold, _read_id(row.get("id")), metadata, source), unused_columns
 
 
 _USED_METADATA = {"tools", "rejected", "finish_reason", *LABEL_COLUMNS}
-"""Metadata keys that are used here or when rows are checked."""
+"""Metadata keys that are read in this module or when rows are checked."""
 
 
 def _read_tools(functions: Any, tools: Any, on_change: OnChange) -> list[dict[str, Any]]:
-    """Return the tools of a row in normal form, from either key."""
+    """Return the tools of a row in normal form; they are under ``functions`` or under ``tools``."""
     if functions and tools:
         raise DataError("the row has both tools and functions; remove one")
     return normalize_tools(functions, "functions", on_change) if functions else normalize_tools(tools, "tools", on_change)
@@ -180,9 +180,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "sharegpt": ("conversations",),
     "prompt-completion": ("prompt", "completion"),
     "preference": ("prompt", "chosen"),
-    "alpaca": ("instruction",),
+    "alpaca": ("instruction", "input", "context", "output", "response", "history"),
     "text": ("text",),
 }
+"""Keys that a format uses; errors about the turns of a row name the first."""
 
 
 def _prepend_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -194,11 +195,11 @@ def _prepend_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ..
     return (Message(role="system", content=value), *turns)
 
 
-def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message, ...], str, set[str]]:
-    """Join instruction and input with a blank line; reject rows with content that would be lost."""
-    for key, other in (("input", "context"), ("output", "response")):
-        if row.get(key) is not None and row.get(other) is not None:
-            raise DataError(f"the row has both {key} and {other}; remove one")
+def _read_alpaca(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
+    """Return turns and gold reply; the last turn is the instruction and, after a blank line, the input."""
+    for key, synonym in (("input", "context"), ("output", "response")):
+        if row.get(key) is not None and row.get(synonym) is not None:
+            raise DataError(f"the row has both {key} and {synonym}; remove one")
     input_key = "input" if row.get("context") is None else "context"
     reply_key = "output" if row.get("response") is None else "response"
     parts = [
@@ -211,7 +212,7 @@ def _read_alpaca(row: Mapping[str, Any], used: set[str]) -> tuple[tuple[Message,
     turn = Message(role="user", content=prompt)
     if all(part.strip() for part in parts):
         turn["context"] = parts[1]
-    return (*_read_history(row.get("history")), turn), require_text(row[reply_key], reply_key), used | {input_key, reply_key, "history"}
+    return (*_read_history(row.get("history")), turn), require_text(row[reply_key], reply_key)
 
 
 def _read_history(value: Any) -> Iterator[Message]:
@@ -222,8 +223,9 @@ def _read_history(value: Any) -> Iterator[Message]:
     for index, pair in enumerate(pairs):
         if not isinstance(pair, list) or len(pair) != 2:
             raise DataError(f"history[{index}] is {abbreviate(pair)}, must be a pair of what was asked and what was answered")
-        for role, content, position in zip(("user", "assistant"), pair, (0, 1), strict=True):
-            yield Message(role=role, content=require_text(content, f"history[{index}][{position}]"))
+        question, answer = pair
+        yield Message(role="user", content=require_text(question, f"history[{index}][0]"))
+        yield Message(role="assistant", content=require_text(answer, f"history[{index}][1]"))
 
 
 def _read_pair(row: Mapping[str, Any], options: RowOptions, on_change: OnChange) -> tuple[Message, ...]:
@@ -234,8 +236,8 @@ def _read_pair(row: Mapping[str, Any], options: RowOptions, on_change: OnChange)
         if turns[-1]["role"] != "assistant":
             raise DataError(f"completion ends with the role {abbreviate(turns[-1]['role'])}, must end with an assistant turn")
         return (*read_turns(prompt, "prompt", options, on_change), *turns)
-    for key, other in (("prompt", completion), ("completion", prompt)):
-        if isinstance(other, str) and isinstance(row[key], list):
+    for key, value, other_value in (("prompt", prompt, completion), ("completion", completion, prompt)):
+        if isinstance(value, list) and isinstance(other_value, str):
             raise DataError(f"{key} is a list of turns and the other half is text; write both as text or both as turns")
     return (
         Message(role="user", content=require_text(prompt, "prompt")),
@@ -266,9 +268,9 @@ def _read_id(value: Any) -> str:
     raise DataError(f"id is {abbreviate(value)}, must be text or a whole number")
 
 
-def _read_metadata(row: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
-    """Return the keys that the format does not use, without reserved keys that are null, and with an object under ``metadata`` merged."""
-    metadata = {key: value for key, value in row.items() if key not in used and not (value is None and key in RESERVED_KEYS)}
+def _read_metadata(row: Mapping[str, Any], used_keys: set[str]) -> dict[str, Any]:
+    """Return the keys that the format does not use, except reserved keys that are null; an object under ``metadata`` is merged in."""
+    metadata = {key: value for key, value in row.items() if key not in used_keys and (value is not None or key not in RESERVED_KEYS)}
     if not isinstance(metadata.get("metadata"), dict):
         return metadata
     nested = metadata.pop("metadata")
@@ -286,27 +288,27 @@ def assign_ids(examples: Iterable[Example]) -> Iterator[Example]:
     """
     first_sources: dict[str, str] = {}
     for number, example in enumerate(examples, 1):
-        identified = example if example.id else replace(example, id=f"row-{number:06d}")
+        example_id = example.id or f"row-{number:06d}"
         source = example.source or f"row {number}"
-        if identified.id in first_sources:
-            raise DataError(f"id {abbreviate(identified.id)} is taken by {first_sources[identified.id]}; give every row its own", source)
-        first_sources[identified.id] = source
-        yield identified
+        if example_id in first_sources:
+            raise DataError(f"id {abbreviate(example_id)} is taken by {first_sources[example_id]}; give every row its own", source)
+        first_sources[example_id] = source
+        yield example if example.id else replace(example, id=example_id)
 
 
 def examples_hash(examples: Iterable[Example]) -> str:
-    """Return the hex SHA-256 of prompts and gold replies, in order: for rows that are not a file."""
+    """Return the hex SHA-256 of prompts and gold replies, in order; identifies rows that are in no file."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps([example.messages, example.gold], ensure_ascii=False, sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def to_rows(examples: Iterable[Example], shape: str) -> Iterator[dict[str, Any]]:
+def to_rows(examples: Iterable[Example], row_format: str) -> Iterator[dict[str, Any]]:
     """Convert examples to rows of a format; rows of an evalset get ids, because baselines refer to items by id.
 
     Raises:
         DataError: When the format cannot represent an example, or ids are duplicate.
     """
-    for example in assign_ids(examples) if shape == "evalset" else examples:
-        yield serialize(example, shape)
+    for example in assign_ids(examples) if row_format == "evalset" else examples:
+        yield serialize(example, row_format)

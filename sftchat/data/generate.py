@@ -11,8 +11,9 @@ from sftchat.errors import PluginError, UsageError, message_of, unknown_name_mes
 from sftchat.task import Task
 from sftchat.types import Example
 
-TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 REQUIRED = inspect.Parameter.empty
+"""Default of an option without a default."""
 
 
 def generator_options(task: Task) -> dict[str, Any]:
@@ -52,15 +53,15 @@ def parse_options(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
 def _convert(name: str, value: str, default: Any) -> Any:
     """Convert a value to the type of the default."""
     if isinstance(default, bool):  # before int, because bool is a subclass of int
-        if value.lower() in TRUE + FALSE:
-            return value.lower() in TRUE
+        if value.lower() in BOOLEANS:
+            return BOOLEANS[value.lower()]
         raise UsageError(f"option '{name}' is '{value}', must be true or false")
-    for kind, expected in ((int, "a whole number"), (float, "a number")):
-        if isinstance(default, kind):
+    for number_type, type_name in ((int, "a whole number"), (float, "a number")):
+        if isinstance(default, number_type):
             try:
-                return kind(value)
+                return number_type(value)
             except ValueError:
-                raise UsageError(f"option '{name}' is '{value}', must be {expected}, such as {default}") from None
+                raise UsageError(f"option '{name}' is '{value}', must be {type_name}, such as {default}") from None
     if isinstance(default, (tuple, list)):
         return type(default)(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -81,33 +82,32 @@ def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] 
     """
     generator = f"the generator of task '{task.name}'"
     count = 0
-    rows_by_id: dict[str, int] = {}
+    numbers_by_id: dict[str, int] = {}
 
-    def start() -> Iterable[Example]:
+    def call_generator() -> Iterable[Example]:
         return task.generate(n, seed, **copy_json(dict(options or {})))
 
-    def occasion() -> str:
+    def progress() -> str:
         return f"after {count} rows"
 
     try:
-        for item in iterate_plugin(
-            generator, call_plugin(generator, start, doing=occasion, may_refuse=True), doing=occasion, may_refuse=True
-        ):
-            example = call_plugin(generator, plain_example, item, doing=occasion)
+        items = call_plugin(generator, call_generator, doing=progress, may_refuse=True)
+        for item in iterate_plugin(generator, items, doing=progress, may_refuse=True):
+            example = call_plugin(generator, plain_example, item, doing=progress)
             if count == n:
                 raise PluginError(f"{generator} gave more than the {n} rows it was asked for")
             count += 1
-            if example.id and rows_by_id.setdefault(example.id, count) != count:
+            if example.id and numbers_by_id.setdefault(example.id, count) != count:
                 raise PluginError(
-                    f"{generator} gave the id '{example.id}' to row {rows_by_id[example.id]} and to row {count}; "
+                    f"{generator} gave the id '{example.id}' to row {numbers_by_id[example.id]} and to row {count}; "
                     "give every row its own, such as f'{seed}-{index}'"
                 )
             yield example
     except PluginError as error:
-        # a generator rejects values with ValueError, at the latest for the first row; a later ValueError is a bug of the plugin
-        refusal = error.__cause__
-        if isinstance(refusal, ValueError) and not isinstance(refusal, Malformed) and count == 0 and options:
-            raise UsageError(f"task '{task.name}': {message_of(refusal)}") from refusal
+        # a ValueError before the first row rejects an option value; a later one is a bug of the plugin
+        cause = error.__cause__
+        if isinstance(cause, ValueError) and not isinstance(cause, Malformed) and count == 0 and options:
+            raise UsageError(f"task '{task.name}': {message_of(cause)}") from cause
         raise
     if count < n:
         raise PluginError(f"{generator} gave {count} rows, {n} were asked for")

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sftchat.data.duplicates import MIN_SHINGLES, Shingle, common_shingles, comparison_key, prompt_text, shingles
-from sftchat.text import words
 from sftchat.types import Example
 
 THRESHOLD = 0.8
@@ -49,34 +48,34 @@ def find_leaks(items: Sequence[Example], training: Iterable[Example], *, thresho
         One leak, the most similar row, for each leaking item, in item order.
     """
     texts = [prompt_text(item) for item in items]
+    shingles_of_texts = [shingles(text) for text in texts]
+    instruction = common_shingles(shingles_of_texts)
+    # items are referred to by their index below
     items_by_key: dict[Shingle, list[int]] = defaultdict(list)
-    for item, text in enumerate(texts):
-        items_by_key[comparison_key(text)].append(item)
-    item_shingles = [shingles(words(text)) for text in texts]
-    instruction = common_shingles(item_shingles, len(texts))
-    index: dict[Shingle, list[int]] = defaultdict(list)
-    for item, own_shingles in enumerate(item_shingles):
-        for run in own_shingles - instruction:
-            index[run].append(item)
-    sizes = [len(own_shingles - instruction) for own_shingles in item_shingles]
-    best: dict[int, tuple[float, str]] = {}
+    items_by_shingle: dict[Shingle, list[int]] = defaultdict(list)
+    sizes: list[int] = []
+    for index, (text, text_shingles) in enumerate(zip(texts, shingles_of_texts, strict=True)):
+        items_by_key[comparison_key(text)].append(index)
+        distinctive = text_shingles - instruction
+        sizes.append(len(distinctive))
+        for shingle in distinctive:
+            items_by_shingle[shingle].append(index)
+    best_rows: dict[int, tuple[float, str]] = {}  # similarity and source of the most similar row, the first of equals
     for row in training:
         text = prompt_text(row)
-        for item in items_by_key.get(comparison_key(text), ()):
-            _update_best(best, item, 1.0, row.source)
-        row_shingles = shingles(words(text)) - instruction
-        shared = Counter(item for run in row_shingles for item in index.get(run, ()))
-        for item, count in shared.items():
-            if sizes[item] >= MIN_SHINGLES:
-                _update_best(best, item, count / (sizes[item] + len(row_shingles) - count), row.source)
+        row_shingles = shingles(text) - instruction
+        common_counts = Counter(index for shingle in row_shingles for index in items_by_shingle.get(shingle, ()))
+        similarities = {
+            index: count / (sizes[index] + len(row_shingles) - count)
+            for index, count in common_counts.items()
+            if sizes[index] >= MIN_SHINGLES
+        }
+        similarities |= dict.fromkeys(items_by_key.get(comparison_key(text), ()), 1.0)
+        for index, similarity in similarities.items():
+            if index not in best_rows or similarity > best_rows[index][0]:
+                best_rows[index] = (similarity, row.source)
     return tuple(
-        Leak(items[item].id, items[item].source, source, round(similarity, 3))
-        for item, (similarity, source) in sorted(best.items())
+        Leak(items[index].id, items[index].source, source, round(similarity, 3))
+        for index, (similarity, source) in sorted(best_rows.items())
         if similarity >= threshold
     )
-
-
-def _update_best(best: dict[int, tuple[float, str]], item: int, similarity: float, source: str) -> None:
-    """Update the most similar row of an item; the first of equals wins."""
-    if similarity > best.get(item, (0.0, ""))[0]:
-        best[item] = (similarity, source)

@@ -31,7 +31,7 @@ EXPECTED_INPUT = "one JSON object a line (JSONL) or one JSON array of objects, i
 PEEK_BYTES = 4096
 """Number of first bytes that are checked for being text."""
 BLANKS = b" \t\r\n"
-_BLANKS = re.compile(r"[ \t\n\r]*")
+_BLANK_RUN = re.compile(r"[ \t\n\r]*")
 BOM = b"\xef\xbb\xbf"
 BINARY_FORMATS = {
     b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"ARROW1": "Arrow", b"%PDF": "PDF", b"\x89PNG": "PNG", b"GGUF": "GGUF", b"\x28\xb5\x2f\xfd": "zstd",
@@ -40,7 +40,7 @@ BINARY_FORMATS = {
 
 
 class RowError(Exception):
-    """Invalid content; converted to a DataError where the file name is known.
+    """Invalid content; the caller that has the file name converts it to a DataError.
 
     Args:
         message: The error.
@@ -82,8 +82,8 @@ def iter_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
         yield from hub_rows(name)
         return
     try:
-        # entered below, outside these except clauses
-        stream = nullcontext(sys.stdin.buffer) if os.fspath(path) == "-" else Path(path).open("rb")  # noqa: SIM115
+        # entered below, because these except clauses are for errors of opening only
+        opened = nullcontext(sys.stdin.buffer) if os.fspath(path) == "-" else Path(path).open("rb")  # noqa: SIM115
     except ValueError as error:  # a NUL byte in the path
         raise DataError(f"cannot be opened: {error}", repr(name)) from None
     except FileNotFoundError:
@@ -93,9 +93,9 @@ def iter_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
     except OSError as error:
         raise DataError(f"cannot be opened: {os_reason(error)}", name) from None
     try:
-        with stream as lines:
+        with opened as stream:
             delimiter = delimiter_of(name)
-            yield from delimited_rows(lines, name, delimiter) if delimiter else _read_stream(lines, name)
+            yield from delimited_rows(stream, name, delimiter) if delimiter else _read_stream(stream, name)
     except OSError as error:
         raise DataError(f"cannot be read: {os_reason(error)}", name) from None
 
@@ -125,7 +125,7 @@ def line_of(source: str) -> str:
 
 
 def _read_stream(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
-    """Distinguish array and lines by the first non-blank byte, and read the rest; never seeks, so pipes work."""
+    """Read a JSON array if the first non-blank byte is ``[``, else one object per line; never seeks, so pipes work."""
     offset = 0
     has_rows = False
     bom_length = 0
@@ -134,7 +134,9 @@ def _read_stream(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
         offset += len(line)
         if number == 1:
             if line.startswith(PARQUET):
-                yield from _parquet(name)
+                if name == "stdin":
+                    raise DataError("Parquet cannot be read from a pipe; give the file", name)
+                yield from parquet_rows(name)
                 return
             _reject_other_formats(line, stream, name)
             if line.startswith(BOM):
@@ -165,20 +167,13 @@ def _read_stream(stream: BinaryIO, name: str) -> Iterator[Row | DataError]:
         raise DataError(f"{problem}; give {EXPECTED_INPUT}", name)
 
 
-def _parquet(name: str) -> Iterator[Row]:
-    """Read a Parquet file; imports its reader lazily."""
-    if name == "stdin":
-        raise DataError("Parquet cannot be read from a pipe; give the file", name)
-    yield from parquet_rows(name)
-
-
 def _read_array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[Row | DataError]:
     """Read the rows of a JSON array, each with its start line."""
-    line = previous = 0
+    line = previous_line = 0
     try:
-        for line, column, value, text in _elements(_decode(raw, start, first_line), first_line):
-            source = f"{name}:{line}:{column}" if line == previous else f"{name}:{line}"
-            previous = line
+        for line, column, value, text in _iter_elements(_decode(raw, start, first_line), first_line):
+            source = f"{name}:{line}:{column}" if line == previous_line else f"{name}:{line}"
+            previous_line = line
             try:
                 yield source, _check_row(value, text.encode())
             except RowError as error:
@@ -189,22 +184,22 @@ def _read_array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[
         yield DataError(str(error), f"{name}:{error.line or line}")
 
 
-def _elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
-    """Yield line, column, value and source text of each element of a JSON array whose first line has the given number."""
-    counted, newline = 0, -1
+def _iter_elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
+    """Yield line, column, value and JSON text of each element of an array; ``line`` is the line number of the start of ``text``."""
+    previous_position, last_newline = 0, -1
 
     def locate(position: int) -> tuple[int, int]:
         """Return line and column of a position; positions must not decrease between calls."""
-        nonlocal line, counted, newline
-        line += text.count("\n", counted, position)
-        newline = max(newline, text.rfind("\n", counted, position))
-        counted = position
-        return line, position - newline
+        nonlocal line, previous_position, last_newline
+        line += text.count("\n", previous_position, position)
+        last_newline = max(last_newline, text.rfind("\n", previous_position, position))
+        previous_position = position
+        return line, position - last_newline
 
     def skip_blanks(position: int) -> int:
-        return _BLANKS.match(text, position).end()  # type: ignore[union-attr]  # matches the empty text too
+        return _BLANK_RUN.match(text, position).end()  # type: ignore[union-attr]  # matches the empty text too
 
-    offset = skip_blanks(skip_blanks(0) + 1)
+    offset = skip_blanks(skip_blanks(0) + 1)  # after the opening bracket
     expects_element = text[offset : offset + 1] != "]"
     while expects_element and offset < len(text):
         start, (line, column) = offset, locate(offset)
@@ -219,15 +214,17 @@ def _elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
             raise RowError(str(error), line) from None
         yield line, column, value, text[start:offset]
         offset = skip_blanks(offset)
-        if expects_element := text[offset : offset + 1] == ",":
+        expects_element = text[offset : offset + 1] == ","
+        if expects_element:
             offset = skip_blanks(offset + 1)
     line, column = locate(offset)
     if offset >= len(text):
         raise RowError("the array does not end; is the file cut off?", line)
     if text[offset] != "]":
         raise RowError(f"malformed JSON at column {column}: expecting ',' or ']'; {UNREAD}", line)
-    if (after := skip_blanks(offset + 1)) < len(text):
-        line, column = locate(after)
+    array_end = skip_blanks(offset + 1)
+    if array_end < len(text):
+        line, column = locate(array_end)
         raise RowError(f"text after the end of the array at column {column}; give one array, or one object a line", line)
 
 
@@ -241,12 +238,13 @@ def _decode(raw: bytes, start: int, line: int) -> str:
     if "\0" in text:
         offset = text.index("\0")
         line += text.count("\n", 0, offset)
-        raise RowError(f"NUL byte at column {offset - text.rfind(chr(10), 0, offset)}; the file is damaged or not text", line)
+        column = offset - text.rfind("\n", 0, offset)
+        raise RowError(f"NUL byte at column {column}; the file is damaged or not text", line)
     return text
 
 
 def _json_error(error: JSONDecodeError) -> str:
-    """Return the parser's message in lower case."""
+    """Return the parser's message, with a small first letter."""
     return error.msg[:1].lower() + error.msg[1:]
 
 
@@ -260,23 +258,23 @@ def _parse_json(text: str) -> Any:
 
 
 def _check_row(value: Any, raw: bytes) -> dict[str, Any]:
-    """Reject values that are not rows or cannot be written again; ``raw`` allows a quick check first."""
+    """Return the value if it is a row that can be written again; ``raw``, its JSON text, rules out most problems quickly."""
     if not isinstance(value, dict):
-        kind = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
-        raise RowError(f'the row is {kind}, must be an object such as {{"messages": [...]}}')
+        type_name = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
+        raise RowError(f'the row is {type_name}, must be an object such as {{"messages": [...]}}')
     if too_deep(value, raw):
         raise RowError(TOO_DEEP)
     if b"\\u" in raw:
         try:
             dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            half = f"\\u{ord(error.object[error.start]):04x}"
-            raise RowError(f"lone surrogate {half}, half of a character; remove it or write both halves") from None
+            surrogate = f"\\u{ord(error.object[error.start]):04x}"
+            raise RowError(f"lone surrogate {surrogate}, half of a character; remove it or write both halves") from None
     return value
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Reject duplicate keys."""
+    """Return the object of key-value pairs; reject duplicate keys."""
     try:
         return reject_duplicate_keys(pairs)
     except ValueError as error:
@@ -309,13 +307,15 @@ TOO_DEEP = f"lists and objects lie more than {MAX_DEPTH} deep in one another; fl
 
 
 def _reject_other_formats(line: bytes, stream: BinaryIO, name: str) -> None:
-    """Name common other formats by their first bytes, and reject binary data."""
-    for mark, kind in BINARY_FORMATS.items():
-        if line.startswith(mark):
-            raise DataError(f"the file is {kind}, which is not read; give {EXPECTED_INPUT}", name)
+    """Reject common other formats, by their first bytes, and other binary data."""
+    for signature, format_name in BINARY_FORMATS.items():
+        if line.startswith(signature):
+            raise DataError(f"the file is {format_name}, which is not read; give {EXPECTED_INPUT}", name)
     if line.startswith(UTF16_MARKS):
         raise DataError(f"the file is UTF-16, not UTF-8; convert it, such as with: {iconv_command('UTF-16')}", name)
-    head = (line[:PEEK_BYTES] + (stream.peek(PEEK_BYTES) if isinstance(stream, BufferedReader) else b""))[:PEEK_BYTES]
+    next_bytes = stream.peek(PEEK_BYTES) if isinstance(stream, BufferedReader) else b""
+    head = (line[:PEEK_BYTES] + next_bytes)[:PEEK_BYTES]
+    # for damaged JSON, a later error names the line of the NUL byte
     if b"\0" in head and not head.removeprefix(BOM).lstrip(BLANKS).startswith((b"{", b"[")):
         raise DataError(f"the file is binary or damaged: it holds NUL bytes; give {EXPECTED_INPUT}", name)
 

@@ -27,7 +27,7 @@ OnChange = Callable[[str], None]
 
 
 def ignore_change(_: str) -> None:
-    """Report no change."""
+    """Do nothing; for callers that do not report changes."""
 
 
 @dataclass(frozen=True)
@@ -131,14 +131,14 @@ class ReadingNotes:
 
     def change_lines(self) -> list[str]:
         """Return one line for each change."""
-        return [f"{pluralize(count, 'row')}: {what}" for what, count in self.changes.items()]
+        return [f"{pluralize(count, 'row')}: {change}" for change, count in self.changes.items()]
 
     def lines(self) -> list[str]:
         """Return one line for each change, and one for all unused columns."""
         lines = self.change_lines()
         if self.columns:
-            listed = ", ".join(f"{abbreviate(name)} ({count:,})" for name, count in self.columns.most_common())
-            lines.append(f"columns kept as metadata and not used: {listed}")
+            columns = ", ".join(f"{abbreviate(name)} ({count:,})" for name, count in self.columns.most_common())
+            lines.append(f"columns kept as metadata and not used: {columns}")
         return lines
 
 
@@ -179,7 +179,8 @@ def map_columns(row: Mapping[str, Any], options: RowOptions, on_change: OnChange
             raise DataError(
                 f"there is no column {abbreviate(column)}, which --map {name}={column} names; the row has the keys {keys_of(row)}"
             )
-        if name not in options.columns.values() and mapped.get(name) is not None:
+        column_is_renamed = name in options.columns.values()
+        if mapped.get(name) is not None and not column_is_renamed:
             raise DataError(f"the row has a column {abbreviate(name)} of its own; leave --map {name}={column} out, or remove one")
     for column in options.columns.values():
         mapped.pop(column)
@@ -247,14 +248,12 @@ def _parse_turns(text: str, name: str, on_change: OnChange) -> Any:
 def suggest_map(row: Mapping[str, Any]) -> str:
     """Return a ``--map`` option that would give the row a known format; empty when no column name is similar."""
     columns = {key.strip().lower(): key for key, value in row.items() if value is not None}
-
-    def similar_column(name: str) -> str | None:
-        """Return the column with a similar name."""
-        return next((columns[other] for other in (name, *SIMILAR_NAMES[name]) if other in columns), None)
-
-    prompt, completion = similar_column("prompt"), similar_column("completion")
-    if prompt is not None and completion is not None:
-        pairs = {"prompt": prompt, "completion": completion}
-    else:
-        pairs = next(({name: column} for name in ("messages", "text") if (column := similar_column(name)) is not None), {})
-    return " ".join(f"--map {name}={shlex.quote(column)}" for name, column in pairs.items() if name != column)
+    similar_columns = {}
+    for name, other_names in SIMILAR_NAMES.items():
+        matching = [columns[similar_name] for similar_name in (name, *other_names) if similar_name in columns]
+        if matching:
+            similar_columns[name] = matching[0]
+    names = ["prompt", "completion"]
+    if not similar_columns.keys() >= set(names):
+        names = [name for name in similar_columns if name in ("messages", "text")][:1]
+    return " ".join(f"--map {name}={shlex.quote(similar_columns[name])}" for name in names if name != similar_columns[name])

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from sftchat._util.files import try_lock, write_error
 from sftchat._util.parsing import from_json, iter_bounded_lines, load_json
@@ -26,8 +26,12 @@ from sftchat.types import Example, Message, Reply, SamplingParams
 HEADER = "sftchat_samples"
 VERSION = 1
 
-SampleKey = tuple[str, int]
-"""Prompt hash from ``prompt_key``, and sample number from 0."""
+
+class SampleKey(NamedTuple):
+    """Hash of a prompt, from ``prompt_key``, and number of one of its samples, from 0."""
+
+    prompt: str
+    number: int
 
 
 def prompt_key(messages: Sequence[Message]) -> str:
@@ -53,13 +57,13 @@ class SampleFile:
         self.settings = settings
         self._replies: dict[str, dict[int, Reply]] = {}
         self._file: BinaryIO | None = None
-        self._length = 0
+        self._end_of_last_line = 0  # in bytes; after it may be the partial line of a killed process
         self._size = path.stat().st_size if path.exists() else 0
         if self._size and not fresh:
             self._read()
 
     def __enter__(self) -> SampleFile:
-        """Return self; the file is opened for the first reply."""
+        """Return self; the file is opened when the first reply is added."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -74,8 +78,8 @@ class SampleFile:
             SftchatError: When writing fails, or another process writes to the file.
         """
         row = {
-            "prompt": key[0],
-            "sample": key[1],
+            "prompt": key.prompt,
+            "sample": key.number,
             "reply": reply.text,
             "finish_reason": reply.finish_reason,
             "prompt_tokens": reply.prompt_tokens,
@@ -84,35 +88,35 @@ class SampleFile:
         }
         try:
             if self._file is None:
-                self._file = self._open()
+                self._file = self._open_to_append()
             self._file.write(_to_line(row))
             self._file.flush()
         except OSError as error:
             raise write_error(self.path, error) from error
-        self._replies.setdefault(key[0], {})[key[1]] = reply
+        self._replies.setdefault(key.prompt, {})[key.number] = reply
 
     def replies_to(self, messages: Sequence[Message]) -> list[Reply]:
-        """Return the replies to a prompt, by sample number."""
+        """Return the replies to a prompt, in the order of sample numbers."""
         return [reply for _, reply in sorted(self._replies.get(prompt_key(messages), {}).items())]
 
     def __contains__(self, key: SampleKey) -> bool:
         """Whether the file has this sample."""
-        return key[1] in self._replies.get(key[0], {})
+        return key.number in self._replies.get(key.prompt, {})
 
     def __len__(self) -> int:
         """Number of replies."""
         return sum(map(len, self._replies.values()))
 
-    def _open(self) -> BinaryIO:
-        """Open for writing after the last complete line; truncates a partial line of a killed process."""
+    def _open_to_append(self) -> BinaryIO:
+        """Open the file, and cut off a partial line at its end."""
         stream = self.path.open("a+b")
         if not try_lock(stream) or stream.seek(0, os.SEEK_END) != self._size:
             stream.close()
             raise SftchatError(
                 f"another run has added to {self.path}, or still does; run again when it is done, or give --samples another file"
             )
-        stream.truncate(self._length)
-        if not self._length:
+        stream.truncate(self._end_of_last_line)
+        if not self._end_of_last_line:
             stream.write(_to_line({HEADER: VERSION, **(self.settings or {})}))
         return stream
 
@@ -122,23 +126,23 @@ class SampleFile:
                 for number, line, cut_off in iter_bounded_lines(file):
                     source = f"{self.path}:{number}"
                     if not cut_off and not line.endswith(b"\n"):
-                        return
+                        return  # the partial line of a killed process
                     row = _parse_line(line, source)
                     if number == 1:
-                        self._compare(row)
+                        self._check_header(row)
                     else:
-                        self._take(row, source)
-                    self._length += len(line)
+                        self._read_reply(row, source)
+                    self._end_of_last_line += len(line)
         except OSError as error:
             raise DataError(f"cannot be read: {os_reason(error)}", str(self.path)) from None
 
-    def _compare(self, header: dict[str, Any]) -> None:
-        """Reject replies made with other settings."""
+    def _check_header(self, header: dict[str, Any]) -> None:
+        """Reject other files, and replies made with other settings."""
         if header.pop(HEADER, None) != VERSION:
             raise DataError("the file holds no samples; give --samples another name", str(self.path))
         if self.settings is None:
             return
-        settings = json.loads(json.dumps(self.settings))
+        settings = json.loads(json.dumps(self.settings))  # as in a file: tuples become lists
         for name in sorted({*settings, *header}):
             recorded, current = header.get(name), settings.get(name)
             if recorded != current:
@@ -146,15 +150,14 @@ class SampleFile:
                     f"{self.path} holds replies made with {name} {abbreviate(recorded)}, not {abbreviate(current)}; give --fresh to make them again, or --samples another file"
                 )
 
-    def _take(self, row: dict[str, Any], source: str) -> None:
-        """Add one reply from the file."""
+    def _read_reply(self, row: dict[str, Any], source: str) -> None:
         try:
-            key = (from_json(str, row["prompt"]), from_json(int, row["sample"]))
-            facts = {name: row[name] for name in ("finish_reason", "prompt_tokens", "completion_tokens")}
-            reply = from_json(Reply, {"text": row["reply"], **facts, "thoughts": row.get("thoughts", "")})
+            prompt, number = from_json(str, row["prompt"]), from_json(int, row["sample"])
+            other_fields = {name: row[name] for name in ("finish_reason", "prompt_tokens", "completion_tokens")}
+            reply = from_json(Reply, {"text": row["reply"], **other_fields, "thoughts": row.get("thoughts", "")})
         except (KeyError, ValueError):
             raise DataError("the line is no sample; restore the file, or give --fresh to make all replies again", source) from None
-        self._replies.setdefault(key[0], {})[key[1]] = reply
+        self._replies.setdefault(prompt, {})[number] = reply
 
 
 def settings_of(model: str, identity: str, sampling: SamplingParams) -> dict[str, Any]:
@@ -163,19 +166,19 @@ def settings_of(model: str, identity: str, sampling: SamplingParams) -> dict[str
 
 
 def missing_requests(examples: Iterable[Example], k: int, sampling: SamplingParams, samples: SampleFile) -> list[tuple[SampleKey, Request]]:
-    """Return the requests still missing: ``k`` samples per prompt with different seeds, equal prompts once.
+    """Return the requests for samples that the file lacks, with their keys; equal prompts are requested once.
 
     Args:
         examples: Examples with a prompt.
         k: Samples per prompt, at least 1.
-        sampling: Sampling parameters; sample j uses the seed plus j.
+        sampling: Sampling parameters; the seed of a sample is the seed plus the sample number.
         samples: The existing samples.
     """
     missing: dict[SampleKey, Request] = {}
     for example in examples:
         prompt = prompt_key(example.messages)
         for number in range(k):
-            key = (prompt, number)
+            key = SampleKey(prompt, number)
             if key not in samples and key not in missing:
                 params = replace(sampling, seed=sampling.seed + number)
                 missing[key] = Request(f"{prompt}-{number}", example.messages, sampling=params)
@@ -183,7 +186,7 @@ def missing_requests(examples: Iterable[Example], k: int, sampling: SamplingPara
 
 
 def generate_samples(engine: Engine, missing: Sequence[tuple[SampleKey, Request]], samples: SampleFile) -> Iterator[EngineError | None]:
-    """Generate replies and save each as it arrives; yields None or the error of each request.
+    """Generate replies and save each as it arrives; yields the error of each request, or None for a saved reply.
 
     Raises:
         EngineError: When the engine fails as a whole; earlier replies are saved.

@@ -9,10 +9,10 @@ from typing import Any
 from sftchat.errors import DataError, UsageError, unknown_name_message
 from sftchat.types import Example, Message
 
-_OF_ROWS = ("id", "metadata", "messages", "gold", "conversations", "prompt", "completion", "text", "system")
-_OF_ALPACA = ("instruction", "input", "context", "output", "response", "history")
-_OF_OTHERS = ("functions", "label", "labels", "kto_tag", "chosen")
-RESERVED_KEYS = frozenset({*_OF_ROWS, *_OF_ALPACA, *_OF_OTHERS})
+RESERVED_KEYS = frozenset({
+    "id", "metadata", "messages", "gold", "conversations", "prompt", "completion", "chosen", "text", "system", "functions",
+    "instruction", "input", "context", "output", "response", "history", "label", "labels", "kto_tag",
+})  # fmt: skip
 """Keys that have a meaning in one of the formats; metadata with these names is written under ``metadata`` to avoid confusion."""
 
 SHAREGPT_NAMES = {"user": "human", "assistant": "gpt", "tool": "observation"}
@@ -69,18 +69,19 @@ def _to_alpaca(example: Example) -> dict[str, Any]:
     _require_reply(example, "alpaca")
     require_plain_turns(example, "alpaca")
     turns = example.conversation
-    system = turns[:1] if turns[0]["role"] == "system" else ()
-    turns_left = turns[len(system) :]
-    question, context = turns_left[-2]["content"], turns_left[-2].get("context", "")
-    row: dict[str, Any] = {
-        "instruction": question.removesuffix(f"\n\n{context}" if context else ""),
-        "input": context,
-        "output": turns_left[-1]["content"],
-    }
-    if len(turns_left) > 2:
-        history = [turn["content"] for turn in turns_left[:-2]]
+    row: dict[str, Any] = {}
+    if turns[0]["role"] == "system":
+        row["system"] = turns[0]["content"]
+        turns = turns[1:]
+    *earlier_turns, question, reply = turns
+    context = question.get("context", "")
+    row["instruction"] = question["content"].removesuffix(f"\n\n{context}" if context else "")
+    row["input"] = context
+    row["output"] = reply["content"]
+    if earlier_turns:
+        history = [turn["content"] for turn in earlier_turns]
         row["history"] = [history[start : start + 2] for start in range(0, len(history), 2)]
-    return {"system": system[0]["content"], **row} if system else row
+    return row
 
 
 def _to_sharegpt(example: Example) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def _to_sharegpt(example: Example) -> dict[str, Any]:
 
 
 def _to_sharegpt_turn(turn: Message, index: int) -> dict[str, Any]:
-    """Return one turn; calls with more than a name and arguments stay next to the text."""
+    """Return one turn; calls that `_plain_calls` cannot convert stay under ``tool_calls``."""
     extra = {key: value for key, value in turn.items() if key not in ("role", "content")}
     reserved = sorted(extra.keys() & {"from", "value"})
     if reserved:
@@ -97,12 +98,13 @@ def _to_sharegpt_turn(turn: Message, index: int) -> dict[str, Any]:
     calls = _plain_calls(turn)
     if calls is not None:
         del extra["tool_calls"]
-        return {"from": "function_call", "value": json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False), **extra}
+        value = json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False)
+        return {"from": "function_call", "value": value, **extra}
     return {"from": SHAREGPT_NAMES.get(turn["role"], turn["role"]), "value": turn["content"], **extra}
 
 
 def _plain_calls(turn: Message) -> list[dict[str, Any]] | None:
-    """Return the calls of a turn without text, each as name and arguments; None when that would lose content."""
+    """Return the calls of a turn, each as name and arguments; None without calls, or when other content would be lost."""
     calls = turn.get("tool_calls")
     if not calls or turn["content"]:
         return None
@@ -119,7 +121,7 @@ def _plain_calls(turn: Message) -> list[dict[str, Any]] | None:
 
 
 def _to_text(example: Example) -> dict[str, Any]:
-    """Return the text of a text row; a conversation is rejected, because its rendering is unspecified."""
+    """Return the text of a text row; a conversation is rejected, because no template for its rendering is given."""
     if example.messages or example.gold is None:
         raise DataError("a conversation becomes text only by a template; say which with --template, or choose the format messages")
     return {"text": example.gold}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from statistics import mode
 from typing import Any
 
 from sftchat.data.duplicates import comparison_key, prompt_text
@@ -36,10 +37,10 @@ def column_value(row: Mapping[str, Any], column: str, source: str) -> str:
     Raises:
         DataError: When the row has no such column.
     """
-    inner = row.get("metadata")
-    for place in (row, inner if isinstance(inner, Mapping) else {}):
-        if column in place:
-            return abbreviate(place[column], 1 << 20)
+    metadata = row.get("metadata")
+    for values in (row, metadata):
+        if isinstance(values, Mapping) and column in values:
+            return abbreviate(values[column], 1 << 20)
     raise DataError(f"there is no column {abbreviate(column)}; the row has the keys {keys_of(row)}", source)
 
 
@@ -60,69 +61,73 @@ def split(examples: Sequence[Example], test: float, seed: int, *, groups: Sequen
         DataError: When no row, or every row, would be for testing.
     """
     prompts = [prompt_text(example) or example.gold or "" for example in examples]
-    members = _group_rows([comparison_key(text) for text in prompts], groups)
+    rows_of_groups = _group_rows([comparison_key(text) for text in prompts], groups)
     share = test if test < 1 else test / len(examples)
     if share >= 1:
         raise DataError(f"--test is {test:g} of {len(examples)} rows, so none would be for training; give less")
-    selected = _select_groups(members, strata, share, seed)
+    selected = _select_groups(rows_of_groups, strata, share, seed)
     if not selected:
-        smallest = min(map(len, members))
+        smallest = min(map(len, rows_of_groups))
         raise DataError(f"--test {test:g} of {len(examples)} rows is less than the smallest group, which has {smallest}; give more")
-    if len(selected) == len(members):
+    if len(selected) == len(rows_of_groups):
         raise DataError(f"--test {test:g} of {len(examples)} rows leaves none for training; give less")
     questions = [replace(example, messages=(Message(role="user", content=text),)) for example, text in zip(examples, prompts, strict=True)]
-    test_groups = _remove_leaking(members, selected, questions)
+    test_groups = _remove_leaking(rows_of_groups, selected, questions)
     if not test_groups:
         raise DataError("no row is left for testing: the prompts of all that were chosen stand, or nearly, in the others")
-    rows, rows_before = ({place for group in some for place in members[group]} for some in (test_groups, selected))
-    return Split(frozenset(rows), len(members), len(rows_before) - len(rows))
+    test_rows = frozenset(row for group in test_groups for row in rows_of_groups[group])
+    moved = sum(len(rows_of_groups[group]) for group in selected - test_groups)
+    return Split(test_rows, len(rows_of_groups), moved)
 
 
 def _group_rows(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]]:
-    """Return the groups as lists of row indices, in file order."""
-    leader = list(range(len(prompts)))
+    """Return the row indices of each group, in file order; rows with the same prompt or the same group belong together (union-find)."""
+    parent = list(range(len(prompts)))
 
-    def find(place: int) -> int:
-        """Return the first row of the group of a row (union-find root)."""
-        while leader[place] != place:
-            leader[place] = place = leader[leader[place]]
-        return place
+    def find_root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = row = parent[parent[row]]
+        return row
 
     for keys in (prompts, groups):
-        first: dict[Any, int] = {}
-        for place, name in enumerate(keys):
-            first_leader, later_leader = sorted((find(first.setdefault(name, place)), find(place)))
-            leader[later_leader] = first_leader
-    members: dict[int, list[int]] = defaultdict(list)
-    for place in range(len(prompts)):
-        members[find(place)].append(place)
-    return list(members.values())
+        first_rows: dict[Any, int] = {}
+        for row, key in enumerate(keys):
+            root, other_root = sorted((find_root(first_rows.setdefault(key, row)), find_root(row)))
+            parent[other_root] = root
+    rows_by_root: dict[int, list[int]] = defaultdict(list)
+    for row in range(len(prompts)):
+        rows_by_root[find_root(row)].append(row)
+    return list(rows_by_root.values())
 
 
-def _select_groups(members: Sequence[Sequence[int]], strata: Sequence[str], share: float, seed: int) -> set[int]:
-    """Select the test groups: in each stratum, its share of the rows."""
-    of_stratum: dict[str, list[int]] = defaultdict(list)
-    for group, places in enumerate(members):
-        stratum = Counter(strata[place] for place in places).most_common(1)[0][0] if strata else ""
-        of_stratum[stratum].append(group)
+def _select_groups(rows_of_groups: Sequence[Sequence[int]], strata: Sequence[str], share: float, seed: int) -> set[int]:
+    """Return the indices of the test groups, which have the given share of the rows of each stratum."""
+    groups_by_stratum: dict[str, list[int]] = defaultdict(list)
+    for group, rows in enumerate(rows_of_groups):
+        stratum = mode(strata[row] for row in rows) if strata else ""
+        groups_by_stratum[stratum].append(group)
+
+    def hash_of_group(group: int) -> bytes:
+        return blake2b(f"{seed}-{rows_of_groups[group][0]}".encode(), digest_size=16).digest()
+
     selected: set[int] = set()
-    for groups in of_stratum.values():
-        rows_left = round(share * sum(len(members[group]) for group in groups))
-        for group in sorted(groups, key=lambda group: blake2b(f"{seed}-{members[group][0]}".encode(), digest_size=16).digest()):
-            if len(members[group]) <= rows_left:
-                rows_left -= len(members[group])
+    for groups in groups_by_stratum.values():
+        rows_to_select = round(share * sum(len(rows_of_groups[group]) for group in groups))
+        for group in sorted(groups, key=hash_of_group):
+            if len(rows_of_groups[group]) <= rows_to_select:
+                rows_to_select -= len(rows_of_groups[group])
                 selected.add(group)
     return selected
 
 
-def _remove_leaking(members: Sequence[Sequence[int]], chosen: set[int], questions: Sequence[Example]) -> set[int]:
-    """Remove test groups that nearly duplicate another row; repeated, because removed groups may nearly duplicate others."""
-    group_of = {place: group for group, places in enumerate(members) for place in places}
-    test_groups = set(chosen)
+def _remove_leaking(rows_of_groups: Sequence[Sequence[int]], selected: set[int], questions: Sequence[Example]) -> set[int]:
+    """Return the selected groups without those that nearly duplicate a training row, which a removed group becomes, too."""
+    group_of_row = {row: group for group, rows in enumerate(rows_of_groups) for row in rows}
+    test_groups = set(selected)
     while test_groups:
-        items = [replace(questions[place], id=str(place)) for group in sorted(test_groups) for place in members[group]]
-        training = (questions[place] for group, places in enumerate(members) if group not in test_groups for place in places)
-        leaking = {group_of[int(leak.id)] for leak in find_leaks(items, training)}
+        items = [replace(questions[row], id=str(row)) for group in sorted(test_groups) for row in rows_of_groups[group]]
+        training = (questions[row] for row, group in group_of_row.items() if group not in test_groups)
+        leaking = {group_of_row[int(leak.id)] for leak in find_leaks(items, training)}
         if not leaking:
             break
         test_groups -= leaking  # with fewer items the shared instruction may change, so all rows are compared again

@@ -34,7 +34,7 @@ def parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         DataError: When the file is damaged.
         MissingExtraError: When ``datasets`` is not installed.
     """
-    yield from _stream(path, "the Parquet file cannot be read", "parquet", data_files=str(Path(path).absolute()), split="train")
+    yield from _stream_dataset(path, "the Parquet file cannot be read", "parquet", data_files=str(Path(path).absolute()), split="train")
 
 
 def hub_rows(reference: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -50,13 +50,12 @@ def hub_rows(reference: str) -> Iterator[tuple[str, dict[str, Any]]]:
     match = _REFERENCE.fullmatch(reference.removeprefix(HUB))
     if match is None:
         raise DataError(f"is no data set of the Hub; write {HUB}ORG/NAME[@REVISION][/CONFIG][#SPLIT]", reference)
-    yield from _stream(
-        reference, "the data set cannot be fetched from the Hub", match["name"], match["config"], revision=match["revision"], split=match["split"] or "train"
-    )  # fmt: skip
+    failure, split = "the data set cannot be fetched from the Hub", match["split"] or "train"
+    yield from _stream_dataset(reference, failure, match["name"], match["config"], revision=match["revision"], split=split)
 
 
-def _stream(source: str, failure: str, *arguments: str | None, **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Stream the result of ``load_dataset`` as JSON values."""
+def _stream_dataset(source: str, failure: str, *arguments: str | None, **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of ``load_dataset(*arguments, **options)`` as JSON values, with their sources; errors start with ``failure``."""
     if find_spec("datasets") is None:
         raise MissingExtraError(f"reading '{source}'")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -79,9 +78,9 @@ def _stream(source: str, failure: str, *arguments: str | None, **options: Any) -
 def _to_json(value: Any) -> Any:
     """Convert a value to JSON types; dates and times become text."""
     if isinstance(value, dict):
-        return {key: _to_json(inner) for key, inner in value.items()}
+        return {key: _to_json(member) for key, member in value.items()}
     if isinstance(value, list):
-        return [_to_json(inner) for inner in value]
+        return [_to_json(element) for element in value]
     return value.isoformat() if isinstance(value, (date, datetime)) else value
 
 
@@ -109,17 +108,18 @@ def delimited_rows(stream: BinaryIO, name: str, delimiter: str) -> Iterator[tupl
     """
     csv.field_size_limit(MAX_BYTES)  # process-wide setting: the default of 128 KiB is less than a long conversation
     reader = csv.reader(_decode_lines(stream, name), delimiter=delimiter, strict=True)
-    begins = 1
+    start_line = 1
     header: list[str] = []
     rows = 0
     while True:
         try:
             values = next(reader, None)
         except csv.Error as error:
-            raise DataError(f"the table cannot be read from here: {error}", f"{name}:{begins}") from None
+            raise DataError(f"the table cannot be read from here: {error}", f"{name}:{start_line}") from None
         if values is None:
             break
-        source, begins = f"{name}:{begins}", reader.line_num + 1
+        source = f"{name}:{start_line}"
+        start_line = reader.line_num + 1
         if not values:
             continue
         if not header:
@@ -140,13 +140,13 @@ def delimited_rows(stream: BinaryIO, name: str, delimiter: str) -> Iterator[tupl
 
 def _check_header(header: list[str], delimiter: str, source: str) -> None:
     """Reject a header with duplicate columns or another delimiter."""
-    twice = next((column for column in header if header.count(column) > 1), None)
-    if twice is not None:
-        raise DataError(f"the column {abbreviate(twice)} stands twice in the header; rename one", source)
-    other = next((sign for sign in ";\t,|" if sign != delimiter and sign in header[0]), "")
-    if len(header) == 1 and other:
+    duplicate = next((column for column in header if header.count(column) > 1), None)
+    if duplicate is not None:
+        raise DataError(f"the column {abbreviate(duplicate)} stands twice in the header; rename one", source)
+    other_delimiter = next((sign for sign in ";\t,|" if sign != delimiter and sign in header[0]), "")
+    if len(header) == 1 and other_delimiter:
         raise DataError(
-            f"the header has no {abbreviate(delimiter)} but {abbreviate(other)}; a .csv has commas between its values, a .tsv has tabs",
+            f"the header has no {abbreviate(delimiter)} but {abbreviate(other_delimiter)}; a .csv has commas between its values, a .tsv has tabs",
             source,
         )
 

@@ -20,7 +20,7 @@ from sftchat.data.turns import check_order
 from sftchat.errors import DataError
 from sftchat.types import Example, Message
 
-_CHATML = re.compile(r"<\|im_start\|>(system|user|assistant|tool)\n(.*?)<\|im_end\|>\s*", re.DOTALL)
+_CHATML_TURN = re.compile(r"<\|im_start\|>(system|user|assistant|tool)\n(.*?)<\|im_end\|>\s*", re.DOTALL)
 _HEADING = re.compile(r"(?:\A|\n)\s*### (Instruction|Input|Response|Human|Assistant):[ \t]*\n?")
 _SPEAKER = re.compile(r"(?:\A|\n)(System|User|Assistant): ?")
 _ROLES = {"Instruction": "user", "Human": "user", "Response": "assistant", "Assistant": "assistant", "User": "user", "System": "system"}
@@ -48,12 +48,12 @@ TRANSCRIPT_STYLES = tuple(_WRITERS)
 """Names of the transcript styles."""
 
 
-def to_transcript(example: Example, name: str) -> Example:
+def to_transcript(example: Example, style: str) -> Example:
     """Return an example whose conversation is rendered as one text; a text row is returned unchanged.
 
     Args:
         example: A conversation.
-        name: One of ``TRANSCRIPT_STYLES``.
+        style: One of ``TRANSCRIPT_STYLES``.
 
     Raises:
         DataError: When it has tool calls, or a text looks like the start of a turn, so that it could not be parsed back.
@@ -65,10 +65,10 @@ def to_transcript(example: Example, name: str) -> Example:
         require_plain_turns(example, "text")
     except DataError as error:
         raise DataError(error.message, example.source) from None
-    text = _WRITERS[name](turns)
+    text = _WRITERS[style](turns)
     if parse_transcript(text) != tuple(turns):
         raise DataError(
-            f"a turn holds the marks of {name}, or begins or ends with blanks, so it could not be read back; choose another --template",
+            f"a turn holds the marks of {style}, or begins or ends with blanks, so it could not be read back; choose another --template",
             example.source,
         )
     return replace(example, messages=(), gold=text)
@@ -99,22 +99,24 @@ def parse_transcript(text: str) -> tuple[Message, ...] | None:
 
 def _read_chatml(text: str) -> tuple[Message, ...]:
     """Parse a text that consists of ChatML turns only."""
-    matches = list(_CHATML.finditer(text))
+    matches = list(_CHATML_TURN.finditer(text))
     if "".join(match[0] for match in matches) != text:
         return ()
     return tuple(Message(role=match[1], content=match[2]) for match in matches)
 
 
 def _read_headings(text: str) -> tuple[Message, ...]:
-    """Parse turns under ``###`` headings; text before the first is the system prompt, and an input belongs to its instruction."""
+    """Parse turns under ``###`` headings; text before the first heading is the system prompt, and an input is added to its instruction."""
     preamble, *parts = _HEADING.split(text)
     turns = [Message(role="system", content=preamble.strip())] if preamble.strip() else []
     for heading, content in zip(parts[::2], parts[1::2], strict=True):
-        if heading == "Input" and turns and turns[-1]["role"] == "user":
-            turns[-1] = Message(role="user", content="\n\n".join(part for part in (turns[-1]["content"], content.strip()) if part))
+        if heading == "Input":
+            if not turns or turns[-1]["role"] != "user":
+                return ()
+            turns[-1] = Message(role="user", content="\n\n".join(filter(None, (turns[-1]["content"], content.strip()))))
         else:
-            turns.append(Message(role=_ROLES.get(heading, "input"), content=content.strip()))
-    return tuple(turns) if parts and all(turn["role"] != "input" for turn in turns) else ()
+            turns.append(Message(role=_ROLES[heading], content=content.strip()))
+    return tuple(turns) if parts else ()
 
 
 def _read_speakers(text: str) -> tuple[Message, ...]:

@@ -24,9 +24,9 @@ ALIASES = {"developer": "system", "function": "tool"}
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function_call": "assistant"}
 """ShareGPT's role names; others are the same. The value of a ``function_call`` is the JSON of the call."""
 
-_OPENAI = {**{role: role for role in ROLES}, **ALIASES}
-_ROLES_BY_NAME = (_OPENAI, {**_OPENAI, **SHAREGPT_ROLES})
-"""Role by name: without ShareGPT's names, and with them."""
+_OPENAI_ROLES = {**{role: role for role in ROLES}, **ALIASES}
+_ROLES_BY_NAME = {"role": _OPENAI_ROLES, "from": {**_OPENAI_ROLES, **SHAREGPT_ROLES}}
+"""Roles by their name under the key ``role``, and under ShareGPT's key ``from``."""
 
 
 def require_text(value: Any, location: str, *, empty: bool = False) -> str:
@@ -70,7 +70,7 @@ def read_turns(
     turns: list[Message] = []
     for index, raw_turn in enumerate(value):
         turn = _read_turn(raw_turn, f"{location}[{index}]", options.roles, on_change)
-        if turns and turns[-1]["role"] == "assistant" and _is_bare_call(raw_turn, options.roles):
+        if turns and turns[-1]["role"] == "assistant" and _is_sharegpt_call(raw_turn, options.roles):
             turns[-1] = _merge_turns(turns[-1], turn, f"{location}[{index}]")
         else:
             turns.append(turn)
@@ -109,54 +109,66 @@ def normalize_turns(turns: tuple[Message, ...], location: str, options: RowOptio
 
 def _merge_turns(first: Message, second: Message, location: str) -> Message:
     """Merge two turns of one role: texts separated by a blank line, calls concatenated."""
-    clash = next((key for key in first.keys() & second.keys() - {"role", "content", "tool_calls"} if first.get(key) != second.get(key)), "")
-    if first.get("weight", 1) != second.get("weight", 1) or clash:
-        raise DataError(f"{location} and the turn before it differ in {clash or 'weight'}, so they cannot be joined; make them alike")
+    common_keys = (first.keys() & second.keys()) - {"role", "content", "tool_calls"}
+    difference = next((key for key in common_keys if first.get(key) != second.get(key)), "")
+    if not difference and first.get("weight", 1) != second.get("weight", 1):
+        difference = "weight"
+    if difference:
+        raise DataError(f"{location} and the turn before it differ in {difference}, so they cannot be joined; make them alike")
     joined = {**first, **second, "content": "\n\n".join(filter(None, (first["content"], second["content"])))}
     if calls := [*first.get("tool_calls", ()), *second.get("tool_calls", ())]:
         joined["tool_calls"] = calls
     return cast(Message, joined)
 
 
-def _is_bare_call(turn: Mapping[str, Any], roles: Mapping[str, str]) -> bool:
-    """Return whether a turn is ShareGPT's ``function_call``."""
+def _is_sharegpt_call(turn: Mapping[str, Any], roles: Mapping[str, str]) -> bool:
+    """Return whether a turn is ShareGPT's ``function_call``, to which the user gives no other role."""
     return "role" not in turn and turn.get("from") == "function_call" and "function_call" not in roles
 
 
 def _read_turn(turn: Any, location: str, roles: Mapping[str, str], on_change: OnChange) -> Message:
     if not isinstance(turn, dict):
         raise DataError(f'{location} is {abbreviate(turn)}, must be an object such as {{"role": "user", "content": "..."}}')
-    keys = ("role", "content") if "role" in turn else ("from", "value")
-    calls = [key for key in ("tool_calls", "function_call") if turn.get(key)]
-    if keys[0] not in turn or (keys[1] not in turn and not calls):
+    role_key, content_key = ("role", "content") if "role" in turn else ("from", "value")
+    call_keys = [key for key in ("tool_calls", "function_call") if turn.get(key)]
+    if role_key not in turn or (content_key not in turn and not call_keys):
         raise DataError(f"{location} has the keys {keys_of(turn)}; a turn needs role and content, or from and value")
-    role = turn[keys[0]]
-    roles_by_name = {**_ROLES_BY_NAME[keys[0] == "from"], **roles}
-    if require_text(role, f"{location}.{keys[0]}") not in roles_by_name:
-        name = abbreviate(role)[1:-1]
+    role_name = require_text(turn[role_key], f"{location}.{role_key}")
+    roles_by_name = {**_ROLES_BY_NAME[role_key], **roles}
+    if role_name not in roles_by_name:
+        name = abbreviate(role_name)[1:-1]  # without the quotes
         raise DataError(
-            f"{location}.{keys[0]}: {unknown_name_message('role', name, roles_by_name)}; say what it is with --role-map {name}=ROLE"
+            f"{location}.{role_key}: {unknown_name_message('role', name, roles_by_name)}; say what it is with --role-map {name}=ROLE"
         )
-    # `datasets` adds keys of other rows with null values, and templates that test for the key tool_calls would treat it as present
-    extra = {key: value for key, value in turn.items() if key not in (*keys, "function_call") and value is not None and value != []}
-    if any(value is None for key, value in turn.items() if key not in keys):
+    role = roles_by_name[role_name]
+    other_keys = turn.keys() - {role_key, content_key}
+    # `datasets` adds keys of other rows with null values, and templates test whether the key tool_calls is there
+    extra = {key: value for key, value in turn.items() if key in other_keys - {"function_call"} and value is not None and value != []}
+    if any(turn[key] is None for key in other_keys):
         on_change(NULLS_REMOVED)
-    content = turn.get(keys[1])
-    if _is_bare_call(turn, roles):
-        calls, content, extra["tool_calls"] = ["value"], "", _parse_sharegpt_calls(content, f"{location}.value", on_change)
-    elif len(calls) > 1:
+    content = turn.get(content_key)
+    if _is_sharegpt_call(turn, roles):
+        extra["tool_calls"] = _parse_sharegpt_calls(content, f"{location}.value", on_change)
+        content = ""
+    elif len(call_keys) > 1:
         raise DataError(f"{location} has both tool_calls and function_call; remove one")
-    elif calls:
-        extra["tool_calls"] = normalize_calls(turn[calls[0]], f"{location}.{calls[0]}", on_change)
-    content = _join_parts(content, f"{location}.{keys[1]}") if isinstance(content, list) else content
+    elif call_keys:
+        extra["tool_calls"] = normalize_calls(turn[call_keys[0]], f"{location}.{call_keys[0]}", on_change)
+    if isinstance(content, list):
+        content = _join_parts(content, f"{location}.{content_key}")
     # in OpenAI's files a turn with tool calls only has null or no content, and a tool result may be empty
-    may_be_empty = bool(roles_by_name[role] == "assistant" and calls) or roles_by_name[role] == "tool"
-    checked = require_text(content or "" if may_be_empty else content, f"{location}.{keys[1]}", empty=may_be_empty)
-    return cast(Message, {"role": roles_by_name[role], "content": checked, **_normalize_weight(extra, roles_by_name[role], location)})
+    may_be_empty = role == "tool" or (role == "assistant" and bool(extra.get("tool_calls")))
+    if may_be_empty and not content:
+        content = ""
+    text = require_text(content, f"{location}.{content_key}", empty=may_be_empty)
+    return cast(Message, {"role": role, "content": text, **_normalize_weight(extra, role, location)})
 
 
 def _normalize_weight(extra: dict[str, Any], role: str, location: str) -> dict[str, Any]:
-    """Return the other keys of a turn, with its training flag as ``weight``: 0 when it is not trained on, absent when it is."""
+    """Return ``extra`` (the keys of a turn except role and content) with at most one training flag, ``weight``: 0 for a reply without a loss.
+
+    The flags ``train`` and ``loss`` of other formats have the same meaning as ``weight``.
+    """
     flags: dict[str, Any] = {key: extra.pop(key) for key in ("weight", "train", "loss") if key in extra}
     for key, value in flags.items():
         if isinstance(value, str) or value not in (0, 1):
@@ -164,13 +176,13 @@ def _normalize_weight(extra: dict[str, Any], role: str, location: str) -> dict[s
                 f"{location}.{key} is {abbreviate(value)}, must be 1 or true for a reply to learn, 0 or false for one that is only read"
             )
     if role != "assistant":
-        if learned := next((key for key in ("train", "loss") if flags.get(key)), None):
-            raise DataError(f"{location}.{learned} is {abbreviate(flags[learned])}, but only assistant turns are learned; remove it")
+        for key in ("train", "loss"):
+            if flags.get(key):
+                raise DataError(f"{location}.{key} is {abbreviate(flags[key])}, but only assistant turns are learned; remove it")
         return {**extra, "weight": flags["weight"]} if "weight" in flags else extra
     if len(set(map(bool, flags.values()))) > 1:
-        raise DataError(
-            f"{location} is to be learned and not to be learned: {', '.join(f'{key} is {abbreviate(flag)}' for key, flag in flags.items())}"
-        )
+        listed_flags = ", ".join(f"{key} is {abbreviate(flag)}" for key, flag in flags.items())
+        raise DataError(f"{location} is to be learned and not to be learned: {listed_flags}")
     return {**extra, "weight": 0} if flags and not any(flags.values()) else extra
 
 
@@ -182,28 +194,30 @@ def _join_parts(parts: list[Any], location: str) -> str:
     """
     texts = []
     for index, part in enumerate(parts):
-        kind = part.get("type") if isinstance(part, dict) else None
+        part_type = part.get("type") if isinstance(part, dict) else None
         if isinstance(part, str):
             texts.append(part)
-        elif kind in ("text", "input_text", "output_text") and isinstance(part.get("text"), str):
+        elif part_type in ("text", "input_text", "output_text") and isinstance(part.get("text"), str):
             texts.append(part["text"])
         else:
-            raise DataError(f'{location}[{index}] is a part of type {abbreviate(kind)}; only parts of type "text" can be read')
+            raise DataError(f'{location}[{index}] is a part of type {abbreviate(part_type)}; only parts of type "text" can be read')
     return "".join(texts)
 
 
 def _parse_sharegpt_calls(value: Any, location: str, on_change: OnChange) -> list[dict[str, Any]]:
-    """Parse ShareGPT's tool calls: JSON of ``{"name", "arguments"}`` or of a list of those."""
-    try:
-        parsed = load_json(require_text(value, location)) if not isinstance(value, (dict, list)) else value
-    except ValueError:
-        parsed = None
+    """Parse ShareGPT's tool calls: ``{"name", "arguments"}`` or a list of those, as JSON text or parsed."""
+    parsed = value
+    if not isinstance(value, (dict, list)):
+        try:
+            parsed = load_json(require_text(value, location))
+        except ValueError:
+            parsed = None
     calls: list[Any] = parsed if isinstance(parsed, list) else [parsed]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
         raise DataError(
             f'{location} is {abbreviate(value)}, must be the JSON of a call such as {{"name": "weather", "arguments": {{"city": "..."}}}}'
         )
-    if isinstance(value, str):  # parsed here, so that nulls that the author wrote are kept
+    if isinstance(value, str):  # arguments as text again: nulls in text are the author's, not Arrow's, and normalize_calls keeps them
         calls = [
             {**call, "arguments": dumps(call["arguments"], ensure_ascii=False)} if isinstance(call.get("arguments"), dict) else call
             for call in calls
@@ -225,11 +239,13 @@ def check_order(turns: Sequence[Message], location: str, *, has_gold: bool = Fal
     previous = "nothing"
     for index, turn in enumerate(turns):
         role = turn["role"]
-        if previous not in _MAY_FOLLOW[role]:
+        if previous not in _ALLOWED_BEFORE[role]:
             position = "as the first turn" if previous == "nothing" else f"after {_with_article(previous)} turn"
-            remedy = _remedy(previous, role, any(turn["role"] == "user" for turn in turns[index:]))
             order = "the order is system (at most once, first), then user and assistant by turns"
-            raise DataError(f"{location}[{index}] is {_with_article(role)} turn {position}; {order}" + (f"; {remedy}" if remedy else ""))
+            user_follows = any(later["role"] == "user" for later in turns[index:])
+            raise DataError(
+                f"{location}[{index}] is {_with_article(role)} turn {position}; {order}{_order_hint(previous, role, user_follows)}"
+            )
         previous = role
     if previous in ("system", "nothing"):
         raise DataError(f"{location} has no user turn; a row needs at least one")
@@ -237,20 +253,21 @@ def check_order(turns: Sequence[Message], location: str, *, has_gold: bool = Fal
         raise DataError(f"{location} ends with an assistant turn and gold holds a second reply; remove one of them")
 
 
-_MAY_FOLLOW = {
+_ALLOWED_BEFORE = {
     "system": ("nothing",),
     "user": ("nothing", "system", "assistant"),
     "assistant": ("user", "tool"),
     "tool": ("assistant", "tool"),
 }
+"""Roles that the turn before a turn may have, by the role of that turn."""
 
 
-def _remedy(previous: str, role: str, has_user_turn: bool) -> str:
-    """Return the option that accepts turns in such an order; empty when there is none."""
+def _order_hint(previous: str, role: str, user_follows: bool) -> str:
+    """Return the end of an error: the option that accepts turns in such an order; empty when there is none."""
     if previous == role:
-        return "--merge-turns joins consecutive turns of one role"
-    if role == "assistant" and has_user_turn and previous in ("nothing", "system"):
-        return "--leading-assistant drop leaves out those before the first user turn"
+        return "; --merge-turns joins consecutive turns of one role"
+    if role == "assistant" and user_follows and previous in ("nothing", "system"):
+        return "; --leading-assistant drop leaves out those before the first user turn"
     return ""
 
 
@@ -272,23 +289,26 @@ def normalize_tools(value: Any, location: str = "tools", on_change: OnChange = i
     Raises:
         DataError: When it is anything else, or a tool has no name; the error does not contain the row's file and line.
     """
-    try:
-        tools = (load_json(value) if value.strip() else []) if isinstance(value, str) else value or []
-    except ValueError as error:
-        raise DataError(f"{location} is {abbreviate(value)}, which is no JSON: {error}") from error
+    tools = value or []
+    if isinstance(value, str):
+        try:
+            tools = load_json(value) if value.strip() else []
+        except ValueError as error:
+            raise DataError(f"{location} is {abbreviate(value)}, which is no JSON: {error}") from error
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
         raise DataError(f"{location} is {abbreviate(value)}, must be a list of JSON schemas")
     return [_normalize_tool(tool, f"{location}[{index}]", on_change) for index, tool in enumerate(tools)]
 
 
 def _normalize_tool(tool: Mapping[str, Any], location: str, on_change: OnChange) -> dict[str, Any]:
-    full = remove_nulls(tool, on_change)
-    function = full.get("function", full)
+    tool_without_nulls = remove_nulls(tool, on_change)
+    function = tool_without_nulls.get("function", tool_without_nulls)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise DataError(f"{location} is {abbreviate(tool)}, which names no function")
-    if "function" in full:
-        return {"type": "function", **full}
-    return {"type": "function", "function": {key: value for key, value in full.items() if (key, value) != ("type", "function")}}
+    if "function" in tool_without_nulls:
+        return {"type": "function", **tool_without_nulls}
+    # the tool is the function alone; a type other than "function" belongs to it
+    return {"type": "function", "function": {key: value for key, value in function.items() if (key, value) != ("type", "function")}}
 
 
 def normalize_calls(value: Any, location: str, on_change: OnChange = ignore_change) -> list[dict[str, Any]]:
@@ -302,31 +322,30 @@ def normalize_calls(value: Any, location: str, on_change: OnChange = ignore_chan
     Raises:
         DataError: When it is anything else, or a call has no name; the error does not contain the row's file and line.
     """
-    calls = value if isinstance(value, list) else [value]
-    return [
-        _normalize_call(call, location if calls is not value else f"{location}[{index}]", on_change) for index, call in enumerate(calls)
-    ]
+    if not isinstance(value, list):
+        return [_normalize_call(value, location, on_change)]
+    return [_normalize_call(call, f"{location}[{index}]", on_change) for index, call in enumerate(value)]
 
 
 def _normalize_call(call: Any, location: str, on_change: OnChange) -> dict[str, Any]:
-    full = remove_nulls(call, on_change) if isinstance(call, dict) else {}
-    function = full.get("function", full)
+    call_without_nulls = remove_nulls(call, on_change) if isinstance(call, dict) else {}
+    function = call_without_nulls.get("function", call_without_nulls)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise DataError(
             f'{location} is {abbreviate(call)}, must be a call such as {{"type": "function", "function": {{"name": "weather", "arguments": {{}}}}}}'
         )
-    if "function" in full:
-        extra = {key: value for key, value in full.items() if key != "function"}
-    else:
-        extra = {key: value for key, value in full.items() if key not in ("name", "arguments")}
-        function = {key: full[key] for key in ("name", "arguments") if key in full}
+    function_keys: tuple[str, ...] = ("function",)
+    if "function" not in call_without_nulls:  # the call is the function alone
+        function_keys = ("name", "arguments")
+        function = {key: function[key] for key in function_keys if key in function}
+    extra = {key: value for key, value in call_without_nulls.items() if key not in function_keys}
     if isinstance(function.get("arguments"), str):
         function = {**function, "arguments": _parse_arguments(function["arguments"])}
     return {"type": "function", **extra, "function": function}
 
 
 def _parse_arguments(text: str) -> Any:
-    """Parse JSON text; return other text unchanged, and also objects with null members, which the author wrote (not Arrow)."""
+    """Parse JSON text of an object; return other text unchanged, also that of an object with nulls, which ``remove_nulls`` would change."""
     try:
         value = load_json(text)
     except ValueError:
@@ -344,7 +363,6 @@ def remove_nulls(value: Mapping[str, Any], on_change: OnChange) -> dict[str, Any
     removed = False
 
     def copy_without_nulls(inner: Any) -> Any:
-        """Return a copy without null members."""
         nonlocal removed
         if isinstance(inner, Mapping):
             removed |= None in inner.values()

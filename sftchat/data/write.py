@@ -41,7 +41,7 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], 
 
 def _write(stream: Any, rows: Iterable[Mapping[str, Any]]) -> int:
     count = 0
-    for line in _lines(rows):
+    for line in _to_lines(rows):
         stream.write(line)
         count += 1
     return count
@@ -51,15 +51,14 @@ def _write_stdout(rows: Iterable[Mapping[str, Any]]) -> int:
     """Write all rows to standard output, as UTF-8 in any locale; control characters are escaped on a terminal."""
     handle, count = data_handle(), 0
     handle.flush()
-    for line in _lines(rows):
+    for line in _to_lines(rows):
         count += 1
         handle.write_utf8(sanitize_json(line.decode()).encode() if handle.isatty() else line)
     handle.flush()
     return count
 
 
-def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    """Serialize each row to a line of UTF-8."""
+def _to_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     for number, row in enumerate(rows, 1):
         try:
             yield json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -87,7 +87,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "an id that is no text": ('{"text": "a", "id": true}', "id is true, must be text or a whole number"),
     "a reply that was cut off": (
         '{"prompt": "a", "completion": "b", "finish_reason": "length"}',
-        'finish_reason is "length": the reply was cut off where its author\'s limit was; generate it again with a higher limit',
+        'finish_reason is "length": the reply was cut off by a token limit; generate it again with a higher one',
     ),
     "a rendered turn": (
         '{"prompt": "a<|im_end|>", "completion": "b"}',

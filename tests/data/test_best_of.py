@@ -9,7 +9,7 @@ import pytest
 
 from sftchat import DataError, Example, Message, PluginError, Reply, Score, Task, ratio
 from sftchat.data.best_of import ScoredSamples, Selection, check_prompts, mean_reward, score_samples, select
-from sftchat.data.samples import SampleFile, prompt_key
+from sftchat.data.samples import SampleFile, SampleKey, prompt_key
 from sftchat.task import Metric
 
 EXAMPLE = Example((Message(role="user", content="a b?"),), "a b", "1", {"level": 2}, "f:1")
@@ -29,7 +29,7 @@ def stored(path: Path, *texts: str) -> SampleFile:
     """A file of samples of the example's prompt."""
     with SampleFile(path, {}) as samples:
         for number, text in enumerate(texts):
-            samples.add((prompt_key(EXAMPLE.messages), number), Reply(text))
+            samples.add(SampleKey(prompt_key(EXAMPLE.messages), number), Reply(text))
     return samples
 
 

@@ -54,7 +54,7 @@ def test_all_problems_of_a_file_are_found_at_once(tmp_path: Path, monkeypatch: p
         rows=10,
         replies=6,
         formats={"prompt-completion": 2, "evalset": 1, "messages": 2, "text": 3},
-        shapes={"prompt-completion": "1", "evalset": "5", "messages": "7", "text": "9"},
+        first_lines={"prompt-completion": "1", "evalset": "5", "messages": "7", "text": "9"},
         problems=(
             Problem(
                 "malformed",

@@ -35,7 +35,7 @@ def found(*texts: str, threshold: float = 0.8) -> list[NearDuplicate]:
 )
 def test_a_row_that_differs_in_one_word_is_near(text: str, other: str) -> None:
     (near,) = found("别的话，与此无关，说的是另一个村子里的另一个人和他的一条老狗。", text, other)
-    assert (near.source, near.first) == ("f:3", "f:2")
+    assert (near.source, near.earlier) == ("f:3", "f:2")
     assert 0.8 <= near.similarity <= 1
 
 
@@ -59,7 +59,7 @@ def test_short_rows_are_near_only_when_equal_which_is_another_problem() -> None:
 
 def test_of_a_chain_of_small_changes_the_first_row_stays() -> None:
     second = CHINESE.replace("何小满", "何小雨")
-    assert [(near.source, near.first) for near in found(CHINESE, second, second.replace("何小雨", "何小风"))] == [
+    assert [(near.source, near.earlier) for near in found(CHINESE, second, second.replace("何小雨", "何小风"))] == [
         ("f:2", "f:1"),
         ("f:3", "f:1"),
     ]

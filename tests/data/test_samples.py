@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat import DataError, EngineError, Example, Message, Reply, SamplingParams, SftchatError, UsageError
-from sftchat.data.samples import SampleFile, generate_samples, missing_requests, prompt_key, settings_of
+from sftchat.data.samples import SampleFile, SampleKey, generate_samples, missing_requests, prompt_key, settings_of
 from sftchat.testing import ScriptedEngine
 
 PROMPTS = [Example((Message(role="user", content=text),), "x", source=f"p:{n}") for n, text in enumerate(("一", "二", "一"), 1)]
@@ -61,7 +61,7 @@ def test_a_saved_reply_is_read_unchanged(tmp_path: Path) -> None:
     replies = [Reply("半\ud83d\u2028\n", "length", 3, 2), Reply("", "stop")]
     with SampleFile(tmp_path / "s", SETTINGS) as samples:
         for number, reply in enumerate(replies):
-            samples.add((prompt_key(PROMPTS[0].messages), number), reply)
+            samples.add(SampleKey(prompt_key(PROMPTS[0].messages), number), reply)
     assert SampleFile(tmp_path / "s").replies_to(PROMPTS[0].messages) == replies
 
 
@@ -78,28 +78,28 @@ def test_replies_made_with_other_settings_are_refused_and_fresh_ones_take_their_
     assert 'made with identity "ab", not "cd"' in str(caught.value)
     other = settings_of("other", "", SAMPLING)
     with SampleFile(path, other, fresh=True) as samples:
-        samples.add(("p", 0), Reply("x"))
+        samples.add(SampleKey("p", 0), Reply("x"))
     assert [json.loads(line).get("model", "") for line in path.read_text().splitlines()] == ["other", ""]
 
 
 def test_two_runs_do_not_write_into_one_file(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with SampleFile(path, SETTINGS) as one, SampleFile(path, SETTINGS) as other:
-        one.add(("p", 0), Reply("x"))
+        one.add(SampleKey("p", 0), Reply("x"))
         with pytest.raises(SftchatError) as caught:
-            other.add(("p", 0), Reply("y"))
+            other.add(SampleKey("p", 0), Reply("y"))
     assert str(caught.value) == f"another run has added to {path}, or still does; run again when it is done, or give --samples another file"
     with pytest.raises(SftchatError):  # also after the first has ended: its replies were not read
-        other.add(("p", 0), Reply("y"))
+        other.add(SampleKey("p", 0), Reply("y"))
     assert len(SampleFile(path, SETTINGS)) == 1
 
 
 def test_a_run_that_read_all_replies_still_waits_for_the_one_that_adds_some(tmp_path: Path) -> None:
     path, key = tmp_path / "s", prompt_key(PROMPTS[0].messages)
     with SampleFile(path, SETTINGS) as first:
-        first.add((key, 0), Reply("one"))
+        first.add(SampleKey(key, 0), Reply("one"))
         with SampleFile(path, SETTINGS) as second, pytest.raises(SftchatError, match="another run has added to"):
-            second.add((key, 1), Reply("two"))
+            second.add(SampleKey(key, 1), Reply("two"))
 
     assert [reply.text for reply in SampleFile(path).replies_to(PROMPTS[0].messages)] == ["one"]
 

@@ -165,8 +165,8 @@ def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:
     problem_count = pluralize(len(findings.problems), "problem") if findings.problems else "no problems"
     lines = [f"{findings.path}: {findings.rows} rows ({formats}), {findings.replies} with a reply: {problem_count}"]
     lines += [f"  note: {note}" for note in findings.notes]
-    if len(findings.shapes) > 1:
-        lines.append("  mixed shapes: " + ", ".join(f"{name} from line {line}" for name, line in findings.shapes.items()))
+    if len(findings.first_lines) > 1:
+        lines.append("  mixed shapes: " + ", ".join(f"{name} from line {line}" for name, line in findings.first_lines.items()))
     for kind, count in findings.counts.items():
         first = next(line_of(problem.source) for problem in findings.problems if problem.kind == kind)
         lines.append(f"  {policies[kind]} {count} {kind}" + (f", first at line {first}" if first else ""))
