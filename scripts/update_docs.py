@@ -28,7 +28,7 @@ INTRODUCTION = """\
 The `--help` text of every command, written by `scripts/update-docs`. Results go to standard output, everything else to standard error. The exit codes are
 in the [README](../README.md).
 
-The shell completes commands, options, tasks, models and files once it has been told to: `eval "$(_SFTCHAT_COMPLETE=bash_source sftchat)"` in `~/.bashrc`,
+To let the shell complete commands, options, tasks, models and files, add one line to its configuration: `eval "$(_SFTCHAT_COMPLETE=bash_source sftchat)"` in `~/.bashrc`,
 `eval "$(_SFTCHAT_COMPLETE=zsh_source sftchat)"` in `~/.zshrc`, `_SFTCHAT_COMPLETE=fish_source sftchat | source` in fish's configuration.
 """
 
@@ -56,15 +56,15 @@ def _with_children(parent: click.Context, name: str, command: click.Command) -> 
 
 VALUES = {
     "A task": ("Task", "Metric", "rate", "ratio", "TrainingDefaults", "DemoConfig"),
-    "What is asked, answered and judged": ("Example", "Message", "Reply", "Score", "SamplingParams"),
+    "Examples, replies and scores": ("Example", "Message", "Reply", "Score", "SamplingParams"),
     "A chat command": ("ChatCommand", "ChatContext"),
     "An engine": ("EngineType", "Engine", "Request", "Chunk"),
 }
 VALUES_INTRODUCTION = """\
-# Values that a plugin makes and gets
+# Classes for plugins
 
-Every field of what `from sftchat import …` offers to plugins, as its docstring has it; this page is written by `scripts/update-docs`. How they come together is in [hooks.md](hooks.md),
-and a whole task in the [tutorial](tutorial.md).
+The fields of the classes that plugins import from `sftchat`. `scripts/update-docs` writes this page from the docstrings. [hooks.md](hooks.md) shows how the classes are
+used, and the [tutorial](tutorial.md) has a whole task.
 """
 
 

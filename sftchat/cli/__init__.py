@@ -87,7 +87,7 @@ def program(ctx: click.Context, traceback: bool) -> None:
     """Chat with, score and gate fine-tuned language models.
 
     \b
-    sftchat demo                         see all of it on the embedded model
+    sftchat demo                         try everything with the embedded model
     sftchat train relation -o run        fine-tune on a task
     sftchat eval run                     score the result
     sftchat chat run                     chat with it

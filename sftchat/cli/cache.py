@@ -65,7 +65,7 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="Delete everything, also a damaged file.")
 def prune(older_than: float | None, identity: str | None, everything: bool) -> None:
-    """Delete replies, and print how many.
+    """Delete cached replies, and print how many.
 
     \b
     sftchat cache prune --older-than 30

@@ -30,22 +30,26 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
 @click.option(
-    "--task", metavar="TASK", shell_complete=complete_task, help="Generate as the task does when it is scored, and mark every reply."
+    "--task", metavar="TASK", shell_complete=complete_task, help="Use the template and sampling of this task, and score every reply."
 )
-@click.option("--evalset", metavar="FILE", type=click.Path(path_type=Path), help="Gold for the marks, instead of the task's own evalset.")
+@click.option("--evalset", metavar="FILE", type=click.Path(path_type=Path), help="Evalset with gold replies, instead of the task's own.")
 @click.option("--system", metavar="TEXT", help="System prompt.")
-@click.option("--continue", "go_on", is_flag=True, help="Go on with the last conversation.")
-@click.option("--session", "name", metavar="ID", help="Go on with a conversation by its name or number.")
-@click.option("--overflow", type=click.Choice(["stop", "refuse", "drop-oldest"]), help="What happens when the context is full; /help set.")
+@click.option("--continue", "go_on", is_flag=True, help="Continue the last conversation.")
+@click.option("--session", "name", metavar="ID", help="Continue a conversation, by its name or number.")
+@click.option(
+    "--overflow",
+    type=click.Choice(["stop", "refuse", "drop-oldest"]),
+    help="What happens when the context is full; '/help set' explains it.",
+)
 @click.option(
     "--rows",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
     default=Path("chat-rows"),
     show_default=True,
-    help="Where /good, /bad, /fix and /gold put rows.",
+    help="Folder for the rows of /good, /bad, /fix and /gold.",
 )
-@click.option("--jsonl", is_flag=True, help="For programs: one object a line in, one a line out.")
+@click.option("--jsonl", is_flag=True, help="Read and write one JSON object per line, for programs.")
 @click.option("--vi", is_flag=True, help="Edit with the keys of vi.")
 @sampling_options
 @engine_options
@@ -58,8 +62,8 @@ def command(
 ) -> int:  # fmt: skip
     """Chat with a MODEL, or with several side by side. Without one, the runs in this folder are offered, the newest first.
 
-    The prompt is there at once; what you type while a model loads waits for it. Enter sends, esc enter or ctrl-j starts a new line,
-    ctrl-c stops a reply, /help says the rest. When standard input is not a terminal, every line is a message and standard output
+    You can type at once; messages wait until the model is loaded. Enter sends, esc enter or ctrl-j starts a new line, ctrl-c stops a
+    reply, and /help lists the commands. When standard input is not a terminal, every line is a message and standard output
     carries the replies.
 
     \b

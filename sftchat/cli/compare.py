@@ -53,7 +53,7 @@ Answer = Reply | EngineError
     "name",
     metavar="TASK",
     shell_complete=complete_task,
-    help="Score replies that have gold; by default the task of the training, if they share one.",
+    help="Task that scores replies to questions with a gold reply.  [default: that of the training, if the models share it]",
 )
 @click.option("--system", default="", metavar="TEXT", help="System prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per question.")

@@ -37,9 +37,19 @@ _GATE_OPTIONS = (
         help="A drop of fewer points is no regression.",
     ),
     click.option("--min", "floors", multiple=True, metavar="METRIC=X", help="Minimum value, repeatable; exit 1 when missed."),
-    click.option("--min-lower", "lower_floors", multiple=True, metavar="METRIC=X", help="The same for the lower bound of the interval."),
+    click.option(
+        "--min-lower",
+        "lower_floors",
+        multiple=True,
+        metavar="METRIC=X",
+        help="Minimum lower bound of the 95 % interval, repeatable; exit 1 when missed.",
+    ),
     click.option("--must-pass", multiple=True, metavar="FILE|ID", help="Items that must be right, repeatable; exit 1 when one is not."),
-    click.option("--strict", is_flag=True, help="Exit 4 when a drop beyond the margin cannot be excluded, or items differ."),
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="Exit 4 when a drop beyond the margin cannot be excluded, or items differ from the baseline's.",
+    ),
     click.option("--require-baseline", is_flag=True, help="Exit 4 when the baseline file is missing (the default)."),
     click.option("--allow-missing-baseline", is_flag=True, help="Continue when the baseline file is missing: for the first run."),
 )
@@ -49,9 +59,11 @@ _OTHER_OPTIONS = (
     click.option("--cluster", default="", metavar="KEY", help="Metadata key of items that belong together, such as one document's."),
     click.option("--ids", multiple=True, metavar="FILE|ID", help="Evaluate these items alone, without a gate; repeatable."),
     click.option(
-        "--only", type=click.Choice(["newly-broken", "failing"]), help="Evaluate the items that failed the last time, without a gate."
+        "--only",
+        type=click.Choice(["newly-broken", "failing"]),
+        help="Evaluate the items that failed in an earlier evaluation, without a gate.",
     ),
-    click.option("--from", "past", type=FILE, metavar="DIR", help="Output folder of the last time.  [default: the baseline file]"),
+    click.option("--from", "past", type=FILE, metavar="DIR", help="Output folder of that evaluation.  [default: the baseline file]"),
 )
 _REPORT_OPTIONS = (
     click.option("--junit", type=FILE, metavar="FILE", help="Write JUnit XML: newly broken items are failures."),
@@ -131,7 +143,7 @@ def command(
     Replies of the same weights are cached and not generated again; see 'sftchat cache'.
 
     Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
-    4 not comparable with the baseline, which may also be missing, or inconclusive with --strict.
+    4 not comparable with the baseline, baseline missing, or inconclusive with --strict.
     """
     from sftchat.evaluation.gate import COULD_NOT_JUDGE, PASSED
     from sftchat.evaluation.pipeline import Evaluation

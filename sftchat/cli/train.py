@@ -113,7 +113,7 @@ def command(
     template_name: str, template_arguments: dict[str, Any], row_options: RowOptions, force: bool, validation: str | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
     **hyperparameters: Any,
 ) -> None:  # fmt: skip
-    """Fine-tune a model on a task, or on the rows of --data alone; RUN is then a model like any other.
+    """Fine-tune a model on a task, or on the rows of --data alone, and write it to RUN, which can be used as MODEL.
 
     Without TASK the settings are those of the task general.
 

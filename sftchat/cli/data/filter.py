@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 )
 @click.option("--min-chars", type=click.IntRange(min=0), metavar="N", help="Minimum number of characters of a row, all turns together.")
 @click.option("--max-chars", type=click.IntRange(min=1), metavar="N", help="Maximum number of characters of a row.")
-@click.option("--model", metavar="MODEL", shell_complete=complete_model, help="Its tokenizer and template count the tokens of a row.")
+@click.option(
+    "--model", metavar="MODEL", shell_complete=complete_model, help="Model whose tokenizer and template count the tokens of a row."
+)
 @click.option("--max-length", type=click.IntRange(min=8), metavar="N", help="Maximum number of tokens of a row, with --model.")
 @template_options()
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
@@ -48,9 +50,9 @@ if TYPE_CHECKING:
 @click.option(
     "--min-score", type=float, metavar="X", help="Minimum score by the task's first metric, of the samples or else of the row's own reply."
 )
-@click.option("--max-score", type=float, metavar="X", help="Maximum score: leaves out what the model can do already.")
+@click.option("--max-score", type=float, metavar="X", help="Maximum score; removes rows that the model has learned already.")
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Keep the N remaining rows that differ most from one another.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of that choice.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of --keep.")
 @click.option("--removed", "list_file", metavar="FILE", help="Write the removed rows, with reasons, to FILE.")
 @json_option
 @rows_options
@@ -78,7 +80,7 @@ def filter_rows(
 ) -> None:
     """Write selected rows of IN to OUT, unchanged and in order, and report how many were removed and why.
 
-    Exact duplicates are always removed, near ones unless --near 0. Rules apply in this order, and the first that a row breaks is its reason: task,
+    Exact duplicates are always removed, near ones unless --near 0. Rules apply in this order, and the first that a row breaks removes it: task,
     length, score, duplicate, near-duplicate, diversity. OUT.provenance.json records how OUT was made.
 
     \b

@@ -29,7 +29,7 @@ def generate(
 ) -> None:
     """Write rows from the generator of TASK.
 
-    Options depend on the task; the error for an unknown one lists them.
+    The names for --option depend on the task; the error for an unknown name lists them.
 
     \b
     sftchat data generate relation -n 1000 --seed 0 -o train.jsonl

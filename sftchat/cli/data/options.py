@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
