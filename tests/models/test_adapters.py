@@ -33,7 +33,7 @@ def make_adapter(tmp_path: Path, *, trained: bool) -> Any:
 
 
 def test_an_adapter_that_changes_no_logit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="adapter '.*/adapter' changes nothing: every logit is its base's"):
+    with pytest.raises(ModelError, match="adapter '.*/adapter' changes nothing: all logits equal those of its base"):
         load_model(make_adapter(tmp_path, trained=False))
 
 

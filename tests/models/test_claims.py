@@ -15,7 +15,7 @@ import pytest
 
 from sftchat.errors import ModelError
 from sftchat.models.adapters import check_adapter
-from sftchat.models.load_checks import check_tokenizer
+from sftchat.models.load_checks import check_tokenizer, run_in_subprocess
 from sftchat.models.model_files import check_claims, check_config, check_sizes
 from sftchat.models.reference import embedded_folder, resolve
 from tests.inference.adapters_kit import make_adapter
@@ -103,7 +103,7 @@ def test_complete_models_claim_what_they_hold(tiny_checkpoint: Path) -> None:
 def test_an_adapter_that_claims_too_much_or_matches_too_slowly_is_refused(
     values: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftchat.models.adapters.PATTERN_SECONDS", 1.0)
+    monkeypatch.setattr("sftchat.models.adapters.PATTERN_SECONDS", 1)
     adapter = edited(make_adapter(tmp_path / "whole", tiny_checkpoint, seed=1), tmp_path / "adapter", "adapter_config.json", **values)
 
     with pytest.raises(ModelError, match=words):
@@ -117,6 +117,14 @@ def test_usual_expressions_of_adapters_are_matched_fast(tiny_checkpoint: Path, t
     )  # fmt: skip
 
     check_adapter(adapter, [f"model.layers.{layer}.self_attn.q_proj" for layer in range(200)])
+
+
+def test_a_subprocess_is_stopped_after_processor_time_not_while_it_waits() -> None:
+    waiting = run_in_subprocess("import json, sys, time; time.sleep(1.5); print(json.load(sys.stdin), sys.argv[1:])", [1], 1, "a")
+
+    assert waiting is not None
+    assert (waiting.returncode, waiting.stdout) == (0, "[1] ['a']\n")
+    assert run_in_subprocess("while True: pass", [], 1) is None
 
 
 def split(expression: str) -> dict[str, Any]:
@@ -148,7 +156,7 @@ PADDED = {"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_
 def test_a_tokenizer_that_never_ends_or_fills_the_memory_is_refused(
     values: dict[str, Any], words: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftchat.models.load_checks.TOKENIZER_SECONDS", 2.0)
+    monkeypatch.setattr("sftchat.models.load_checks.TOKENIZER_SECONDS", 2)
 
     with pytest.raises(ModelError, match=rf"tokenizer.json' {words}"):
         check_tokenizer(edited(tiny_checkpoint, tmp_path / "model", "tokenizer.json", **values))
