@@ -25,7 +25,7 @@ from sftchat.evaluation.evaluate import compare, generate_outcomes, summarise
 from sftchat.evaluation.reply_cache import ReplyCache
 from sftchat.evaluation.results import LeakCheck, ModelResult, Ranked, SelfCheck
 from sftchat.evaluation.scored import Item, Outcome, collect_outcomes
-from sftchat.models.fingerprint import Hashed, file_hash, files_digest
+from sftchat.models.fingerprint import FileHasher, file_hash, files_digest
 from sftchat.models.manifest import Manifest
 from sftchat.models.reference import step_of
 from sftchat.task import Task
@@ -90,7 +90,9 @@ def check_leaks(
     return LeakCheck(leaks, clean, tuple(unchecked))
 
 
-def _leak_key(examples: Sequence[Example], sources: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task], hashed: Hashed) -> bytes | None:
+def _leak_key(
+    examples: Sequence[Example], sources: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task], hashed: FileHasher
+) -> bytes | None:
     """Return a hash of everything that affects the leaks; None when the code of a generator is unknown."""
     package = Path(__file__).parent.parent
     code = files_digest(package, [path.relative_to(package).as_posix() for pattern in CHECK_SOURCES for path in package.glob(pattern)])
@@ -105,7 +107,7 @@ def _leak_key(examples: Sequence[Example], sources: Sequence[Mapping[str, Any]],
     return digest.digest()
 
 
-def _hash_code(function: Callable[..., object], hashed: Hashed) -> str:
+def _hash_code(function: Callable[..., object], hashed: FileHasher) -> str:
     """Return a hash of all files of the package that defines a function; empty for what may read other values, such as a closure."""
     if not isfunction(function) or function.__closure__:
         return ""
@@ -133,7 +135,7 @@ def _cached_leaks(cache: ReplyCache, key: bytes, examples: Sequence[Example]) ->
     return None if text is None else leaks
 
 
-def _is_available(source: Mapping[str, Any], tasks: Mapping[str, Task], hashed: Hashed, unchecked: list[str]) -> bool:
+def _is_available(source: Mapping[str, Any], tasks: Mapping[str, Task], hashed: FileHasher, unchecked: list[str]) -> bool:
     """Return whether a source still has the rows of the training; a changed or missing one is added to ``unchecked``."""
     try:
         if "generator" in source:

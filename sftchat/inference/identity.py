@@ -15,8 +15,8 @@ from sftchat._util.versions import installed_version
 from sftchat.engine import EngineType
 from sftchat.errors import ModelError
 from sftchat.inference.guarded import identity_of
-from sftchat.models.fingerprint import Hashed, file_hash, reply_identity
-from sftchat.models.manifest import as_trained, read_manifest
+from sftchat.models.fingerprint import FileHasher, file_hash, reply_identity
+from sftchat.models.manifest import read_manifest, resolve_template_options
 from sftchat.models.reference import resolve
 from sftchat.templates.named import template_file
 
@@ -35,7 +35,7 @@ def identify(
     model: str,
     engine_types: Mapping[str, EngineType],
     *,
-    hashed: Hashed = file_hash,
+    hashed: FileHasher = file_hash,
     base: str | None = None,
     allow_pickle: bool = False,
     template: str | None = None,
@@ -76,7 +76,9 @@ def identify(
     if not files:
         return ""
     manifest = read_manifest(reference.folder) if reference.folder else None
-    used = as_trained(manifest, template=template or "", template_name=template_name or "", template_arguments=template_arguments)
+    used = resolve_template_options(
+        manifest, template=template or "", template_name=template_name or "", template_arguments=template_arguments
+    )
     identity_parts = {
         **{name: value for name, value in options.items() if name not in OPTIONS_WITHOUT_EFFECT},
         "files": files,

@@ -15,7 +15,7 @@ from sftchat._util.files import atomic_folder
 from sftchat.errors import ModelError, TemplateError, first_line
 from sftchat.models.gotemplate import evaluate, literal
 from sftchat.models.loading import load_tokenizer, stop_ids
-from sftchat.models.manifest import MANIFEST, as_trained, find_manifest
+from sftchat.models.manifest import MANIFEST, find_manifest, resolve_template_options
 from sftchat.models.model_files import MORE_TEMPLATES, files_of
 from sftchat.models.reference import ModelReference, hub_access
 from sftchat.templates.named import DEFAULT
@@ -23,6 +23,7 @@ from sftchat.templates.renderer import Renderer, check_arguments, choose_rendere
 from sftchat.types import Message
 
 SYSTEM, FIRST, REPLY, SECOND = (f"\u2063{word}\u2063" for word in ("system", "first", "reply", "second"))
+"""Placeholders for contents, each within invisible characters that no template writes."""
 
 CONVERSATIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "one turn": (("user", "你好，world"),),
@@ -36,8 +37,9 @@ CONVERSATIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "white space around what is said": (("user", " a \n"), ("assistant", " b "), ("user", "c")),
     "a thought in the history": (("user", "a"), ("assistant", "<think>\nhm\n</think>\n\nb"), ("user", "c")),
 }  # fmt: skip
-"""Conversations on which the template is verified; for the last two, a difference is reported but is not an error."""
+"""Conversations on which the template is verified."""
 REQUIRED_CONVERSATIONS = 4
+"""The number of first conversations for which a difference is an error; for the others it is only reported."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,18 @@ def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], model_name: str
     template, notes = go_template(renderer)
     verified = []
     for number, (name, turns) in enumerate(CONVERSATIONS.items()):
-        problem = _difference(renderer, template, [Message(role=role, content=content) for role, content in turns])
-        if problem is None:
+        difference = _find_difference(renderer, template, [Message(role=role, content=content) for role, content in turns])
+        if difference is None:
             continue
-        if not problem:
+        if not difference:
             verified.append(name)
         elif number < REQUIRED_CONVERSATIONS:
-            raise TemplateError(f"chat template '{renderer.name}' cannot be written as a template for Ollama: with {name}, {problem}")
+            raise TemplateError(f"chat template '{renderer.name}' cannot be written as a template for Ollama: with {name}, {difference}")
         else:
-            notes.append(f"with {name}, {problem}")
+            notes.append(f"with {name}, {difference}")
     if '"""' in template:
         raise TemplateError(f"chat template '{renderer.name}' cannot be written into a Modelfile: it has three quotes in a row")
-    stops = [str(renderer.tokenizer.convert_ids_to_tokens(identity)) for identity in sorted(set(stop_ids))]
+    stops = [str(renderer.tokenizer.convert_ids_to_tokens(token_id)) for token_id in sorted(set(stop_ids))]
     lines = [
         f"# {' '.join(model_name.split())}: the template is that of the model, proved by sftchat",
         "FROM .",
@@ -100,41 +102,48 @@ def go_template(renderer: Renderer) -> tuple[str, list[str]]:
         TemplateError: When turns are not rendered one after the other in the same way.
     """
     notes: list[str] = []
-    opening, between, after, end = _split_prompt(renderer, [("user", FIRST), ("assistant", REPLY), ("user", SECOND)])
-    alone, last = _split_prompt(renderer, [("user", FIRST)])
-    if alone != opening or last != end:
+    opening, user_to_reply, reply_to_user, ending = _split_prompt(renderer, [("user", FIRST), ("assistant", REPLY), ("user", SECOND)])
+    if _split_prompt(renderer, [("user", FIRST)]) != [opening, ending]:
         raise TemplateError(
             f"chat template '{renderer.name}' cannot be written as a template for Ollama: it opens or ends a conversation differently by its length"
         )
-    # before the comparison of ends, because the BOS token, which Ollama adds itself, may also end the text before a later turn
-    head = _without_bos(renderer, opening)
-    user_opens = _common_end(head, after)
-    user_closes = os.path.commonprefix([end, between])  # noqa: RUF071 - of texts, not of paths
+    opening = _without_bos(renderer, opening)  # removed first: the BOS token may also end the text before a later user turn
+    user_header = os.path.commonprefix([opening[::-1], reply_to_user[::-1]])[::-1]  # noqa: RUF071 - of texts, not of paths
+    user_footer = os.path.commonprefix([ending, user_to_reply])  # noqa: RUF071 - of texts, not of paths
+    assistant_header, assistant_footer = user_to_reply.removeprefix(user_footer), reply_to_user.removesuffix(user_header)
+    before_system: str | None = None
+    after_system = user_header
     try:
-        before, inside, _ = _split_prompt(renderer, [("system", SYSTEM), ("user", FIRST)])
+        before_system, after_system, _ = _split_prompt(renderer, [("system", SYSTEM), ("user", FIRST)])
     except TemplateError:
-        system = None
         notes.append("the template has no place for a system prompt; Ollama would leave one out without a word")
-    else:
-        system = (_without_bos(renderer, before), inside)
-    simple = system is None or system[1].endswith(user_opens)
-    cut = len(user_opens) if simple else 0
-    start = literal(head[: len(head) - cut])
-    if system is not None:
-        with_system = f"{literal(system[0])}{{{{ .System }}}}{literal(system[1][: len(system[1]) - cut])}"
-        without = f"{{{{ else }}}}{start}" if start else ""
-        start = f"{{{{ if .System }}}}{with_system}{without}{{{{ end }}}}"
-    opens = literal(user_opens) if simple else f"{{{{ if gt $i 1 }}}}{literal(user_opens)}{{{{ end }}}}"
-    user = f"{opens}{{{{ .Content }}}}{literal(user_closes)}"
-    assistant = f"{literal(between[len(user_closes) :])}{{{{ .Content }}}}{literal(after[: len(after) - len(user_opens)])}"
-    loop = f'{{{{ range $i, $m := .Messages }}}}{{{{ if eq .Role "user" }}}}{user}{{{{ else if eq .Role "assistant" }}}}{assistant}{{{{ end }}}}{{{{ end }}}}'
+    # a header that the first user turn does not have after a system prompt stands before the loop, and in the loop from the second user turn on
+    is_constant = after_system.endswith(user_header)
+    if is_constant:
+        opening, after_system = opening.removesuffix(user_header), after_system.removesuffix(user_header)
+    start = literal(opening)
+    if before_system is not None:
+        with_system = literal(_without_bos(renderer, before_system)) + _action(".System") + literal(after_system)
+        start = _action("if .System") + with_system + (_action("else") + start if start else "") + _action("end")
+    header = literal(user_header) if is_constant else _action("if gt $i 1") + literal(user_header) + _action("end")
+    loop = (
+        _action("range $i, $m := .Messages")
+        + _action('if eq .Role "user"') + header + _action(".Content") + literal(user_footer)
+        + _action('else if eq .Role "assistant"') + literal(assistant_header) + _action(".Content") + literal(assistant_footer)
+        + _action("end") + _action("end")
+    )  # fmt: skip
     notes.append("calls of tools are not written into it")
     if "strftime_now" in renderer.source:
         notes.append("the chat template writes today's date, where the Modelfile keeps that of the export")
-    return start + loop + literal(end[len(user_closes) :]), notes
+    return start + loop + literal(ending.removeprefix(user_footer)), notes
+
+
+def _action(words: str) -> str:
+    return f"{{{{ {words} }}}}"
 
 
 def _split_prompt(renderer: Renderer, turns: Sequence[tuple[str, str]]) -> list[str]:
+    """Render a prompt, and return the texts before, between and after the contents of its turns."""
     text = renderer.prompt_text([Message(role=role, content=content) for role, content in turns])
     pieces = []
     for _, content in turns:
@@ -146,31 +155,28 @@ def _split_prompt(renderer: Renderer, turns: Sequence[tuple[str, str]]) -> list[
 
 
 def _without_bos(renderer: Renderer, text: str) -> str:
-    """Remove the BOS token from the start of a prompt: Ollama adds it."""
+    """Remove the BOS token from the start of a prompt if the tokenizer adds one, because Ollama then adds it too."""
     tokenizer = renderer.tokenizer
-    begins = tokenizer.bos_token_id is not None and tokenizer.encode("")[:1] == [tokenizer.bos_token_id]
-    return text.removeprefix(tokenizer.bos_token) if begins else text
+    adds_bos = tokenizer.bos_token_id is not None and tokenizer.encode("")[:1] == [tokenizer.bos_token_id]
+    return text.removeprefix(tokenizer.bos_token) if adds_bos else text
 
 
-def _common_end(first: str, second: str) -> str:
-    return os.path.commonprefix([first[::-1], second[::-1]])[::-1]  # noqa: RUF071 - of texts, not of paths
-
-
-def _difference(renderer: Renderer, template: str, messages: Sequence[Message]) -> str | None:
-    """Describe the first difference of Ollama's prompt; empty if there is none, None if the chat template fails."""
+def _find_difference(renderer: Renderer, template: str, messages: Sequence[Message]) -> str | None:
+    """Describe the first difference between the model's prompt and Ollama's; empty if there is none, None if the chat template fails."""
     try:
-        trained = _without_bos(renderer, renderer.prompt_text(messages))
+        expected = _without_bos(renderer, renderer.prompt_text(messages))
     except TemplateError:
         return None
     ollama = evaluate(template, ollama_data(messages))
-    if trained == ollama:
+    if expected == ollama:
         return ""
-    index = len(os.path.commonprefix([trained, ollama]))  # noqa: RUF071 - of texts, not of paths
-    return f"the model was trained on {trained[max(0, index - 12) : index + 24]!r} where Ollama would write {ollama[max(0, index - 12) : index + 24]!r}"
+    index = len(os.path.commonprefix([expected, ollama]))  # noqa: RUF071 - of texts, not of paths
+    excerpt = slice(max(0, index - 12), index + 24)
+    return f"the model was trained on {expected[excerpt]!r} where Ollama would write {ollama[excerpt]!r}"
 
 
 def ollama_data(messages: Sequence[Message]) -> dict[str, Any]:
-    """Return what Ollama passes to a template: all turns, and the joined system prompts."""
+    """Return the data that Ollama passes to a template: all turns, and the joined system prompts."""
     system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
     return {"System": system, "Messages": [{"Role": message["role"], "Content": message["content"]} for message in messages]}
 
@@ -211,7 +217,7 @@ def export_ollama(
 
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest = find_manifest(reference.source)
-    options = as_trained(manifest, template=template, template_name=template_name, template_arguments=template_arguments)
+    options = resolve_template_options(manifest, template=template, template_name=template_name, template_arguments=template_arguments)
     renderer = choose_renderer(tokenizer, **options)
     check_arguments(renderer, template_arguments or ())
     folder = reference.folder or _download(reference)
@@ -251,7 +257,7 @@ def write_templates(folder: Path, saved: str | Mapping[str, str]) -> None:
 
 
 def _download(reference: ModelReference) -> Path:
-    """Return the model's folder in the Hub cache, after download if needed."""
+    """Download a model, unless it is cached, and return its folder in the Hub cache."""
     from huggingface_hub import snapshot_download
 
     patterns = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]

@@ -12,7 +12,8 @@ from sftchat.models.reference import COMMIT, ModelReference, cached_commit, is_o
 WEIGHTS = frozenset({".safetensors", ".bin"})
 CONFIGS = frozenset({"config.json", "adapter_config.json"})
 
-Hashed = Callable[[Path], str]
+FileHasher = Callable[[Path], str]
+"""Returns the hash of a file: ``file_hash``, or a function that caches it, so that large weights are not read again."""
 
 
 def file_hash(path: Path) -> str:
@@ -22,28 +23,28 @@ def file_hash(path: Path) -> str:
 
 
 def folder_identity(folder: Path) -> str:
-    """Return a hash of the weights, also those in subfolders, and the config: names and bytes, in order of names.
+    """Return a hash of the names and bytes of a model's weights, also those in subfolders, and of its config.
 
     Raises:
         ModelError: When weights are missing, or outside the folder.
     """
-    here = (path.name for path in folder.iterdir() if (path.suffix in WEIGHTS or path.name in CONFIGS) and path.is_file())
-    named = (name for name in weights_of(folder, allow_pickle=True) if Path(name).suffix in WEIGHTS)
-    return files_digest(folder, {*here, *named})
+    in_folder = (path.name for path in folder.iterdir() if (path.suffix in WEIGHTS or path.name in CONFIGS) and path.is_file())
+    weights = (name for name in weights_of(folder, allow_pickle=True) if Path(name).suffix in WEIGHTS)
+    return files_digest(folder, {*in_folder, *weights})
 
 
 def identity(reference: ModelReference) -> str:
-    """Return a hash of a model's weights and its base model's, or its Hub id and revision if it is not local."""
-    own = folder_identity(reference.folder) if reference.folder else f"hub:{reference.source}@{reference.revision or 'main'}"
-    return own if reference.base is None else _joined(own, identity(reference.base))
+    """Return a hash of a model's weights and its base model's; a model on the Hub counts by its id and revision."""
+    model = folder_identity(reference.folder) if reference.folder else f"hub:{reference.source}@{reference.revision or 'main'}"
+    return model if reference.base is None else _combine(model, identity(reference.base))
 
 
-def reply_identity(reference: ModelReference, hashed: Hashed = file_hash) -> str:
-    """Return a hash of every file that affects replies, as listed by ``files_of``; including those of the base model.
+def reply_identity(reference: ModelReference, hash_file: FileHasher = file_hash) -> str:
+    """Return a hash of every file that affects the replies of a model and its base model, as listed by ``files_of``.
 
     Args:
         reference: A model; it is not loaded.
-        hashed: Hashes a file; a caching function avoids rereading large weights.
+        hash_file: Returns the hash of a file.
 
     Returns:
         Empty if unknown, as for a branch on the Hub, which may change between two calls.
@@ -53,40 +54,39 @@ def reply_identity(reference: ModelReference, hashed: Hashed = file_hash) -> str
         ModelError: When weights are missing, or outside the folder.
     """
     if reference.folder:
-        own = files_digest(reference.folder, files_of(reference.folder), hashed)
+        model = files_digest(reference.folder, files_of(reference.folder), hash_file)
     else:
-        commit = _commit(reference)
-        own = f"hub:{reference.source}@{commit}" if commit else ""
-    if reference.base is None or not own:
-        return own
-    base = reply_identity(reference.base, hashed)
-    return _joined(own, base) if base else ""
+        commit = _find_commit(reference)
+        model = f"hub:{reference.source}@{commit}" if commit else ""
+    if reference.base is None or not model:
+        return model
+    base = reply_identity(reference.base, hash_file)
+    return _combine(model, base) if base else ""
 
 
-def files_digest(folder: Path, names: Iterable[str], hashed: Hashed = file_hash) -> str:
-    """Return a hash of names and bytes of some files of a folder, in order of names.
+def files_digest(folder: Path, names: Iterable[str], hash_file: FileHasher = file_hash) -> str:
+    """Return a hash of the names and bytes of some files of a folder, in order of names.
 
     Args:
         folder: The folder.
-        names: Names of the files, relative to it.
-        hashed: Hashes a file.
+        names: Names of the files, relative to the folder.
+        hash_file: Returns the hash of a file.
 
     Raises:
         OSError: When a file cannot be read.
     """
     digest = hashlib.sha256()
     for name in sorted(names):
-        digest.update(f"{name}\0{hashed(folder / name)}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{name}\0{hash_file(folder / name)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _joined(adapter: str, base: str) -> str:
-    """Return the identity of an adapter on a base model."""
-    return hashlib.sha256(f"{adapter}\0{base}".encode()).hexdigest()
+def _combine(adapter_identity: str, base_identity: str) -> str:
+    return hashlib.sha256(f"{adapter_identity}\0{base_identity}".encode()).hexdigest()
 
 
-def _commit(reference: ModelReference) -> str:
-    """Return the commit of a model on the Hub if it is certain offline: the user gave it, or no newer one can be downloaded."""
+def _find_commit(reference: ModelReference) -> str:
+    """Return the commit of a model on the Hub, without network access: the one that the user gave, or offline the cached one; empty if unknown."""
     if reference.scheme:
         return ""
     if COMMIT.fullmatch(reference.revision):

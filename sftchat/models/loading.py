@@ -14,7 +14,7 @@ from typing import Any
 from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, first_line
 from sftchat.models.adapters import add_adapter
 from sftchat.models.load_checks import WeightCheck, check_loaded, check_tokenizer, check_vocabulary, first_names
-from sftchat.models.manifest import Manifest, as_trained, read_manifest
+from sftchat.models.manifest import Manifest, read_manifest, resolve_template_options
 from sftchat.models.model_files import ADAPTER_CONFIG, check_claims, check_config, check_weights, weights_of
 from sftchat.models.reference import ModelReference, fetch_configs, hub_access
 from sftchat.templates.parity import Check
@@ -252,7 +252,7 @@ def load_renderer(
     """
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest = read_manifest(reference.folder) if reference.folder else None
-    options = as_trained(manifest, template=template, template_name=template_name, template_arguments=template_arguments)
+    options = resolve_template_options(manifest, template=template, template_name=template_name, template_arguments=template_arguments)
     renderer = choose_renderer(tokenizer, preferred=preferred, **options)
     check_arguments(renderer, template_arguments or ())
     return renderer, manifest

@@ -39,7 +39,7 @@ class Manifest:
         validation: Evaluation during training: ``metric``, ``higher_is_better``, ``items``, their source and the hash of its file.
         scores: All metrics of the task by step, as text; ``"0"`` is the base model.
         chosen_step: The step of these weights; differs from ``steps`` if an earlier step scored best.
-        merged: For a merged adapter: the adapter, its identity, the dtype, and the difference of the logits.
+        merged: For a merged adapter: the adapter, its identity, the dtype, and the differences between merged model and adapter.
         best_checkpoint: Folder name of the best checkpoint, if any.
         steps: Number of optimizer steps.
         final_loss: Mean training loss of the last steps.
@@ -74,10 +74,10 @@ class Manifest:
     version: int = VERSION
 
 
-def as_trained(
+def resolve_template_options(
     manifest: Manifest | None, *, template: str = "", template_name: str = "", template_arguments: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the chat template options for inference: those given, else those of training.
+    """Return the options for choosing a chat template: the given ones, else those of training.
 
     Args:
         manifest: Manifest of the model; None if it has none.
@@ -88,14 +88,14 @@ def as_trained(
     Returns:
         ``template``, ``name`` and ``arguments``, the keywords of ``sftchat.templates.renderer.choose_renderer``.
     """
-    trained = manifest.template_name if manifest is not None and not template else ""
-    arguments = {**(manifest.template_arguments if manifest is not None else {}), **(template_arguments or {})}
-    return {"template": template, "name": template_name or trained, "arguments": arguments}
+    trained_name = manifest.template_name if manifest is not None and not template else ""
+    trained_arguments = manifest.template_arguments if manifest is not None else {}
+    return {"template": template, "name": template_name or trained_name, "arguments": {**trained_arguments, **(template_arguments or {})}}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``sftchat.json`` into a folder atomically."""
-    write_atomically(folder / MANIFEST, _text(manifest), "strict")
+    write_atomically(folder / MANIFEST, _to_json(manifest), "strict")
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -108,23 +108,26 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not path.is_file():
         return None
     try:
-        return _manifest(read_text(path))
+        return _parse_manifest(read_text(path))
     except ValueError as error:
         raise ModelError(f"{path} is not a manifest of sftchat: {error}") from error
 
 
-def as_read(manifest: Manifest) -> Manifest:
-    """Return a manifest as after writing and reading, for comparisons: JSON has no tuples."""
-    return _manifest(_text(manifest))
+def after_round_trip(manifest: Manifest) -> Manifest:
+    """Return the manifest that reading a written manifest would return; comparable with one from a file, in which tuples are lists."""
+    return _parse_manifest(_to_json(manifest))
 
 
-def _text(manifest: Manifest) -> str:
+def _to_json(manifest: Manifest) -> str:
     return json.dumps(asdict(manifest), ensure_ascii=False, indent=2) + "\n"
 
 
-def _manifest(text: str) -> Manifest:
+def _parse_manifest(text: str) -> Manifest:
+    """Parse a manifest; raises ``ValueError``."""
     value, names = load_json(text), {item.name for item in fields(Manifest)}
-    manifest = from_json(Manifest, {name: value[name] for name in value if name in names} if isinstance(value, dict) else value)
+    if isinstance(value, dict):
+        value = {name: value[name] for name in value if name in names}
+    manifest = from_json(Manifest, value)
     for source in manifest.data:
         if not isinstance(source.get("file", ""), str):
             raise ValueError(f"a file of rows is {source['file']!r:.40}, must be a path")
@@ -132,14 +135,16 @@ def _manifest(text: str) -> Manifest:
 
 
 def find_manifest(model: str) -> Manifest | None:
-    """Return the manifest of a local model, or of the run of a checkpoint; None if there is none.
+    """Return the manifest of a local model, for a checkpoint without one that of its run; None if there is none.
 
     Raises:
         ModelError: When it cannot be read.
     """
     folder = expand_user(model)
     manifest = read_manifest(folder)
-    return read_manifest(folder.resolve().parent) if manifest is None and folder.name.startswith(CHECKPOINT) else manifest
+    if manifest is None and folder.name.startswith(CHECKPOINT):
+        return read_manifest(folder.resolve().parent)
+    return manifest
 
 
 def checkpoint_step(folder: Path) -> int | None:
@@ -155,9 +160,10 @@ def checkpoints_of(run: Path) -> list[Path]:
 
 
 def trained_tasks(models: Iterable[str]) -> dict[str, str]:
-    """Return the task that each model was trained on, for those with a manifest that names one.
+    """Return the name of the task that each model was trained on; without the models whose task is unknown.
 
     Raises:
         ModelError: When a manifest cannot be read.
     """
-    return {model: manifest.task for model in models if (manifest := find_manifest(model)) is not None and manifest.task}
+    manifests = {model: find_manifest(model) for model in models}
+    return {model: manifest.task for model, manifest in manifests.items() if manifest is not None and manifest.task}

@@ -20,7 +20,7 @@ from zipfile import is_zipfile
 from sftchat._util.files import atomic_file, check_output_folder, create_folder, try_lock
 from sftchat._util.parsing import MAX_BYTES, load_json, read_text
 from sftchat.errors import SftchatError, UsageError, first_line, os_reason
-from sftchat.models.manifest import MANIFEST, Manifest, as_read, checkpoints_of, read_manifest
+from sftchat.models.manifest import MANIFEST, Manifest, after_round_trip, checkpoints_of, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, MORE_TEMPLATES, WEIGHTS
 from sftchat.models.reference import hub_access
 from sftchat.templates.renderer import Renderer
@@ -317,7 +317,7 @@ def check_unchanged(run: Path, earlier: Manifest, current: Manifest) -> None:
     Raises:
         UsageError: When something changed; names everything that did.
     """
-    changes = list(_changes(earlier, as_read(current)))
+    changes = list(_changes(earlier, after_round_trip(current)))
     if changes:
         raise UsageError(f"cannot resume '{run}': {'; '.join(changes)}; undo that, or train into another folder")
 

@@ -14,7 +14,7 @@ from sftchat.engine import Request
 from sftchat.errors import TemplateError, UsageError
 from sftchat.inference.local import prompt_ids, reply_ids
 from sftchat.models.export import write_templates
-from sftchat.models.manifest import Manifest, as_trained
+from sftchat.models.manifest import Manifest, resolve_template_options
 from sftchat.templates.named import TEMPLATES
 from sftchat.templates.parity import SAMPLES, check_parity, remedy
 from sftchat.templates.renderer import check_arguments, choose_renderer
@@ -207,8 +207,12 @@ def test_a_new_line_that_only_history_has_makes_a_row_for_each_reply() -> None:
 def test_inference_uses_the_name_of_the_training_unless_given_another() -> None:
     made = Manifest("t", "b", "h", "full", {}, (), 0, "", "tool_use", "", {"a": 1}, template_name="tool_use")
 
-    assert as_trained(made) == {"template": "", "name": "tool_use", "arguments": {"a": 1}}
-    assert as_trained(made, template_name="rag", template_arguments={"a": 2}) == {"template": "", "name": "rag", "arguments": {"a": 2}}
-    assert as_trained(made, template="chatml")["name"] == ""
-    assert as_trained(replace(made, template_name=""))["name"] == ""
-    assert as_trained(None) == {"template": "", "name": "", "arguments": {}}
+    assert resolve_template_options(made) == {"template": "", "name": "tool_use", "arguments": {"a": 1}}
+    assert resolve_template_options(made, template_name="rag", template_arguments={"a": 2}) == {
+        "template": "",
+        "name": "rag",
+        "arguments": {"a": 2},
+    }
+    assert resolve_template_options(made, template="chatml")["name"] == ""
+    assert resolve_template_options(replace(made, template_name=""))["name"] == ""
+    assert resolve_template_options(None) == {"template": "", "name": "", "arguments": {}}

@@ -22,7 +22,7 @@ def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = Fa
         model: As the user names it.
         task: Whose template a model without one gets.
         trust_remote_code: Whether code that comes with the model may run.
-        template: ``template``, ``template_name`` and ``template_arguments``, as of ``sftchat.models.manifest.as_trained``.
+        template: ``template``, ``template_name`` and ``template_arguments``, as of ``sftchat.models.manifest.resolve_template_options``.
 
     Raises:
         UsageError: When MODEL cannot name a model, or is behind a server, which keeps its tokenizer to itself; a template or an argument that the
@@ -31,7 +31,7 @@ def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = Fa
     """
     from sftchat.errors import UsageError
     from sftchat.models.loading import load_tokenizer
-    from sftchat.models.manifest import as_trained, find_manifest
+    from sftchat.models.manifest import find_manifest, resolve_template_options
     from sftchat.models.reference import resolve
     from sftchat.templates.renderer import check_arguments, choose_renderer
 
@@ -42,7 +42,7 @@ def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = Fa
         )
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest = find_manifest(str(reference.folder)) if reference.folder else None
-    renderer = choose_renderer(tokenizer, preferred=task.template if task else "chatml", **as_trained(manifest, **template))
+    renderer = choose_renderer(tokenizer, preferred=task.template if task else "chatml", **resolve_template_options(manifest, **template))
     check_arguments(renderer, template.get("template_arguments") or {})
     return renderer
 
