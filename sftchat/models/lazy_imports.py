@@ -1,9 +1,10 @@
 """Imports transformers' models without the compiler and sharding modules that only compiled or sharded models need.
 
-Most of the time between a command and its first token on a CPU is spent in ``import``; more than half of that on ``torch._dynamo``, which
-transformers 5.23 imports for compiler decorators, ``torch.distributed.tensor`` and accelerate, for models on several devices, sympy, for the shapes
-in these two, and ``scipy.optimize``, for losses of object detectors. transformers works without these libraries, so its checks report that they are not
-installed; the compiler is replaced by a stand-in with no-op decorators, which loads the real module on any other access.
+On a CPU, a command spends most of the time before its first token in ``import``. More than half of that is for modules that transformers 5.23 imports
+and a single process without compilation never uses: ``torch._dynamo`` (compiler decorators), ``torch.distributed.tensor`` and accelerate (models on
+several devices), sympy (symbolic shapes), ``scipy.optimize`` (losses of object detectors). transformers also works without accelerate and scipy, so its
+checks whether they are installed return False here. The other modules are replaced by stand-ins, which load the real module on any access to what they
+lack.
 
 Modules imported in this way cannot shard or dispatch a model in the same process: use this for short-lived commands, not for notebooks.
 """
@@ -30,8 +31,7 @@ HIDDEN_CHECKS = ("is_torch_distributed_available", "is_torch_flex_attn_available
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 """Environment variables of launchers, whose processes may shard a model and therefore import everything."""
 
-
-_PLAIN_RESULTS: Mapping[str, Callable[..., int]] = {
+_RESULTS_FOR_INTEGERS: Mapping[str, Callable[..., int]] = {
     **dict.fromkeys(
         ("expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious", "guarding_hint_or_throw", "statically_known_true"),
         lambda value: value,
@@ -42,12 +42,12 @@ _PLAIN_RESULTS: Mapping[str, Callable[..., int]] = {
     "sym_and": lambda first, *rest: first and all(rest),
     "sym_or": lambda first, *rest: first or any(rest),
 }
-"""torch's functions on symbolic sizes and conditions, with their results for plain numbers."""
+"""torch's functions on symbolic sizes and conditions, as they are for integers."""
 
 
 @contextmanager
 def deferred_imports() -> Iterator[None]:
-    """Import transformers within this block without what a single process without compilation never uses.
+    """Import transformers within this block without compiler and sharding.
 
     Does nothing if the compiler is already loaded, or under a launcher of several processes.
     """
@@ -59,42 +59,39 @@ def deferred_imports() -> Iterator[None]:
     from transformers.utils import import_utils
 
     with ExitStack() as stack:
-        stack.callback(_on_demand, torch.distributed, SHARDED)
+        stack.callback(_import_on_access, torch.distributed, SHARDED)
         for module in (utils, import_utils):
             for name in HIDDEN_CHECKS:
-                stack.enter_context(_replaced(module, name, _is_unavailable))
-        stack.enter_context(_replaced(torch.compiler, "disable", _no_op_decorator))
-        for stand_in in _stand_ins():
+                stack.enter_context(_replace_attribute(module, name, lambda: False))
+        stack.enter_context(_replace_attribute(torch.compiler, "disable", _no_op_decorator))
+        for stand_in in _create_stand_ins():
             stack.enter_context(stand_in.installed())
         yield
 
 
 @contextmanager
-def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
-    if not hasattr(module, name):  # another version of the library
+def _replace_attribute(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """Replace an attribute within the block; does nothing if the module, in another version of the library, has none of that name."""
+    if not hasattr(module, name):
         yield
         return
-    before = getattr(module, name)
+    original = getattr(module, name)
     setattr(module, name, value)
     try:
         yield
     finally:
-        setattr(module, name, before)
+        setattr(module, name, original)
 
 
-def _on_demand(package: ModuleType, name: str) -> None:
-    """Import a submodule on first access: peft uses that of sharded tensors without importing it."""
+def _import_on_access(package: ModuleType, submodule: str) -> None:
+    """Make a package import a submodule on first access: peft uses ``torch.distributed.tensor`` without importing it."""
 
-    def attribute(wanted: str) -> Any:
-        if name == f"{package.__name__}.{wanted}":
-            return importlib.import_module(name)
-        raise AttributeError(f"module '{package.__name__}' has no attribute '{wanted}'")
+    def get_attribute(name: str) -> Any:
+        if submodule == f"{package.__name__}.{name}":
+            return importlib.import_module(submodule)
+        raise AttributeError(f"module '{package.__name__}' has no attribute '{name}'")
 
-    package.__dict__["__getattr__"] = attribute
-
-
-def _is_unavailable() -> bool:
-    return False
+    package.__dict__["__getattr__"] = get_attribute
 
 
 def _no_op_decorator(function: Any = None, *_: Any, **__: Any) -> Any:
@@ -102,12 +99,7 @@ def _no_op_decorator(function: Any = None, *_: Any, **__: Any) -> Any:
 
 
 class _StandIn(ModuleType):
-    """A stand-in for a module with some attributes; access to any other attribute or submodule loads the real module.
-
-    Args:
-        name: Name of the module.
-        attributes: Available without loading it.
-    """
+    """A stand-in for a module; access to a submodule, or to an attribute not in ``attributes``, loads the real module."""
 
     def __init__(self, name: str, attributes: Mapping[str, Any]) -> None:
         super().__init__(name)
@@ -119,11 +111,11 @@ class _StandIn(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # looked up by the import system
             raise AttributeError(name)
-        return getattr(self.real(), name)
+        return getattr(self.load_real(), name)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Install the stand-in in place of the module."""
+        """Within the block, importing the module gives the stand-in."""
         sys.modules[self.__name__] = self
         sys.meta_path.insert(0, self._finder)
         package, _, name = self.__name__.rpartition(".")
@@ -135,8 +127,8 @@ class _StandIn(ModuleType):
         finally:
             self._remove()
 
-    def real(self) -> ModuleType:
-        """Load the real module; the stand-in gets its attributes too."""
+    def load_real(self) -> ModuleType:
+        """Load the real module, and copy its attributes to the stand-in, to which other modules may hold references."""
         self._remove()
         module = importlib.import_module(self.__name__)
         self.__dict__.update(vars(module))
@@ -152,20 +144,20 @@ class _StandIn(ModuleType):
             sys.meta_path.remove(self._finder)
 
 
-class _Shapes(_StandIn):
-    """Stand-in for ``torch.fx.experimental.symbolic_shapes`` with plain numbers; other arguments load the real module."""
+class _SymbolicShapes(_StandIn):
+    """Stand-in for ``torch.fx.experimental.symbolic_shapes``: its functions work for integers, and load the real module for other arguments."""
 
     def __getattr__(self, name: str) -> Any:
-        if not name[0].islower():
+        if not name[0].islower():  # a class or a constant
             return super().__getattr__(name)
 
-        def evaluate(*values: Any) -> Any:
-            numbers = (number for value in values for number in (value if isinstance(value, tuple | list) else (value,)))
-            if name in _PLAIN_RESULTS and all(isinstance(number, int) for number in numbers):
-                return _PLAIN_RESULTS[name](*values)
-            return getattr(self.real(), name)(*values)
+        def call(*arguments: Any) -> Any:
+            numbers = (number for argument in arguments for number in (argument if isinstance(argument, tuple | list) else (argument,)))
+            if name in _RESULTS_FOR_INTEGERS and all(isinstance(number, int) for number in numbers):
+                return _RESULTS_FOR_INTEGERS[name](*arguments)
+            return getattr(self.load_real(), name)(*arguments)
 
-        return evaluate
+        return call
 
 
 class _Finder(MetaPathFinder):
@@ -178,21 +170,21 @@ class _Finder(MetaPathFinder):
         """Load the real module, then find the submodule."""
         if not fullname.startswith(f"{self._stand_in.__name__}."):
             return None
-        self._stand_in.real()
+        self._stand_in.load_real()
         return find_spec(fullname)
 
 
-def _stand_ins() -> tuple[_StandIn, ...]:
-    """Return stand-ins for the compiler, index-function masks, symbolic shapes, sympy and sharded tensors."""
+def _create_stand_ins() -> tuple[_StandIn, ...]:
+    """Return stand-ins for the compiler, its indexing of masks, symbolic shapes, sympy and sharded tensors."""
     decorators = dict.fromkeys(("disable", "allow_in_graph", "assume_constant_result"), _no_op_decorator)
 
-    def indexing() -> Any:
-        compiler.real()
+    def create_index_transform() -> Any:
+        compiler.load_real()
         return importlib.import_module(INDEXING).TransformGetItemToIndex()
 
     compiler = _StandIn(COMPILER, decorators)
-    masks = _StandIn(INDEXING, {"TransformGetItemToIndex": indexing})
-    # nothing is an expression or a sharded tensor before the real module is loaded
+    indexing = _StandIn(INDEXING, {"TransformGetItemToIndex": create_index_transform})
+    # empty classes for isinstance checks: before the real module is loaded, no object is an expression or a sharded tensor
     algebra = _StandIn("sympy", {"Basic": type("Basic", (), {})})
     sharded = _StandIn(SHARDED, {"DTensor": type("DTensor", (), {})})
-    return compiler, masks, _Shapes(SHAPES, {}), algebra, sharded
+    return compiler, indexing, _SymbolicShapes(SHAPES, {}), algebra, sharded

@@ -21,7 +21,7 @@ from sftchat.templates.parity import Check
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
 
 FULL_PRECISION_LIMIT = 4_000_000_000
-"""Maximum size in float32, in bytes, for which a CPU loads full precision: about a billion parameters."""
+"""Maximum size in bytes of a model in float32, about a billion parameters, that is loaded in float32 on a CPU."""
 
 LOADING = threading.RLock()
 """Held while weights are loaded: transformers creates parameters on the meta device by a process-wide setting, which would affect other threads."""
@@ -35,10 +35,10 @@ class Loaded:
         model: A transformers causal language model in eval mode, or a PEFT model over one.
         renderer: Its tokenizer and chat template.
         stop_ids: Token ids that end a reply.
-        manifest: How it was trained, if sftchat trained it.
+        manifest: Record of its training, if sftchat trained it.
         reference: Its reference; None if it was created in memory.
         options: Options of ``load_renderer`` with which its renderer was chosen.
-        proof: Result of comparing the loaded weights with the files, as one line; None if it was created in memory.
+        proof: Result of comparing the loaded weights with the files; None if it was created in memory.
     """
 
     model: Any
@@ -50,14 +50,17 @@ class Loaded:
     proof: Check | None = None
 
 
-def require_local(what: str) -> None:
-    """Raise an error with the install command if torch or transformers is not installed.
+def require_local(purpose: str) -> None:
+    """Check that torch, transformers and peft are installed.
+
+    Args:
+        purpose: What they are needed for, such as ``loading a model``; for the message.
 
     Raises:
-        MissingExtraError: When the extra is missing.
+        MissingExtraError: When one is not; names the install command.
     """
     if any(find_spec(name) is None for name in ("torch", "transformers", "peft")):
-        raise MissingExtraError(what)
+        raise MissingExtraError(purpose)
 
 
 def quiet_libraries() -> None:
@@ -78,7 +81,7 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
     """Load the tokenizer of a reference; for an adapter its own if it has one, else that of its base model.
 
     Raises:
-        ModelError: When there is none.
+        ModelError: When there is none, or it cannot be loaded.
     """
     require_local("loading a model")
     quiet_libraries()
@@ -100,7 +103,7 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
 
 
 def saved_tokenizer(folder: Path) -> Any:
-    """Load a tokenizer that sftchat has saved, without access to the Hub."""
+    """Load a tokenizer that was saved by sftchat, without access to the Hub."""
     from transformers import AutoTokenizer
 
     with hub_access(local=True):
@@ -140,8 +143,8 @@ def load_checked(
         base, check = load_checked(
             reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, four_bit=four_bit
         )
-        adapted, tensors = add_adapter(base, reference.source, "default", reference.text)
-        return adapted, replace(check, adapter=tensors)
+        adapted, tensor_count = add_adapter(base, reference.source, "default", reference.text)
+        return adapted, replace(check, adapter=tensor_count)
     if reference.folder is not None:
         check_claims(reference.folder)
     weights_dtype = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, device)
@@ -156,9 +159,9 @@ def load_checked(
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # ``check_loaded`` reports them by name
-                **(_four_bit(weights_dtype, device) if four_bit else {}),
+                **(_four_bit_options(weights_dtype, device) if four_bit else {}),
             )
-    except Exception as error:  # as in load_tokenizer
+    except Exception as error:  # the files are untrusted, and the libraries raise any exception
         raise ModelError(_load_error(reference, "model", error)) from error
     check = check_loaded(reference.text, model, info)
     if check.unused:
@@ -168,10 +171,10 @@ def load_checked(
 
 
 def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
-    """Check the files that refer to weights, and return the revision to load: for a model on the Hub, the commit of these files.
+    """Check the files that refer to weights, and return the revision to load: for a model on the Hub, the commit of the checked files.
 
     Raises:
-        ModelError: When they are not available, the model is an adapter on the Hub, or its weights are not allowed.
+        ModelError: When the files are not available, the model is an adapter on the Hub, or its weights are not allowed.
     """
     if reference.folder is not None:
         weights_of(reference.folder, allow_pickle=allow_pickle)
@@ -179,7 +182,7 @@ def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
     try:
         with hub_access(local=False):
             folder = fetch_configs(reference.source, reference.revision)
-    except Exception as error:  # as in load_tokenizer
+    except Exception as error:  # the library raises any exception
         raise ModelError(_load_error(reference, "model", error)) from error
     if (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(
@@ -190,13 +193,11 @@ def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
     return folder.name
 
 
-def _four_bit(dtype: Any, device: str) -> dict[str, Any]:
+def _four_bit_options(dtype: Any, device: str) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
-    rounding = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
-    return {"quantization_config": rounding, "device_map": {"": device}}
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def load(
@@ -214,9 +215,9 @@ def load(
         reference: What to load.
         template: Template name or file, instead of the model's own.
         preferred: Template for a model without one.
-        template_name: Name of the model's own template to use for every conversation; empty for the one used in training, or to choose by the
+        template_name: Name of the model's own template to use for every conversation; if empty, the one used in training, else chosen by the
             presence of tools.
-        template_arguments: Arguments of the template, overriding those that training used according to the manifest.
+        template_arguments: Arguments of the template; they override those in the manifest.
         options: See ``load_model``.
 
     Raises:
@@ -267,15 +268,17 @@ def stop_ids(model: Any, renderer: Renderer) -> tuple[int, ...]:
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
     ids: set[int] = {*renderer.stop_tokens}
     for value in (configured, renderer.tokenizer.eos_token_id):
-        listed = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        if not all(type(token) is int for token in listed):
+        if value is None:
+            continue
+        new_ids = value if isinstance(value, list | tuple) else [value]
+        if not all(type(token) is int for token in new_ids):
             raise ModelError(f"a reply ends on token ids, but generation_config.json says eos_token_id {value!r}")
-        ids.update(listed)
+        ids.update(new_ids)
     return tuple(sorted(ids))
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the transformers model without adapters."""
+    """Return the transformers model within a PEFT model, or the model itself; weights that an adapter has replaced stay replaced."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -298,7 +301,7 @@ def choose_device(device: str) -> str:
 
 
 def _automatic_dtype(reference: ModelReference, device: str) -> Any:
-    """Return the checkpoint's dtype, or float32 on a CPU if it fits: replies then do not depend on the batch."""
+    """Return ``auto``, the checkpoint's own dtype, or float32 on a CPU if it fits: in float32 a reply does not depend on the batch."""
     import torch
 
     if device != "cpu":
@@ -306,13 +309,13 @@ def _automatic_dtype(reference: ModelReference, device: str) -> Any:
     folder = reference.folder
     if folder is None:
         return torch.float32
-    size = sum((folder / name).stat().st_size for name in weights_of(folder, allow_pickle=True))
+    size = sum((folder / name).stat().st_size for name in weights_of(folder, allow_pickle=True))  # usually 2 bytes per number
     return torch.float32 if 2 * size <= FULL_PRECISION_LIMIT else "auto"
 
 
-def _load_error(reference: ModelReference, what: str, error: BaseException) -> str:
-    """Return the reason in one line, with advice if the Hub could not be reached."""
-    first = first_line(error)
+def _load_error(reference: ModelReference, part: str, error: BaseException) -> str:
+    """Return an error message for a part, ``model`` or ``tokenizer``, that could not be loaded; with advice if it is on the Hub."""
+    reason = first_line(error)
     if reference.folder is None:
-        return f"{what} of '{reference.text}' could not be fetched from the Hub: {first}; check the name and the network, or give a local folder"
-    return f"{what} of '{reference.text}' could not be loaded: {first}"
+        return f"{part} of '{reference.text}' could not be fetched from the Hub: {reason}; check the name and the network, or give a local folder"
+    return f"{part} of '{reference.text}' could not be loaded: {reason}"

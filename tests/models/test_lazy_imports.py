@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sftchat.models.lazy_imports import _replaced
+from sftchat.models.lazy_imports import _replace_attribute
 
 HEAVY = "torch._dynamo", "torch.distributed.tensor", "sympy", "accelerate", "scipy.optimize"
 
@@ -124,7 +124,7 @@ def test_an_adapter_replies_without_them_too(tiny_checkpoint: Path, tmp_path: Pa
 
 
 def test_a_name_that_another_version_of_the_library_lacks_is_ignored() -> None:
-    with _replaced(sys, "no_such_name", None):
+    with _replace_attribute(sys, "no_such_name", None):
         assert not hasattr(sys, "no_such_name")
 
     assert not hasattr(sys, "no_such_name")
