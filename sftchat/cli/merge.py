@@ -80,7 +80,8 @@ def command(
     if not quiet:
         click.echo(
             f"compared on {compared.conversations} conversations ({origin}): {compared.same_replies} of {compared.replies} greedy replies are the "
-            f"same, logits differ by {compared.share:.1%} of what the adapter changes, the likeliest token is the same at {compared.agreed:.1%} of the positions",
+            f"same, logits differ by {compared.lost_share:.1%} of what the adapter changes, the likeliest token is the same at "
+            f"{compared.same_token_share:.1%} of the positions",
             err=True,
         )
         click.echo(f"saved to {output}", err=True)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.models.merge import _round, round_at_random
+from sftchat.models.merge import _round_weights, round_stochastically
 
 DTYPES = (torch.bfloat16, torch.float16)
 
@@ -20,7 +20,7 @@ DTYPES = (torch.bfloat16, torch.float16)
 def test_a_number_is_rounded_to_a_neighbour_and_a_representable_one_stays(numbers: list[float], dtype: torch.dtype, seed: int) -> None:
     before = torch.tensor(numbers)
 
-    rounded = round_at_random(before.clone(), dtype, torch.Generator().manual_seed(seed))
+    rounded = round_stochastically(before.clone(), dtype, torch.Generator().manual_seed(seed))
 
     assert torch.equal(rounded, rounded.to(dtype).float())
     nearest = before.to(dtype).float()
@@ -34,7 +34,7 @@ def test_the_mean_of_many_roundings_is_the_number(dtype: torch.dtype) -> None:
     step = torch.finfo(dtype).eps
     numbers = torch.full((200_000,), 1 + step / 10)
 
-    rounded = round_at_random(numbers, dtype, torch.Generator().manual_seed(0))
+    rounded = round_stochastically(numbers, dtype, torch.Generator().manual_seed(0))
 
     assert set(rounded.tolist()) == {1.0, 1 + step}
     assert float((rounded - 1).mean() / step) == pytest.approx(0.1, abs=0.005)
@@ -43,9 +43,9 @@ def test_the_mean_of_many_roundings_is_the_number(dtype: torch.dtype) -> None:
 def test_float32_is_not_rounded_and_the_largest_number_does_not_become_infinite() -> None:
     numbers = torch.tensor([0.1, 65504.9])
 
-    assert torch.equal(round_at_random(numbers, torch.float32, torch.Generator()), numbers)
+    assert torch.equal(round_stochastically(numbers, torch.float32, torch.Generator()), numbers)
     assert all(
-        torch.isfinite(round_at_random(numbers, torch.float16, torch.Generator().manual_seed(seed)).to(torch.float16)).all()
+        torch.isfinite(round_stochastically(numbers, torch.float16, torch.Generator().manual_seed(seed)).to(torch.float16)).all()
         for seed in range(50)
     )
 
@@ -56,7 +56,7 @@ def test_small_changes_survive_stochastic_rounding() -> None:
     layer.weight.data = torch.full((1, size), 1 + torch.finfo(torch.bfloat16).eps / 10)
     exact = float(layer(torch.ones(size)))
 
-    rounding = _round(layer, "bfloat16", lambda: abs(float(layer(torch.ones(size))) - exact))
+    rounding = _round_weights(layer, "bfloat16", lambda: abs(float(layer(torch.ones(size))) - exact))
 
     assert rounding == "random"
     assert abs(float(layer(torch.ones(size))) - exact) < (exact - size) / 5
