@@ -1,6 +1,6 @@
-"""The files of a model folder: which affect its replies, and whether what they claim (weights elsewhere, sizes, layers) is plausible.
+"""The files of a model folder: which affect its replies, and whether the weights, sizes and layers that they name are plausible.
 
-The same list is used to check what is loaded and to compute identities.
+The same list of files is used to check what is loaded and to compute identities.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ OTHER_FILES = (
 )  # fmt: skip
 """Files that no loader opens and that do not affect the model. Every other file counts as a part of it."""
 MORE_WEIGHTS = {"adapters": (None,), "shadow_model": (None, "mirror"), "prompt_tuning_init_state_dict_path": (None,)}
-"""Keys of adapter_config.json by which peft loads further weights (X-LoRA, Shadow, multitask prompt tuning), and values that load none."""
+"""Keys of adapter_config.json by which peft loads further weights (X-LoRA, Shadow, multitask prompt tuning), each with the values that load none."""
 MAX_PATH_CHARACTERS = 4096
 """Maximum characters of a path; a longer string in a config is not a file name."""
 MAX_JSON_BYTES = 8 << 20
 """Maximum size in bytes of a JSON file that is parsed; Python objects take ten times as much."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer.model", "merges.txt", "vocab.txt")
 """Files that grow with the vocabulary: up to 35 MB in large models."""
-WHOLE_FILES = (".json", ".jinja", ".model", ".txt")
-"""Suffixes of files that libraries read as a whole."""
+SUFFIXES_READ_WHOLE = (".json", ".jinja", ".model", ".txt")
+"""Suffixes of files that libraries read into memory as a whole."""
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "num_hidden_groups")
 """Config keys for the number of layers."""
 MAX_LAYERS = 4096
-"""More than any model has; creating a layer takes a millisecond, whatever its size."""
+"""Maximum number of layers, more than any model has; creating a layer takes a millisecond, whatever its size."""
 EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 """Config keys for the number of experts per layer."""
 LABEL_KEYS = ("num_labels", "n_labels")
 """Config keys for the number of generated label names."""
 MAX_LABELS = 1_000_000
 MAX_CLAIM_RATIO = 4
-"""Maximum ratio of the numbers that a config requires to those in the files; large, because the former are estimated."""
+"""Maximum ratio of the number of weights that a config requires to the number in the files; large, because the former is estimated."""
 WEIGHTS_PER_NUMBER = 8
 """Maximum number of weights per stored number in quantized models."""
 
@@ -73,9 +73,9 @@ def files_of(folder: Path) -> tuple[str, ...]:
         ModelError: See ``weights_of``.
         OSError: When the folder cannot be listed.
     """
-    own = (path.name for path in folder.iterdir() if _is_part(path.name) and path.is_file())
+    in_folder = (path.name for path in folder.iterdir() if _affects_replies(path.name) and path.is_file())
     templates = (f"{MORE_TEMPLATES}/{path.name}" for path in (folder / MORE_TEMPLATES).glob("*.jinja") if path.is_file())
-    return tuple(sorted({*own, *templates, *weights_of(folder, allow_pickle=True), *_named_files(folder)}))
+    return tuple(sorted({*in_folder, *templates, *weights_of(folder, allow_pickle=True), *_files_in_configs(folder)}))
 
 
 def weights_of(folder: Path, *, allow_pickle: bool = False) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def weights_of(folder: Path, *, allow_pickle: bool = False) -> tuple[str, ...]:
     source, names = _checked_weights(folder, allow_pickle)
     missing = [name for name in names if not (folder / name).is_file()]
     if not names:
-        raise ModelError(_no_weights(folder))
+        raise ModelError(_no_weights_message(folder))
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelError(f"'{source}' names weights that are not there: {', '.join(missing[:3])}{more}")
@@ -99,7 +99,7 @@ def weights_of(folder: Path, *, allow_pickle: bool = False) -> tuple[str, ...]:
 
 
 def check_weights(folder: Path, *, allow_pickle: bool = False) -> None:
-    """Check the names of weight files in configs and an index, whether or not the files exist yet.
+    """Check the names of weight files in configs and an index; the files themselves may be missing, as before a download.
 
     Args:
         folder: A folder with config.json or adapter_config.json.
@@ -113,14 +113,14 @@ def check_weights(folder: Path, *, allow_pickle: bool = False) -> None:
 
 def _checked_weights(folder: Path, allow_pickle: bool) -> tuple[Path, tuple[str, ...]]:
     """Return the file that lists the weights, and their checked names."""
-    _check_adapter(folder)
+    _check_adapter_weights(folder)
     source, names = _listed_weights(folder)
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ModelError(f"'{source}' names weights outside its folder: '{name}'; copy them into '{folder}' and name them there")
         if not allow_pickle and not name.endswith((SAFE_SUFFIX, INDEX_SUFFIX)):
             if name in PICKLED_WEIGHTS + PICKLED_ADAPTER_WEIGHTS and source.name == name:
-                raise ModelError(_no_weights(folder))
+                raise ModelError(_no_weights_message(folder))
             raise ModelError(
                 f"'{source}' names pickled weights ('{name}'), which can run code; convert them to safetensors or add --allow-pickle"
             )
@@ -130,70 +130,76 @@ def _checked_weights(folder: Path, allow_pickle: bool) -> tuple[Path, tuple[str,
 def _listed_weights(folder: Path) -> tuple[Path, tuple[str, ...]]:
     """Return the file that lists the weights that the libraries would load, and their names; no names if there are none."""
     if (folder / ADAPTER_CONFIG).is_file():
-        first = _first(folder, ADAPTER_WEIGHTS + PICKLED_ADAPTER_WEIGHTS)
-        return folder / first, (first,) if first else ()
-    source, first = _configured_weights(folder)
-    if not first:
-        first = _first(folder, WEIGHTS + PICKLED_WEIGHTS)
-        source = folder / first
-    if not first.endswith(INDEX_SUFFIX):
-        return source, (first,) if first else ()
-    if not (folder / first).is_file() or Path(first).is_absolute():
-        return source, (first,)  # then reported as missing or outside the folder
-    return folder / first, (Path(first).as_posix(), *_shards(folder / first))
+        name = _first_existing(folder, ADAPTER_WEIGHTS + PICKLED_ADAPTER_WEIGHTS)
+        return folder / name, (name,) if name else ()
+    source, name = _configured_weights(folder)
+    if not name:
+        name = _first_existing(folder, WEIGHTS + PICKLED_WEIGHTS)
+        source = folder / name
+    if not name.endswith(INDEX_SUFFIX):
+        return source, (name,) if name else ()
+    if not (folder / name).is_file() or Path(name).is_absolute():
+        return source, (name,)  # the caller reports it as missing or outside the folder
+    return folder / name, (Path(name).as_posix(), *_read_index(folder / name))
 
 
 def _configured_weights(folder: Path) -> tuple[Path, str]:
-    """Return the weight file named in config.json instead of the usual ones, and the config; an empty name if there is none.
+    """Return config.json, and the weight file that it names instead of the usual ones; an empty name if it names none.
 
-    transformers reads another config instead if ``configuration_files`` has one for its version.
+    transformers reads another config instead if ``configuration_files`` has one for its version, so all of them must name the same weights.
     """
-    config = _read_leniently(folder / CONFIG)
-    others = [folder / name for name in _texts(config.get("configuration_files")) if len(name) <= MAX_PATH_CHARACTERS]
-    named = {folder / CONFIG: config.get("transformers_weights")}
-    named |= {path: _read_leniently(path).get("transformers_weights") for path in others if path.is_file()}
-    for path, name in named.items():
-        if name is not None and not (isinstance(name, str) and 0 < len(name) <= MAX_PATH_CHARACTERS):
+    main_config = folder / CONFIG
+    weights = {path: _read_leniently(path).get("transformers_weights") for path in _list_configs(folder) if path.is_file()}
+    for path, name in weights.items():
+        if name is not None and not _may_be_path(name):
             raise ModelError(f"'{path}' has transformers_weights {name!r:.40}, must be the name of a file")
-    if len(set(named.values())) > 1:
-        raise ModelError(f"'{folder / CONFIG}' and the configs in its configuration_files name different weights; leave one of them")
-    return folder / CONFIG, named[folder / CONFIG] or ""
+    if len(set(weights.values())) > 1:
+        raise ModelError(f"'{main_config}' and the configs in its configuration_files name different weights; leave one of them")
+    return main_config, weights.get(main_config) or ""
 
 
-def _shards(index: Path) -> tuple[str, ...]:
+def _list_configs(folder: Path) -> list[Path]:
+    """Return config.json and the files in its ``configuration_files``, existing or not."""
+    names = _strings(_read_leniently(folder / CONFIG).get("configuration_files"))
+    return [folder / CONFIG, *(folder / name for name in names if len(name) <= MAX_PATH_CHARACTERS)]
+
+
+def _may_be_path(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_PATH_CHARACTERS
+
+
+def _read_index(index: Path) -> tuple[str, ...]:
     """Return the weight files listed in an index, sorted; raises ``ModelError``."""
     content = _read_leniently(index)
-    names = content.get("weight_map")
-    if not isinstance(names, dict) or not names:
+    file_by_tensor = content.get("weight_map")
+    if not isinstance(file_by_tensor, dict) or not file_by_tensor:
         raise ModelError(f"'{index}' names no weights: it must have a weight_map from tensors to files")
     if not isinstance(content.get("metadata"), dict):
         raise ModelError(f"'{index}' has no metadata, which transformers asks for; add \"metadata\": {{}}")
-    wrong = next((name for name in names.values() if not (isinstance(name, str) and 0 < len(name) <= MAX_PATH_CHARACTERS)), None)
-    if wrong is not None or None in names.values():
-        raise ModelError(f"'{index}' names {wrong!r:.40} as weights, must be the name of a file")
-    return tuple(sorted({Path(name).as_posix() for name in names.values()}))
+    for name in file_by_tensor.values():
+        if not _may_be_path(name):
+            raise ModelError(f"'{index}' names {name!r:.40} as weights, must be the name of a file")
+    return tuple(sorted({Path(name).as_posix() for name in file_by_tensor.values()}))
 
 
-def _check_adapter(folder: Path) -> None:
-    """Check that an adapter loads no models other than its base model; raises ``ModelError``."""
+def _check_adapter_weights(folder: Path) -> None:
+    """Check that an adapter, if the folder has one, loads no weights other than its own and its base model's; raises ``ModelError``."""
     if (folder / ADAPTER_CONFIG).is_file():
         config = _read_leniently(folder / ADAPTER_CONFIG)
-        for key, harmless in MORE_WEIGHTS.items():
-            if config.get(key) not in harmless:
+        for key, harmless_values in MORE_WEIGHTS.items():
+            if config.get(key) not in harmless_values:
                 raise ModelError(
                     f"'{folder / ADAPTER_CONFIG}' names further weights by '{key}'; only adapters of their base alone are loaded"
                 )
 
 
-def _named_files(folder: Path) -> Iterator[str]:
-    """Yield every file that a config names, sought in the folder and in the working directory; absolute unless it is inside the folder."""
-    configs = [folder / name for name in CONFIGS]
-    configs += [
-        folder / name for name in _texts(_read_leniently(folder / CONFIG).get("configuration_files")) if len(name) <= MAX_PATH_CHARACTERS
-    ]
-    for text in {
-        text for path in configs for text in _texts(_read_leniently(path)) if 0 < len(text) <= MAX_PATH_CHARACTERS and "\0" not in text
-    }:
+def _files_in_configs(folder: Path) -> Iterator[str]:
+    """Yield every existing file that a config names, relative to the folder or to the working directory; absolute unless it is inside the folder."""
+    configs = {*(folder / name for name in CONFIGS), *_list_configs(folder)}
+    strings = {text for config in configs for text in _strings(_read_leniently(config))}
+    for text in strings:
+        if not _may_be_path(text) or "\0" in text:
+            continue
         path = Path(text)
         if not path.is_absolute() and _is_file(folder / path):
             yield ((folder / path).absolute() if ".." in path.parts else path).as_posix()
@@ -201,7 +207,7 @@ def _named_files(folder: Path) -> Iterator[str]:
             yield path.absolute().as_posix()
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _strings(value: Any) -> Iterator[str]:
     return (text for _, text in keyed_texts(value))
 
 
@@ -218,12 +224,12 @@ def _read_leniently(path: Path) -> dict[str, Any]:
     return value
 
 
-def _first(folder: Path, names: Iterable[str]) -> str:
+def _first_existing(folder: Path, names: Iterable[str]) -> str:
     return next((name for name in names if (folder / name).is_file()), "")
 
 
-def _is_part(name: str) -> bool:
-    """Whether a file directly in the folder may affect replies; a hidden one only as a vocabulary, which transformers finds by suffix."""
+def _affects_replies(name: str) -> bool:
+    """Whether a file directly in the folder may affect replies. A hidden file may only if it ends in .model: transformers finds vocabularies so."""
     return not any(fnmatch(name, pattern) for pattern in OTHER_FILES) and (name[0] != "." or name.endswith(".model"))
 
 
@@ -235,13 +241,14 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _no_weights(folder: Path) -> str:
-    """Return an error message for missing weights, with advice if there are only pickled ones."""
-    adapter = (folder / ADAPTER_CONFIG).is_file()
-    what, wanted, pickled = ("adapter", ADAPTER_WEIGHTS, PICKLED_ADAPTER_WEIGHTS) if adapter else ("checkpoint", WEIGHTS, PICKLED_WEIGHTS)
-    if _first(folder, pickled):
-        return f"{what} '{folder}' has only pickled weights, which can run code; convert them to safetensors or add --allow-pickle"
-    return f"{what} '{folder}' has no weights; expected {' or '.join(wanted)}"
+def _no_weights_message(folder: Path) -> str:
+    if (folder / ADAPTER_CONFIG).is_file():
+        model, expected, pickled = f"adapter '{folder}'", ADAPTER_WEIGHTS, PICKLED_ADAPTER_WEIGHTS
+    else:
+        model, expected, pickled = f"checkpoint '{folder}'", WEIGHTS, PICKLED_WEIGHTS
+    if _first_existing(folder, pickled):
+        return f"{model} has only pickled weights, which can run code; convert them to safetensors or add --allow-pickle"
+    return f"{model} has no weights; expected {' or '.join(expected)}"
 
 
 def check_sizes(folder: Path) -> None:
@@ -254,14 +261,14 @@ def check_sizes(folder: Path) -> None:
         ModelError: Names the file.
     """
     for path in sorted(folder.iterdir()):
-        if path.suffix not in WHOLE_FILES or path.is_dir():
+        if path.suffix not in SUFFIXES_READ_WHOLE or path.is_dir():
             continue
         try:
             status = path.stat()
         except OSError as error:
             raise ModelError(f"'{path}' cannot be read: {first_line(error)}") from error
-        is_large = path.name in VOCABULARIES or path.name.endswith(INDEX_SUFFIX) or path.suffix != ".json"
-        limit = MAX_BYTES if is_large else MAX_JSON_BYTES
+        may_be_large = path.name in VOCABULARIES or path.name.endswith(INDEX_SUFFIX) or path.suffix != ".json"
+        limit = MAX_BYTES if may_be_large else MAX_JSON_BYTES
         if not S_ISREG(status.st_mode):
             raise ModelError(f"'{path}' is no file: it is a pipe or a device")
         if status.st_size > limit:
@@ -269,7 +276,7 @@ def check_sizes(folder: Path) -> None:
 
 
 def check_config(folder: Path) -> None:
-    """Check that a config claims no more layers or labels than any model has; they are created when it is loaded.
+    """Check that a config claims no more layers or labels than any model has; loading would create them before any check of the weights.
 
     Args:
         folder: A local checkpoint.
@@ -277,7 +284,7 @@ def check_config(folder: Path) -> None:
     Raises:
         ModelError: Reports the claim and the limit.
     """
-    for part in _parts(read_object(folder / CONFIG)):
+    for part in _config_parts(read_object(folder / CONFIG)):
         _check_limit(folder, part, LAYER_KEYS, MAX_LAYERS, f"at most {MAX_LAYERS} are allowed")
         _check_limit(folder, part, LABEL_KEYS, MAX_LABELS, f"at most {MAX_LABELS} are allowed")
 
@@ -295,19 +302,21 @@ def check_claims(folder: Path) -> None:
     if not shapes:
         return  # pickled weights, which the user trusts, or none, which loading reports
     stored = sum(map(prod, shapes))
-    largest = max(max(shape, default=1) for shape in shapes)
-    per_number = WEIGHTS_PER_NUMBER if "quantization_config" in config else 1
-    for part in _parts(config):
+    largest_size = max(max(shape, default=1) for shape in shapes)
+    weights_per_number = WEIGHTS_PER_NUMBER if "quantization_config" in config else 1
+    for part in _config_parts(config):
         _check_limit(folder, part, LAYER_KEYS, len(shapes), f"its files hold {len(shapes)} tensors")
-        _check_limit(folder, part, EXPERT_KEYS, max(len(shapes), largest), f"the largest tensor of its files has {largest} rows")
-        if (claimed := _numbers(part)) > stored * MAX_CLAIM_RATIO * per_number:
+        _check_limit(folder, part, EXPERT_KEYS, max(len(shapes), largest_size), f"the largest tensor of its files has {largest_size} rows")
+        claimed = _estimate_weights(part)
+        if claimed > stored * MAX_CLAIM_RATIO * weights_per_number:
             raise ModelError(f"'{folder / CONFIG}' claims about {claimed:.2g} numbers, and the files of the model hold {stored:.2g}")
 
 
-def _check_limit(folder: Path, part: Mapping[str, Any], names: Iterable[str], limit: int, reason: str) -> None:
-    for name in names:
-        if isinstance(claimed := part.get(name), int) and claimed > limit:
-            raise ModelError(f"'{folder / CONFIG}' claims {name} {claimed}, and {reason}")
+def _check_limit(folder: Path, part: Mapping[str, Any], keys: Iterable[str], limit: int, reason: str) -> None:
+    for key in keys:
+        claimed = part.get(key)
+        if isinstance(claimed, int) and claimed > limit:
+            raise ModelError(f"'{folder / CONFIG}' claims {key} {claimed}, and {reason}")
 
 
 def tensor_shapes(folder: Path) -> list[tuple[int, ...]]:
@@ -316,8 +325,9 @@ def tensor_shapes(folder: Path) -> list[tuple[int, ...]]:
 
     files = set(folder.glob("*.safetensors"))
     for index in folder.glob("*.safetensors.index.json"):
-        names = read_object(index).get("weight_map")
-        files |= {folder / name for name in set(names.values()) if isinstance(name, str)} if isinstance(names, dict) else set()
+        file_by_tensor = read_object(index).get("weight_map")
+        if isinstance(file_by_tensor, dict):
+            files |= {folder / name for name in file_by_tensor.values() if isinstance(name, str)}
     shapes: list[tuple[int, ...]] = []
     for path in sorted(files):
         try:
@@ -328,21 +338,24 @@ def tensor_shapes(folder: Path) -> list[tuple[int, ...]]:
     return shapes
 
 
-def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _config_parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a config and its inner configs, such as ``text_config``."""
     yield config
     yield from (value for value in config.values() if isinstance(value, dict))
 
 
-def _numbers(config: Mapping[str, Any]) -> int:
-    """Estimate, rather low, the number of weights for a config: one attention and one other matrix per layer, and the embedding."""
-    layers, width, inner, vocabulary, heads, size, experts, expert, positions = (
-        max((value for name in names if isinstance(value := config.get(name), int)), default=0)
-        for names in (
-            LAYER_KEYS, ("hidden_size", "n_embd", "d_model"), ("intermediate_size", "n_inner", "ffn_dim", "d_ff"), ("vocab_size",),
-            ("num_attention_heads", "n_head", "num_key_value_heads"), ("head_dim",), EXPERT_KEYS, ("moe_intermediate_size",), ("n_positions",),
-        )
-    )  # fmt: skip
-    return layers * width * (max(width, heads * size) + inner + experts * expert) + (vocabulary + positions) * width
+def _estimate_weights(config: Mapping[str, Any]) -> int:
+    """Estimate the least number of weights for a config: per layer one matrix each for attention, feed-forward and every expert, and the embeddings."""
+
+    def largest(*keys: str) -> int:
+        return max((value for value in map(config.get, keys) if isinstance(value, int)), default=0)
+
+    width = largest("hidden_size", "n_embd", "d_model")
+    attention_width = max(width, largest("num_attention_heads", "n_head", "num_key_value_heads") * largest("head_dim"))
+    feed_forward_width = largest("intermediate_size", "n_inner", "ffn_dim", "d_ff")
+    experts_width = largest(*EXPERT_KEYS) * largest("moe_intermediate_size")
+    layer_weights = width * (attention_width + feed_forward_width + experts_width)
+    return largest(*LAYER_KEYS) * layer_weights + width * (largest("vocab_size") + largest("n_positions"))
 
 
 def read_object(path: Path) -> dict[str, Any]:
