@@ -133,10 +133,10 @@ def choose_models(arguments: Sequence[str], resumed: Summary | None) -> tuple[st
     Raises:
         UsageError: When there is no terminal to choose on.
     """
-    from sftchat.models.reference import NANO, expand
+    from sftchat.models.reference import NANO, expand_patterns
 
     if arguments:
-        return expand(arguments)
+        return expand_patterns(arguments)
     if resumed is not None and resumed.metadata.models:
         return resumed.metadata.models
     from sftchat.models.runs import find_runs
@@ -145,9 +145,9 @@ def choose_models(arguments: Sequence[str], resumed: Summary | None) -> tuple[st
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         near = f", such as '{runs[0].model}'" if runs else f"; the embedded one is {NANO}"
         raise UsageError(f"no MODEL given{near}")
-    offered = [*((run.model, run.about) for run in runs), (NANO, "the embedded model")]
+    offered = [*((run.model, run.description) for run in runs), (NANO, "the embedded model")]
     width = max(len(model) for model, _ in offered)
-    for number, (model, about) in enumerate(offered, start=1):
-        click.echo(f"{number:>3}  {model:<{width}}  {about}".rstrip(), err=True)
+    for number, (model, description) in enumerate(offered, start=1):
+        click.echo(f"{number:>3}  {model:<{width}}  {description}".rstrip(), err=True)
     number = click.prompt("which one", type=click.IntRange(1, len(offered)), default=1, err=True)
     return (offered[number - 1][0],)

@@ -85,9 +85,9 @@ def command(
     JSON: {"id", "messages", "gold", "same", "replies": [{"model", "reply", "finish_reason", …, "metric", "value", "errors"}]}.
     Exit codes: 0 fine, 2 wrong usage, 3 some questions were not answered.
     """
-    from sftchat.models.reference import expand
+    from sftchat.models.reference import expand_patterns
 
-    models = expand(models)
+    models = expand_patterns(models)
     references = _resolve(session, models, options)
     examples = _questions(texts, questions, system)
     task = _task(session, name, models)

@@ -150,7 +150,7 @@ def command(
     from sftchat.evaluation.plan import REPORT, check_output, make_plan
     from sftchat.evaluation.progress import show_progress
     from sftchat.evaluation.report.files import PAGE_NAME, ReportFiles, check_not_read, write_reports
-    from sftchat.models.reference import expand
+    from sftchat.models.reference import expand_patterns
 
     session: Session = ctx.obj
     files = ReportFiles(**{name: options.pop(name) for name in ("junit", "markdown", "html")})
@@ -163,7 +163,7 @@ def command(
         raise UsageError("--self-check asks a model again, and --replies asks none; leave one of them out")
     if output is not None:
         check_output(output, overwrite=overwrite)
-    models = expand(models)
+    models = expand_patterns(models)
     tasks = chosen_tasks(session.registry, names, models)
     if selection is not None and len(tasks) > 1:
         raise UsageError("--ids and --only evaluate one --task at a time")

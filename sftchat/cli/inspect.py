@@ -50,7 +50,7 @@ def command(
     loaded = load(reference, template=template or "", template_name=template_name or "", allow_pickle=allow_pickle, **options)
     from dataclasses import asdict
 
-    from sftchat.models.provenance import lineage
+    from sftchat.models.provenance import trace_lineage
 
     checks = [
         *([loaded.proof] if loaded.proof else []),
@@ -58,7 +58,7 @@ def command(
             loaded.renderer, loaded.stop_ids, saved_tokenizer(reference.folder) if loaded.manifest and reference.folder else None
         ),
     ]
-    facts, steps = _facts(reference, loaded), lineage(model)
+    facts, steps = _facts(reference, loaded), trace_lineage(model)
     failed = any(check.required and not check.passed for check in checks)
     if as_json:
         proof = [{"check": check.name, "holds": check.passed, "detail": check.detail, "required": check.required} for check in checks]

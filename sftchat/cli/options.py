@@ -293,8 +293,8 @@ def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: s
     from sftchat.models.reference import NANO
     from sftchat.models.runs import find_runs
 
-    known = [(NANO, "embedded"), *((run.model, run.about) for run in find_runs(Path()))]
-    found = [CompletionItem(name, help=about) for name, about in known if name.startswith(incomplete)]
+    known = [(NANO, "embedded"), *((run.model, run.description) for run in find_runs(Path()))]
+    found = [CompletionItem(name, help=description) for name, description in known if name.startswith(incomplete)]
     return found or [CompletionItem(incomplete, type="dir")]
 
 

@@ -242,13 +242,11 @@ def _is_file(path: Path) -> bool:
 
 
 def _no_weights_message(folder: Path) -> str:
-    if (folder / ADAPTER_CONFIG).is_file():
-        model, expected, pickled = f"adapter '{folder}'", ADAPTER_WEIGHTS, PICKLED_ADAPTER_WEIGHTS
-    else:
-        model, expected, pickled = f"checkpoint '{folder}'", WEIGHTS, PICKLED_WEIGHTS
-    if _first_existing(folder, pickled):
+    is_adapter = (folder / ADAPTER_CONFIG).is_file()
+    model = f"{'adapter' if is_adapter else 'checkpoint'} '{folder}'"
+    if _first_existing(folder, PICKLED_ADAPTER_WEIGHTS if is_adapter else PICKLED_WEIGHTS):
         return f"{model} has only pickled weights, which can run code; convert them to safetensors or add --allow-pickle"
-    return f"{model} has no weights; expected {' or '.join(expected)}"
+    return f"{model} has no weights; expected {' or '.join(ADAPTER_WEIGHTS if is_adapter else WEIGHTS)}"
 
 
 def check_sizes(folder: Path) -> None:

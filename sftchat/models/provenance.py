@@ -1,4 +1,4 @@
-"""Provenance of a model: the manifests of the model, its base model and so on, compared with the present files and with another run's."""
+"""Provenance of a model: its manifest, its base model's and so on; compared with the present files, and with another run's manifest."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Provenance:
     """One model in a chain of provenance.
 
     Attributes:
-        model: The model, as the manifest of the next one names it.
+        model: The MODEL argument, or for a base model its name in the manifest of the model trained from it.
         manifest: Its manifest; None if it has none.
-        note: Change since then: ``is gone``, ``has changed since``; empty if unchanged or unknown.
-        data: Change of each training file, by name; empty if unchanged.
+        note: What happened to a base model since the training: ``is gone`` or ``has changed since``; empty if unchanged or unknown.
+        data: The same for each file of its training data, by name.
     """
 
     model: str
@@ -32,42 +32,42 @@ class Provenance:
     data: Mapping[str, str]
 
 
-def lineage(model: str) -> tuple[Provenance, ...]:
-    """Return the chain of models, beginning with the model itself.
+def trace_lineage(model: str) -> tuple[Provenance, ...]:
+    """Return a model, its base model, the base model of that, and so on.
 
     Args:
-        model: A local model, or any other MODEL, which has no manifest.
+        model: A MODEL argument; only a local model has a manifest.
 
     Raises:
         ModelError: When the model's own manifest cannot be read.
     """
     steps: list[Provenance] = []
-    name, expected = model, ""
-    while len(steps) < 1 or (name and name not in {step.model for step in steps}):
-        note, manifest = _compare_with_files(name, expected)
+    name, recorded_identity = model, ""
+    while not steps or (name and name not in {step.model for step in steps}):
+        note, manifest = _find_change(name, recorded_identity)
         steps.append(Provenance(name, manifest, note, _data_changes(manifest)))
-        name, expected = (manifest.base, manifest.base_identity) if manifest is not None else ("", "")
+        name, recorded_identity = (manifest.base, manifest.base_identity) if manifest is not None else ("", "")
     return tuple(steps)
 
 
 def scores_by_step(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the scores of a manifest as ``(step, words)``, in order of steps."""
+    """Return the scores of a manifest as ``(step, formatted scores)``, in order of steps."""
 
-    def place(step: str) -> tuple[int, str]:
+    def sort_key(step: str) -> tuple[int, str]:
         return (int(step), "") if step.isdecimal() else (0, step)
 
-    return [(step, _words(scores[step])) for step in sorted(scores, key=place)]
+    return [(step, _format_score(scores[step])) for step in sorted(scores, key=sort_key)]
 
 
-def _compare_with_files(name: str, expected: str) -> tuple[str, Manifest | None]:
-    """Return the change of a model since training, and its manifest."""
-    if not expected:
+def _find_change(name: str, recorded_identity: str) -> tuple[str, Manifest | None]:
+    """Return the ``note`` of a model, and its manifest; None for a changed model, whose manifest may describe another training."""
+    if not recorded_identity:
         return "", find_manifest(name)
     try:
-        unchanged = identity(resolve(name)) == expected
+        is_unchanged = identity(resolve(name)) == recorded_identity
     except SftchatError:
         return "is gone", None
-    if not unchanged:
+    if not is_unchanged:
         return "has changed since", None
     return "", find_manifest(name) if expand_user(name).is_dir() else None
 
@@ -77,14 +77,15 @@ def _data_changes(manifest: Manifest | None) -> dict[str, str]:
     for source in manifest.data if manifest is not None else ():
         if "file" in source:
             path = Path(source["file"])
-            notes[str(source["file"])] = "" if not path.is_file() or file_hash(path) == source.get("sha256") else "has changed since"
+            has_changed = path.is_file() and file_hash(path) != source.get("sha256")
+            notes[str(source["file"])] = "has changed since" if has_changed else ""
     return notes
 
 
-def _words(value: Any) -> str:
+def _format_score(value: Any) -> str:
     """Format a score, or several by name."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_words(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name} {_format_score(inner)}" for name, inner in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -111,16 +112,16 @@ class Difference:
 
 def compare_manifests(left: Manifest, right: Manifest) -> tuple[Difference, ...]:
     """Return all differences of two manifests, in the order of ``SECTIONS``."""
-    left_entries, right_entries = dict(_entries(left)), dict(_entries(right))
-    keys = sorted(dict.fromkeys((*left_entries, *right_entries)), key=lambda key: SECTIONS.index(key[0]))
-    return tuple(
-        Difference(*key, left_entries.get(key), right_entries.get(key)) for key in keys if left_entries.get(key) != right_entries.get(key)
-    )
+    left_entries, right_entries = dict(_list_entries(left)), dict(_list_entries(right))
+    keys = sorted({**left_entries, **right_entries}, key=lambda key: SECTIONS.index(key[0]))
+    differences = (Difference(*key, left_entries.get(key), right_entries.get(key)) for key in keys)
+    return tuple(difference for difference in differences if difference.left != difference.right)
 
 
 def same_sections(differences: tuple[Difference, ...]) -> tuple[str, ...]:
     """Return the sections without a difference."""
-    return tuple(section for section in SECTIONS if section not in {difference.section for difference in differences})
+    different = {difference.section for difference in differences}
+    return tuple(section for section in SECTIONS if section not in different)
 
 
 def format_value(value: Any) -> str:
@@ -130,13 +131,15 @@ def format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _entries(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
-    """Yield the entries of a manifest that are compared: section and name, and the value."""
+def _list_entries(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
+    """Yield the entries of a manifest that are compared, as ``((section, name), value)``."""
     yield ("task", "task"), manifest.task
     yield ("base", "model"), manifest.base
     yield ("base", "weights"), manifest.base_identity[:12]
     for number, source in enumerate(manifest.data, 1):
-        yield from _source(number if len(manifest.data) > 1 else 0, source)
+        suffix = f" {number}" if len(manifest.data) > 1 else ""
+        for name, value in source.items():
+            yield ("data", f"{name}{suffix}"), str(value)[:12] if name == "sha256" else value
     yield ("data", "rows"), manifest.rows
     yield ("data", "rendered tokens"), manifest.tokens_hash[:12]
     yield ("template", "name"), manifest.template
@@ -154,12 +157,5 @@ def _entries(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
     yield ("outcome", "chosen step"), manifest.chosen_step or None
     for name, value in manifest.validation.items():
         yield ("scores", name.replace("_", " ")), value
-    for step, words in scores_by_step(manifest.scores):
-        yield ("scores", f"step {step}"), words
-
-
-def _source(number: int, source: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
-    place = f" {number}" if number else ""
-    for name, value in source.items():
-        short = str(value)[:12] if name == "sha256" else value
-        yield ("data", f"{name}{place}"), short
+    for step, scores in scores_by_step(manifest.scores):
+        yield ("scores", f"step {step}"), scores

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sftchat._util.parsing import expand_user, load_json, read_text
-from sftchat.errors import ModelError, SftchatWarning, UsageError, unknown_name_message
+from sftchat.errors import ModelError, UsageError, unknown_name_message
 from sftchat.models.manifest import checkpoint_step, checkpoints_of, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, INDEX_SUFFIX, check_sizes, weights_of
 
@@ -33,10 +32,10 @@ class ModelReference:
 
     Attributes:
         text: The MODEL argument.
-        source: A folder, or a Hub id.
+        source: A folder, a Hub id, the address of a server, or the text for a plugin's engine type.
         revision: Branch, tag or commit on the Hub; empty for the default.
         base: The base model if ``source`` is an adapter.
-        scheme: Scheme of a server's address, which is then the ``source``; or of a plugin's engine type, which receives the ``source``.
+        scheme: Scheme of a server's address, or name of a plugin's engine type; empty for a folder or a Hub id.
     """
 
     text: str
@@ -54,11 +53,11 @@ class ModelReference:
     def folder(self) -> Path | None:
         """The local folder, or None for a model on the Hub or behind an engine."""
         path = Path(self.source)
-        return path if not self.scheme and _test(path.is_dir) else None
+        return path if not self.scheme and _is_true(path.is_dir) else None
 
     @property
     def argument(self) -> str:
-        """The MODEL argument that opens exactly this model: a folder, also for a Hub id in the local cache."""
+        """A MODEL argument that opens this model again; for a Hub id that was resolved to a folder of the cache, that folder."""
         return self.source if self.folder is not None and HUB_ID.fullmatch(self.text) else self.text
 
 
@@ -75,7 +74,7 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
             ``scheme:rest`` of a registered engine.
         base: Base model of an adapter, instead of the one in its config.
         schemes: Schemes of the registered engine types.
-        allow_pickle: Whether a folder with only pickled weights is acceptable.
+        allow_pickle: Whether pickled weights are allowed.
 
     Raises:
         UsageError: When the text is not a valid reference.
@@ -84,11 +83,11 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     if text == NANO:
         return ModelReference(text, str(embedded_folder()))
     if text.lower().startswith(tuple(f"{scheme}://" for scheme in SERVER_SCHEMES)):
-        return _served(text)
+        return _resolve_server(text)
     path = expand_user(text)
-    if _test(path.is_dir):
-        return _folder(text, path, base, schemes, allow_pickle)
-    if _test(path.is_file):
+    if _is_true(path.is_dir):
+        return _resolve_folder(text, path, base, schemes, allow_pickle)
+    if _is_true(path.is_file):
         raise UsageError(f"model '{text}' is a file; give the folder that holds it")
     scheme, colon, rest = text.partition(":")
     if colon:
@@ -97,16 +96,16 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
         raise UsageError(unknown_name_message("model", text, [NANO, *(f"{name}:…" for name in schemes)]))
     if HUB_ID.fullmatch(text):
         name, _, revision = text.partition("@")
-        if path.parent != Path() and _test(path.parent.is_dir):  # more likely a mistyped folder, because its parent exists
-            raise UsageError(f"no folder '{text}'{_nearest(path)}")
+        if path.parent != Path() and _is_true(path.parent.is_dir):  # more likely a mistyped folder, because its parent exists
+            raise UsageError(f"no folder '{text}'{_suggest_folder(path)}")
         return ModelReference(text, name, revision)
     raise UsageError(
-        f"no folder '{text}'{_nearest(path)}; the embedded model is {NANO}, a Hub model is written org/name, a server http://HOST:PORT/v1#MODEL"
+        f"no folder '{text}'{_suggest_folder(path)}; the embedded model is {NANO}, a Hub model is written org/name, a server http://HOST:PORT/v1#MODEL"
     )
 
 
-def _served(text: str) -> ModelReference:
-    """Resolve a server's address; errors do not repeat an address that may contain a key."""
+def _resolve_server(text: str) -> ModelReference:
+    """Resolve a server's address; error messages do not repeat an address that may contain a key."""
     try:
         parts = urlsplit(text)
         parts.port  # noqa: B018 - raises for a port that is no number
@@ -121,48 +120,47 @@ def _served(text: str) -> ModelReference:
     return ModelReference(text, text, scheme=parts.scheme)
 
 
-def _folder(
-    text: str, path: Path, base: str | None, schemes: Iterable[str], allow_pickle: bool, above: Path | None = None
+def _resolve_folder(
+    text: str, path: Path, base: str | None, schemes: Iterable[str], allow_pickle: bool, adapter: Path | None = None
 ) -> ModelReference:
-    """Resolve a checkpoint, an adapter, or a run that contains them; ``above`` is the adapter whose base this is, if any."""
+    """Resolve a checkpoint, an adapter, or a run that contains them; ``adapter`` is given when the folder is the base of this adapter."""
     check_sizes(path)
     if (path / ADAPTER_CONFIG).is_file():
-        if above is not None:
-            raise ModelError(_stacked_adapters(above, path))
+        if adapter is not None:
+            raise ModelError(_stacked_adapters_message(adapter, path))
         weights_of(path, allow_pickle=allow_pickle)
-        return ModelReference(text, str(path), base=_base(path, base, schemes, allow_pickle))
+        return ModelReference(text, str(path), base=_resolve_base(path, base, schemes, allow_pickle))
     if (path / CONFIG).is_file():
         weights_of(path, allow_pickle=allow_pickle)
         return ModelReference(text, str(path))
     checkpoint = _checkpoint_of_run(path)
     if checkpoint is None:
         raise ModelError(f"folder '{path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders")
-    inner = _folder(text, checkpoint, base, schemes, allow_pickle, above)
-    return ModelReference(text, inner.source, base=inner.base)
+    return _resolve_folder(text, checkpoint, base, schemes, allow_pickle, adapter)
 
 
-def _base(adapter: Path, chosen: str | None, schemes: Iterable[str], allow_pickle: bool) -> ModelReference:
-    """Return the base model of an adapter: the given one, else the one in its config, which must be local.
+def _resolve_base(adapter: Path, requested: str | None, schemes: Iterable[str], allow_pickle: bool) -> ModelReference:
+    """Return the base model of an adapter: the requested one, else the one in its config, which must be local.
 
     Raises:
-        UsageError: When the given base is not a valid reference, or needs an engine.
+        UsageError: When the requested base is not a valid reference, or needs an engine.
         ModelError: When the base is itself an adapter, or the one in the config is not local.
     """
-    name = chosen or _base_of(adapter)
+    name = requested or _read_base_name(adapter)
     folder = expand_user(name)
-    if name != NANO and _test(folder.is_dir):
-        return _folder(name, folder, None, schemes, allow_pickle, adapter)
+    if name != NANO and _is_true(folder.is_dir):
+        return _resolve_folder(name, folder, None, schemes, allow_pickle, adapter)
     try:
         reference = resolve(name, schemes=schemes, allow_pickle=allow_pickle)
     except UsageError as error:
-        if chosen:
+        if requested:
             raise
         raise ModelError(f"adapter '{adapter}' needs its base '{name}', which is not on this machine; give it with --base MODEL") from error
     if reference.scheme:
         raise UsageError(
             f"adapter '{adapter}' needs the weights of its base, and '{name}' is behind an engine; let that engine load the adapter"
         )
-    if chosen or reference.folder is not None:
+    if requested or reference.folder is not None:
         return reference
     cached = cached_folder(reference.source, reference.revision)
     if cached is None:
@@ -171,16 +169,16 @@ def _base(adapter: Path, chosen: str | None, schemes: Iterable[str], allow_pickl
             f"or fetch it from the Hub with --base {name}"
         )
     try:
-        return ModelReference(name, _folder(name, cached, None, schemes, allow_pickle, adapter).source)
+        return _resolve_folder(name, cached, None, schemes, allow_pickle, adapter)
     except ModelError as error:
         raise ModelError(
             f"base '{name}' of adapter '{adapter}' cannot be used as it lies in the Hub's cache: {error}; fetch it again with --base {name}"
         ) from error
 
 
-def _stacked_adapters(adapter: Path, base: Path) -> str:
-    """Return an error message: the base of an adapter is an adapter, possibly the same."""
-    if _test(lambda: adapter.samefile(base)):
+def _stacked_adapters_message(adapter: Path, base: Path) -> str:
+    """Return an error message for an adapter whose base is an adapter, possibly itself."""
+    if _is_true(lambda: adapter.samefile(base)):
         return f"adapter '{adapter}' names itself as its base; give its base with --base MODEL"
     return f"adapter '{adapter}' has an adapter as its base, '{base}'; merge that one first (sftchat merge {base} -o FOLDER) and give --base FOLDER"
 
@@ -191,22 +189,29 @@ def step_of(text: str) -> int | None:
     if (step := checkpoint_step(path)) is not None:
         return step
     manifest = read_manifest(path) if path.is_dir() else None
-    return (manifest.chosen_step or manifest.steps or None) if manifest is not None else None
+    if manifest is None:
+        return None
+    return manifest.chosen_step or manifest.steps or None
 
 
-def expand(texts: Iterable[str]) -> tuple[str, ...]:
-    """Expand ``RUN/checkpoint-*``, if the shell did not, to the existing checkpoints in order of steps.
+def expand_patterns(texts: Iterable[str]) -> tuple[str, ...]:
+    """Expand patterns such as ``RUN/checkpoint-*``, which some shells do not expand, to the existing folders in order of steps.
+
+    Args:
+        texts: MODEL arguments; those without a pattern are returned unchanged.
 
     Raises:
         UsageError: When a pattern matches nothing.
     """
     models: list[str] = []
     for text in texts:
-        folder, slash, last = text.rpartition("/")
-        if not slash or not any(sign in last for sign in "*?[") or ":" in text.partition("/")[0]:
+        folder, slash, name = text.rpartition("/")
+        is_pattern = slash and any(character in name for character in "*?[")
+        has_scheme = ":" in text.partition("/")[0]
+        if not is_pattern or has_scheme:
             models.append(text)
             continue
-        matches = [path for path in expand_user(folder or "/").glob(last) if path.is_dir()]
+        matches = [path for path in expand_user(folder or "/").glob(name) if path.is_dir()]
         if not matches:
             raise UsageError(f"no folder matches '{text}'; checkpoints of a run are written RUN/checkpoint-*")
         models += [str(path) for path in sorted(matches, key=lambda path: (step_of(str(path)) or 0, path.name))]
@@ -214,7 +219,7 @@ def expand(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def group_by_base(references: Sequence[ModelReference]) -> list[list[int]]:
-    """Return the indices of models in groups, one for each base model; a model without a base is its own base."""
+    """Return the indices of the references, one group for each base model; a model without a base is its own base."""
     groups: dict[tuple[str, str, str], list[int]] = {}
     for index, reference in enumerate(references):
         base = reference.base or reference
@@ -225,12 +230,14 @@ def group_by_base(references: Sequence[ModelReference]) -> list[list[int]]:
 def _checkpoint_of_run(run: Path) -> Path | None:
     """Return the best checkpoint of an unfinished run according to its manifest, else the last."""
     manifest, checkpoints = read_manifest(run), checkpoints_of(run)
-    best = [path for path in checkpoints if manifest is not None and path.name == manifest.best_checkpoint]
-    return next(iter(best or checkpoints[-1:]), None)
+    for path in checkpoints:
+        if manifest is not None and path.name == manifest.best_checkpoint:
+            return path
+    return checkpoints[-1] if checkpoints else None
 
 
-def _base_of(adapter: Path) -> str:
-    """Return the base model named by an adapter, with its Hub revision, or as absolute path if it is a folder next to it."""
+def _read_base_name(adapter: Path) -> str:
+    """Return the base model named by an adapter: a Hub id with its revision, or a path, resolved against the adapter's folder if it exists only there."""
     try:
         config = load_json(read_text(adapter / ADAPTER_CONFIG))
         name, revision = config.get("base_model_name_or_path"), config.get("revision")
@@ -241,27 +248,28 @@ def _base_of(adapter: Path) -> str:
         name, revision = manifest.base, None
     if not isinstance(name, str) or not name:
         raise ModelError(f"adapter '{adapter}' does not name its base model; give it with --base MODEL")
-    sibling = adapter / name
-    if _test(sibling.is_dir) and not _test(Path(name).is_dir):
-        return str(sibling)
-    pinned = isinstance(revision, str) and REVISION.fullmatch(revision) and HUB_ID.fullmatch(name) and "@" not in name
-    return f"{name}@{revision}" if pinned else name
+    relative_to_adapter = adapter / name
+    if _is_true(relative_to_adapter.is_dir) and not _is_true(Path(name).is_dir):
+        return str(relative_to_adapter)
+    has_revision = isinstance(revision, str) and REVISION.fullmatch(revision) and HUB_ID.fullmatch(name) and "@" not in name
+    return f"{name}@{revision}" if has_revision else name
 
 
-def _test(predicate: Callable[[], bool]) -> bool:
-    """Return the result of a test of a path; False for invalid names, for which Python before 3.14 raises."""
+def _is_true(predicate: Callable[[], bool]) -> bool:
+    """Return the result of a predicate of a path; False for invalid names, for which Python before 3.14 raises."""
     try:
         return predicate()
     except OSError:
         return False
 
 
-def _nearest(path: Path) -> str:
+def _suggest_folder(path: Path) -> str:
+    """Return the end of an error message that suggests a folder with a similar name; empty if there is none."""
     parent = path.parent
-    if not _test(parent.is_dir):
+    if not _is_true(parent.is_dir):
         return ""
-    near = get_close_matches(path.name, [p.name for p in parent.iterdir() if p.is_dir()], n=1)
-    return f"; did you mean '{parent / near[0]}'?" if near else ""
+    similar_names = get_close_matches(path.name, [sibling.name for sibling in parent.iterdir() if sibling.is_dir()], n=1)
+    return f"; did you mean '{parent / similar_names[0]}'?" if similar_names else ""
 
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -274,10 +282,10 @@ _HUB_LOCK = threading.RLock()
 
 @contextmanager
 def hub_access(*, local: bool) -> Iterator[None]:
-    """Context manager around loading by libraries; local files are loaded without the Hub, whatever they refer to.
+    """Allow libraries to access the Hub within the block, or prevent it for local files, whatever they refer to.
 
     Args:
-        local: Whether the files are in a local folder; huggingface_hub is then offline for all libraries.
+        local: Whether the files to load are in a local folder; huggingface_hub is then offline for all libraries.
     """
     with _HUB_LOCK:
         if not local:
@@ -285,16 +293,16 @@ def hub_access(*, local: bool) -> Iterator[None]:
             return
         from huggingface_hub import constants
 
-        before, variable = constants.HF_HUB_OFFLINE, os.environ.get(OFFLINE_VARIABLE)
+        earlier_constant, earlier_variable = constants.HF_HUB_OFFLINE, os.environ.get(OFFLINE_VARIABLE)
         constants.HF_HUB_OFFLINE, os.environ[OFFLINE_VARIABLE] = True, "1"
         try:
             yield
         finally:
-            constants.HF_HUB_OFFLINE = before
-            if variable is None:
+            constants.HF_HUB_OFFLINE = earlier_constant
+            if earlier_variable is None:
                 del os.environ[OFFLINE_VARIABLE]
             else:
-                os.environ[OFFLINE_VARIABLE] = variable
+                os.environ[OFFLINE_VARIABLE] = earlier_variable
 
 
 def cached_commit(name: str, revision: str) -> str:
@@ -306,9 +314,11 @@ def cached_commit(name: str, revision: str) -> str:
     """
     if COMMIT.fullmatch(revision):
         return revision
-    home = _home(name)
+    cache = _cache_folder(name)
+    if cache is None:
+        return ""
     try:
-        return (home / "refs" / (revision or "main")).read_text(encoding="utf-8").strip() if home else ""
+        return (cache / "refs" / (revision or "main")).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):  # no such file, or an invalid file name
         return ""
 
@@ -320,20 +330,22 @@ def cached_folder(name: str, revision: str) -> Path | None:
         name: ``org/name``.
         revision: A branch, a tag or a commit; empty for ``main``.
     """
-    home, commit = _home(name), cached_commit(name, revision)
-    folder = home / "snapshots" / commit if home and COMMIT.fullmatch(commit) else None
-    return folder if folder is not None and folder.is_dir() else None
+    cache, commit = _cache_folder(name), cached_commit(name, revision)
+    if cache is None or not COMMIT.fullmatch(commit):
+        return None
+    folder = cache / "snapshots" / commit
+    return folder if folder.is_dir() else None
 
 
 def fetch_configs(name: str, revision: str) -> Path:
-    """Download the small files that refer to others, i.e. configs and the weight index; returns the folder in the local cache.
+    """Download the files that name the weights, i.e. configs and the weight index, and return their folder in the local cache.
 
     Args:
         name: ``org/name``.
         revision: A branch, a tag or a commit; empty for ``main``.
 
     Raises:
-        OSError: When they are neither cached nor available from the Hub.
+        OSError: When the files are neither cached nor available from the Hub.
     """
     from huggingface_hub import snapshot_download
 
@@ -349,7 +361,7 @@ def is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _home(name: str) -> Path | None:
+def _cache_folder(name: str) -> Path | None:
     """Return the cache folder for a Hub id, existing or not; None without huggingface_hub."""
     try:
         from huggingface_hub.constants import HF_HUB_CACHE
@@ -375,22 +387,3 @@ def context_length(reference: ModelReference) -> int | None:
     parts = [config, config.get("text_config")] if isinstance(config, dict) else []
     lengths = [part.get(key) for part in parts if isinstance(part, dict) for key in ("max_position_embeddings", "n_positions")]
     return next((length for length in lengths if type(length) is int and length > 0), None)
-
-
-def within_context(length: int, context: int | None, requested: int | None) -> int:
-    """Limit the maximum length of a training row to the model's context length.
-
-    Args:
-        length: Maximum length from the settings.
-        context: Context length of the model; None for no limit.
-        requested: Length given by the user, with a warning if it exceeds the context length; None if not given.
-    """
-    if not context or length <= context:
-        return length
-    if requested is not None:
-        warnings.warn(
-            f"--max-length {requested} is more than the {context} tokens of the model's context; rows of up to {context} tokens are used",
-            SftchatWarning,
-            stacklevel=3,
-        )
-    return context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import inf
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions
 from sftchat.data.tables import HUB
-from sftchat.errors import UsageError
+from sftchat.errors import SftchatWarning, UsageError
 from sftchat.models.reference import ModelReference, resolve
 from sftchat.task import Task, training_defaults
 from sftchat.training.validation import validation_from_file
@@ -152,6 +153,25 @@ def configure(task: Task, parameters: int, hyperparameters: Mapping[str, Any]) -
         if getattr(task_defaults, key) is not None
     }
     return replace(defaults, **{**from_task, **set_by_user})
+
+
+def limit_to_context(length: int, context: int | None, requested: int | None) -> int:
+    """Return the maximum length of a training row in tokens, limited to the model's context length.
+
+    Args:
+        length: Maximum length from the settings.
+        context: Context length of the model; None for no limit.
+        requested: Maximum length given by the user, None if not given. One above the context length causes a warning.
+    """
+    if not context or length <= context:
+        return length
+    if requested is not None:
+        warnings.warn(
+            f"--max-length {requested} is more than the {context} tokens of the model's context; rows of up to {context} tokens are used",
+            SftchatWarning,
+            stacklevel=3,
+        )
+    return context
 
 
 def check_options(

@@ -18,12 +18,12 @@ from sftchat.models.fingerprint import file_hash, identity
 from sftchat.models.load_checks import check_vocabulary
 from sftchat.models.loading import choose_device, load_model, load_tokenizer, quiet_libraries, require_local
 from sftchat.models.manifest import Manifest
-from sftchat.models.reference import ModelReference, within_context
+from sftchat.models.reference import ModelReference
 from sftchat.task import Task
 from sftchat.templates.parity import Check, check_parity, implied_stops
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
 from sftchat.training.checkpoints import check_output, check_unchanged, read_run_manifest
-from sftchat.training.config import METHODS, TrainingConfig, check_options, configure
+from sftchat.training.config import METHODS, TrainingConfig, check_options, configure, limit_to_context
 from sftchat.training.packing import Attention, choose_attention
 from sftchat.training.rows import RenderedRows, render_rows
 from sftchat.training.validation import Validation, validation_from_file, validation_from_generator, validation_from_rows
@@ -271,7 +271,7 @@ def prepare(job: TrainingJob, engine_types: Collection[str] = ()) -> TrainingSet
     parameters = sum(parameter.numel() for parameter in model.parameters())
     config = configure(job.task, parameters, job.hyperparameters)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    config = replace(config, max_length=within_context(config.max_length, context, job.hyperparameters.get("max_length")))
+    config = replace(config, max_length=limit_to_context(config.max_length, context, job.hyperparameters.get("max_length")))
     examples, validation = _split_validation(job, config)
     rows = render_rows(examples, renderer, config.max_length, train_on_all=config.train_on == "all", context_length=context)
     _seed_generators(config.seed)

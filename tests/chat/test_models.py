@@ -14,7 +14,7 @@ from sftchat.chat.controller import ChatServices, ModelLoader
 from sftchat.chat.pane import Opening
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.models.manifest import MANIFEST
-from sftchat.models.runs import checkpoints, find_runs
+from sftchat.models.runs import checkpoints_of_model, find_runs
 from sftchat.testing import ScriptedEngine
 from sftchat.types import SamplingParams
 from tests.chat.logged import Log
@@ -225,7 +225,7 @@ def make_run(folder: Path, *steps: int, whole: bool = True) -> Path:
 def test_checkpoints_of_a_run_answer_the_same_question_one_after_the_other(view: View, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", 9, 20)
     names = [str(run / "checkpoint-9"), str(run / "checkpoint-20"), str(run)]
-    assert checkpoints(names[0]) == checkpoints(str(run)) == tuple(names)
+    assert checkpoints_of_model(names[0]) == checkpoints_of_model(str(run)) == tuple(names)
     engines = {name: echo(f"{step} ") for name, step in zip(names, ("9", "20", "end"), strict=True)}
     log = view(openings=[Opening(lambda: engines[names[0]], (names[0],))], services=opener(engines))
     log.type("x")
@@ -253,4 +253,4 @@ def test_runs_are_listed_newest_first_with_their_description(tmp_path: Path) -> 
         for file in path.rglob("*.json"):
             os.utime(file, (when, when))
 
-    assert [(run.model, run.about) for run in find_runs(tmp_path)] == [("deep/er/new", ""), ("old", "relation, lora of nano")]
+    assert [(run.model, run.description) for run in find_runs(tmp_path)] == [("deep/er/new", ""), ("old", "relation, lora of nano")]

@@ -14,7 +14,7 @@ from sftchat.cli.inspect import _lines_of
 from sftchat.cli.train import command
 from sftchat.errors import UsageError
 from sftchat.models.manifest import read_manifest
-from sftchat.models.provenance import compare_manifests, format_value, lineage
+from sftchat.models.provenance import compare_manifests, format_value, trace_lineage
 from sftchat.models.reference import resolve, step_of
 from sftchat.models.runs import describe_checkpoint, find_runs
 from sftchat.training.checkpoints import check_unchanged
@@ -63,7 +63,7 @@ def manifest(content: bytes, room: Room) -> None:
         assert isinstance(format_value(one.left), str)
     with refused():
         check_unchanged(folder, found, other)
-    for step in lineage(str(folder)):
+    for step in trace_lineage(str(folder)):
         assert all(isinstance(line, str) for line in _lines_of(step))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat.errors import ModelError, SftchatError, UsageError
-from sftchat.models.reference import ModelReference, embedded_folder, expand, resolve, step_of
+from sftchat.models.reference import ModelReference, embedded_folder, expand_patterns, resolve, step_of
 
 
 def checkpoint(folder: Path, weights: str = "model.safetensors") -> Path:
@@ -183,11 +183,11 @@ def test_an_unexpanded_pattern_names_the_checkpoints_by_step(tmp_path: Path) -> 
     for step in (5, 20, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
     (tmp_path / "checkpoint-notes.txt").touch()
-    found = expand(["sftchat:nano", f"{tmp_path}/checkpoint-*", "org/name"])
+    found = expand_patterns(["sftchat:nano", f"{tmp_path}/checkpoint-*", "org/name"])
     assert found == ("sftchat:nano", *(f"{tmp_path}/checkpoint-{step}" for step in (5, 20, 100)), "org/name")
     with pytest.raises(UsageError, match="no folder matches"):
-        expand([f"{tmp_path}/none-*"])
-    assert expand(["http://host/v1#a*"]) == ("http://host/v1#a*",)
+        expand_patterns([f"{tmp_path}/none-*"])
+    assert expand_patterns(["http://host/v1#a*"]) == ("http://host/v1#a*",)
 
 
 def test_a_checkpoint_and_a_finished_run_have_their_step(tmp_path: Path) -> None:

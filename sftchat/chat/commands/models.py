@@ -113,10 +113,10 @@ def _adapter_names(context: ChatContext, argument: str) -> Iterable[str]:
 def _checkpoint(context: ChatContext, argument: str) -> None:
     """List the checkpoints of the run, or generate a reply to the last message with another checkpoint."""
     from sftchat.models.reference import step_of
-    from sftchat.models.runs import checkpoints, current, describe_checkpoint
+    from sftchat.models.runs import checkpoints_of_model, describe_checkpoint, find_current
 
-    folders = checkpoints(context.focus.name)
-    current_index = current(context.focus.name, folders)
+    folders = checkpoints_of_model(context.focus.name)
+    current_index = find_current(context.focus.name, folders)
     if not argument:
         context.info(
             "\n".join(
@@ -144,16 +144,16 @@ def _checkpoint(context: ChatContext, argument: str) -> None:
 
 
 def _no_checkpoints(context: ChatContext) -> str:
-    from sftchat.models.runs import checkpoints
+    from sftchat.models.runs import checkpoints_of_model
 
-    return "" if checkpoints(context.focus.name) else f"{context.focus.name} is no run with checkpoints"
+    return "" if checkpoints_of_model(context.focus.name) else f"{context.focus.name} is no run with checkpoints"
 
 
 def _steps(context: ChatContext, argument: str) -> Iterable[str]:
     from sftchat.models.reference import step_of
-    from sftchat.models.runs import checkpoints
+    from sftchat.models.runs import checkpoints_of_model
 
-    return ["next", "prev", *(str(step_of(folder)) for folder in checkpoints(context.focus.name))]
+    return ["next", "prev", *(str(step_of(folder)) for folder in checkpoints_of_model(context.focus.name))]
 
 
 _command = partial(ChatCommand, topic="models")

@@ -61,12 +61,12 @@ def longest_row(model: str, task: Task | None, max_length: int | None) -> int:
         task: Its default applies without ``max_length``.
         max_length: ``--max-length``.
     """
-    from sftchat.models.reference import context_length, resolve, within_context
+    from sftchat.models.reference import context_length, resolve
     from sftchat.task import training_defaults
-    from sftchat.training.config import TrainingConfig
+    from sftchat.training.config import TrainingConfig, limit_to_context
 
     requested = max_length or (training_defaults(task, "full", 0).max_length if task is not None else None) or TrainingConfig.max_length
-    return within_context(requested, context_length(resolve(model)), max_length)
+    return limit_to_context(requested, context_length(resolve(model)), max_length)
 
 
 def render_example(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
