@@ -177,7 +177,7 @@ def command(
         make_plan(
             task,
             models,
-            evalsets=[Path(name) for name in sets[task.name]],
+            evalset_paths=[Path(name) for name in sets[task.name]],
             baseline=baseline_of[task.name],
             replies=Path(file) if (file := stored[task.name]) else None,
             limit=limit,

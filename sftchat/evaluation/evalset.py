@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 from sftchat._util.parsing import read_text
 from sftchat.data.formats import assign_ids, read_examples
 from sftchat.errors import DataError, UsageError
+from sftchat.models.fingerprint import file_hash
 from sftchat.types import Example
 
 
 @dataclass(frozen=True)
 class EvalsetIdentity:
-    """Identity of an evalset.
+    """What a report records of an evalset; equal for equal files.
 
     Attributes:
         name: File name without its folder.
@@ -34,7 +34,7 @@ class Evalset:
 
     Attributes:
         name: File name without its folder, so that a copy elsewhere is the same evalset.
-        sha256: Hash of the file's bytes, in hexadecimal; empty for examples without a file.
+        sha256: Hash of the file's bytes, in hexadecimal.
         examples: Examples to score, in file order.
         size: Number of rows in the file; more than ``examples`` when the user limited them.
         ids: Ids of all rows, including those beyond the limit.
@@ -69,12 +69,6 @@ def read_evalset(path: Path, limit: int | None = None) -> Evalset:
         raise DataError("the evalset has no rows", str(path))
     check_examples(examples)
     return Evalset(path.name, file_hash(path), examples[:limit], len(examples), frozenset(example.id for example in examples))
-
-
-def file_hash(path: Path) -> str:
-    """Return the hash of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_examples(examples: Iterable[Example]) -> None:
@@ -122,8 +116,8 @@ def cluster_of(example: Example, key: str) -> str:
         UsageError: When the example lacks the key.
     """
     if key not in example.metadata:
-        there = ", ".join(sorted(example.metadata)) or "none"
-        raise UsageError(f"item '{example.id}' has no metadata key '{key}' to cluster by (it has: {there})")
+        keys = ", ".join(sorted(example.metadata)) or "none"
+        raise UsageError(f"item '{example.id}' has no metadata key '{key}' to cluster by (it has: {keys})")
     return str(example.metadata[key])
 
 
@@ -140,27 +134,27 @@ def concatenate_examples(evalsets: Sequence[Evalset]) -> Sequence[Example]:
     return examples
 
 
-def parse_ids(words: Sequence[str], known: Iterable[str], option: str) -> frozenset[str]:
+def parse_ids(words: Sequence[str], all_ids: Iterable[str], option: str) -> frozenset[str]:
     """Parse ids, or files with one id per line.
 
     Args:
-        words: Ids and files as typed; a known id takes precedence over a file of that name.
-        known: All ids of the evalsets.
+        words: Ids and files as typed; an id of the evalsets takes precedence over a file of that name.
+        all_ids: All ids of the evalsets.
         option: Name of the option, for error messages.
 
     Raises:
         DataError: When a file cannot be read or is empty.
         UsageError: When an id is unknown.
     """
-    there = frozenset(known)
-    found: set[str] = set()
+    valid_ids = frozenset(all_ids)
+    selected: set[str] = set()
     for word in words:
-        ids = [word] if word in there or not Path(word).is_file() else _read_ids(Path(word))
+        ids = [word] if word in valid_ids or not Path(word).is_file() else _read_ids(Path(word))
         for item_id in ids:
-            if item_id not in there:
+            if item_id not in valid_ids:
                 raise UsageError(f"{option}: no item '{item_id}' in the evalset, and no such file")
-        found.update(ids)
-    return frozenset(found)
+        selected.update(ids)
+    return frozenset(selected)
 
 
 def _read_ids(path: Path) -> list[str]:

@@ -22,13 +22,14 @@ from sftchat.task import Metric, Task, metric_value, score_reply
 from sftchat.types import Example, Reply, SamplingParams
 
 OnOutcome = Callable[[Outcome], None]
+"""Called with every outcome as soon as it is available, in order of completion."""
 
 
 def generate_outcomes(
     engine: Engine,
     task: Task,
     examples: Sequence[Example],
-    on_progress: OnOutcome | None = None,
+    on_outcome: OnOutcome | None = None,
     *,
     sampling: SamplingParams | None = None,
     scorer: Scorer | None = None,
@@ -41,7 +42,7 @@ def generate_outcomes(
         engine: Receives all requests at once and batches them itself.
         task: Task whose scorer is used.
         examples: Examples with unique ids and gold replies.
-        on_progress: Called with every outcome as soon as it is available, in order of completion.
+        on_outcome: Called with every outcome.
         sampling: Sampling parameters; the task's own by default.
         scorer: Scorer of the task, to share count keys or scores between runs; a new one by default.
 
@@ -51,21 +52,20 @@ def generate_outcomes(
         PluginError: When the task's scorer breaks its contract.
     """
     check_examples(examples)
-    judged = scorer or Scorer(task)
+    score = scorer or Scorer(task)
     by_id = {example.id: example for example in examples}
-    params = task.sampling if sampling is None else sampling
-    requests = requests_of(examples, params)
-    ready: dict[str, Outcome] = {}
+    requests = requests_of(examples, task.sampling if sampling is None else sampling)
+    completed: dict[str, Outcome] = {}
     position = 0
     with closing(collect(engine, requests)) as replies:
-        for request_id, answer in replies:
+        for request_id, reply in replies:
             example = by_id[request_id]
-            outcome = Failure(example, str(answer)) if isinstance(answer, EngineError) else judged(example, answer)
-            if on_progress is not None:
-                on_progress(outcome)
-            ready[request_id] = outcome
-            while position < len(examples) and examples[position].id in ready:
-                yield ready.pop(examples[position].id)
+            outcome = Failure(example, str(reply)) if isinstance(reply, EngineError) else score(example, reply)
+            if on_outcome is not None:
+                on_outcome(outcome)
+            completed[request_id] = outcome
+            while position < len(examples) and examples[position].id in completed:
+                yield completed.pop(examples[position].id)
                 position += 1
 
 
@@ -79,14 +79,14 @@ class Scorer:
 
     Args:
         task: Task whose scorer is called.
-        caches: Whether to cache scores by example and reply; two checkpoints give the same reply to most items.
+        caches: Whether to cache scores by example and reply; worthwhile for two models, which give the same reply to most items.
     """
 
     def __init__(self, task: Task, *, caches: bool = False) -> None:
         self.task = task
         self._cache: dict[tuple[str, Reply], Item] | None = {} if caches else None
         self._keys: frozenset[str] | None = None
-        self._first = ""
+        self._first_id = ""  # the example that ``_keys`` was counted on
 
     def __call__(self, example: Example, reply: Reply) -> Item:
         """Score one reply.
@@ -99,19 +99,19 @@ class Scorer:
             return self._cache[key]
         item = score_example(self.task, example, reply)
         if self._keys is None:
-            self._keys, self._first = frozenset(item.score.stats), example.id
+            self._keys, self._first_id = frozenset(item.score.stats), example.id
         elif item.score.stats.keys() != self._keys:
-            raise different_keys_error(self.task, (example.id, item.score.stats), (self._first, self._keys))
+            raise different_keys_error(self.task, example.id, item.score.stats, self._first_id, self._keys)
         if self._cache is not None:
             self._cache[key] = item
         return item
 
 
-def different_keys_error(task: Task, one: tuple[str, Iterable[str]], other: tuple[str, Iterable[str]]) -> PluginError:
-    """Build the error for a scorer that counts different keys for two items, each given as id and keys."""
-    (id, keys), (first, others) = one, other
+def different_keys_error(task: Task, first_id: str, first_keys: Iterable[str], second_id: str, second_keys: Iterable[str]) -> PluginError:
+    """Build the error for a scorer that counts different keys for two items."""
+    first, second = ", ".join(sorted(first_keys)), ", ".join(sorted(second_keys))
     return PluginError(
-        f"the scorer of task '{task.name}' counts {', '.join(sorted(keys))} on item '{id}' and {', '.join(sorted(others))} on item '{first}'; "
+        f"the scorer of task '{task.name}' counts {first} on item '{first_id}' and {second} on item '{second_id}'; "
         "it must count the same for every item"
     )
 
@@ -120,21 +120,21 @@ def score_example(task: Task, example: Example, reply: Reply) -> Item:
     """Score one reply.
 
     Raises:
-        PluginError: When the scorer raises; its contract is to accept any reply.
+        PluginError: When the scorer breaks its contract, which is to accept any reply.
     """
     return Item(example, reply, score_reply(task, example, reply))
 
 
 def score_each(scorer: Scorer, example: Example, replies: Iterable[Reply | str | None]) -> list[Outcome | None]:
-    """Score several models' replies to one example; equal replies are scored once.
+    """Score several models' replies to one example, in the order of ``replies``; equal replies are scored once.
 
     Args:
         scorer: Scorer of the task.
         example: The example of the requests.
-        replies: One per model; an error message when the model failed, None when it was not called.
+        replies: One per model: the reply, an error message for a failed request, or None without either, which gives None.
 
     Raises:
-        PluginError: When the scorer raises.
+        PluginError: When the scorer breaks its contract.
     """
     items: dict[Reply, Item] = {}
     outcomes: list[Outcome | None] = []
@@ -148,9 +148,6 @@ def score_each(scorer: Scorer, example: Example, replies: Iterable[Reply | str |
     return outcomes
 
 
-VERSIONED = ("numpy", "sftchat")
-
-
 def evaluate(
     engine: Engine,
     task: Task,
@@ -159,9 +156,9 @@ def evaluate(
     evalset: EvalsetIdentity | None = None,
     sampling: SamplingParams | None = None,
     seed: int = 0,
-    on_progress: OnOutcome | None = None,
+    on_outcome: OnOutcome | None = None,
 ) -> ModelResult:
-    """Generate replies to examples, score them and summarise the scores.
+    """Generate replies to examples, score them and compute the metrics.
 
     Args:
         engine: Engine of the model.
@@ -170,7 +167,7 @@ def evaluate(
         evalset: Identity of the evalset in the report.
         sampling: Sampling parameters; the task's own by default.
         seed: Seed of the resampling.
-        on_progress: Called with every outcome as soon as it is available.
+        on_outcome: Called with every outcome.
 
     Raises:
         DataError: When two examples share an id or a gold reply is missing.
@@ -178,7 +175,7 @@ def evaluate(
         PluginError: When the task's scorer or a metric breaks its contract.
     """
     start = time.perf_counter()
-    outcomes = list(generate_outcomes(engine, task, tuple(assign_ids(examples)), on_progress, sampling=sampling))
+    outcomes = list(generate_outcomes(engine, task, tuple(assign_ids(examples)), on_outcome, sampling=sampling))
     seconds = time.perf_counter() - start
     identity = evalset or EvalsetIdentity("examples", size=len(examples))
     return summarise(engine.name, task, collect_outcomes(outcomes), identity, seed=seed, seconds=seconds)
@@ -195,7 +192,7 @@ def summarise(
     replies: str = "",
     cached: int = 0,
 ) -> ModelResult:
-    """Summarise scored items as the result of one model.
+    """Compute the metrics of scored items, with intervals, as the result of one model.
 
     Args:
         model: Name of the model in the report.
@@ -239,17 +236,18 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
         candidate: Result of the model under test.
         task: Task with the metrics.
         seed: Seed of the resampling.
-        removed: Ids of baseline items, besides those in its result, that were not requested from the candidate.
+        removed: Ids of further removed items: of the baseline file, but in no evalset.
 
     Raises:
         NotComparableError: When they were scored on different evalsets, or have no item in common although the baseline has items.
         PluginError: When the scorer counted different keys for the two models.
     """
     baseline_ids, candidate_ids = baseline.items.requested_ids, candidate.items.requested_ids
-    in_baseline, in_candidate = frozenset(baseline_ids), frozenset(candidate_ids)
-    added = tuple(item_id for item_id in candidate_ids if item_id not in in_baseline)
-    removed = (*(item_id for item_id in baseline_ids if item_id not in in_candidate), *removed)
-    if baseline.evalset != candidate.evalset or (baseline_ids and len(added) == len(candidate_ids)):
+    baseline_id_set, candidate_id_set = frozenset(baseline_ids), frozenset(candidate_ids)
+    added = tuple(item_id for item_id in candidate_ids if item_id not in baseline_id_set)
+    removed = (*(item_id for item_id in baseline_ids if item_id not in candidate_id_set), *removed)
+    nothing_in_common = len(added) == len(candidate_ids)
+    if baseline.evalset != candidate.evalset or (baseline_ids and nothing_in_common):
         raise NotComparableError(
             f"'{baseline.model}' and '{candidate.model}' were not scored on the same items of the same evalset "
             f"({baseline.evalset.name} and {candidate.evalset.name}); score both again on one"
@@ -260,7 +258,7 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
         return Comparison(baseline, candidate, 0, added=added, removed=removed, cluster=cluster)
     before, after = pairs.tables
     if before.keys != after.keys:
-        raise different_keys_error(task, (candidate.items[0].example.id, after.keys), (baseline.items[0].example.id, before.keys))
+        raise different_keys_error(task, candidate.items[0].example.id, after.keys, baseline.items[0].example.id, before.keys)
     if cluster:
         before, after = (statistics.sum_clusters(table, pairs.clusters) for table in (before, after))
     changes = item_changes(pairs, task.metric)
@@ -279,22 +277,22 @@ def compare(baseline: ModelResult, candidate: ModelResult, task: Task, *, seed: 
 
 
 def counts_per_unit(items: ScoredItems) -> statistics.Counts:
-    """Return the counts of the resampling units: items (at least one), or clusters of items."""
+    """Return the counts per resampling unit: per item, or per cluster when the items are clustered; requires at least one item."""
     return statistics.sum_clusters(items.table, items.arrays.clusters) if items.cluster else items.table
 
 
 def _unit_metrics(task: Task, cluster: str) -> tuple[Metric, ...]:
-    """Return the task's metrics; sums over clusters are not 0 or 1, so rates are then resampled like other metrics."""
+    """Return the task's metrics as they apply to resampling units: a rate of items is not a rate of clusters."""
     return tuple(replace(metric, per_item_rate=False) for metric in task.metrics) if cluster else task.metrics
 
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that affect the numbers of a report."""
-    return {name: installed_version(name) or "unknown" for name in VERSIONED}
+    return {name: installed_version(name) or "unknown" for name in ("numpy", "sftchat")}
 
 
 def _summarise_slices(task: Task, totals: Totals) -> tuple[SliceResult, ...]:
-    """Return the slices of a result, the largest first, with the metrics whose counts the scorer reports per slice."""
+    """Compute, for each slice, the metrics whose counts the scorer reports per slice; the largest slice first."""
     slices = []
     for name, sums in totals.slices.items():
         metrics = {metric.name: metric_value(metric, sums) for metric in task.metrics if metric.stats and set(metric.stats) <= set(sums)}
@@ -302,19 +300,21 @@ def _summarise_slices(task: Task, totals: Totals) -> tuple[SliceResult, ...]:
     return tuple(sorted(slices, key=lambda entry: (-entry.support, entry.name)))
 
 
-Replies = Mapping[str, Reply | str]
-
-
 @rare_garbage_collection()
 def score_stored(
-    task: Task, examples: Iterable[Example], stored: Sequence[Replies], baseline: Baseline | None = None, cluster: str = ""
+    task: Task,
+    examples: Iterable[Example],
+    stored: Sequence[Mapping[str, Reply | str]],
+    baseline: Baseline | None = None,
+    cluster: str = "",
 ) -> list[ScoredItems]:
     """Score several sets of stored replies to one evalset in a single pass.
 
     Args:
         task: Task whose scorer is used.
         examples: Examples of the evalset.
-        stored: Replies by id, one mapping per file; an example without a reply is left out. The first is the baseline's, if there is a baseline.
+        stored: Replies, or error messages of failed requests, by id: one mapping per file, the first for the baseline if there is one. An
+            example without an entry is left out.
         baseline: Baseline whose stored counts must match today's.
         cluster: Metadata key that groups items into clusters; empty for independent items.
 
@@ -328,7 +328,8 @@ def score_stored(
     for example in examples:
         outcomes = score_each(scorer, example, [replies.get(example.id) for replies in stored])
         for of_file, outcome in zip(outcomes_of, outcomes, strict=True):
-            of_file += () if outcome is None else (outcome,)
+            if outcome is not None:
+                of_file.append(outcome)
     scored = [collect_outcomes(outcomes, cluster) for outcomes in outcomes_of]
     if baseline is not None:
         check_counts(baseline, scored[0])

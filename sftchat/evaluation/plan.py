@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,6 +26,8 @@ from sftchat.evaluation.scored import rare_garbage_collection
 from sftchat.task import Task
 from sftchat.types import Reply, SamplingParams
 
+REPORT = "report.json"
+"""Name of the report in an output folder."""
 PastProblem = Literal["newly-broken", "failing"]
 PAST_PROBLEMS: tuple[PastProblem, ...] = get_args(PastProblem)
 
@@ -37,7 +39,7 @@ class Selection:
     Attributes:
         words: Ids, or files with one id per line.
         only: Select the items that failed or broke in an earlier evaluation.
-        source: Output folder of that evaluation, or a baseline file; when None, the baseline of this evaluation.
+        source: Output folder of that evaluation, or a baseline file; None for the baseline of this evaluation.
     """
 
     words: tuple[str, ...] = ()
@@ -71,59 +73,59 @@ def select_items(evalsets: Sequence[Evalset], ids: Collection[str]) -> tuple[Eva
         UsageError: When no item is left.
     """
     restricted = [replace(evalset, examples=tuple(example for example in evalset.examples if example.id in ids)) for evalset in evalsets]
-    if not any(evalset.examples for evalset in restricted):
+    selected = tuple(evalset for evalset in restricted if evalset.examples)
+    if not selected:
         raise UsageError("none of the selected items is in the evalset")
-    return tuple(evalset for evalset in restricted if evalset.examples)
+    return selected
 
 
-def past_ids(kind: PastProblem, source: Path) -> frozenset[str]:
+def past_ids(problem: PastProblem, source: Path) -> frozenset[str]:
     """Return the ids of items that went wrong in an earlier evaluation.
 
     Args:
-        kind: ``newly-broken`` since the baseline of that evaluation, or all ``failing``.
+        problem: ``newly-broken`` since the baseline of that evaluation, or all ``failing``.
         source: Output folder of that evaluation or, for ``failing``, a baseline file.
 
     Raises:
-        UsageError: When the source does not contain this information.
+        UsageError: When the source does not contain this information, or no item went wrong.
         DataError: When it is malformed.
     """
-    if source.is_file() and is_baseline(source):
-        if kind == "newly-broken":
-            raise UsageError(f"baseline {source} does not know what is newly broken; give the folder of an earlier evaluation with --from")
-        return _not_empty(kind, source, {item_id for item_id, item in read_baseline(source).items.items() if not item.right})
-    report = source / "report.json"
-    if not report.is_file():
-        raise UsageError(f"'{source}' is neither the folder of an earlier evaluation nor a baseline")
-    try:
-        document = load_json(read_text(report))
-        if kind == "newly-broken":
-            return _not_empty(kind, source, {item_id for comparison in document["comparisons"] for item_id in comparison["broken"]})
-        # base name only: a path in the report must not lead out of its folder
-        files = sorted({Path(result["replies"]).name for result in document["results"] if result.get("replies")})
-        rows = [load_json(line) for file in files for line in read_text(source / file).split("\n") if line.strip()]
-        return _not_empty(kind, source, {row["id"] for row in rows if row.get("errors") or row.get("error")})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"not the folder of an evaluation: {error}", str(source)) from error
-
-
-def _not_empty(kind: PastProblem, source: Path, ids: Collection[str]) -> frozenset[str]:
+    if not (source.is_file() and is_baseline(source)):
+        ids = _past_ids_of_folder(problem, source)
+    elif problem == "failing":
+        ids = {item_id for item_id, item in read_baseline(source).items.items() if not item.right}
+    else:
+        raise UsageError(f"baseline {source} does not record what is newly broken; give the folder of an earlier evaluation with --from")
     if not ids:
-        raise UsageError(f"nothing in '{source}' is {kind.replace('-', ' ')}, so there is nothing to evaluate")
+        raise UsageError(f"nothing in '{source}' is {problem.replace('-', ' ')}, so there is nothing to evaluate")
     return frozenset(ids)
 
 
-REPORT = "report.json"
+def _past_ids_of_folder(problem: PastProblem, folder: Path) -> set[str]:
+    report = folder / REPORT
+    if not report.is_file():
+        raise UsageError(f"'{folder}' is neither the folder of an earlier evaluation nor a baseline")
+    try:
+        document = load_json(read_text(report))
+        if problem == "newly-broken":
+            return {item_id for comparison in document["comparisons"] for item_id in comparison["broken"]}
+        # base name only: a path in the report must not lead out of its folder
+        files = sorted({Path(result["replies"]).name for result in document["results"] if result.get("replies")})
+        rows = [load_json(line) for file in files for line in read_text(folder / file).split("\n") if line.strip()]
+        return {row["id"] for row in rows if row.get("errors") or row.get("error")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"not the folder of an evaluation: {error}", str(folder)) from error
 
 
 @dataclass(frozen=True)
 class Source:
-    """Source of replies: a model to open, or a file.
+    """A model to open, or a file of stored replies.
 
     Attributes:
         name: Name as typed by the user.
-        file: File name of its replies in the output folder.
-        stored: Replies of the file; None for a model.
-        baseline: The file's content as a baseline, when it is one.
+        file: Name of the file in the output folder that its replies are written to.
+        stored: Replies by id, or error messages for unanswered items; None for a model.
+        baseline: Content of the file when it is a baseline.
     """
 
     name: str
@@ -140,7 +142,7 @@ class Plan:
         task: Task with the scorer.
         evalsets: Evalsets, at least one.
         sources: Models or files under test, at least one.
-        baseline: Source to compare with.
+        baseline: Source to compare with; None without a baseline.
         sampling: Sampling parameters.
         seed: Seed of the statistics.
         output: Folder for the results.
@@ -148,7 +150,7 @@ class Plan:
         cluster: Metadata key that groups items into clusters; empty for independent items.
         removed: Ids that are in the baseline but not in the evalsets.
         selected: Whether only selected items are evaluated; no gate is then computed.
-        remarks: Messages that the verdict must include.
+        remarks: Lines to add to the reasons of the verdict.
         self_check: Whether some items are repeated with each model.
         tasks: All tasks by name, needed to regenerate the rows of their generators.
     """
@@ -175,7 +177,7 @@ class Plan:
 
     @property
     def gate_in_force(self) -> GateConfig:
-        """The gate configuration; an empty one for selected items."""
+        """The gate configuration; an empty one when only selected items are evaluated."""
         return GateConfig() if self.selected else self.gate_config
 
 
@@ -184,7 +186,7 @@ def make_plan(
     task: Task,
     models: Sequence[str],
     *,
-    evalsets: Sequence[Path] = (),
+    evalset_paths: Sequence[Path] = (),
     baseline: str | None = None,
     replies: Path | None = None,
     limit: int | None = None,
@@ -203,7 +205,7 @@ def make_plan(
     Args:
         task: Task with the scorer.
         models: MODEL arguments; none when ``replies`` is given.
-        evalsets: Evalset files; the task's first one when empty.
+        evalset_paths: Evalset files; the task's first one when empty.
         baseline: A MODEL, or a file of replies, to compare with.
         replies: File of stored replies to score.
         limit: Maximum number of rows of each evalset, at least 1.
@@ -223,34 +225,38 @@ def make_plan(
         NotComparableError: When the baseline measured something else, is missing, or would be compared only in part although all is required.
     """
     gate_options = gate_options or GateOptions()
-    missing = baseline is not None and is_missing_file(baseline)
-    if baseline is not None and missing and not gate_options.allow_missing_baseline:
-        raise NotComparableError(
-            f"no baseline '{baseline}'{similar_file_hint(baseline)}; write one with --update-baseline {baseline}, "
-            "or add --allow-missing-baseline for the first run"
-        )
-    sets = tuple(read_evalset(path, limit) for path in evalsets or (_default_evalset(task),))
-    all_ids = frozenset().union(*(evalset.ids for evalset in sets))
-    concatenate_examples(sets)
+    existing_baseline = baseline
+    baseline_remarks: tuple[str, ...] = ()
+    if baseline is not None and is_missing_file(baseline):
+        advice = f"{similar_file_hint(baseline)}; write one with --update-baseline {baseline}"
+        if not gate_options.allow_missing_baseline:
+            raise NotComparableError(f"no baseline '{baseline}'{advice}, or add --allow-missing-baseline for the first run")
+        existing_baseline, baseline_remarks = None, (f"no baseline '{baseline}' yet{advice}",)
+    evalsets = tuple(read_evalset(path, limit) for path in evalset_paths or (_default_evalset(task),))
+    all_ids = frozenset().union(*(evalset.ids for evalset in evalsets))
+    concatenate_examples(evalsets)  # refuses an id that two evalsets share
     config = gate_options.config(task, all_ids)
     remarks: tuple[str, ...] = ()
     if selection is not None:
-        before = sum(len(evalset.examples) for evalset in sets)
-        sets = select_items(sets, selection.ids(all_ids, baseline))
-        after = sum(len(evalset.examples) for evalset in sets)
-        remarks = (f"{after} of {before} items were selected; no gate is computed on a selected subset",)
+        count = _count_examples(evalsets)
+        evalsets = select_items(evalsets, selection.ids(all_ids, baseline))
+        remarks = (f"{_count_examples(evalsets)} of {count} items were selected; no gate is computed on a selected subset",)
     if partial:
         if replies is None:
             raise UsageError("--partial says that some items have no reply in the file of --replies FILE; add that, or leave --partial out")
-        sets, remark = _select_answered(sets, replies)
-        if remark:  # otherwise the file is complete
-            config, remarks = replace(config, partial=True), (*remarks, remark)
-    examples = concatenate_examples(sets)
+        count = _count_examples(evalsets)
+        evalsets = _select_answered(evalsets, replies)
+        answered = _count_examples(evalsets)
+        if answered < count:
+            config = replace(config, partial=True)
+            remarks = (*remarks, f"{answered} of {count} items have a reply in '{replies}' and are scored; no gate passes on a part")
+    examples = concatenate_examples(evalsets)
     requested_ids = [example.id for example in examples]
     if selection is None and not config.partial:
-        _check_limit(sets, config, requested_ids, compared=baseline is not None and not missing)
-    for example in examples if cluster else ():
-        cluster_of(example, cluster)
+        _check_limit(evalsets, config, requested_ids, compared=existing_baseline is not None)
+    if cluster:
+        for example in examples:
+            cluster_of(example, cluster)  # raises an error when the example lacks the key
     sampling = replace(task.sampling, seed=seed)
     if replies is not None:
         advice = "; --partial scores the items that have one"
@@ -261,17 +267,15 @@ def make_plan(
         sources = tuple(Source(model, f"replies{label}.{number}.jsonl") for number, model in enumerate(models, start=1))
     baseline_source: Source | None = None
     removed: tuple[str, ...] = ()
-    if baseline is not None and missing:
-        remarks = (*remarks, f"no baseline '{baseline}' yet{similar_file_hint(baseline)}; write one with --update-baseline {baseline}")
-    elif baseline is not None:
-        baseline_source = _resolve_baseline(baseline, f"replies{label}.baseline.jsonl", requested_ids, all_ids)
+    if existing_baseline is not None:
+        baseline_source = _resolve_baseline(existing_baseline, f"replies{label}.baseline.jsonl", requested_ids, all_ids)
         if baseline_source.baseline is not None:
             check_comparable(baseline_source.baseline, task, examples, None if replies is not None else sampling)
-            check_complete(baseline_source.baseline, sets)
+            check_complete(baseline_source.baseline, evalsets)
             removed = tuple(item_id for item_id in baseline_source.baseline.items if item_id not in all_ids)
     return Plan(
         task=task,
-        evalsets=sets,
+        evalsets=evalsets,
         sources=sources,
         baseline=baseline_source,
         sampling=sampling,
@@ -281,7 +285,7 @@ def make_plan(
         cluster=cluster,
         removed=removed,
         selected=selection is not None,
-        remarks=remarks,
+        remarks=(*remarks, *baseline_remarks),
         self_check=self_check,
         tasks=tasks or {},
     )
@@ -304,14 +308,20 @@ def _default_evalset(task: Task) -> Path:
     return next(iter(task.evalsets.values()))
 
 
-def _check_limit(sets: Sequence[Evalset], config: GateConfig, requested_ids: Sequence[str], *, compared: bool) -> None:
+def _check_limit(evalsets: Sequence[Evalset], config: GateConfig, requested_ids: Sequence[str], *, compared: bool) -> None:
     """Refuse ``--limit`` when it leaves out required items.
+
+    Args:
+        evalsets: Evalsets, each with its first ``--limit`` examples.
+        config: Gate configuration.
+        requested_ids: Ids of those examples.
+        compared: Whether there is a baseline to compare with.
 
     Raises:
         UsageError: When a must-pass item is left out.
         NotComparableError: When the comparison must cover every item.
     """
-    limited = next((evalset for evalset in sets if len(evalset.examples) < evalset.size), None)
+    limited = next((evalset for evalset in evalsets if len(evalset.examples) < evalset.size), None)
     if limited is None:
         return
     if left_out := sorted(config.must_pass.difference(requested_ids)):
@@ -333,19 +343,17 @@ def _resolve_baseline(text: str, output_name: str, requested_ids: Sequence[str],
     return _read_reply_source(path, output_name, requested_ids, all_ids)
 
 
-def _select_answered(sets: Sequence[Evalset], path: Path) -> tuple[tuple[Evalset, ...], str]:
-    """Restrict evalsets to the items with a reply in a file; also return a remark with their number, empty when the file is complete."""
+def _count_examples(evalsets: Iterable[Evalset]) -> int:
+    return sum(len(evalset.examples) for evalset in evalsets)
+
+
+def _select_answered(evalsets: Sequence[Evalset], path: Path) -> tuple[Evalset, ...]:
+    """Restrict evalsets to the items with a reply in a file."""
     _check_reply_file(path)
     ids = {item_id for item_id, reply in read_replies(path).items() if isinstance(reply, Reply)}
-    count = sum(len(evalset.examples) for evalset in sets)
-    if not ids.intersection(example.id for evalset in sets for example in evalset.examples):
-        raise DataError(f"no reply to any of the {count} items", str(path))
-    sets = select_items(sets, ids)
-    answered = sum(len(evalset.examples) for evalset in sets)
-    return (
-        sets,
-        f"{answered} of {count} items have a reply in '{path}' and are scored; no gate passes on a part" if answered < count else "",
-    )
+    if not ids.intersection(example.id for evalset in evalsets for example in evalset.examples):
+        raise DataError(f"no reply to any of the {_count_examples(evalsets)} items", str(path))
+    return select_items(evalsets, ids)
 
 
 def _check_reply_file(path: Path) -> None:

@@ -21,21 +21,23 @@ from sftchat.types import Example, Reply, Score
 
 Ints = NDArray[np.int64]
 COLLECTION_THRESHOLD = 200_000
-"""Number of new objects before the garbage collector runs."""
+"""Number of new objects after which the garbage collector runs."""
 
 
 @contextmanager
 def rare_garbage_collection() -> Iterator[None]:
-    """Run the garbage collector rarely while the block runs or the decorated function is called.
+    """Run the garbage collector rarely in a block or a decorated function.
 
-    A hundred thousand items are millions of objects without cycles; searching them again and again takes a fifth of the time.
+    A hundred thousand items are millions of objects without cycles; at the usual threshold, searching them for cycles takes a fifth of the time.
     """
-    thresholds = gc.get_threshold()
-    gc.set_threshold(max(COLLECTION_THRESHOLD, thresholds[0]) if thresholds[0] else 0, *thresholds[1:])
+    before = gc.get_threshold()
+    youngest, *older = before
+    if youngest:  # 0 means that collection is disabled
+        gc.set_threshold(max(COLLECTION_THRESHOLD, youngest), *older)
     try:
         yield
     finally:
-        gc.set_threshold(*thresholds)
+        gc.set_threshold(*before)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Failure:
-    """One example without a reply. It is not scored, so that a dead server is not mistaken for a bad model.
+    """One example without a reply, in no metric: a dead server is not a bad model.
 
     Attributes:
         example: The example of the request.
@@ -66,10 +68,8 @@ class Failure:
 
 
 Outcome = Item | Failure
-
-
 Pair = tuple[Item, Item]
-"""The same item twice: with the baseline's reply and with the candidate's."""
+"""One example with the baseline's reply, then with the candidate's."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class Totals:
     Attributes:
         right: Number of items without an error.
         truncated: Number of replies that reached the token limit.
-        cut_thinking: Number of replies that were cut while the model thought: thoughts without an answer.
+        cut_thinking: Number of replies with thoughts but no answer, because the token limit was reached first.
         prompt_tokens: Number of tokens of all prompts.
         completion_tokens: Number of tokens of all replies.
         errors: Number of errors per error class.
-        slices: Summed counts per slice.
+        slices: Summed counts by count key, per slice.
         occurrences: Number of items per slice.
     """
 
@@ -98,7 +98,7 @@ class Totals:
 
 
 def compute_totals(items: Sequence[Item]) -> Totals:
-    """Sum over items."""
+    """Sum the errors, tokens and slices of items."""
     slices: dict[str, dict[str, float]] = {}
     occurrences: Counter[str] = Counter()
     for item in items:
@@ -125,7 +125,7 @@ class ItemArrays:
 
     Attributes:
         table: Counts of each item; None when no item was answered.
-        error_counts: Number of error classes per item.
+        error_counts: Number of errors per item.
         clusters: Cluster of each item; empty when items are not clustered.
     """
 

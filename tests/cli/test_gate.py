@@ -439,7 +439,7 @@ def test_an_empty_selection_is_reported(base: Desk) -> None:
     assert base.run("--replies", "new.jsonl", "--only", "newly-broken", "--baseline", "base.jsonl") == (
         2,
         "",
-        "sftchat: error: baseline base.jsonl does not know what is newly broken; give the folder of an earlier evaluation with --from\n",
+        "sftchat: error: baseline base.jsonl does not record what is newly broken; give the folder of an earlier evaluation with --from\n",
     )
 
 
