@@ -1,10 +1,11 @@
 """Minimum detectable effect of an evalset, from a stored model's replies, before anything runs.
 
-Two checkpoints of a model agree on most items, and only the others carry evidence. The stated assumption is a share ``q`` of items that the new
-checkpoint answers independently of the stored one (*resampled* items); all of the drop ``d`` happens on those. With ``v`` the variance
-of one item's contribution to the metric (from the jackknife, Efron and Stein 1981) and ``w`` that of a resampled one, the difference over ``n``
-items has the variance ``(q (v + w + (d / q)^2) - d^2) / n``; the drop detected with power ``b`` at level ``a`` is ``z(1 - a / 2) + z(b)`` times
-its square root. For shares this is exact up to the normal approximation; for other metrics it uses the ratio of ``w`` to ``v`` of shares.
+Two checkpoints of a model agree on most items, and only the others carry evidence. The new checkpoint is assumed to answer a share ``q`` of the
+items (*resampled* items) independently of the stored one, and the whole drop ``d`` to happen on those. Let ``v`` be the variance of one item's
+contribution to the metric (from the jackknife, Efron and Stein 1981), and ``w`` the same variance for a resampled item. The difference over ``n``
+items then has the variance ``(q (v + w + (d / q)^2) - d^2) / n``. The drop that is detected with power ``b`` at level ``a`` is
+``z(1 - a / 2) + z(b)`` times the square root of this variance. For shares of items this is exact up to the normal approximation. For other metrics
+the ratio of ``w`` to ``v`` is taken from a share of the same value.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sftchat.task import Metric
 from sftchat.text import pluralize
 
 RESAMPLED_SHARES = (0.1, 0.2, 0.4)
-"""Tabulated shares of resampled items: a small change, the usual one, a new training recipe."""
+"""Shares of resampled items in the output: after a small change, after a usual one, and with a new training recipe."""
 USUAL_RESAMPLED_SHARE = 0.2
 
 
@@ -38,11 +39,11 @@ class MinimumDetectableEffect:
         evalset: Name of the evalset.
         metric: Name of the metric.
         value: Value of the stored model.
-        n: Items, or clusters.
+        n: Number of items, or of clusters.
         margin: Margin of the gate, in points.
-        drops: Smallest drop, in points, that is detected with 80 % power, by share of resampled items; shares for which no possible drop
-            would be detected are left out.
-        items_needed: Items needed to detect a drop of the margin, at the usual share; None when unknown.
+        drops: By share of resampled items, the smallest drop, in points, that is detected with 80 % power; without the shares for which no
+            possible drop is detected.
+        items_needed: Number of items needed to detect a drop of the margin, at the usual share; None with too few stored items.
     """
 
     evalset: str
@@ -63,24 +64,22 @@ def minimum_detectable_effects(plans: Sequence[Plan]) -> tuple[MinimumDetectable
     Raises:
         UsageError: When a plan has no stored replies.
     """
-    tables = [(plan, name, table) for plan in plans for name, table in _stored_counts(plan)]
-    tests = sum(len(plan.gate_config.gated) for plan, _, _ in tables)
+    tests = [(plan, name, table, rule) for plan in plans for name, table in _stored_counts(plan) for rule in plan.gate_config.gated]
     return tuple(
-        minimum_detectable_effect(name, metric, table, rule, tests)
-        for plan, name, table in tables
-        for rule in plan.gate_config.gated
+        minimum_detectable_effect(name, metric, table, rule, len(tests))
+        for plan, name, table, rule in tests
         for metric in plan.task.metrics
         if metric.name == rule.metric
     )
 
 
 def _stored_counts(plan: Plan) -> Iterator[tuple[str, Counts]]:
-    """Yield the counts of the stored replies to every evalset."""
-    source = next((one for one in (plan.baseline, *plan.sources) if one is not None and one.stored is not None), None)
-    if source is None or source.stored is None:
+    """Yield the name of every evalset and the counts of its stored replies."""
+    stored = [source.stored for source in (plan.baseline, *plan.sources) if source is not None and source.stored is not None]
+    if not stored:
         raise UsageError("--plan needs stored items to plan from: give --baseline FILE, or --replies FILE")
     for evalset in plan.evalsets:
-        items = score_stored(plan.task, evalset.examples, [source.stored], None, plan.cluster)[0]
+        (items,) = score_stored(plan.task, evalset.examples, stored[:1], None, plan.cluster)
         if items:
             yield evalset.name, counts_per_unit(items)
 
@@ -96,67 +95,64 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
         tests: Number of metrics and evalsets gated together; the level is divided by it.
     """
     n = len(table.rows)
-    found = compute_metric(metric, table)
+    value = compute_metric(metric, table)
     if n < MIN_DIFFERING_ITEMS:
-        return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, {}, None)
-    spread = _item_variance(metric, table)
+        return MinimumDetectableEffect(evalset, metric.name, value, n, rule.margin, {}, None)
+    item_variance = _item_variance(metric, table)
     # a test needs a minimum number of broken items, even when all items have equal counts
-    least = _broken_items_needed(tests) if metric.per_item_rate or not spread else 0.0
-    reach = NormalDist().inv_cdf(1 - LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
-    down = -1.0 if metric.higher_is_better else 1.0
+    min_broken = _broken_items_needed(tests) if metric.per_item_rate or not item_variance else 0.0
+    standard_errors = NormalDist().inv_cdf(1 - LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
+    direction = -1.0 if metric.higher_is_better else 1.0
 
-    def smallest(share: float, items: int) -> float:
-        """Return the drop in units of the metric; the variance depends on it, so it is found by iteration from 0."""
+    def smallest_drop(share: float, items: int) -> float:
+        """Return the drop in units of the metric; it depends on the variance and the variance on it, so both are iterated from a drop of 0."""
         drop = 0.0
         for _ in range(50):
-            variance = share * (spread * (1 + _variance_ratio(found, found + down * drop / share)) + (drop / share) ** 2) - drop**2
-            drop = reach * math.sqrt(max(0.0, variance) / items)
-        return max(drop, least / items)
+            ratio = _variance_ratio(value, value + direction * drop / share)
+            variance = share * (item_variance * (1 + ratio) + (drop / share) ** 2) - drop**2
+            drop = standard_errors * math.sqrt(max(0.0, variance) / items)
+        return max(drop, min_broken / items)
+
+    def detects_margin(items: int) -> bool:
+        return smallest_drop(USUAL_RESAMPLED_SHARE, items) <= rule.margin * POINT
 
     enough = MIN_DIFFERING_ITEMS
-    while smallest(USUAL_RESAMPLED_SHARE, enough) > rule.margin * POINT:
+    while not detects_margin(enough):
         enough *= 2
-    needed = bisect_left(
-        range(enough), True, lo=MIN_DIFFERING_ITEMS, key=lambda items: smallest(USUAL_RESAMPLED_SHARE, items) <= rule.margin * POINT
-    )
-    drops = {share: smallest(share, n) / POINT for share in RESAMPLED_SHARES}
-    if metric.higher_is_better and 0 <= found <= 1:
-        drops = {share: drop for share, drop in drops.items() if drop * POINT <= found}  # the metric cannot fall below 0
-    return MinimumDetectableEffect(evalset, metric.name, found, n, rule.margin, drops, needed)
+    needed = bisect_left(range(enough), True, lo=MIN_DIFFERING_ITEMS, key=detects_margin)  # the smallest number that does
+    drops = {share: smallest_drop(share, n) / POINT for share in RESAMPLED_SHARES}
+    if metric.higher_is_better and 0 <= value <= 1:
+        drops = {share: drop for share, drop in drops.items() if drop * POINT <= value}  # the metric cannot fall below 0
+    return MinimumDetectableEffect(evalset, metric.name, value, n, rule.margin, drops, needed)
 
 
-def effect_lines(found: MinimumDetectableEffect) -> tuple[str, ...]:
+def effect_lines(effect: MinimumDetectableEffect) -> tuple[str, ...]:
     """Return the lines for the user."""
-    head = f"{found.evalset}, {pluralize(found.n, 'item')}: {found.metric} {found.value:.3f}"
-    if found.n < MIN_DIFFERING_ITEMS:
-        return (f"{head}; fewer than {MIN_DIFFERING_ITEMS} items can show no drop at all",)
-    if not found.drops:
-        return (f"{head}; no drop can be found with {POWER:.0%} power, the metric has not that far to fall",)
-    return (
-        f"{head}; the smallest drop found with {POWER:.0%} power is",
-        *(f"  {drop:4.1f} points where {share:.0%} of the items are answered afresh" for share, drop in found.drops.items()),
-        *(
-            [
-                f"  for a drop of {found.margin:g} {'point' if found.margin == 1 else 'points'} it takes about {found.items_needed:,} items (at {USUAL_RESAMPLED_SHARE:.0%})"
-            ]
-            if found.items_needed
-            else []
-        ),
-    )
+    head = f"{effect.evalset}, {pluralize(effect.n, 'item')}: {effect.metric} {effect.value:.3f}"
+    if effect.n < MIN_DIFFERING_ITEMS:
+        return (f"{head}; no drop can be detected with fewer than {MIN_DIFFERING_ITEMS} items",)
+    if not effect.drops:
+        return (f"{head}; no drop can be detected with {POWER:.0%} power, because the metric cannot fall that far",)
+    lines = [f"{head}; the smallest drop found with {POWER:.0%} power is"]
+    lines += [f"  {drop:4.1f} points if {share:.0%} of the items get a new, independent reply" for share, drop in effect.drops.items()]
+    if effect.items_needed:
+        margin = f"{effect.margin:g} {'point' if effect.margin == 1 else 'points'}"
+        lines.append(f"  for a drop of {margin} it takes about {effect.items_needed:,} items (at {USUAL_RESAMPLED_SHARE:.0%})")
+    return tuple(lines)
 
 
 def _item_variance(metric: Metric, table: Counts) -> float:
-    """Return the variance of one item's contribution to a metric, by the jackknife."""
-    distinct, repeats = count_distinct_rows(table.columns(metric))
+    """Return the variance of one item's contribution to a metric, by the jackknife: from the metric's values without each item."""
+    distinct, times = count_distinct_rows(table.columns(metric))
     n = len(table.rows)
-    without_item = apply_metric(metric, table, (distinct * repeats[:, None]).sum(axis=0) - distinct)
-    mean = float((without_item * repeats).sum()) / n
-    # the jackknife variance of the metric is (n - 1) / n times this sum, and one item contributes n times that
-    return (n - 1) * float((repeats * (without_item - mean) ** 2).sum())
+    values = apply_metric(metric, table, (distinct * times[:, None]).sum(axis=0) - distinct)
+    mean = float((values * times).sum()) / n
+    # (n - 1) / n times this sum is the variance of the metric, and n times that is the variance of one item's contribution
+    return (n - 1) * float((times * (values - mean) ** 2).sum())
 
 
 def _variance_ratio(before: float, after: float) -> float:
-    """Return the ratio of a share's variances after and before; 1 for metrics on another scale."""
+    """Return the variance of a share of items after a change divided by its variance before; 1 when ``before`` is not between 0 and 1."""
     if not 0 < before < 1:
         return 1.0
     after = min(max(after, 0.0), 1.0)
@@ -164,11 +160,18 @@ def _variance_ratio(before: float, after: float) -> float:
 
 
 def _broken_items_needed(tests: int) -> float:
-    """Return how many items must break on average so that enough break with the required power (Poisson)."""
+    """Return how many items must break on average for a significant result with the required power.
+
+    ``enough`` items that all break give a two-sided p of ``2 / 2^enough``. The number that breaks is taken as Poisson-distributed, and its mean is
+    found by bisection.
+    """
     enough = math.ceil(1 + math.log2(tests / LEVEL))
     low, high = 0.0, 10.0 * enough
     for _ in range(60):
         mean = (low + high) / 2
-        fewer = sum(math.exp(-mean) * mean**k / math.factorial(k) for k in range(enough))
-        low, high = (low, mean) if 1 - fewer >= POWER else (mean, high)
+        probability_of_fewer = sum(math.exp(-mean) * mean**k / math.factorial(k) for k in range(enough))
+        if 1 - probability_of_fewer >= POWER:
+            high = mean
+        else:
+            low = mean
     return high

@@ -1,8 +1,8 @@
 """Metrics from summed counts, and their confidence intervals.
 
-A metric is a function of summed counts, so a resample is a sum of rows: F1 is never a mean of items' F1. Items with equal counts are
-interchangeable, so resampling draws how often each *distinct* row occurs: the distribution is the same, it does not depend on item order, and
-thousands of items cost as much as their few dozen distinct rows.
+A metric is a function of summed counts, so a resample is a sum of rows, and F1 is never a mean of the items' F1. Items with equal counts are
+interchangeable, so resampling draws how often each *distinct* row occurs. The distribution is the same as for items and does not depend on
+their order, and thousands of items cost as much as their few dozen distinct rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 MAX_DRAWN_VALUES = 2_000_000
-"""Maximum number of values drawn at once; limits the memory of resampling to some tens of megabytes."""
+"""Maximum number of values that are drawn at once, so that resampling needs some tens of megabytes of memory only."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class Counts:
     rows: Array
 
     def columns(self, metric: Metric) -> Array:
-        """Return the columns that a metric reads, in its order; all of them when it names none.
+        """Return the columns of the keys in ``metric.stats``, in that order; all columns when it is empty.
 
         Raises:
-            PluginError: When it reads a key that the scorer does not count.
+            PluginError: When the scorer does not count one of the keys.
         """
-        wanted = metric.stats or self.keys
-        for key in wanted:
+        keys = metric.stats or self.keys
+        for key in keys:
             if key not in self.keys:
                 raise PluginError(
                     f"metric '{metric.name}' reads '{key}', which its scorer does not count (it counts: {', '.join(self.keys)})"
                 )
-        return self.rows[:, [self.keys.index(key) for key in wanted]]
+        return self.rows[:, [self.keys.index(key) for key in keys]]
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,23 @@ class Interval:
 
 
 def build_counts(scores: Iterable[Score]) -> Counts:
-    """Build the matrix of counts from scores.
+    """Collect the counts of scores in a matrix.
 
     Raises:
         PluginError: When there are no scores, two scores have different keys, or a count is not a finite number.
     """
     stats = [score.stats for score in scores]
-    if not stats or not stats[0]:
-        raise PluginError("the scorer counts nothing" if stats else "there are no scores to sum")
+    if not stats:
+        raise PluginError("there are no scores to sum")
+    if not stats[0]:
+        raise PluginError("the scorer counts nothing")
     keys = tuple(sorted(stats[0]))
-    names = stats[0].keys()
     for row in stats:
-        if row.keys() != names:
-            one, other = ", ".join(sorted(row)) or "nothing", ", ".join(keys)
-            raise PluginError(f"the scorer counts {one} for one reply and {other} for another")
-    values = chain.from_iterable(map(itemgetter(*keys), stats) if len(keys) > 1 else (row.values() for row in stats))
+        if row.keys() != stats[0].keys():
+            row_keys = ", ".join(sorted(row)) or "nothing"
+            raise PluginError(f"the scorer counts {row_keys} for one reply and {', '.join(keys)} for another")
+    rows = map(itemgetter(*keys), stats) if len(keys) > 1 else (row.values() for row in stats)  # itemgetter(key) would give no tuple
+    values = chain.from_iterable(rows)
     matrix = np.fromiter(values, np.float64, len(stats) * len(keys)).reshape(len(stats), len(keys))
     if not np.isfinite(matrix).all():
         raise PluginError("the scorer gave a count that is not a finite number")
@@ -97,8 +99,8 @@ def build_counts(scores: Iterable[Score]) -> Counts:
 def sum_clusters(table: Counts, clusters: Sequence[str]) -> Counts:
     """Sum counts to one row per cluster.
 
-    Every metric is a function of sums, so resampling and swapping these rows resamples and swaps whole clusters. Items of one document are
-    correlated; treating them as independent makes intervals up to three times too narrow (Miller 2024, arXiv 2411.00640).
+    To resample or swap these rows is to resample or swap whole clusters. Items of one document are correlated; treating them as independent
+    makes intervals up to three times too narrow (Miller 2024, arXiv 2411.00640).
 
     Args:
         table: Counts of items.
@@ -115,7 +117,7 @@ def compute_metric(metric: Metric, table: Counts) -> float:
     """Compute a metric over all items.
 
     Raises:
-        PluginError: When the metric reads what is not counted, or cannot be computed.
+        PluginError: When the metric needs a key that is not counted, or cannot be computed.
     """
     return float(apply_metric(metric, table, table.columns(metric).sum(axis=0)))
 
@@ -126,23 +128,26 @@ def apply_metric(metric: Metric, table: Counts, sums: Array) -> Array:
     Args:
         metric: Metric to compute.
         table: Counts with the keys.
-        sums: Any shape whose last axis matches ``table.columns(metric)``.
+        sums: Sums of the columns ``table.columns(metric)`` along the last axis; the other axes may have any shape.
+
+    Returns:
+        One value per sum, in the shape of those other axes.
 
     Raises:
-        PluginError: When the function raises, or returns another shape or a value that is not finite.
+        PluginError: When the metric's function raises, or returns another shape or a value that is not finite.
     """
-    given = {key: sums[..., column].copy() for column, key in enumerate(metric.stats or table.keys)}
+    sums_by_key = {key: sums[..., column].copy() for column, key in enumerate(metric.stats or table.keys)}
     shape = sums.shape[:-1]
 
-    def computed() -> Array:
-        result = np.asarray(metric.function(given))
+    def compute() -> Array:
+        result = np.asarray(metric.function(sums_by_key))
         if result.dtype.kind not in "biufO" or result.shape not in ((), shape):
             raise Malformed(f"gives {short_repr(result)}, must give a number, or an array of the shape {shape}")
         return np.broadcast_to(result.astype(np.float64), shape)  # a copy that the plugin cannot change
 
-    values = call_plugin(f"metric '{metric.name}'", computed, doing=f"for sums of {', '.join(given)}")
+    values = call_plugin(f"metric '{metric.name}'", compute, doing=f"for sums of {', '.join(sums_by_key)}")
     if not np.isfinite(values).all():
-        raise PluginError(f"metric '{metric.name}' has no finite value for some counts; divide with sftchat.ratio, which knows what 0/0 is")
+        raise PluginError(f"metric '{metric.name}' has no finite value for some counts; divide with sftchat.ratio, which defines 0/0")
     return values
 
 
@@ -150,8 +155,8 @@ def metric_interval(metric: Metric, table: Counts, *, seed: int = 0, resamples: 
     """Compute a 95 % confidence interval of a metric over the choice of items.
 
     Rates of items get the Wilson (1927) score interval, which is valid for small sets and at 0 and 1. Other metrics get the percentile
-    bootstrap over items (Efron 1979). If every resample gives the same value, the bootstrap interval would have no width: a value of 0 or 1
-    then gets Wilson's interval for that many items, any other value none.
+    bootstrap over items (Efron 1979). If every resample gives the same value, the bootstrap interval would have no width. A value of 0 or 1
+    then gets the Wilson interval, and any other value gets no interval.
 
     Args:
         metric: Metric to estimate.
@@ -160,7 +165,7 @@ def metric_interval(metric: Metric, table: Counts, *, seed: int = 0, resamples: 
         resamples: Number of resamples, at least 1000 outside tests.
 
     Raises:
-        PluginError: When the metric cannot be computed, or is declared a rate of items and is none.
+        PluginError: When the metric cannot be computed, or is declared a rate of items but is not between 0 and 1.
     """
     n = len(table.rows)
     point = compute_metric(metric, table)
@@ -176,7 +181,7 @@ def metric_interval(metric: Metric, table: Counts, *, seed: int = 0, resamples: 
 
 
 def wilson_interval(share: float, n: int) -> Interval:
-    """Return the score interval of a share of ``n`` items (Wilson 1927); it contains shares of exactly 0 and 1."""
+    """Return the 95 % score interval of a share of ``n`` items (Wilson 1927); it contains shares of exactly 0 and 1."""
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
@@ -184,45 +189,51 @@ def wilson_interval(share: float, n: int) -> Interval:
 
 
 def clopper_pearson_interval(count: int, n: int, confidence: float) -> tuple[float, float]:
-    """Return the exact interval of a share of ``n`` items (Clopper and Pearson 1934), by bisection of the binomial tails.
+    """Return the exact interval of a share of ``n`` items (Clopper and Pearson 1934).
 
     Args:
         count: Number of items that have the property, from 0 to ``n``.
         n: Number of all items, at least 1.
         confidence: Confidence level, between 0 and 1.
     """
-    if 2 * count > n:
+    if 2 * count > n:  # fewer terms to sum for the items without the property
         low, high = clopper_pearson_interval(n - count, n, confidence)
         return 1 - high, 1 - low
     tail = (1 - confidence) / 2
+    low = _bisect_share(lambda share: 1 - _probability_at_most(count - 1, n, share) < tail) if count else 0.0
     high = _bisect_share(lambda share: _probability_at_most(count, n, share) > tail)
-    return (_bisect_share(lambda share: 1 - _probability_at_most(count - 1, n, share) < tail) if count else 0.0), high
+    return low, high
 
 
-def _bisect_share(below: Callable[[float], bool]) -> float:
-    """Find the share up to which a condition holds, by bisection."""
+def _bisect_share(holds: Callable[[float], bool]) -> float:
+    """Find the share from 0 to 1 up to which a condition holds, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) else (low, middle)
+        if holds(middle):
+            low = middle
+        else:
+            high = middle
     return low
 
 
 def _probability_at_most(count: int, n: int, share: float) -> float:
-    """Return the probability of at most ``count`` successes in ``n`` trials, summed over the terms that are not 0 in floating point."""
-    deviation = math.sqrt(count)  # at least the binomial's own deviation
+    """Return the probability of at most ``count`` successes in ``n`` trials; only terms that are not 0 in floating point are summed."""
+    deviation = math.sqrt(count)  # at least the standard deviation, when at most ``count`` successes are expected
     if n * share < count - 6 * deviation:
         return 1.0
     first = max(0, count - int(12 * deviation) - 50)
+    # logarithm of the probability of ``first`` successes
+    log_first = math.lgamma(n + 1) - math.lgamma(first + 1) - math.lgamma(n - first + 1)
+    log_first += first * math.log(share) + (n - first) * math.log1p(-share)
+    # logarithms of the ratios of each further probability to the one before
     successes = np.arange(first + 1, count + 1)
-    start = math.lgamma(n + 1) - math.lgamma(first + 1) - math.lgamma(n - first + 1)
-    start += first * math.log(share) + (n - first) * math.log1p(-share)
-    steps = np.log((n - successes + 1) / successes) + math.log(share) - math.log1p(-share)
-    return float(np.exp(start + np.append(0.0, np.cumsum(steps))).sum())
+    log_ratios = np.log((n - successes + 1) / successes) + math.log(share) - math.log1p(-share)
+    return float(np.exp(log_first + np.append(0.0, np.cumsum(log_ratios))).sum())
 
 
 def bootstrap_sums(rows: Array, seed: int, resamples: int) -> Array:
-    """Draw ``len(rows)`` rows with replacement and sum them, once per resample."""
+    """Draw ``len(rows)`` rows with replacement and sum them, once per resample: shape (resamples, columns)."""
     distinct, times = count_distinct_rows(rows)
     generator = np.random.default_rng(seed)
     shares = times / len(rows)
@@ -230,7 +241,7 @@ def bootstrap_sums(rows: Array, seed: int, resamples: int) -> Array:
 
 
 def coin_flip_sums(rows: Array, seed: int, resamples: int) -> Array:
-    """Sum the rows selected by fair coin flips, once per resample."""
+    """Sum the rows that fair coin flips select, once per resample: shape (resamples, columns)."""
     distinct, times = count_distinct_rows(rows)
     generator = np.random.default_rng(seed)
     return _sum_in_chunks(lambda size: generator.binomial(times, 0.5, (size, len(times))), distinct, resamples)
@@ -242,23 +253,26 @@ def count_distinct_rows(rows: Array) -> tuple[Array, NDArray[np.int64]]:
     Integer counts are packed into one number per row: sorting a million of those takes a tenth of a second, sorting rows several seconds.
     """
     low = rows.min(axis=0)
-    spans = rows.max(axis=0) - low + 1
-    if (rows != np.floor(rows)).any() or float(np.prod(spans)) >= 2**53:  # floats represent every integer only below 2**53
+    sizes = rows.max(axis=0) - low + 1  # number of possible values of each column
+    if (rows != np.floor(rows)).any() or float(np.prod(sizes)) >= 2**53:  # floats represent every integer only below 2**53
         distinct, times = np.unique(rows, axis=0, return_counts=True)
         return distinct, times
-    steps = np.append(np.cumprod(spans[:0:-1])[::-1], 1).astype(np.int64)
-    codes, times = np.unique((rows - low).astype(np.int64) @ steps, return_counts=True)
-    return low + codes[:, None] // steps % spans.astype(np.int64), times
+    # the columns are the digits of a number: the place value of a column is the product of the sizes of the columns to its right
+    place_values = np.append(np.cumprod(sizes[:0:-1])[::-1], 1).astype(np.int64)
+    codes, times = np.unique((rows - low).astype(np.int64) @ place_values, return_counts=True)
+    return low + codes[:, None] // place_values % sizes.astype(np.int64), times
 
 
 def central_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the central interval of resampled values; their spread is the standard error itself, not to be divided by the number of resamples."""
+    """Return the interval that holds the share ``confidence`` of the values, with as many values below as above."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def _sum_in_chunks(draw: Callable[[int], NDArray[np.int64]], distinct: Array, resamples: int) -> Array:
-    """Draw how often each distinct row occurs and sum, in chunks of resamples; the chunk size does not change the result."""
+    """Sum the rows of each resample, some resamples at a time to limit memory; the number at a time does not change the result.
+
+    ``draw`` takes a number of resamples and returns how often each distinct row occurs in each: shape (resamples, distinct rows).
+    """
     size = max(1, MAX_DRAWN_VALUES // len(distinct))
-    chunks = [draw(min(size, resamples - start)) @ distinct for start in range(0, resamples, size)]
-    return np.concatenate(chunks)
+    return np.concatenate([draw(min(size, resamples - start)) @ distinct for start in range(0, resamples, size)])

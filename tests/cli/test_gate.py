@@ -449,9 +449,9 @@ def test_the_plan_reports_the_smallest_detectable_drop_and_opens_no_model(base: 
     assert (code, err, base.opened) == (0, "", [])
     assert out.splitlines() == [
         "gold.jsonl, 200 items: accuracy 0.900; the smallest drop found with 80% power is",
-        "   4.5 points where 10% of the items are answered afresh",
-        "   5.5 points where 20% of the items are answered afresh",
-        "   7.0 points where 40% of the items are answered afresh",
+        "   4.5 points if 10% of the items get a new, independent reply",
+        "   5.5 points if 20% of the items get a new, independent reply",
+        "   7.0 points if 40% of the items get a new, independent reply",
         "  for a drop of 2 points it takes about 1,018 items (at 20%)",
     ]
     assert json.loads(base.run("--plan", "--baseline", "base.jsonl", "--json")[1])[0]["n"] == 200
@@ -462,7 +462,7 @@ def test_the_plan_of_a_few_items_reports_that_they_are_too_few(desk: Desk) -> No
     replies("r.jsonl", 5)
 
     assert (
-        desk.run("--plan", "--replies", "r.jsonl")[1] == "gold.jsonl, 5 items: accuracy 1.000; fewer than 6 items can show no drop at all\n"
+        desk.run("--plan", "--replies", "r.jsonl")[1] == "gold.jsonl, 5 items: accuracy 1.000; no drop can be detected with fewer than 6 items\n"
     )
 
 

@@ -57,13 +57,13 @@ def test_items_that_are_all_right_still_need_six_to_break() -> None:
 
     assert {round(drop, 1) for drop in found.drops.values()} == {7.9}
     assert effect_lines(minimum_detectable_effect("gold", RIGHT, marks(3, 3), GatedMetric("right"))) == (
-        "gold, 3 items: right 1.000; fewer than 6 items can show no drop at all",
+        "gold, 3 items: right 1.000; no drop can be detected with fewer than 6 items",
     )
 
 
 def test_a_metric_near_0_cannot_drop_far() -> None:
     assert effect_lines(minimum_detectable_effect("gold", RIGHT, marks(0, 8), GatedMetric("right"))) == (
-        "gold, 8 items: right 0.000; no drop can be found with 80% power, the metric has not that far to fall",
+        "gold, 8 items: right 0.000; no drop can be detected with 80% power, because the metric cannot fall that far",
     )
 
 

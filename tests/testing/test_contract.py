@@ -196,7 +196,7 @@ def largest(sums: Any) -> Any:
         ),
         (
             Metric("m", lambda sums: sums["right"] / sums["n"]),
-            "metric 'm' has no finite value for some counts; divide with sftchat.ratio, which knows what 0/0 is",
+            "metric 'm' has no finite value for some counts; divide with sftchat.ratio, which defines 0/0",
         ),
         (
             Metric("m", largest),
