@@ -196,7 +196,7 @@ def command(
     if planning:
         _show_power(plans, as_json)
         return
-    if not baselines and (needing := gate_options.against_baseline):
+    if not baselines and (needing := gate_options.baseline_options):
         raise UsageError(f"{' and '.join(needing)} need{'' if len(needing) > 1 else 's'} --baseline FILE")
     if updates:
         from sftchat.evaluation.update_baseline import check_updates
@@ -277,9 +277,9 @@ def _take_selection(options: dict[str, Any], gate_options: GateOptions) -> Selec
     ids, only, past = (options.pop(name) for name in ("ids", "only", "past"))
     if past is not None and only is None:
         raise UsageError("--from says where --only looks; add --only newly-broken or --only failing")
-    if (ids or only) and gate_options.in_use:
+    if (ids or only) and gate_options.options_in_use:
         raise UsageError(
-            f"{'--ids' if ids else '--only'} evaluates a selection without a gate, and {gate_options.in_use[0]} demands one; "
+            f"{'--ids' if ids else '--only'} evaluates a selection without a gate, and {gate_options.options_in_use[0]} demands one; "
             "leave one of them out"
         )
     return Selection(ids, only, past) if ids or only else None

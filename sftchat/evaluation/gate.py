@@ -1,38 +1,30 @@
 """The gate: everything that decides the exit code of an evaluation. Options as typed, configuration, outcomes, verdict.
 
-Every gated metric of every comparison has one of three outcomes. *Regressed*: the difference is judged ``worse``
-(``MetricDifference.judgement``, on the Holm-adjusted p-value), and the drop is at least ``min_drop`` and larger than the observed run-to-run
-variation of the model. *Inconclusive*: not regressed, but a drop larger than the margin cannot be excluded at the 5 % level. *Fine*: otherwise.
+Every gated metric of every comparison has one of three outcomes. *Regressed*: ``MetricDifference.judgement`` is ``worse``, and the drop is at
+least ``min_drop`` and larger than the observed run-to-run variation of the models. *Inconclusive*: not regressed, but a drop larger than the
+margin cannot be excluded at the 5 % level. *Fine*: otherwise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from sftchat.errors import UsageError, list_quoted, unknown_name_message
 from sftchat.evaluation.comparison import POINT, TOLERANCE, adjust_p_values, estimate_items_needed
 from sftchat.evaluation.evalset import parse_ids
-from sftchat.evaluation.report.view import (
-    Report,
-    Unsettled,
-    describe_unsettled,
-    error_classes,
-    gate_line,
-    other_items_line,
-    subset_line,
-    trust_lines,
-)
+from sftchat.evaluation.report import view
+from sftchat.evaluation.report.view import Report, Unsettled
 from sftchat.evaluation.results import Comparison, GateOutcome, GateResult, MetricDifference, ModelResult
 from sftchat.task import Metric, Task
 from sftchat.text import pluralize
 
 PASSED, GATE_FAILED, COULD_NOT_JUDGE, NOT_COMPARABLE = 0, 1, 3, 4
 """Exit codes."""
-MARGIN = 2.0
-MIN_DROP = 0.5
+MARGIN, MIN_DROP = 2.0, 0.5
+"""Defaults, in points."""
 VerdictOutcome = Literal["pass", "fail", "inconclusive", "not comparable", "could not judge", "not asked"]
 Tone = Literal["pass", "fail", "unsure"]
 COLOURS: Mapping[Tone, str] = {"pass": "green", "fail": "red", "unsure": "yellow"}
@@ -41,12 +33,12 @@ COLOURS: Mapping[Tone, str] = {"pass": "green", "fail": "red", "unsure": "yellow
 
 @dataclass(frozen=True)
 class GatedMetric:
-    """A metric of the gate.
+    """A metric that the gate compares with the baseline.
 
     Attributes:
         metric: Name of the metric.
-        margin: Drop, in points, that must be excluded before the outcome is ``fine``; above 0.
-        min_drop: A smaller drop, in points, is no regression even when significant; 0 or more.
+        margin: The outcome is ``fine`` only when a drop of more than this many points is excluded; above 0.
+        min_drop: A drop of fewer points is no regression even when it is significant; 0 or more.
     """
 
     metric: str
@@ -59,12 +51,12 @@ class GateConfig:
     """Everything that can change the exit code.
 
     Attributes:
-        gated: Metrics compared with the baseline; the task's primary one when empty.
-        floors: Minimum value by metric, compared with the point estimate.
+        gated: Metrics compared with the baseline.
+        floors: Minimum value, by metric.
         lower_floors: Minimum of the lower bound of the 95 % interval, by metric.
         must_pass: Ids of items that must be right.
-        strict: Whether inconclusive comparisons and changed item sets fail too, with their own exit code.
-        partial: Whether only items with a reply are scored, so that no requirement can be proven.
+        strict: Whether the exit code is not 0 for inconclusive comparisons and changed item sets either.
+        partial: Whether only the items with a reply are scored, so that nothing is proven for the others.
     """
 
     gated: tuple[GatedMetric, ...] = ()
@@ -81,13 +73,13 @@ class GateOptions:
 
     Attributes:
         gated: ``METRIC[=MARGIN]``.
-        min_drop: In points.
-        floors: ``METRIC=X``.
-        lower_floors: ``METRIC=X``.
+        min_drop: ``GatedMetric.min_drop`` of every gated metric.
+        floors: ``METRIC=X``, see ``GateConfig``.
+        lower_floors: ``METRIC=X``, see ``GateConfig``.
         must_pass: Ids, or files with one id per line.
-        strict: Whether to accept only proven results.
-        require_baseline: Whether to stop without a baseline, which is the default.
-        allow_missing_baseline: Whether to continue without one, as in the first run of a CI job.
+        strict: See ``GateConfig``.
+        require_baseline: Whether to stop when the baseline is missing, which is also the default.
+        allow_missing_baseline: Whether to continue when the baseline is missing, as in the first run of a CI job.
     """
 
     gated: tuple[str, ...] = ()
@@ -100,8 +92,8 @@ class GateOptions:
     allow_missing_baseline: bool = False
 
     @property
-    def against_baseline(self) -> tuple[str, ...]:
-        """The options in use that require a baseline."""
+    def baseline_options(self) -> tuple[str, ...]:
+        """Names of the options in use that require a baseline."""
         values = {
             "--gate": self.gated, "--min-drop": self.min_drop != MIN_DROP, "--strict": self.strict,
             "--require-baseline": self.require_baseline, "--allow-missing-baseline": self.allow_missing_baseline,
@@ -109,10 +101,10 @@ class GateOptions:
         return tuple(name for name, value in values.items() if value)
 
     @property
-    def in_use(self) -> tuple[str, ...]:
-        """The options in use that the result must satisfy."""
+    def options_in_use(self) -> tuple[str, ...]:
+        """Names of all options in use."""
         values = {"--min": self.floors, "--min-lower": self.lower_floors, "--must-pass": self.must_pass}
-        return (*self.against_baseline, *(name for name, value in values.items() if value))
+        return (*self.baseline_options, *(name for name, value in values.items() if value))
 
     def check(self) -> None:
         """Refuse contradictory options.
@@ -120,12 +112,12 @@ class GateOptions:
         Raises:
             UsageError: When a missing baseline is both allowed and refused.
         """
-        refusing = [name for name in ("--strict", "--require-baseline") if name in self.against_baseline]
+        refusing = [name for name in ("--strict", "--require-baseline") if name in self.baseline_options]
+        verb = "refuse" if len(refusing) > 1 else "refuses"
         if self.allow_missing_baseline and refusing:
-            verb = "refuse" if len(refusing) > 1 else "refuses"
             raise UsageError(f"--allow-missing-baseline goes on without a baseline, which {' and '.join(refusing)} {verb}; leave one out")
 
-    def config(self, task: Task, ids: Iterable[str]) -> GateConfig:
+    def parse(self, task: Task, ids: Iterable[str]) -> GateConfig:
         """Parse the options for one task.
 
         Args:
@@ -159,9 +151,10 @@ def parse_floors(texts: Iterable[str], task: Task) -> dict[str, float]:
         floor = _parse_number(number)
         if floor is None:
             raise UsageError(f"floor '{text}' must be METRIC=X with a number X, such as {task.metric.name}=0.8")
-        if not _find_metric(name, task).higher_is_better:
+        metric = _find_metric(name, task)
+        if not metric.higher_is_better:
             raise UsageError(f"metric '{name}' is better when lower, so a floor makes no sense")
-        if _find_metric(name, task).per_item_rate and floor > 1:
+        if metric.per_item_rate and floor > 1:
             raise UsageError(f"floor '{text}' can never be met: {name} is a share of the items, from 0 to 1")
         if name in floors:
             raise UsageError(f"metric '{name}' has two floors")
@@ -181,7 +174,8 @@ def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) ->
         margin = _parse_number(number) if equals else MARGIN
         if margin is None or margin <= 0:
             raise UsageError(f"gate '{text}' must be METRIC or METRIC=MARGIN with a margin above 0 in points, such as {task.metric.name}=2")
-        if _find_metric(name, task).name in gated:
+        _find_metric(name, task)  # refuses an unknown name
+        if name in gated:
             raise UsageError(f"metric '{name}' is gated twice")
         gated[name] = GatedMetric(name, margin, min_drop)
     return tuple(gated.values()) or (GatedMetric(task.metric.name, MARGIN, min_drop),)
@@ -195,7 +189,7 @@ def _find_metric(name: str, task: Task) -> Metric:
 
 
 def _parse_number(text: str) -> float | None:
-    """Parse a finite number; return None for anything else."""
+    """Return the number, or None when the text is no finite number."""
     try:
         number = float(text)
     except ValueError:
@@ -206,10 +200,12 @@ def _parse_number(text: str) -> float | None:
 def gate_comparisons(
     comparisons: Sequence[Comparison], gated: Callable[[Comparison], Sequence[GatedMetric]]
 ) -> tuple[tuple[Comparison, ...], tuple[GateResult, ...]]:
-    """Decide every gated metric of every comparison, with p-values adjusted over all of them because the exit code is one decision.
+    """Decide every gated metric of every comparison.
+
+    The p-values are adjusted over all of them, because together they decide one exit code.
 
     Args:
-        comparisons: Comparisons that share the decision.
+        comparisons: All comparisons of the evaluation.
         gated: Returns the gated metrics of a comparison.
 
     Returns:
@@ -217,45 +213,48 @@ def gate_comparisons(
     """
     decisions = [(index, rule) for index, comparison in enumerate(comparisons) if comparison.metrics for rule in gated(comparison)]
     p_values = adjust_p_values([comparisons[index].metric(rule.metric).p for index, rule in decisions])
-    adjusted = {(index, rule.metric): p for (index, rule), p in zip(decisions, p_values, strict=True)}
-    with_p = tuple(
-        replace(comparison, metrics=tuple(replace(metric, p_adjusted=adjusted.get((index, metric.name))) for metric in comparison.metrics))
+    p_by_metric = {(index, rule.metric): p for (index, rule), p in zip(decisions, p_values, strict=True)}
+    adjusted_comparisons = tuple(
+        replace(
+            comparison, metrics=tuple(replace(metric, p_adjusted=p_by_metric.get((index, metric.name))) for metric in comparison.metrics)
+        )
         for index, comparison in enumerate(comparisons)
     )
-    return with_p, tuple(_decide_metric(index, with_p[index], rule) for index, rule in decisions)
+    return adjusted_comparisons, tuple(_decide_metric(index, adjusted_comparisons[index], rule) for index, rule in decisions)
 
 
 def _decide_metric(index: int, comparison: Comparison, rule: GatedMetric) -> GateResult:
     candidate, difference = comparison.candidate, comparison.metric(rule.metric)
     checks = [result.self_check for result in (comparison.baseline, candidate) if result.self_check is not None]
-    decided = decide_outcome(difference, rule, max((check.floors.get(difference.name, 0.0) for check in checks), default=0.0))
+    variation = max((check.floors.get(difference.name, 0.0) for check in checks), default=0.0)
+    outcome = decide_outcome(difference, rule, variation)
     return GateResult(
         model=candidate.model,
         task=candidate.task,
         evalset=candidate.evalset.name,
         metric=difference.name,
-        outcome=decided,
+        outcome=outcome,
         p=difference.deciding_p,
         margin=rule.margin,
         n=comparison.units,
-        items_needed=estimate_items_needed(difference, comparison.units, rule.margin) if decided == "inconclusive" else None,
+        items_needed=estimate_items_needed(difference, comparison.units, rule.margin) if outcome == "inconclusive" else None,
         comparison=index,
     )
 
 
-def decide_outcome(difference: MetricDifference, rule: GatedMetric, floor: float = 0.0) -> GateOutcome:
-    """Return the outcome of one metric.
+def decide_outcome(difference: MetricDifference, rule: GatedMetric, variation: float = 0.0) -> GateOutcome:
+    """Decide the outcome of one metric.
 
     Args:
         difference: Difference between the models, with the adjusted p-value when several metrics are gated.
-        rule: Margin and minimum drop, in points.
-        floor: Run-to-run variation of the models, as repeated items showed it; no drop up to this is a regression.
+        rule: Margin and minimum drop.
+        variation: Run-to-run variation of the models in units of the metric; a drop up to this is no regression.
     """
     drop = -difference.gain
-    if difference.judgement == "worse" and drop >= rule.min_drop * POINT - TOLERANCE and drop > floor + TOLERANCE:
+    if difference.judgement == "worse" and drop >= rule.min_drop * POINT - TOLERANCE and drop > variation + TOLERANCE:
         return "regressed"
     if difference.differing == 0:
-        return "fine"  # equal counts on every item do not suggest a drop, however few items there are
+        return "fine"  # the bound would depend on the number of items alone, and few items would give "inconclusive"
     bound = difference.smallest_gain
     return "inconclusive" if bound is None or bound < -rule.margin * POINT - TOLERANCE else "fine"
 
@@ -266,13 +265,13 @@ class Verdict:
 
     Attributes:
         outcome: ``pass``; ``fail``: a regression or a missed requirement; ``inconclusive``: a drop beyond the margin can be neither shown nor
-            excluded; ``not comparable``: other items than the baseline's under strict rules, or only a part of the items; ``could not judge``:
-            some items were not answered, whatever the others show; ``not asked``: nothing was required.
-        reasons: One line per requirement, comparison and remark.
-        unsettled: Details of an inconclusive verdict: among several metrics, the one furthest beyond its margin.
-        strict: Whether the rules treat an inconclusive verdict as a failure.
-        lost: The tasks that failed, when there are several.
-        partial: Whether only a part of the items has replies although requirements cover all of them.
+            excluded; ``not comparable``: ``--strict`` refuses other items than the baseline's, or only a part of the items has replies;
+            ``could not judge``: some items were not answered, whatever the others show; ``not asked``: nothing was required.
+        reasons: One line per requirement, gated metric and remark.
+        unsettled: Details of an inconclusive verdict: of several inconclusive metrics, the one furthest beyond its margin.
+        strict: Whether ``--strict`` turns this outcome into a failure.
+        lost: The tasks that failed; empty for an evaluation of one task.
+        partial: Whether the outcome is ``not comparable`` because only a part of the items has replies.
     """
 
     outcome: VerdictOutcome = "not asked"
@@ -284,7 +283,7 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """0: passed, inconclusive or not asked. 1: failed. 3: could not judge. 4: not comparable, or inconclusive under strict rules."""
+        """0: passed, inconclusive or not asked. 1: failed. 3: could not judge. 4: not comparable, or inconclusive with ``--strict``."""
         if self.outcome == "inconclusive":
             return NOT_COMPARABLE if self.strict else PASSED
         codes = {"fail": GATE_FAILED, "could not judge": COULD_NOT_JUDGE, "not comparable": NOT_COMPARABLE}
@@ -292,19 +291,25 @@ class Verdict:
 
     @property
     def tone(self) -> Tone:
-        """Display tone: green, red, or yellow for everything else."""
-        return "pass" if self.outcome == "pass" else "fail" if self.outcome == "fail" else "unsure"
+        """How the verdict is displayed: ``unsure`` for every outcome other than ``pass`` and ``fail``."""
+        tones: dict[VerdictOutcome, Tone] = {"pass": "pass", "fail": "fail"}
+        return tones.get(self.outcome, "unsure")
 
     @property
     def headline(self) -> str:
         """The outcome and its most important detail on one line; empty when nothing was required."""
         if self.outcome == "not asked":
             return ""
-        refused = ", which --strict does not accept" if self.strict and self.exit_code == NOT_COMPARABLE else ""
+        line: str = self.outcome
         if self.partial:
-            refused = ", because some items have no reply yet"
-        details = [self.unsettled.words] if self.unsettled is not None else [f"lost: {', '.join(self.lost)}"] if self.lost else []
-        return "; ".join([f"{self.outcome}{refused}", *details])
+            line += ", because some items have no reply yet"
+        elif self.strict and self.exit_code == NOT_COMPARABLE:
+            line += ", which --strict does not accept"
+        if self.unsettled is not None:
+            line += f"; {self.unsettled.words}"
+        elif self.lost:
+            line += f"; lost: {', '.join(self.lost)}"
+        return line
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -313,60 +318,59 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """The verdict as stored in ``report.json``."""
-        return asdict(self) | {
-            "reasons": list(self.reasons),
-            "lost": list(self.lost),
-            "exit_code": self.exit_code,
-            "headline": self.headline,
-        }
+        lists = {"reasons": list(self.reasons), "lost": list(self.lost)}
+        return asdict(self) | lists | {"exit_code": self.exit_code, "headline": self.headline}
 
 
 def decide_verdict(report: Report, config: Mapping[str, GateConfig] | GateConfig) -> Verdict:
-    """Decide the evaluation: all floors and must-pass items of every model, and all gated comparisons.
+    """Decide the evaluation from the floors and must-pass items of every model, and from all gated comparisons.
 
     Args:
         report: Measurements; ``report.gates`` holds the gate results of its comparisons.
-        config: Gate configuration, for all tasks or by task name.
+        config: Gate configuration, of all tasks or by task name.
     """
-    configs = {result.task: config.get(result.task, GateConfig()) if isinstance(config, Mapping) else config for result in report.results}
+    tasks = dict.fromkeys(result.task for result in report.results)
+    configs = {task: config.get(task, GateConfig()) if isinstance(config, Mapping) else config for task in tasks}
     lines: list[str] = []
-    missed: set[str] = set()
-    open_questions: list[Unsettled] = []
-    failed = strict = other_items = False
+    failed_tasks: set[str] = set()
+    inconclusive: list[Unsettled] = []
+    strict_on_inconclusive = strict_on_items = False
     for result in report.results:
-        for met, line in _check_requirements(result, configs[result.task]):
-            failed |= not met
-            missed |= set() if met else {result.task}
+        task_config = configs[result.task]
+        for met, line in _check_requirements(result, task_config):
             lines.append(line)
-        if part := subset_line(result, report, configs[result.task]):
-            other_items |= configs[result.task].strict
-            lines.append(part)
+            if not met:
+                failed_tasks.add(result.task)
+        if line := view.subset_line(result, report, task_config):
+            lines.append(line)
+            strict_on_items |= task_config.strict
     for comparison in report.comparisons:
-        of_task = configs[comparison.candidate.task]
+        task_config = configs[comparison.candidate.task]
         for gate_result in report.gates_of(comparison):
-            failed |= gate_result.outcome == "regressed"
+            lines.append(view.gate_line(comparison, gate_result, task_config))
+            if gate_result.outcome == "regressed":
+                failed_tasks.add(gate_result.task)
             if gate_result.outcome == "inconclusive":
-                open_questions.append(describe_unsettled(comparison, gate_result))
-                strict |= of_task.strict
-            lines.append(gate_line(comparison, gate_result, of_task))
+                inconclusive.append(view.describe_unsettled(comparison, gate_result))
+                strict_on_inconclusive |= task_config.strict
         if comparison.added or comparison.removed:
-            other_items |= of_task.strict
-            lines.append(other_items_line(comparison))
+            lines.append(view.other_items_line(comparison))
+            strict_on_items |= task_config.strict
     required = bool(lines)
-    lines.extend((*report.remarks, *(line for result in (*report.baselines, *report.results) for line in trust_lines(result))))
+    lines.extend((*report.remarks, *(line for result in (*report.baselines, *report.results) for line in view.trust_lines(result))))
     if report.failures:
         result, failure = report.failures[0]
         count = f"{len(report.failures)} items were" if len(report.failures) > 1 else "1 item was"
         lines.append(f"{count} not answered, the first '{failure.example.id}' by {result.model}: {failure.error}")
         return Verdict("could not judge", tuple(lines))
-    if failed:
-        return Verdict("fail", tuple(lines), lost=_failed_tasks(report, missed))
-    if any(of_task.partial and (required or of_task.must_pass) for of_task in configs.values()):
+    if failed_tasks:
+        return Verdict("fail", tuple(lines), lost=tuple(task for task in configs if task in failed_tasks) if len(configs) > 1 else ())
+    if any(task_config.partial and (required or task_config.must_pass) for task_config in configs.values()):
         return Verdict("not comparable", tuple(lines), partial=True)
-    if open_questions:
-        worst = max(open_questions, key=lambda entry: float("inf") if entry.drop is None else entry.drop / entry.margin)
-        return Verdict("inconclusive", tuple(lines), worst, strict or other_items)
-    if other_items:
+    if inconclusive:
+        worst = max(inconclusive, key=lambda entry: math.inf if entry.drop is None else entry.drop / entry.margin)
+        return Verdict("inconclusive", tuple(lines), worst, strict_on_inconclusive or strict_on_items)
+    if strict_on_items:
         return Verdict("not comparable", tuple(lines), strict=True)
     return Verdict("pass" if required else "not asked", tuple(lines))
 
@@ -392,13 +396,6 @@ def _check_requirements(result: ModelResult, config: GateConfig) -> Iterator[tup
     wrong = [item for item in must_pass if not item.right]
     if wrong:
         ids = list_quoted([item.example.id for item in wrong])
-        yield False, f"{where}: {len(wrong)} of {len(must_pass)} must-pass items wrong: {ids} ({', '.join(error_classes(wrong[0]))})"
+        yield False, f"{where}: {len(wrong)} of {len(must_pass)} must-pass items wrong: {ids} ({', '.join(view.error_classes(wrong[0]))})"
     elif must_pass:
         yield True, f"{where}: {'all ' if len(must_pass) > 1 else ''}{pluralize(len(must_pass), 'must-pass item')} right"
-
-
-def _failed_tasks(report: Report, missed: Collection[str]) -> tuple[str, ...]:
-    """Return the tasks that failed, by a regression or a missed requirement, when there are several tasks."""
-    tasks = dict.fromkeys(result.task for result in report.results)
-    regressed = {gate_result.task for gate_result in report.gates if gate_result.outcome == "regressed"}
-    return tuple(task for task in tasks if task in regressed or task in missed) if len(tasks) > 1 else ()

@@ -235,7 +235,7 @@ def make_plan(
     evalsets = tuple(read_evalset(path, limit) for path in evalset_paths or (_default_evalset(task),))
     all_ids = frozenset().union(*(evalset.ids for evalset in evalsets))
     concatenate_examples(evalsets)  # refuses an id that two evalsets share
-    config = gate_options.config(task, all_ids)
+    config = gate_options.parse(task, all_ids)
     remarks: tuple[str, ...] = ()
     if selection is not None:
         count = _count_examples(evalsets)

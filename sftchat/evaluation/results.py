@@ -32,12 +32,12 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class SliceResult:
-    """One slice of the items, such as one relation; informative only, too small for a gate.
+    """Metrics of one slice of the items, such as one relation; informative only, because most slices are too small for a gate.
 
     Attributes:
         name: Name of the slice, from the scorer.
         support: Number of gold answers when the scorer counts ``gold``, else number of items in the slice.
-        metrics: Values by name, of the metrics whose counts the scorer reports per slice.
+        metrics: Values by metric name; only of the metrics whose counts the scorer reports per slice.
     """
 
     name: str
@@ -51,8 +51,8 @@ class LeakCheck:
 
     Attributes:
         leaks: Items that are in the training data, exactly or nearly.
-        clean: The metrics over the other items; empty when nothing leaked or no item is left.
-        unchecked: Training sources that could not be reproduced: missing, changed, or no longer generated.
+        clean: The metrics over the items that are not in it; empty when nothing leaked or everything did.
+        unchecked: One line per training source that could not be compared, with the reason.
     """
 
     leaks: tuple[Leak, ...]
@@ -66,9 +66,9 @@ class SelfCheck:
 
     Attributes:
         n: Number of items repeated.
-        times: Number of repetitions: one alone, the others in shuffled batches.
-        changed: Items whose reply differed at least once.
-        rescored: Items whose counts differed at least once.
+        times: Number of repetitions: one in which each item was alone, the others in shuffled batches.
+        changed: Number of items whose reply differed at least once.
+        rescored: Number of items whose counts differed at least once.
         floors: Per metric, the largest difference between the original replies and one repetition, over the repeated items.
     """
 
@@ -86,7 +86,7 @@ class ModelResult:
     Attributes:
         model: Model name as typed by the user.
         evalset: Identity of the evalset.
-        items: Scored items in the evalset's order, with the failures.
+        items: Scored items in the evalset's order; also holds the failures.
         metrics: One entry per metric of the task, the primary one first; empty when nothing was answered.
         slices: Slices, the largest first.
         seconds: Wall-clock generation time; None when any reply was stored. Not in the JSON.
@@ -111,7 +111,7 @@ class ModelResult:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """Requests without a reply; in no metric."""
+        """Requests without a reply, which are in no metric."""
         return self.items.failures
 
     @property
@@ -120,7 +120,7 @@ class ModelResult:
         return dict(sorted(self.items.totals.errors.items(), key=lambda pair: (-pair[1], pair[0])))
 
     def items_of(self, ids: Collection[str]) -> list[Item]:
-        """Return the items with the given ids, in the evalset's order."""
+        """Return the answered items with the given ids, in the evalset's order."""
         return [item for item in self.items if item.example.id in ids]
 
     def metric(self, name: str) -> MetricResult:
@@ -157,7 +157,7 @@ class ModelResult:
 Judgement = Literal["better", "worse", "no significant difference"]
 GateOutcome = Literal["regressed", "inconclusive", "fine"]
 LEVEL = 0.05
-"""Significance level: a smaller p-value is significant."""
+"""Significance level: p-values below it are significant."""
 
 
 @dataclass(frozen=True)
@@ -166,18 +166,18 @@ class MetricDifference:
 
     Attributes:
         name: Name of the metric.
-        baseline: Value of the first model, over the items that both answered.
-        candidate: Value of the second model, over the same items.
+        baseline: Value of the baseline, over the items that both models answered.
+        candidate: Value of the candidate, over the same items.
         low: Lower bound of the 95 % interval of ``candidate - baseline``; None when the spread cannot be estimated.
         high: Upper bound; None with ``low``.
         p: Two-sided p-value.
         interval: Method of the interval: ``bootstrap``, ``discordance`` or ``none``.
         test: Method of ``p``: ``mcnemar``, ``exact permutation``, ``permutation`` or ``identical``.
         differing: Number of items with different counts.
-        low_90: Lower bound of the 90 % interval: a drop beyond it is excluded at the 5 % level; None when the spread cannot be estimated.
+        low_90: Lower bound of the 90 % interval, which is a one-sided 5 % bound; None when the spread cannot be estimated.
         high_90: Upper bound; None with ``low_90``.
         standard_error: Standard error of the difference, from the bootstrap; None when no item differs.
-        higher_is_better: Direction of the metric.
+        higher_is_better: Whether a larger value is better.
         p_adjusted: ``p`` adjusted over all gated metrics (Holm 1979); None when the metric is not gated.
     """
 
@@ -198,7 +198,7 @@ class MetricDifference:
 
     @property
     def deciding_p(self) -> float:
-        """The p-value that decides significance: the adjusted one if there is one."""
+        """The p-value that decides significance: ``p_adjusted``, or ``p`` without one."""
         return self.p if self.p_adjusted is None else self.p_adjusted
 
     @property
@@ -208,7 +208,7 @@ class MetricDifference:
 
     @property
     def judgement(self) -> Judgement:
-        """Whether the candidate is better, worse or neither; every verdict, colour and word in the output uses this rule.
+        """Whether the candidate is better, worse or neither; the whole output uses this rule.
 
         A difference is significant when ``deciding_p`` is below 0.05 *and* the 95 % interval excludes 0.
         """
@@ -223,12 +223,12 @@ class MetricDifference:
 
     @property
     def gain(self) -> float:
-        """Improvement of the candidate, negative when it is worse; accounts for the metric's direction."""
+        """Improvement of the candidate: positive when it is better, negative when it is worse."""
         return self.difference if self.higher_is_better else -self.difference
 
     @property
     def smallest_gain(self) -> float | None:
-        """One-sided 5 % lower bound of ``gain``: the drop that cannot be excluded; None when the spread cannot be estimated."""
+        """One-sided 5 % lower bound of ``gain``: a larger drop is excluded; None when the spread cannot be estimated."""
         if self.low_90 is None or self.high_90 is None:
             return None
         return self.low_90 if self.higher_is_better else -self.high_90
@@ -245,13 +245,13 @@ class Comparison:
         metrics: One entry per metric of the task, the primary one first; empty when no item was answered by both.
         broken: Items that were right and are wrong now, the largest loss in the primary metric first.
         fixed: Items that were wrong and are right now, the largest gain first.
-        differing: Number of replies with different text.
-        score_changed: Items right or wrong as before, with other counts, the largest loss first.
-        text_changed: Items with the same counts and another text.
-        losses: Loss of the primary metric by id, for items whose counts changed; negative for a gain.
+        differing: Number of items whose two replies have different text.
+        score_changed: Items that are right or wrong as before but have other counts, the largest loss first.
+        text_changed: Items that are right or wrong as before, with the same counts and another text.
+        losses: Loss in the primary metric by id, for items whose counts changed; negative for a gain.
         added: Ids that are not in the baseline.
         removed: Ids that are only in the baseline.
-        units: Number of resampling units: items, or clusters of them.
+        units: Number of resampling units: items, or clusters.
         cluster: Metadata key that groups items into clusters; empty for independent items.
     """
 
@@ -280,7 +280,7 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """The comparison as stored in ``report.json``."""
-        kinds = (("broken", self.broken), ("fixed", self.fixed), ("shifted", self.score_changed), ("alike", self.text_changed))
+        changes = (("broken", self.broken), ("fixed", self.fixed), ("shifted", self.score_changed), ("alike", self.text_changed))
         return {
             "baseline": self.baseline.model,
             "candidate": self.candidate.model,
@@ -295,14 +295,13 @@ class Comparison:
             "differing": self.differing,
             "added": list(self.added),
             "removed": list(self.removed),
-            "changes": [self._change(kind, old, new) for kind, pairs in kinds for old, new in pairs],
+            "changes": [self._change_as_json(change, old, new) for change, pairs in changes for old, new in pairs],
         }
 
-    def _change(self, kind: str, old: Item, new: Item) -> dict[str, Any]:
-        """Return one changed item as stored in ``report.json``."""
+    def _change_as_json(self, change: str, old: Item, new: Item) -> dict[str, Any]:
         return {
             "id": new.example.id,
-            "change": kind,
+            "change": change,
             "loss": self.losses.get(new.example.id, 0.0),
             "gold": new.example.gold,
             "baseline": {"reply": old.reply.text, "errors": list(old.score.errors)},
@@ -312,7 +311,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class GateResult:
-    """GateOutcome of the gate for one metric of one comparison.
+    """Outcome of the gate for one metric of one comparison.
 
     Attributes:
         model: Name of the candidate.
@@ -321,8 +320,8 @@ class GateResult:
         metric: Name of the metric.
         outcome: ``regressed``, ``inconclusive`` or ``fine``.
         p: Two-sided p-value, adjusted over all gated metrics (Holm 1979).
-        margin: In points of the metric; a point is 0.01.
-        n: Items, or clusters, compared.
+        margin: Margin of the gate, in points of the metric; a point is 0.01.
+        n: Number of items, or of clusters, that were compared.
         items_needed: Number that would settle an inconclusive outcome; None for other outcomes, and when unknown.
         comparison: Index of the comparison in the report.
     """
@@ -346,9 +345,9 @@ class Ranked:
     Attributes:
         result: Result of the checkpoint.
         step: Number of optimiser steps; None when neither name nor folder states it.
-        best: Whether its primary metric is the best; the earliest among equals.
+        best: Whether its primary metric is the best; of several equal ones, the earliest checkpoint is the best.
         tied: Whether it cannot be distinguished from the best; True for the best itself.
-        difference: Primary metric of this checkpoint against the best; None for the best itself and when no item was answered by both.
+        difference: Difference of the primary metric from the best checkpoint's; None for the best itself, and when no item was answered by both.
     """
 
     result: ModelResult

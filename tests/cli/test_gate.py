@@ -462,7 +462,8 @@ def test_the_plan_of_a_few_items_reports_that_they_are_too_few(desk: Desk) -> No
     replies("r.jsonl", 5)
 
     assert (
-        desk.run("--plan", "--replies", "r.jsonl")[1] == "gold.jsonl, 5 items: accuracy 1.000; no drop can be detected with fewer than 6 items\n"
+        desk.run("--plan", "--replies", "r.jsonl")[1]
+        == "gold.jsonl, 5 items: accuracy 1.000; no drop can be detected with fewer than 6 items\n"
     )
 
 

@@ -80,7 +80,7 @@ def gated(report: Report, config: GateConfig) -> Report:
 )
 def test_only_a_significant_drop_fails(task: Task, result: Result, before: str, after: str, line: str, outcome: str, strict: int) -> None:
     old, new = result("old", before, len(before)), result("new", after, len(after))
-    rules = GateOptions().config(task, ())
+    rules = GateOptions().parse(task, ())
     report = gated(Report("triples", (new,), (old,), (compare(old, new, task),)), rules)
     plain, demanding = decide_verdict(report, rules), decide_verdict(report, replace(rules, strict=True))
 
