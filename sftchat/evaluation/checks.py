@@ -33,11 +33,11 @@ from sftchat.text import pluralize
 from sftchat.types import Example, SamplingParams
 
 MAX_TRAINING_ROWS = 1_000_000
-"""Maximum size of a training set that is compared by default; a larger one takes minutes."""
+"""Maximum size of a training set that is compared; a larger one takes minutes."""
 SLOW_ROWS = 100_000
-"""Number of training rows from which a line reports the check, which then takes long."""
+"""Number of training rows from which on the check takes so long that a line announces it."""
 CHECK_SOURCES = ("data/*.py", "text.py", "thinking.py")
-"""The source files of sftchat that read training rows and compare them."""
+"""Source files of sftchat that decide which leaks are found; their hash is part of the cache key."""
 
 
 def check_leaks(
@@ -54,61 +54,62 @@ def check_leaks(
 
     Args:
         result: Result of the checkpoint.
-        manifest: Training sources of the checkpoint: files with their hashes, or calls of a task's generator.
+        manifest: Manifest of the checkpoint; lists the files, with their hashes, and the generator calls that it was trained on.
         task: Task of the result.
-        tasks: All tasks by name; a generator's rows are reproduced from its seed.
+        tasks: All tasks by name; their generators reproduce the rows from the recorded seeds.
         seed: Seed of the resampling.
-        cache: Keeps the leaks of the same items in the same training rows; None compares them again.
+        cache: Stores the leaks, for a later check of the same items against the same rows; None for no storing.
         say: Called with a line for the user before a comparison that takes long.
 
     Raises:
         PluginError: When a metric cannot be computed.
     """
     if manifest.rows > MAX_TRAINING_ROWS:
-        return LeakCheck(
-            (), (), (f"{manifest.rows:,} rows are too many to compare unasked; 'sftchat data check EVALSET --against FILE' does",)
-        )
+        reason = f"{manifest.rows:,} rows are too many to compare unasked; 'sftchat data check EVALSET --against FILE' does"
+        return LeakCheck(leaks=(), unchecked=(reason,))
     outcomes: tuple[Outcome, ...] = (*result.items, *result.failures)
     examples = [outcome.example for outcome in outcomes]
-    unchecked: list[str] = []
-    hashed = file_hash if cache is None else cache.file_hash
-    available = [source for source in manifest.data if _is_available(source, tasks, hashed, unchecked)]
-    key = _leak_key(examples, available, tasks, hashed) if cache is not None and available else None
+    hash_file = file_hash if cache is None else cache.file_hash
+    reasons = [(source, _unavailable_reason(source, tasks, hash_file)) for source in manifest.data]
+    available = [source for source, reason in reasons if not reason]
+    unchecked = [_source_line(source, reason) for source, reason in reasons if reason]
+    key = _leak_key(examples, available, tasks, hash_file) if cache is not None and available else None
     leaks = _cached_leaks(cache, key, examples) if cache is not None and key is not None else None
     if leaks is None:
         if manifest.rows >= SLOW_ROWS:
             say(f"comparing {pluralize(len(examples), 'item')} with {manifest.rows:,} training rows, once for these rows")
-        failed: list[str] = []
-        leaks = find_leaks(examples, _read_training_rows(available, tasks, failed))
-        unchecked += failed
-        if cache is not None and key is not None and not failed and all(_is_available(source, tasks, hashed, []) for source in available):
+        unreadable: list[str] = []
+        leaks = find_leaks(examples, _read_training_rows(available, tasks, unreadable))
+        unchecked += unreadable
+        unchanged = not unreadable and not any(_unavailable_reason(source, tasks, hash_file) for source in available)
+        if cache is not None and key is not None and unchanged:
             index_by_id = {example.id: index for index, example in enumerate(examples)}
             cache.put_leaks(key, json.dumps([[index_by_id[leak.id], leak.row, leak.similarity] for leak in leaks]))
-    leaking = {leak.id for leak in leaks}
-    rest = [outcome for outcome in outcomes if outcome.example.id not in leaking]
-    clean = summarise(result.model, task, collect_outcomes(rest), result.evalset, seed=seed).metrics if leaks and rest else ()
-    return LeakCheck(leaks, clean, tuple(unchecked))
+    leaked_ids = {leak.id for leak in leaks}
+    clean = [outcome for outcome in outcomes if outcome.example.id not in leaked_ids]
+    clean_metrics = summarise(result.model, task, collect_outcomes(clean), result.evalset, seed=seed).metrics if leaks and clean else ()
+    return LeakCheck(leaks, clean_metrics, tuple(unchecked))
 
 
 def _leak_key(
-    examples: Sequence[Example], sources: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task], hashed: FileHasher
+    examples: Sequence[Example], sources: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task], hash_file: FileHasher
 ) -> bytes | None:
-    """Return a hash of everything that affects the leaks; None when the code of a generator is unknown."""
+    """Return the cache key: a hash of everything that affects the leaks; None when the code of a generator is unknown."""
     package = Path(__file__).parent.parent
     code = files_digest(package, [path.relative_to(package).as_posix() for pattern in CHECK_SOURCES for path in package.glob(pattern)])
     digest = hashlib.sha256(f"{code} {platform.python_version()}".encode())
     for source in sources:
-        generator = _hash_code(tasks[source["generator"]].generate, hashed) if "generator" in source else "file"
-        if not generator:
+        code_hash = _hash_code(tasks[source["generator"]].generate, hash_file) if "generator" in source else "file"
+        if not code_hash:
             return None
-        digest.update(f"\0{generator} {json.dumps(source, sort_keys=True, default=str)}".encode())
+        digest.update(f"\0{code_hash} {json.dumps(source, sort_keys=True, default=str)}".encode())
     for example in examples:
         digest.update(b"\0\0" + prompt_text(example).encode("utf-8", "surrogatepass"))
     return digest.digest()
 
 
-def _hash_code(function: Callable[..., object], hashed: FileHasher) -> str:
-    """Return a hash of all files of the package that defines a function; empty for what may read other values, such as a closure."""
+def _hash_code(function: Callable[..., object], hash_file: FileHasher) -> str:
+    """Return a hash of all files of the package that defines a function; empty when the function may depend on more, such as a closure."""
     if not isfunction(function) or function.__closure__:
         return ""
     file = getattr(sys.modules.get(function.__module__.partition(".")[0]), "__file__", None)
@@ -117,44 +118,42 @@ def _hash_code(function: Callable[..., object], hashed: FileHasher) -> str:
     path = Path(file)
     try:
         if path.name != "__init__.py":
-            return hashed(path)
+            return hash_file(path)
         names = [other.relative_to(path.parent).as_posix() for other in path.parent.rglob("*") if other.is_file()]
-        return files_digest(path.parent, [name for name in names if "__pycache__" not in name], hashed)
+        return files_digest(path.parent, [name for name in names if "__pycache__" not in name], hash_file)
     except OSError:
         return ""
 
 
 def _cached_leaks(cache: ReplyCache, key: bytes, examples: Sequence[Example]) -> tuple[Leak, ...] | None:
-    """Return the leaks of an earlier check, or None."""
+    """Return the leaks of an earlier check; None when there are none or they are damaged."""
     text = cache.get_leaks(key)
+    if text is None:
+        return None
     try:
-        rows = () if text is None else from_json(tuple[tuple[int, str, float], ...], load_json(text))
-        leaks = tuple(Leak(examples[index].id, examples[index].source, row, similarity) for index, row, similarity in rows)
+        rows = from_json(tuple[tuple[int, str, float], ...], load_json(text))
+        return tuple(Leak(examples[index].id, examples[index].source, row, similarity) for index, row, similarity in rows)
     except (ValueError, IndexError):
-        return None  # damaged: checked again, and replaced
-    return None if text is None else leaks
+        return None
 
 
-def _is_available(source: Mapping[str, Any], tasks: Mapping[str, Task], hashed: FileHasher, unchecked: list[str]) -> bool:
-    """Return whether a source still has the rows of the training; a changed or missing one is added to ``unchecked``."""
+def _unavailable_reason(source: Mapping[str, Any], tasks: Mapping[str, Task], hash_file: FileHasher) -> str:
+    """Return why a source no longer has the rows of the training; empty when it has them."""
     try:
         if "generator" in source:
-            if source["generator"] not in tasks:
-                raise SftchatError(f"task '{source['generator']}' is not installed")
-        elif source["file"].startswith("hf://"):
-            raise SftchatError("data of the Hub is not fetched again for this")
-        elif not Path(source["file"]).is_file():
-            raise SftchatError("no such file any more")
-        elif hashed(Path(source["file"])) != source["sha256"]:
-            raise SftchatError("the file was changed after the training")
-        return True
+            return "" if source["generator"] in tasks else f"task '{source['generator']}' is not installed"
+        if source["file"].startswith("hf://"):
+            return "data of the Hub is not fetched again for this"
+        path = Path(source["file"])
+        if not path.is_file():
+            return "no such file any more"
+        return "" if hash_file(path) == source["sha256"] else "the file was changed after the training"
     except (SftchatError, OSError, KeyError) as error:
-        unchecked.append(_unchecked_line(source, error))
-        return False
+        return _error_text(error)
 
 
-def _read_training_rows(sources: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], unchecked: list[str]) -> Iterator[Example]:
-    """Yield the training rows of every source; one that cannot be read is added to ``unchecked``."""
+def _read_training_rows(sources: Iterable[Mapping[str, Any]], tasks: Mapping[str, Task], unreadable: list[str]) -> Iterator[Example]:
+    """Yield the training rows of every source; for a source that cannot be read, add a line to ``unreadable``."""
     for source in sources:
         try:
             if "generator" in source:
@@ -162,22 +161,31 @@ def _read_training_rows(sources: Iterable[Mapping[str, Any]], tasks: Mapping[str
             else:
                 yield from read_examples(Path(source["file"]), recorded_options(source))
         except (SftchatError, OSError, KeyError) as error:
-            unchecked.append(_unchecked_line(source, error))
+            unreadable.append(_source_line(source, _error_text(error)))
 
 
-def _unchecked_line(source: Mapping[str, Any], error: Exception) -> str:
-    """Return the line on a source that cannot be compared."""
-    words = error.args[0] if isinstance(error, SftchatError) and error.args else type(error).__name__
-    return f"{source.get('file') or source.get('generator') or source}: {words}"
+def _source_line(source: Mapping[str, Any], reason: str) -> str:
+    return f"{source.get('file') or source.get('generator') or source}: {reason}"
+
+
+def _error_text(error: Exception) -> str:
+    """Return the message of an error of this program, without its location; for other errors, their type."""
+    return str(error.args[0]) if isinstance(error, SftchatError) and error.args else type(error).__name__
 
 
 REPEATED_ITEMS = 50
-"""Number of items to repeat: detects that one reply in twenty changes, with 92 % probability."""
+"""Number of repeated items: if one reply in twenty changes, at least one of these does with 92 % probability."""
 SHUFFLES = 2
 
 
 def check_repeatability(
-    engine: Engine, task: Task, items: Sequence[Item], *, sampling: SamplingParams | None = None, most: int = REPEATED_ITEMS, seed: int = 0
+    engine: Engine,
+    task: Task,
+    items: Sequence[Item],
+    *,
+    sampling: SamplingParams | None = None,
+    max_items: int = REPEATED_ITEMS,
+    seed: int = 0,
 ) -> SelfCheck:
     """Repeat some items, each alone and then all of them in shuffled batches, and compare with the original replies.
 
@@ -186,7 +194,7 @@ def check_repeatability(
         task: Task with the scorer.
         items: Scored items; a sample of them is repeated.
         sampling: Sampling parameters of the original replies.
-        most: Maximum sample size.
+        max_items: Maximum size of the sample.
         seed: Seed of the sample and of the shuffles.
 
     Raises:
@@ -194,61 +202,54 @@ def check_repeatability(
         PluginError: When the task's scorer breaks its contract.
     """
     rng = Random(seed)
-    chosen = rng.sample(list(items), min(most, len(items)))
-    examples = [item.example for item in chosen]
-    again = [
-        _repeat_alone(engine, task, examples, sampling),
-        *(_repeat_shuffled(engine, task, examples, sampling, rng) for _ in range(SHUFFLES)),
-    ]
-    changed = _count_differing(chosen, again, lambda item: item.reply.text)
-    rescored = _count_differing(chosen, again, lambda item: item.score.stats)
-    return SelfCheck(len(chosen), len(again), changed, rescored, _largest_changes(task, chosen, again))
+    sample = rng.sample(list(items), min(max_items, len(items)))
+    examples = [item.example for item in sample]
+    repetitions = [_repeat_alone(engine, task, examples, sampling)]
+    repetitions += [_repeat_shuffled(engine, task, examples, sampling, rng) for _ in range(SHUFFLES)]
+    changed = _count_differing(sample, repetitions, lambda item: item.reply.text)
+    rescored = _count_differing(sample, repetitions, lambda item: item.score.stats)
+    return SelfCheck(len(sample), len(repetitions), changed, rescored, _largest_changes(task, sample, repetitions))
 
 
 def _repeat_alone(engine: Engine, task: Task, examples: Sequence[Example], sampling: SamplingParams | None) -> dict[str, Item]:
-    """Generate replies to examples one at a time."""
     return _items_by_id(outcome for example in examples for outcome in generate_outcomes(engine, task, [example], sampling=sampling))
 
 
 def _repeat_shuffled(
     engine: Engine, task: Task, examples: Sequence[Example], sampling: SamplingParams | None, rng: Random
 ) -> dict[str, Item]:
-    """Generate replies to examples in another order, and so in other batches."""
+    """Generate replies to the examples in another order, which gives other batches."""
     return _items_by_id(generate_outcomes(engine, task, rng.sample(list(examples), len(examples)), sampling=sampling))
 
 
 def _items_by_id(outcomes: Iterator[Outcome]) -> dict[str, Item]:
-    """Return the answered items by id."""
     return {outcome.example.id: outcome for outcome in outcomes if isinstance(outcome, Item)}
 
 
-def _count_differing(first: Sequence[Item], again: Sequence[Mapping[str, Item]], what: Callable[[Item], object]) -> int:
-    """Count the items that differed at least once; an unanswered repetition counts as unchanged."""
-    return sum(any(what(answers.get(item.example.id, item)) != what(item) for answers in again) for item in first)
+def _count_differing(sample: Sequence[Item], repetitions: Sequence[Mapping[str, Item]], attribute: Callable[[Item], object]) -> int:
+    """Count the items whose attribute differed at least once; an unanswered repetition counts as unchanged."""
+    return sum(any(attribute(items.get(item.example.id, item)) != attribute(item) for items in repetitions) for item in sample)
 
 
-def _largest_changes(task: Task, first: Sequence[Item], again: Sequence[Mapping[str, Item]]) -> dict[str, float]:
-    """Return the largest change of each metric; an unanswered repetition counts as unchanged."""
-    if not first:
+def _largest_changes(task: Task, sample: Sequence[Item], repetitions: Sequence[Mapping[str, Item]]) -> dict[str, float]:
+    """Return the largest change of each metric, by name; an unanswered repetition counts as unchanged."""
+    if not sample:
         return {}
-    tables = [
-        statistics.build_counts(item.score for item in items)
-        for items in (first, *([answers.get(item.example.id, item) for item in first] for answers in again))
-    ]
-    return {
-        metric.name: max(
-            abs(statistics.compute_metric(metric, table) - statistics.compute_metric(metric, tables[0])) for table in tables[1:]
-        )
-        for metric in task.metrics
-    }
+    original = statistics.build_counts(item.score for item in sample)
+    repeated = [statistics.build_counts(items.get(item.example.id, item).score for item in sample) for items in repetitions]
+    changes = {}
+    for metric in task.metrics:
+        value = statistics.compute_metric(metric, original)
+        changes[metric.name] = max(abs(statistics.compute_metric(metric, table) - value) for table in repeated)
+    return changes
 
 
 def rank_checkpoints(results: Sequence[ModelResult], task: Task, *, seed: int = 0) -> tuple[Ranked, ...]:
     """Order checkpoints by step and mark those that cannot be distinguished from the best.
 
-    A checkpoint is tied with the best when the paired comparison of the primary metric does not call it worse; with few items many are tied.
-    The best is chosen on the same items that it is compared on, so its value is optimistic (winner's curse): estimating it without bias needs
-    other items.
+    A checkpoint is tied with the best when its primary metric is not judged worse in the paired comparison; with few items many are tied. The
+    best is chosen on the same items that it is compared on, so its value is too good on average (winner's curse). An unbiased estimate needs other
+    items.
 
     Args:
         results: Results on one evalset, at least one with a metric.
@@ -256,23 +257,27 @@ def rank_checkpoints(results: Sequence[ModelResult], task: Task, *, seed: int = 
         seed: Seed of the resampling.
 
     Returns:
-        Sorted by step; those without a step come first, in the given order.
+        Sorted by step; those without a step come first, in the order of ``results``.
 
     Raises:
         NotComparableError: When two were not scored on the same items.
         ValueError: When no result has a metric.
     """
-    scored = [result for result in results if result.metrics]
+    ordered = sorted(results, key=_step_or_minus_one)
+    scored = [result for result in ordered if result.metrics]
     if not scored:
         raise ValueError("no result has a metric to be ranked by")
     sign = 1.0 if task.metric.higher_is_better else -1.0
-    ordered = sorted(results, key=lambda result: -1 if (step := step_of(result.model)) is None else step)
-    best = max((result for result in ordered if result.metrics), key=lambda result: sign * result.metric(task.metric.name).value)
+    best = max(scored, key=lambda result: sign * result.metric(task.metric.name).value)
     return tuple(_compare_with_best(result, best, task, seed) for result in ordered)
 
 
+def _step_or_minus_one(result: ModelResult) -> int:
+    step = step_of(result.model)
+    return -1 if step is None else step
+
+
 def _compare_with_best(result: ModelResult, best: ModelResult, task: Task, seed: int) -> Ranked:
-    """Compare one checkpoint with the best."""
     step = step_of(result.model)
     if result is best:
         return Ranked(result, step, best=True, tied=True)

@@ -1,7 +1,6 @@
-"""Files of replies: reading, writing and matching; including the formats of other tools.
+"""Files of replies: reading, writing, and matching with the evalset; also in the formats of other tools.
 
-Of foreign formats only those are read in which every row has the id of its item; docs/replies.md has a few lines of Python for formats that rely
-on row order.
+Every row of a foreign format must have the id of its item; docs/replies.md has a few lines of Python for formats that rely on row order.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from sftchat.types import Reply
 
 Row = Mapping[str, Any]
 FILTER_KEY = "lm_eval_filter"
-"""Key of the filter name in a converted row."""
+"""Key, in a converted row of lm-evaluation-harness, of the filter that the harness applied."""
 
 
 def convert_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Convert a row to this program's keys: ``id``, ``reply``, and further known values.
+    """Convert a row to the keys of this program's files of replies; a row of an unknown format is returned unchanged.
 
     Args:
         row: A line of ``vllm run-batch`` or OpenAI's Batch API, of lm-evaluation-harness with ``--log_samples``, or of this program.
     """
     if "reply" in row:
         return row
-    for keys, read in _CONVERTERS.items():
+    for keys, convert in _CONVERTERS.items():
         if keys <= row.keys():
             try:
-                return read(row)
+                return convert(row)
             except (KeyError, IndexError, TypeError, AttributeError):
-                return row  # another format after all: the check of this program's format reports what is missing
+                return row
     return row
 
 
@@ -46,8 +45,8 @@ def _convert_openai_batch(row: Row) -> dict[str, Any]:
     body = response.get("body") or {}
     if row.get("error") or response.get("status_code") != 200:
         status = f"HTTP {response['status_code']}" if response.get("status_code") else ""
-        words = ": ".join(filter(None, (status, error_message(row) or error_message(body))))
-        return {"id": item_id, "reply": "", "finish_reason": "error", "error": words or "the request has neither a response nor an error"}
+        error = ": ".join(filter(None, (status, error_message(row) or error_message(body))))
+        return {"id": item_id, "reply": "", "finish_reason": "error", "error": error or "the request has neither a response nor an error"}
     choice, usage = body["choices"][0], body.get("usage") or {}
     content = parse_content(choice["message"])
     return {
@@ -62,13 +61,14 @@ def _convert_openai_batch(row: Row) -> dict[str, Any]:
 
 
 def _convert_lm_eval(row: Row) -> dict[str, Any]:
-    """Convert one sample of ``generate_until``: the raw response, before the harness's filters; the harness writes it once per filter."""
+    """Convert one sample of ``generate_until``. The reply is the raw response, which the harness writes once per filter."""
     return {"id": row["doc"].get("id", row["doc_id"]), "reply": row["resps"][0][0], FILTER_KEY: row.get("filter")}
 
 
 def is_other_filter(row: Row, other: Row) -> bool:
-    """Return whether two rows with one id, from ``convert_row``, are the same sample of lm-evaluation-harness under two filters."""
-    return bool(row.get(FILTER_KEY) and other.get(FILTER_KEY) and row[FILTER_KEY] != other[FILTER_KEY] and row["reply"] == other["reply"])
+    """Return whether two converted rows with one id are the same sample of lm-evaluation-harness under two filters."""
+    first, second = row.get(FILTER_KEY), other.get(FILTER_KEY)
+    return bool(first and second and first != second and row["reply"] == other["reply"])
 
 
 _CONVERTERS: dict[frozenset[str], Callable[[Row], dict[str, Any]]] = {
@@ -78,15 +78,15 @@ _CONVERTERS: dict[frozenset[str], Callable[[Row], dict[str, Any]]] = {
 
 
 BASELINE_KEY = "sftchat_baseline"
-"""First key of a baseline's first line; its value is the schema version."""
+"""First key in the first line of a baseline; its value is the schema version."""
 JSON_WHITESPACE = " \t\r\n"
-"""White space in JSON; Python's set is larger."""
+"""The white space of JSON; ``str.strip`` without an argument removes more."""
 ESCAPE_SURROGATES = "backslashreplace"
-"""Error handler that writes an unpaired surrogate, which UTF-8 cannot encode, as its JSON escape."""
+"""Error handler that writes an unpaired surrogate, which UTF-8 cannot encode, as a JSON escape."""
 
 
 def stored_reply_row(item: Item) -> dict[str, Any]:
-    """Return the reply and its counts as stored in a file of replies."""
+    """Return the reply and its counts as a row of a file of replies."""
     reply = item.reply
     return {
         "id": item.example.id,
@@ -99,32 +99,31 @@ def stored_reply_row(item: Item) -> dict[str, Any]:
 
 
 def outcome_line(outcome: Outcome) -> str:
-    """Return one outcome as a line of JSON with a newline; a failure has an error instead of a score."""
+    """Return one outcome as a line of a file of replies; a failure has an error instead of a score."""
     if isinstance(outcome, Failure):
         row: dict[str, Any] = {"id": outcome.example.id, "reply": "", "finish_reason": "error", "error": outcome.error}
     else:
-        row = stored_reply_row(outcome)
-        row |= thoughts_and_refusal(outcome.reply)
-        row = row | {"answer": outcome.score.answer, "errors": list(outcome.score.errors), "stats": row.pop("stats")}
+        row = stored_reply_row(outcome) | thoughts_and_refusal(outcome.reply)
+        stats = row.pop("stats")
+        row |= {"answer": outcome.score.answer, "errors": list(outcome.score.errors), "stats": stats}  # the counts stand last
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def thoughts_and_refusal(reply: Reply) -> dict[str, Any]:
-    """Return the fields of a reply other than its text, if any: ``thoughts`` and ``refused``."""
-    return {**({"thoughts": reply.thoughts} if reply.thoughts else {}), **({"refused": True} if reply.refused else {})}
+    """Return ``thoughts`` and ``refused`` of a reply as a row stores them; empty values are left out."""
+    return {name: value for name, value in (("thoughts", reply.thoughts), ("refused", reply.refused)) if value}
 
 
 def read_replies(path: Path) -> dict[str, Reply | str]:
-    """Read replies by id; a failed item has an error message instead.
+    """Read replies by id; a failed request has an error message instead.
 
-    Only ``id`` and ``reply`` are required, so the output of any program can be scored; unknown keys and the header of a baseline are
-    ignored.
+    Only ``id`` and ``reply`` are required, so the output of any program can be scored. Unknown keys and the header of a baseline are ignored.
 
     Raises:
         DataError: When the file is missing or empty, a line is malformed, or an id occurs twice.
     """
     replies: dict[str, Reply | str] = {}
-    filtered: dict[str, Mapping[str, Any]] = {}
+    first_row_by_id: dict[str, Row] = {}  # of samples from lm-evaluation-harness
     for number, line in numbered_lines(path, "replies"):
         if not line.strip(JSON_WHITESPACE):
             continue
@@ -132,8 +131,8 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
             continue
         item_id, reply, row = parse_reply(line, f"{path}:{number}")
         if row.get(FILTER_KEY):
-            first = filtered.setdefault(item_id, row)
-            if is_other_filter(first, row):
+            first_row = first_row_by_id.setdefault(item_id, row)
+            if is_other_filter(first_row, row):
                 continue
         if item_id in replies:
             raise DataError(f"id '{item_id}' has two replies", f"{path}:{number}")
@@ -143,12 +142,12 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
     return replies
 
 
-def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file with their numbers, from 1, one at a time in memory.
+def numbered_lines(path: Path, content: str) -> Iterator[tuple[int, str]]:
+    """Yield the numbers, from 1, and the lines of a file, one at a time in memory.
 
     Args:
         path: UTF-8 file, with or without a byte order mark.
-        what: Expected content, for error messages.
+        content: Expected content, such as ``replies``, for error messages.
 
     Raises:
         DataError: When it cannot be read, is not UTF-8, or a line exceeds the maximum length.
@@ -157,12 +156,12 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
         with path.open("rb") as file:
             for number, line, cut_off in iter_bounded_lines(file):
                 if cut_off:
-                    raise DataError(f"the line is longer than {MAX_BYTES >> 20} MiB, so these are no {what}", f"{path}:{number}")
+                    raise DataError(f"the line is longer than {MAX_BYTES >> 20} MiB, so these are no {content}", f"{path}:{number}")
                 yield number, line.rstrip(b"\r\n").decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {what}: {not_utf8_message(error)}", str(path)) from error
+        raise DataError(f"cannot read {content}: {not_utf8_message(error)}", str(path)) from error
     except OSError as error:
-        raise DataError(f"cannot read {what}: {error.strerror or error}", str(path)) from error
+        raise DataError(f"cannot read {content}: {error.strerror or error}", str(path)) from error
 
 
 def check_replies_match(
@@ -174,23 +173,26 @@ def check_replies_match(
         replies: Replies by id.
         requested_ids: Ids of the examples to score.
         source: Name of the file, for error messages.
-        other_ids: Further ids that may have replies, such as the rows beyond ``--limit``.
-        advice: Hint for the message about a missing reply.
+        other_ids: Further ids that may have replies, such as those of the rows beyond ``--limit``.
+        advice: Appended to the message about missing replies.
 
     Raises:
         DataError: When an example has no reply or a reply has no example; names them.
     """
-    requested = frozenset(requested_ids)
+    valid_ids = {*requested_ids, *other_ids}
     missing = [item_id for item_id in requested_ids if item_id not in replies]
-    unknown = [item_id for item_id in replies if item_id not in requested and item_id not in other_ids]
-    problems = [f"no reply to {list_quoted(missing)} of the {len(requested)} items{advice}"] if missing else []
-    problems += [f"{list_quoted(unknown)} not in the evalset"] if unknown else []
+    unknown = [item_id for item_id in replies if item_id not in valid_ids]
+    problems = []
+    if missing:
+        problems.append(f"no reply to {list_quoted(missing)} of the {len(requested_ids)} items{advice}")
+    if unknown:
+        problems.append(f"{list_quoted(unknown)} not in the evalset")
     if problems:
         raise DataError("; ".join(problems), source)
 
 
 def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any]]:
-    """Parse a line of a file of replies into its id, the reply or an error message, and the whole row.
+    """Parse a line of a file of replies into the item's id, the reply or the error message of a failed request, and the converted row.
 
     Args:
         line: One JSON object.
@@ -222,15 +224,22 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
         raise DataError(f"'finish_reason' of item '{item_id}' is {abbreviate(reason)}, must be a text such as stop or length", source)
     finish = finish_reason(reason)
     if finish in ("error", "cancelled"):
-        ended = f"the request ended as '{reason}'" if reason in ("error", "cancelled") else unusable_reply_message(str(reason))
-        return item_id, str(row.get("error") or ended), row
-    counts = _parse_token_count(row, "prompt_tokens", source), _parse_token_count(row, "completion_tokens", source)
+        default_message = f"the request ended as '{reason}'" if reason in ("error", "cancelled") else unusable_reply_message(str(reason))
+        return item_id, str(row.get("error") or default_message), row
     thoughts = row.get("thoughts", "")
-    return item_id, Reply(text, finish, *counts, thoughts if isinstance(thoughts, str) else "", row.get("refused") is True), row
+    reply = Reply(
+        text,
+        finish,
+        _parse_token_count(row, "prompt_tokens", source),
+        _parse_token_count(row, "completion_tokens", source),
+        thoughts if isinstance(thoughts, str) else "",
+        row.get("refused") is True,
+    )
+    return item_id, reply, row
 
 
 def _parse_token_count(row: Mapping[str, Any], key: str, source: str) -> int:
-    """Return a number of tokens; 0 when the file has none."""
+    """Return a number of tokens; 0 when the row has none."""
     value = row.get(key, 0)
     if type(value) is not int or value < 0:
         raise DataError(f"'{key}' of item '{row['id']}' is {value!r}, must be a whole number from 0", source)

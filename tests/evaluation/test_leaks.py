@@ -152,11 +152,11 @@ def test_rows_of_a_generator_are_compared_once_while_its_code_is_the_same(
 ) -> None:
     tasks = {"triples": replace(task, generate=rows_of_module)}
     of_two = manifest({"generator": "triples", "n": 2, "seed": 0, "options": {}})
-    monkeypatch.setattr(checks, "_hash_code", lambda function, hashed: "first version")
+    monkeypatch.setattr(checks, "_hash_code", lambda function, hash_file: "first version")
     for _ in range(2):
         assert [leak.id for leak in check_leaks(result, of_two, task, tasks, cache=cache).leaks] == ["0", "1"]
     assert compared == [4]
-    monkeypatch.setattr(checks, "_hash_code", lambda function, hashed: "second version")
+    monkeypatch.setattr(checks, "_hash_code", lambda function, hash_file: "second version")
     check_leaks(result, of_two, task, tasks, cache=cache)
     assert compared == [4, 4]
 

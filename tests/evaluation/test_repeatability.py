@@ -50,7 +50,7 @@ def test_a_fixed_sample_is_generated_again(task: Task, example: Callable[..., Ex
     examples = [example(f"{number:03d}") for number in range(200)]
     first, second = ScriptedEngine(lambda request: "无"), ScriptedEngine(lambda request: "无")
     for engine in (first, second):
-        assert check_repeatability(engine, task, answered(engine, task, examples), most=7).n == 7
+        assert check_repeatability(engine, task, answered(engine, task, examples), max_items=7).n == 7
     assert [request.id for request in first.requests] == [request.id for request in second.requests]
 
 
