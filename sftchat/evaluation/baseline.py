@@ -1,6 +1,6 @@
 """Baseline files: the replies of a reference model with their counts and the conditions of the run, as JSONL with readable git diffs.
 
-The first line is a header, every further line an item, sorted by id. The file has no timestamps: the same model gives the same bytes.
+The first line is a header, and every further line is an item, sorted by id. The file has no timestamps, so equal replies give equal bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sftchat.types import Example, Reply, SamplingParams
 SCHEMA_VERSION = 2
 """Version 1 had no hash of the items' metadata."""
 REPLY_FILE_SUFFIXES = frozenset((".jsonl", ".json", ".jsonlines", ".ndjson", ".txt", ".gz", ".bak"))
-"""File name suffixes of reply files; names of models do not end with them."""
+"""File name suffixes of reply files; no name of a model ends with one."""
 _ENCODER = json.JSONEncoder(sort_keys=True, default=str)
 
 
@@ -37,8 +37,8 @@ class Header:
         task: Name of the task.
         metrics: Names of its metrics, the primary one first.
         model: Model name as typed by the user.
-        identity: Hash of its weights; empty when unknown, as for replies of another program.
-        template_hash: Hash of its chat template, when known.
+        identity: Hash of the model's weights; empty when unknown, as for replies of another program.
+        template_hash: Hash of the model's chat template; empty when unknown.
         evalsets: Evalsets of the run.
         sampling: Sampling parameters; None when unknown.
     """
@@ -53,7 +53,7 @@ class Header:
 
     @property
     def size(self) -> int:
-        """Number of items that the file must have; a baseline always covers whole evalsets."""
+        """Number of items in the file, because a baseline covers whole evalsets."""
         return sum(evalset.size for evalset in self.evalsets)
 
 
@@ -64,8 +64,8 @@ class StoredItem:
     Attributes:
         reply: Stored reply.
         stats: Its counts.
-        right: Whether it had no error class.
-        content: Hash of the example, over everything the scorer receives.
+        right: Whether the scorer found no error.
+        content: ``content_hash`` of the example.
     """
 
     reply: Reply
@@ -99,19 +99,21 @@ def content_hash(example: Example) -> str:
 
 
 def sampling_to_json(sampling: SamplingParams) -> dict[str, Any]:
-    """Return the sampling parameters as the header stores them; without the seed for greedy decoding, which does not use it."""
+    """Return the sampling parameters as the header stores them; greedy decoding uses no seed, so it is left out then."""
     values = asdict(sampling) | {"stop": list(sampling.stop)}
     return {key: value for key, value in values.items() if key != "seed" or sampling.temperature > 0}
 
 
 def read_schema_version(path: Path) -> Any:
-    """Return the schema version in the first line of a file, of any type; None when the file is no baseline."""
+    """Return the schema version in the first line of a file, as any JSON value; None when the file is no baseline."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             row = load_json(file.readline(MAX_BYTES))
     except (OSError, ValueError):
         return None
-    return (row[BASELINE_KEY] or 0) if isinstance(row, dict) and BASELINE_KEY in row else None
+    if not isinstance(row, dict) or BASELINE_KEY not in row:
+        return None
+    return row[BASELINE_KEY] or 0  # a malformed ``null`` must not look like a file that is no baseline
 
 
 def is_baseline(path: Path) -> bool:
@@ -120,34 +122,31 @@ def is_baseline(path: Path) -> bool:
 
 
 def is_missing_file(text: str) -> bool:
-    """Return whether the argument of ``--baseline`` names a missing file rather than a model.
-
-    Args:
-        text: Argument as typed.
-    """
+    """Return whether the argument of ``--baseline`` names a file that does not exist; False for models."""
     path = Path(text)
     return path.suffix.lower() in REPLY_FILE_SUFFIXES and "://" not in text and not path.exists()
 
 
 def similar_file_hint(text: str) -> str:
-    """Return a hint for the message about a missing file: a file with a similar name, in parentheses after a space; empty when there is none."""
+    """Return `` (there is 'FILE')`` with a similarly named file, to end a message about a missing file; empty when there is none."""
     path = Path(text)
     if not path.parent.is_dir():
         return f" (there is no folder '{path.parent}')"
     names = {other.stem: other.name for other in path.parent.iterdir() if other.is_file()}
-    near = get_close_matches(path.stem, names, n=1, cutoff=0.7)
-    return f" (there is '{path.with_name(names[near[0]])}')" if near else ""
+    similar = get_close_matches(path.stem, names, n=1, cutoff=0.7)
+    return f" (there is '{path.with_name(names[similar[0]])}')" if similar else ""
 
 
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline.
 
     Raises:
-        DataError: When it is malformed, or has another number of items than its header states.
-        NotComparableError: When it has another schema version.
+        DataError: When the file is malformed, or has another number of items than its header states.
+        NotComparableError: When the file has another schema version.
     """
     lines = numbered_lines(path, "baseline")
-    header = parse_header(next(lines, (1, ""))[1], path)
+    _, first_line = next(lines, (1, ""))
+    header = parse_header(first_line, path)
     items: dict[str, StoredItem] = {}
     for number, line in lines:
         if not line.strip(JSON_WHITESPACE):
@@ -161,15 +160,10 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def check_size(path: Path, header: Header, count: int) -> None:
-    """Refuse a baseline with missing or additional items.
-
-    Args:
-        path: The file.
-        header: Its first line.
-        count: Number of items in the file.
+    """Refuse a baseline with another number of items than its header states.
 
     Raises:
-        DataError: When the header states another number.
+        DataError: When the numbers differ.
     """
     if count != header.size:
         raise DataError(
@@ -204,7 +198,7 @@ def parse_header(line: str, path: Path) -> Header:
 
 
 def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
-    """Parse an item line into its id and the item.
+    """Parse an item line of a baseline into the id and the item.
 
     Args:
         line: One JSON object.
@@ -229,7 +223,7 @@ def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
 
 
 def check_complete(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:
-    """Refuse a baseline that lacks items of an evalset whose file has not changed since.
+    """Refuse a baseline that lacks items of an evalset, if the evalset's file has not changed since the baseline was written.
 
     Args:
         baseline: Stored baseline.
@@ -242,10 +236,10 @@ def check_complete(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:
     for evalset in evalsets:
         if evalset.sha256 not in sizes:
             continue
-        if lacking := sorted(evalset.ids - baseline.items.keys()):
+        if missing := sorted(evalset.ids - baseline.items.keys()):
             raise NotComparableError(
-                f"baseline {baseline.path} lacks {len(lacking)} of the {evalset.size} items of {evalset.name}, which has not changed since: "
-                f"{list_quoted(lacking)}; restore it, or write it again with --update-baseline"
+                f"baseline {baseline.path} lacks {len(missing)} of the {evalset.size} items of {evalset.name}, which has not changed since: "
+                f"{list_quoted(missing)}; restore it, or write it again with --update-baseline"
             )
         if sizes[evalset.sha256] != evalset.size:
             raise NotComparableError(
@@ -257,14 +251,14 @@ def check_complete(baseline: Baseline, evalsets: Iterable[Evalset]) -> None:
 def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example], sampling: SamplingParams | None) -> None:
     """Refuse a comparison with a baseline that was measured differently.
 
-    Items may have been added or removed since. An item in both must be unchanged; whether it is still counted the same is checked by
-    ``check_counts``, because scoring again detects a changed scorer whatever its version number is.
+    Items may have been added or removed since, but an item in both the baseline and this run must be unchanged. A changed scorer is detected by
+    ``check_counts``.
 
     Args:
         baseline: Stored baseline.
         task: Task of this run.
         examples: Examples of this run.
-        sampling: Sampling parameters of this run; None when unknown.
+        sampling: Sampling parameters of this run; None for stored replies, of which they are unknown.
 
     Raises:
         NotComparableError: When something differs; names it.
@@ -272,30 +266,29 @@ def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example]
     header, path = baseline.header, baseline.path
     if header.task != task.name:
         raise NotComparableError(f"baseline {path} is of task '{header.task}', not of '{task.name}'")
-    today = None if sampling is None else sampling_to_json(sampling)
-    if today is not None and header.sampling is not None:
-        for key in sorted({*today, *header.sampling}):
-            then, now = header.sampling.get(key), today.get(key)
+    if sampling is not None and header.sampling is not None:
+        current_sampling = sampling_to_json(sampling)
+        for key in sorted({*current_sampling, *header.sampling}):
+            then, now = header.sampling.get(key), current_sampling.get(key)
             if then != now:
                 raise NotComparableError(f"baseline {path} was made with other sampling: {key} {then} then, {now} now")
-    if not any(example.id in baseline.items for example in examples):
+    common = [example for example in examples if example.id in baseline.items]
+    if not common:
         names = ", ".join(evalset.name for evalset in header.evalsets)
         raise NotComparableError(f"baseline {path} is of another evalset ({names}): no item in common")
-    other = [
-        example.id for example in examples if example.id in baseline.items and content_hash(example) != baseline.items[example.id].content
-    ]
-    if other:
+    changed = [example.id for example in common if content_hash(example) != baseline.items[example.id].content]
+    if changed:
         raise NotComparableError(
-            f"baseline {baseline.path} is of another evalset: prompt, gold reply or metadata of {list_quoted(other)} has changed"
+            f"baseline {path} is of another evalset: prompt, gold reply or metadata of {list_quoted(changed)} has changed"
         )
 
 
 def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
-    """Refuse a comparison with a baseline that another scorer counted.
+    """Refuse a comparison with a baseline whose counts another scorer made.
 
     Args:
         baseline: Stored baseline.
-        items: The stored replies, scored in this run.
+        items: The baseline's replies, scored in this run.
 
     Raises:
         NotComparableError: When the counts of an item differ; names the item and the count.
@@ -306,11 +299,10 @@ def check_counts(baseline: Baseline, items: Iterable[Item]) -> None:
         if before == after and item.right == stored.right:
             continue
         key = next((key for key in sorted({*before, *after}) if before.get(key) != after.get(key)), None)
-        if key is not None:
-            change = f"'{key}' of item '{item.example.id}' was {_format_count(before.get(key))} and is {_format_count(after.get(key))}"
+        if key is None:  # equal counts, so only ``right`` differs
+            change = f"item '{item.example.id}' was {'right and is wrong' if stored.right else 'wrong and is right'}"
         else:
-            was, now = ("right", "wrong") if stored.right else ("wrong", "right")
-            change = f"item '{item.example.id}' was {was} and is {now}"
+            change = f"'{key}' of item '{item.example.id}' was {_format_count(before.get(key))} and is {_format_count(after.get(key))}"
         raise NotComparableError(f"baseline {baseline.path} was counted by another scorer: {change}; write it again with --update-baseline")
 
 

@@ -24,22 +24,27 @@ from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.replies import BASELINE_KEY, stored_reply_row
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.scored import Item, ScoredItems, collect_outcomes
-from sftchat.models.fingerprint import identity
+from sftchat.models import fingerprint
 from sftchat.models.manifest import read_manifest
 from sftchat.models.reference import ModelReference
 from sftchat.text import pluralize
 
 BaselineFiles = Mapping[str, str | None]
-"""The file to write by name of the task; None for a task without one."""
+"""The baseline file to write, by name of the task; None for a task without one."""
 
 
 def check_updates(files: BaselineFiles, plans: Sequence[Plan], limit: int | None) -> None:
-    """Refuse to write a baseline that would be partial, ambiguous or in the place of something else, before anything is evaluated.
+    """Check, before anything is evaluated, that complete baselines can be written and that nothing else is overwritten.
+
+    Args:
+        files: The files to write.
+        plans: Plans of the evaluation.
+        limit: Maximum number of rows of each evalset; None for all.
 
     Raises:
-        UsageError: Names the file and the reason.
+        UsageError: When a baseline cannot be written; names the file and the reason.
     """
-    taken: dict[Path, str] = {}
+    task_by_path: dict[Path, str] = {}
     for plan in plans:
         file = files[plan.task.name]
         if file is None:
@@ -54,7 +59,7 @@ def check_updates(files: BaselineFiles, plans: Sequence[Plan], limit: int | None
             raise UsageError(f"'{path}' is no baseline, and is not overwritten; give another file")
         if type(version) is int and version > SCHEMA_VERSION:
             raise UsageError(f"'{path}' is a baseline of schema version {version}; this sftchat writes {SCHEMA_VERSION}; give another file")
-        if (other := taken.setdefault(path.resolve(), plan.task.name)) != plan.task.name:
+        if (other := task_by_path.setdefault(path.resolve(), plan.task.name)) != plan.task.name:
             raise UsageError(f"--update-baseline: '{path}' cannot hold both {other} and {plan.task.name}; give each a file of its own")
         if not path.parent.is_dir():
             raise UsageError(f"no folder '{path.parent}' for the baseline")
@@ -65,13 +70,16 @@ def check_updates(files: BaselineFiles, plans: Sequence[Plan], limit: int | None
 def update_baselines(
     files: BaselineFiles, plans: Sequence[Plan], report: Report, resolve: Callable[[str], ModelReference]
 ) -> Iterator[str]:
-    """Write the replies as new baselines, unless the gate fails or items are unanswered; yields lines for the user on what changed.
+    """Write the replies as new baselines, unless the gate fails or items are unanswered.
 
     Args:
         files: The files to write.
         plans: Plans of the evaluation.
-        report: Its report, with a verdict.
+        report: Report of the evaluation, with a verdict.
         resolve: Resolves the name of a model.
+
+    Yields:
+        Lines for the user: what changed in each file, or why it was not written.
     """
     for plan in plans:
         file = files[plan.task.name]
@@ -85,18 +93,19 @@ def update_baselines(
             yield f"baseline {file}: not written, because the verdict is fail; without --baseline and --min it is"
             continue
         source = plan.sources[0]
-        weights, template = _model_hashes(resolve(source.name)) if source.stored is None else ("", "")
+        is_model = source.stored is None
+        identity, template_hash = _model_hashes(resolve(source.name)) if is_model else ("", "")
         header = Header(
             task=plan.task.name,
             metrics=tuple(metric.name for metric in plan.task.metrics),
             model=source.name,
-            identity=weights,
-            template_hash=template,
+            identity=identity,
+            template_hash=template_hash,
             evalsets=tuple(result.evalset for result in results),
-            sampling=sampling_to_json(plan.sampling) if source.stored is None else None,
+            sampling=sampling_to_json(plan.sampling) if is_model else None,
         )
         items = results[0].items if len(results) == 1 else collect_outcomes(item for result in results for item in result.items)
-        yield from write_baseline(Path(file), header, items)
+        yield write_baseline(Path(file), header, items)
 
 
 def _model_hashes(reference: ModelReference) -> tuple[str, str]:
@@ -107,10 +116,10 @@ def _model_hashes(reference: ModelReference) -> tuple[str, str]:
         manifest = read_manifest(reference.folder) if reference.folder else None
     except SftchatError:
         manifest = None
-    return identity(reference), manifest.template_hash if manifest else ""
+    return fingerprint.identity(reference), manifest.template_hash if manifest else ""
 
 
-def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str, ...]:
+def write_baseline(path: Path, header: Header, items: ScoredItems) -> str:
     """Write a baseline atomically.
 
     Args:
@@ -119,22 +128,19 @@ def write_baseline(path: Path, header: Header, items: ScoredItems) -> tuple[str,
         items: Scored items of the whole evalsets.
 
     Returns:
-        Lines for the user that describe what changed.
+        A line for the user on what changed.
     """
-    changes = [f"written, {pluralize(len(items), 'item')} of {header.model}"]
+    parts = [f"written, {pluralize(len(items), 'item')} of {header.model}"]
     try:
-        old = read_baseline(path) if is_baseline(path) else None
+        if is_baseline(path):
+            parts = [pluralize(len(items), "item"), *(_describe_changes(read_baseline(path), items) or ["nothing changed"])]
     except (DataError, NotComparableError) as error:  # an unreadable baseline may be the reason for the update
-        old = None
-        changes.append(f"in place of one that could not be read ({error})")
-    if old is not None:
-        changes = [pluralize(len(items), "item"), *(list(_describe_changes(old, items)) or ["nothing changed"])]
+        parts.append(f"in place of one that could not be read ({error})")
     write_atomically(path, _baseline_lines(header, items))
-    return (f"baseline {path}: {', '.join(changes)}",)
+    return f"baseline {path}: {', '.join(parts)}"
 
 
 def _baseline_lines(header: Header, items: ScoredItems) -> Iterator[str]:
-    """Yield the lines of the file; the items are sorted by id."""
     yield json.dumps({BASELINE_KEY: SCHEMA_VERSION, **asdict(header)}, ensure_ascii=False) + "\n"
     yield from map(_item_line, sorted(items, key=lambda item: item.example.id))
 
@@ -144,12 +150,11 @@ def _item_line(item: Item) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _describe_changes(old: Baseline, items: ScoredItems) -> Iterator[str]:
-    """Yield the lines that describe the changes from the old baseline."""
+def _describe_changes(old: Baseline, items: ScoredItems) -> list[str]:
     new = {item.example.id: item for item in items}
     counts = {"added": len(new.keys() - old.items.keys()), "removed": len(old.items.keys() - new.keys())}
     pairs = [(old.items[item_id], item) for item_id, item in new.items() if item_id in old.items]
     counts["with another reply"] = sum(stored.reply.text != item.reply.text for stored, item in pairs)
     counts["newly broken"] = sum(stored.right and not item.right for stored, item in pairs)
     counts["newly fixed"] = sum(item.right and not stored.right for stored, item in pairs)
-    return (f"{count} {what}" for what, count in counts.items() if count)
+    return [f"{count} {change}" for change, count in counts.items() if count]

@@ -27,7 +27,7 @@ def test_a_baseline_is_read_as_it_was_written(task: Task, example: Make, tmp_pat
     path = tmp_path / "base.jsonl"
     items = [score_example(task, example(name), Reply(said, "stop", 3, 4)) for name, said in (("b", "无"), ("a", "甲-乙:夫妻"))]
 
-    assert write_baseline(path, HEADER, collect_outcomes(items)) == (f"baseline {path}: written, 2 items of run",)
+    assert write_baseline(path, HEADER, collect_outcomes(items)) == f"baseline {path}: written, 2 items of run"
     found = read_baseline(path)
 
     assert found.header == HEADER
@@ -104,7 +104,7 @@ def test_a_baseline_of_the_first_version_is_not_comparable_and_can_be_replaced(t
 
     items = [score_example(task, example(name), Reply("无")) for name in ("a", "b")]
     assert write_baseline(path, HEADER, collect_outcomes(items)) == (
-        f"baseline {path}: written, 2 items of run, in place of one that could not be read ({words})",
+        f"baseline {path}: written, 2 items of run, in place of one that could not be read ({words})"
     )
     assert list(read_baseline(path).items) == ["a", "b"]
 
