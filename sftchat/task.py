@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.plugin_calls import Malformed, call_plugin, plain_example, plain_number, plain_reply, plain_score, plain_texts
+from sftchat._util.plugin_calls import Malformed, call_plugin, copy_example, copy_reply, copy_score, copy_texts, to_number
 from sftchat._util.renamed import former_names
 from sftchat.types import Example, Reply, SamplingParams, Score
 
@@ -170,7 +170,7 @@ def score_reply(task: Task, example: Example, reply: Reply) -> Score:
     """
 
     def call_scorer() -> Score:
-        return plain_score(task.score(plain_example(example), plain_reply(reply)))
+        return copy_score(task.score(copy_example(example), copy_reply(reply)))
 
     return call_plugin(f"the scorer of task '{task.name}'", call_scorer, doing=lambda: f"on item '{example.id or example.source}'")
 
@@ -185,7 +185,7 @@ def metric_value(metric: Metric, sums: Mapping[str, float]) -> float:
     def compute() -> float:
         value = metric.function(dict(sums))
         try:
-            return float(plain_number(value))
+            return float(to_number(value))
         except Malformed as error:
             raise Malformed(f"is {error} for {_format_sums(sums)}, must be a finite number") from None
 
@@ -253,7 +253,7 @@ def row_problems(task: Task, example: Example) -> tuple[str, ...]:
     """
 
     def find_problems() -> tuple[str, ...]:
-        return plain_texts(task.validate_row(plain_example(example)), "problems")
+        return copy_texts(task.validate_row(copy_example(example)), "problems")
 
     return call_plugin(f"the check of task '{task.name}'", find_problems, doing=lambda: f"on {example.source or example.id or 'a row'}")
 
@@ -284,7 +284,7 @@ def _check_setting(name: str, value: object) -> Any:
     if value is None:
         return None
     try:
-        number = plain_number(value)
+        number = to_number(value)
     except Malformed as error:
         raise Malformed(f"wants {name} {error}, must be a number") from None
     if name not in ("learning_rate", "epochs") and not isinstance(number, int):

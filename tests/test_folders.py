@@ -28,7 +28,7 @@ def test_created_empty_folders_are_removed_and_earlier_ones_stay(tmp_path: Path)
 def test_an_earlier_folder_is_removed_only_when_it_is_ours(tmp_path: Path) -> None:
     for name in ("theirs", "ours"):
         (tmp_path / name).mkdir()
-        with create_folder(tmp_path / name, ours=name == "ours"):
+        with create_folder(tmp_path / name, remove_if_empty=name == "ours"):
             pass
 
     assert everything(tmp_path) == ["theirs"]

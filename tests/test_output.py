@@ -18,8 +18,17 @@ from rich.table import Table
 from rich.text import Text
 
 from sftchat import SftchatError
-from sftchat._util.consoles import GuardedConsole, bars
-from sftchat._util.output import Guarded, Handle, Rendered, data_stream, for_renderer, guard_streams, guarded_streams, with_guarded_streams
+from sftchat._util.consoles import GuardedConsole, progress_bars
+from sftchat._util.output import (
+    GuardedStream,
+    RawStream,
+    WorkflowSafeStream,
+    data_stream,
+    for_renderer,
+    guard_streams,
+    guarded_streams,
+    with_guarded_streams,
+)
 from sftchat.data.write import write_rows
 from sftchat.text import sanitize_json, sanitize_lines
 from tests.test_hardening import commands_in
@@ -37,7 +46,7 @@ HOSTILE = st.lists(
 def written(*pieces: str, in_workflow: bool = False) -> str:
     """Return what a stream receives when pieces are written to its guard."""
     raw = io.StringIO()
-    guard = Guarded(Handle(raw, required=True), in_workflow=in_workflow)
+    guard = GuardedStream(RawStream(raw, required=True), in_workflow=in_workflow)
     for piece in pieces:
         assert guard.write(piece) == len(piece)
     return raw.getvalue()
@@ -78,7 +87,7 @@ def test_on_github_no_message_is_a_command(pieces: list[str]) -> None:
 @given(st.lists(HOSTILE))
 def test_on_github_no_rendered_text_is_a_command_and_styles_stay(pieces: list[str]) -> None:
     raw = io.StringIO()
-    stream = Rendered(Handle(raw, required=True), in_workflow=True)
+    stream = WorkflowSafeStream(RawStream(raw, required=True), in_workflow=True)
     for piece in pieces:
         stream.write(piece)
 
@@ -103,7 +112,7 @@ def test_a_progress_bar_of_tqdm_moves_and_its_text_is_harmless() -> None:
     from tqdm import tqdm
 
     raw = io.StringIO()
-    guard = Guarded(Handle(raw, required=True), in_workflow=False)
+    guard = GuardedStream(RawStream(raw, required=True), in_workflow=False)
     with tqdm(total=1, desc="\x1b[2Jouter", file=guard, ascii=True), tqdm(total=1, desc="inner", file=guard, ascii=True) as inner:
         inner.update()
 
@@ -114,7 +123,7 @@ def test_a_progress_bar_of_tqdm_moves_and_its_text_is_harmless() -> None:
 
 def test_bytes_pass_the_guard_as_text_does() -> None:
     raw = io.StringIO()
-    guard = Guarded(Handle(raw, required=True), in_workflow=False)
+    guard = GuardedStream(RawStream(raw, required=True), in_workflow=False)
 
     for piece in (b"\x1b]52;c;YQ==\x07", "师".encode()[:2], "师".encode()[2:], b"\n"):
         assert guard.buffer.write(piece) == len(piece)
@@ -147,7 +156,7 @@ CONTROLS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[[0-9]*[AK]|\r")
 @given(HOSTILE)
 def test_a_console_writes_styles_and_no_other_escape_sequence(text: str) -> None:
     shown = Screen()
-    console = GuardedConsole(cast("TextIO", Guarded(Handle(shown, required=True), in_workflow=False)))
+    console = GuardedConsole(cast("TextIO", GuardedStream(RawStream(shown, required=True), in_workflow=False)))
     table = Table(title=text)
     table.add_column(Text(text))
     table.add_row(text, Text(f"[red]{text}", "bold"))
@@ -161,7 +170,7 @@ def test_text_written_next_to_a_progress_bar_has_no_styles_and_links(monkeypatch
     screen = take_streams(monkeypatch)
     with guarded_streams():
         console = GuardedConsole(sys.stderr)
-        with bars(console=console) as shown:
+        with progress_bars(console=console) as shown:
             shown.add_task("\x1b[8mwork", total=2)
             sys.stderr.write("\x1b[8mhidden\x1b]8;;http://x\x1b\\link\x1b[0m\n")
             sys.stdout.write("\x1b[31mred\n")
@@ -245,12 +254,12 @@ class Full(io.StringIO):
 
 def test_unwritable_results_are_an_error_and_unwritable_notes_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SftchatError, match="^standard output cannot be written: no space left on device$"):
-        Handle(Full(), required=True).write("x")
+        RawStream(Full(), required=True).write("x")
     with pytest.raises(SftchatError, match="^standard output cannot be written: it is closed$"):
-        Handle(None, required=True).write("x")
+        RawStream(None, required=True).write("x")
     for raw in (Full(), None):
-        handle = Handle(raw, required=False)
-        assert (handle.write("x"), handle.write("y"), handle.lost) == (1, 1, True)
+        handle = RawStream(raw, required=False)
+        assert (handle.write("x"), handle.write("y"), handle.failed) == (1, 1, True)
 
     monkeypatch.setattr(sys, "stdout", Full())
 

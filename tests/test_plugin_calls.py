@@ -27,7 +27,7 @@ from sftchat import (
     hookimpl,
     rate,
 )
-from sftchat._util.plugin_calls import MAX_MESSAGE_LENGTH, Malformed, call_plugin, copy_json, iterate_plugin, plain_example
+from sftchat._util.plugin_calls import MAX_MESSAGE_LENGTH, Malformed, call_plugin, copy_example, copy_json, iterate_plugin
 from sftchat.cli import main
 from sftchat.cli.session import Session
 from sftchat.data.generate import generate_examples
@@ -239,7 +239,7 @@ def test_a_scorer_that_changes_its_example_changes_no_other() -> None:
 
 def test_a_copy_of_an_example_is_equal_and_shares_nothing_that_changes() -> None:
     example = replace(EXAMPLE, metadata={"a": [{"b": (1, [2])}], "path": Path("x"), "set": {1}})
-    copy = plain_example(example)
+    copy = copy_example(example)
 
     assert copy == example
     assert copy.metadata["a"][0]["b"][1] is not example.metadata["a"][0]["b"][1]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class GuardedConsole(Console):
     """A rich console for a standard stream.
 
-    Text is sanitized when it is rendered, so that only rich writes styles and cursor movements. Markup, emoji codes and highlighting are off unless a
-    call enables them. ``BrokenPipeError`` is passed on: rich would exit with 1, the exit code of a failed gate.
+    Text is sanitized when it is rendered, so that only rich writes escape sequences. Markup, emoji codes and highlighting are off unless a call
+    enables them. ``BrokenPipeError`` is raised: rich would exit with 1, the exit code of a failed gate.
 
     Args:
         stream: ``sys.stdout`` or ``sys.stderr``.
@@ -29,19 +29,19 @@ class GuardedConsole(Console):
         super().__init__(file=for_renderer(stream), markup=False, emoji=False, highlight=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render an object with its text sanitized."""
+        """Render an object and sanitize its text."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=sanitize_lines(segment.text))
 
     def on_broken_pipe(self) -> None:
-        """Leave the handling of a broken pipe to the program."""
+        """Raise ``BrokenPipeError``; rich calls this method when it has caught one."""
         raise BrokenPipeError
 
 
-def bars(*columns: Any, console: Console, transient: bool = False) -> Progress:
+def progress_bars(*columns: Any, console: Console, transient: bool = False) -> Progress:
     """Return a progress display for a console, used in a ``with`` statement or with ``start`` and ``stop``.
 
-    While it is active, rich redirects the standard streams to the console and interprets styles in them; these streams are guarded too.
+    While it is active, rich replaces the standard streams by its own, which interpret escape sequences; these streams are guarded too.
 
     Args:
         columns: See ``rich.progress.Progress``; its defaults if empty.

@@ -1,10 +1,10 @@
-"""Warnings about optimizations that do not work with the installed libraries: the fallback is slower, with the same results.
+"""Warnings about optimizations that do not work with the installed libraries and are replaced by a slower way with the same results.
 
-Optimizations use parts of libraries that a newer release may change. Each such use stands in one place and has a fallback: ``inference.cpu``
-compares logits when a model is opened, ``inference.scheduler`` falls back to static batches, ``inference.open`` imports whole libraries where importing
-parts fails, ``training.packing`` compares logits before the first step, ``training.trainer`` completes checkpoints that were not written aside, and the
-terminal view falls back to the plain one. ``tests/test_fallback.py`` holds that private names of libraries are used nowhere else, and
-``pyproject.toml`` allows the minor releases that were tested.
+Some optimizations use private parts of libraries, which a newer release may change. Each such use is in one place and has a fallback:
+``inference.cpu`` compares logits when a model is opened, ``inference.scheduler`` falls back to static batches, ``inference.open`` imports whole
+libraries where importing parts fails, ``training.packing`` compares logits before the first step, ``training.trainer`` completes incomplete
+checkpoints, and the terminal view falls back to the plain one. ``tests/test_fallback.py`` checks that private names of libraries are used nowhere
+else, and ``pyproject.toml`` allows the minor releases that were tested.
 """
 
 from __future__ import annotations
@@ -31,9 +31,5 @@ def report_fallback(what: str, reason: str) -> None:
 
 
 def reason_of(error: BaseException | None) -> str:
-    """Return the reason for ``report_fallback``: a library's error in one line, or that the results differed.
-
-    Args:
-        error: The exception; None if there was none.
-    """
+    """Return the reason for ``report_fallback``: a library's error in one line; for None, that the results differ."""
     return "its results differ" if error is None else in_one_line(error)

@@ -26,20 +26,19 @@ def check_output_file(path: str | os.PathLike[str], *, overwrite: bool = False) 
         UsageError: When the file exists, is a folder, or its folder does not exist.
         SftchatError: When standard output is closed.
     """
-    target = Path(path)
     if os.fspath(path) == "-":
         require_stdout()
         return
+    target = Path(path)
     try:
-        is_folder, is_file, has_folder = target.is_dir(), target.is_file(), target.parent.is_dir()
+        if target.is_dir():
+            raise UsageError(f"output '{path}' is a folder; give a file, such as '{target / 'rows.jsonl'}'")
+        if target.is_file() and not overwrite:
+            raise UsageError(f"output '{path}' exists; give --overwrite to replace it, or another name")
+        if not target.parent.is_dir():
+            raise UsageError(f"output '{path}' is in a folder that does not exist; make it: mkdir -p '{target.parent}'")
     except OSError as error:  # a name that is too long, or a folder without permission
         raise UsageError(f"output '{path}' cannot be written: {os_reason(error)}") from None
-    if is_folder:
-        raise UsageError(f"output '{path}' is a folder; give a file, such as '{target / 'rows.jsonl'}'")
-    if is_file and not overwrite:
-        raise UsageError(f"output '{path}' exists; give --overwrite to replace it, or another name")
-    if not has_folder:
-        raise UsageError(f"output '{path}' is in a folder that does not exist; make it: mkdir -p '{target.parent}'")
 
 
 def check_output_folder(folder: Path, *, must_be_new: bool = False) -> None:
@@ -50,7 +49,7 @@ def check_output_folder(folder: Path, *, must_be_new: bool = False) -> None:
         must_be_new: Refuse an existing folder.
 
     Raises:
-        UsageError: When it exists, is a file or a broken link, lies in a file, or may not be written to.
+        UsageError: When it exists (with ``must_be_new``), is a file or a broken link, has a file as a parent, or is not writable.
     """
     if must_be_new and (folder.exists() or folder.is_symlink()):
         raise UsageError(f"output folder '{folder}' exists already; give another -o")
@@ -76,20 +75,21 @@ def write_atomically(path: Path, text: str | Iterable[str], errors: str = "backs
     Args:
         path: The file.
         text: Its content, as one string or in pieces.
-        errors: How lone surrogates are encoded; see ``str.encode``.
+        errors: Error handler for lone surrogates, as of ``str.encode``.
 
     Raises:
         OSError: When writing fails.
     """
-    with atomic_file(path) as stream:  # bytes, for the same file on every platform
-        stream.writelines(piece.encode("utf-8", errors) for piece in ((text,) if isinstance(text, str) else text))
+    parts = (text,) if isinstance(text, str) else text
+    with atomic_file(path) as stream:  # bytes, for the same line breaks on every platform
+        stream.writelines(part.encode("utf-8", errors) for part in parts)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary file that replaces ``path`` when the block succeeds and is removed when it fails.
+    """Yield a temporary file that replaces ``path`` when the block succeeds and is removed when it fails.
 
-    Temporary files of killed processes are removed. The target of a symbolic link is replaced, not the link. A pipe or device such as
+    First removes temporary files that killed processes left. If ``path`` is a symbolic link, its target is replaced. A pipe or device such as
     ``/dev/null`` is written to directly.
 
     Raises:
@@ -101,21 +101,21 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             yield stream
         return
     _remove_abandoned(target)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    while (locked := open_locked(partial)) is None:
-        time.sleep(0.01)  # a process that checks for abandoned files releases the lock at once
+    temporary_file = target.with_name(f".{target.name}.{os.getpid()}.part")
+    while (locked_file := open_locked(temporary_file)) is None:
+        time.sleep(0.01)  # another process tests in `_remove_abandoned` whether the file is locked, and unlocks it at once
     try:
-        with locked as stream:
+        with locked_file as stream:
             stream.truncate()
             yield stream
             stream.flush()
             if os.name != "nt":  # while the lock is held, so that no other process removes it as abandoned
-                partial.replace(target)
+                temporary_file.replace(target)
         if os.name == "nt":  # Windows cannot move an open file
-            partial.replace(target)
+            temporary_file.replace(target)
     finally:
         with suppress(OSError):
-            partial.unlink()
+            temporary_file.unlink()
 
 
 def _remove_abandoned(target: Path) -> None:
@@ -128,19 +128,17 @@ def _remove_abandoned(target: Path) -> None:
 
 
 @contextmanager
-def create_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
-    """Create a folder and its parents for the block; at its end those that were created and are empty are removed.
-
-    A failure before the first write, e.g. on a full disk, therefore leaves nothing behind.
+def create_folder(folder: Path, *, remove_if_empty: bool = False) -> Iterator[None]:
+    """Create a folder and its parents; after the block remove those of them that are empty, so that a failure leaves nothing behind.
 
     Args:
-        folder: An existing folder is kept.
-        ours: Whether to remove the folder if it is empty even if it existed before.
+        folder: The folder; if it exists, it is kept.
+        remove_if_empty: Whether to remove an empty folder that existed before, too.
 
     Raises:
         OSError: When a folder cannot be created.
     """
-    to_remove = [path for path in (folder, *folder.parents) if not path.exists()] or ([folder] if ours else [])
+    to_remove = [path for path in (folder, *folder.parents) if not path.exists()] or ([folder] if remove_if_empty else [])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -154,24 +152,24 @@ def create_folder(folder: Path, *, ours: bool = False) -> Iterator[None]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; it is renamed to ``folder`` if the block succeeds, and removed otherwise.
 
-    Remains of a killed process are removed at the next call.
+    First removes the temporary folder that a killed process left.
 
     Raises:
         OSError: When a folder cannot be created or renamed.
     """
-    draft = folder.with_name(f".{folder.name}.partial")
+    temporary_folder = folder.with_name(f".{folder.name}.partial")
     with create_folder(folder.parent):
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
+        shutil.rmtree(temporary_folder, ignore_errors=True)
+        temporary_folder.mkdir()
         try:
-            yield draft
-            draft.rename(folder)
+            yield temporary_folder
+            temporary_folder.rename(folder)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(temporary_folder, ignore_errors=True)
 
 
 def try_lock(file: IO[Any] | int) -> bool:
-    """Lock a file until it is closed; False if another process holds the lock. Without support for locks, as on Windows, always True."""
+    """Lock a file until it is closed; return False if another process holds the lock. Without support for locks, as on Windows, return True."""
     try:
         import fcntl
     except ImportError:
@@ -186,7 +184,7 @@ def try_lock(file: IO[Any] | int) -> bool:
 
 
 def open_locked(path: Path) -> BinaryIO | None:
-    """Open a file for reading and appending, creating it if missing, and lock it; None if another process holds the lock.
+    """Open a file for reading and appending, creating it if missing, and lock it; return None if another process holds the lock.
 
     Raises:
         OSError: When it cannot be opened.
@@ -199,4 +197,4 @@ def open_locked(path: Path) -> BinaryIO | None:
         with suppress(OSError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
-        file.close()  # the previous holder of the lock has deleted or moved the file meanwhile
+        file.close()  # the previous holder of the lock deleted or moved the file before this lock was taken; try the new file

@@ -1,6 +1,6 @@
-"""Calls of plugin code: any exception becomes an error of that plugin, and arguments and results are copied in built-in types.
+"""Calls of plugin code: any exception becomes a ``PluginError``, and arguments and results are copied as built-in types.
 
-So a plugin cannot end the process, change what the core uses, or pass it objects whose methods run its code.
+So a plugin cannot end the process, modify objects of the core, or return objects whose methods run the plugin's code later.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _END: Any = object()
 
 
 class Malformed(ValueError):
-    """A plugin's result violates its contract; the message is a predicate, such as ``counts None as 'n'; …``."""
+    """A plugin's result violates its contract; the message is the rest of a sentence that begins with the plugin's part, such as ``counts None as 'n'``."""
 
 
 def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Occasion = "", may_refuse: bool = False) -> T:
     """Call a function of a plugin.
 
-    ``SystemExit``, ``GeneratorExit`` and all other exceptions become a ``PluginError``, so that no plugin ends the process or sets its exit code.
-    Only ``KeyboardInterrupt`` is passed on, because it comes from the user. ``sys.stdout`` and ``sys.stderr`` are restored.
+    All exceptions, ``SystemExit`` included, become a ``PluginError``, so that no plugin ends the process or sets its exit code. Only
+    ``KeyboardInterrupt`` is passed on, because it comes from the user. ``sys.stdout`` and ``sys.stderr`` are restored.
 
     Args:
         what: The called part of the plugin, such as ``the scorer of task 'sql'``.
-        function: The function. It should also convert the plugin's result to built-in types, because access to it can raise too.
+        function: The function. It should also copy the plugin's result as built-in types, because access to the result can raise too.
         args: Its arguments.
-        doing: Purpose of the call, such as ``on item 'i7'``; a function is called only on failure.
+        doing: Purpose of the call, such as ``on item 'i7'``, or a function that returns it, called only on failure.
         may_refuse: Whether a ``SftchatError`` from the plugin is passed on unchanged: the plugin may use one to refuse an option or a model.
 
     Raises:
-        PluginError: Names the plugin's part, the purpose, and the location and class of the exception.
+        PluginError: When the function raises; the message has ``what``, the purpose, and the position and class of the exception.
         SftchatError: Raised by the plugin on purpose, with ``may_refuse``.
     """
     streams = sys.stdout, sys.stderr
@@ -64,7 +64,7 @@ def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Occasi
 
 
 def iterate_plugin(what: str, iterable: Iterable[T], *, doing: Occasion = "", may_refuse: bool = False) -> Iterator[T]:
-    """Iterate over a plugin's result, each step run as by ``call_plugin``; closing this iterator closes the plugin's.
+    """Iterate over a plugin's result, with each step as in ``call_plugin``; closing this iterator closes the plugin's.
 
     Args:
         what: See ``call_plugin``.
@@ -91,12 +91,11 @@ def _close(iterator: object) -> None:
 
 MAX_COUNT = 10**308
 """Largest count: sums are computed as 64-bit floats, and a baseline with a larger number would be unreadable."""
-COUNTS = "counts are finite numbers"
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+_IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 
 
-def plain_number(value: object) -> int | float:
-    """Convert a count to a built-in number: integers and booleans to ``int``, all others to ``float``.
+def to_number(value: object) -> int | float:
+    """Return a count as a built-in number: integers and booleans as ``int``, all others as ``float``.
 
     Args:
         value: A number, a boolean, a ``Decimal``, a ``Fraction``, or a scalar of numpy or a similar library.
@@ -120,23 +119,20 @@ def plain_number(value: object) -> int | float:
     return number
 
 
-def plain_text(value: str) -> str:
-    """Convert a string to the built-in class."""
+def to_str(value: str) -> str:
+    """Return a string of a subclass as a plain ``str``."""
     return value if type(value) is str else str.__str__(value)
 
 
-def plain_score(score: object) -> Score:
-    """Copy a score with counts and texts in built-in types.
-
-    Args:
-        score: Return value of a scorer.
+def copy_score(score: object) -> Score:
+    """Copy the result of a scorer, with counts and texts as built-in types.
 
     Raises:
-        Malformed: When it is not a ``Score``, has no counts or one that is not a finite number, or errors that are not names.
+        Malformed: When it is not a ``Score``, has no counts, or a field has another type.
     """
     if not isinstance(score, Score):
         raise Malformed(f"returns {type(score).__name__}, must return sftchat.Score")
-    stats = _counts("stats", score.stats)
+    stats = _copy_counts("stats", score.stats)
     if not stats:
         raise Malformed("counts nothing; a metric needs stats")
     if not isinstance(score.answer, str):
@@ -145,11 +141,11 @@ def plain_score(score: object) -> Score:
         raise Malformed(f"gives the errors {short_repr(score.errors)}, must be a tuple of names")
     if not isinstance(score.groups, Mapping) or not all(isinstance(name, str) for name in score.groups):
         raise Malformed(f"gives the groups {short_repr(score.groups)}, must be counts by name")
-    groups = {plain_text(name): _counts(f"group {name!r}", group_stats) for name, group_stats in score.groups.items()}
-    return Score(stats, plain_text(score.answer), tuple(map(plain_text, score.errors)), groups)
+    groups = {to_str(name): _copy_counts(f"group {name!r}", group_stats) for name, group_stats in score.groups.items()}
+    return Score(stats, to_str(score.answer), tuple(map(to_str, score.errors)), groups)
 
 
-def _counts(name: str, stats: object) -> dict[str, float]:
+def _copy_counts(name: str, stats: object) -> dict[str, float]:
     if not isinstance(stats, Mapping):
         raise Malformed(f"gives {short_repr(stats)} as {name}, must be counts by name")
     counts: dict[str, float] = {}
@@ -160,24 +156,21 @@ def _counts(name: str, stats: object) -> dict[str, float]:
         if not isinstance(key, str):
             raise Malformed(f"counts under the name {short_repr(key)} in {name}; names are text")
         try:
-            counts[plain_text(key)] = plain_number(count)
+            counts[to_str(key)] = to_number(count)
         except Malformed as error:
-            raise Malformed(f"counts {error} as '{key}' of {name}; {COUNTS}") from None
+            raise Malformed(f"counts {error} as '{key}' of {name}; counts are finite numbers") from None
     return counts
 
 
-def plain_example(example: object) -> Example:
-    """Copy an example; nothing is shared with the original.
-
-    Args:
-        example: From a generator, or about to be passed to a plugin.
+def copy_example(example: object) -> Example:
+    """Copy an example that a plugin returned or is going to get; nothing is shared with the original.
 
     Raises:
         Malformed: When it is not an example, or a field has another type.
     """
     if not isinstance(example, Example):
         raise Malformed(f"gives a {type(example).__name__}, must give sftchat.Example")
-    messages = tuple(_message(message) for message in example.messages)
+    messages = tuple(_copy_message(message) for message in example.messages)
     if example.gold is not None and not isinstance(example.gold, str):
         raise Malformed(f"gives the gold reply {short_repr(example.gold)}, must be text")
     if not isinstance(example.id, str) or not isinstance(example.source, str):
@@ -187,28 +180,27 @@ def plain_example(example: object) -> Example:
     return Example(messages, example.gold, example.id, copy_json(dict(example.metadata)), example.source)
 
 
-def _message(message: Any) -> Message:
+def _copy_message(message: Any) -> Message:
     if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
         raise Malformed(f"gives the turn {short_repr(message)}, must have a role and a content that are text")
     turn: Any = copy_json(dict(message))
     return cast(Message, turn)
 
 
-def plain_reply(reply: Reply) -> Reply:
+def copy_reply(reply: Reply) -> Reply:
     """Copy a reply."""
-    counts = reply.prompt_tokens, reply.completion_tokens
-    return Reply(reply.text, reply.finish_reason, *counts, reply.thoughts, reply.refused)
+    return Reply(reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens, reply.thoughts, reply.refused)
 
 
 def copy_json(value: T) -> T:
-    """Deep-copy a JSON value, many times faster than ``copy.deepcopy``, which copies any other object in it."""
+    """Deep-copy a JSON value, many times faster than ``copy.deepcopy``; objects of other types in it are copied by ``copy.deepcopy``."""
     result: T = _copy_json(value)
     return result
 
 
 def _copy_json(value: Any) -> Any:
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _IMMUTABLE:
         return value
     if kind is dict:
         return {_copy_json(key): _copy_json(member) for key, member in value.items()}
@@ -217,11 +209,15 @@ def _copy_json(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
-def plain_texts(values: Iterable[object], what: str) -> tuple[str, ...]:
-    """Copy texts that a plugin yields, such as the errors of a row.
+def copy_texts(values: Iterable[object], what: str) -> tuple[str, ...]:
+    """Copy texts that a plugin yields.
+
+    Args:
+        values: The texts, such as the problems of a row.
+        what: Noun for the texts, used in errors.
 
     Raises:
-        Malformed: When one is not text, or a single text is given instead of several.
+        Malformed: When an item is not text, or ``values`` is a single text.
     """
     if isinstance(values, str):
         raise Malformed(f"gives {short_repr(values)}, must give a list of {what}")
@@ -229,10 +225,10 @@ def plain_texts(values: Iterable[object], what: str) -> tuple[str, ...]:
     for value in values:
         if not isinstance(value, str):
             raise Malformed(f"gives {short_repr(value)} among {what}, must be text")
-        texts.append(plain_text(value))
+        texts.append(to_str(value))
     return tuple(texts)
 
 
 def short_repr(value: object) -> str:
-    """Return a value's representation for a message, shortened."""
+    """Return the ``repr`` of a value, cut to 60 characters."""
     return f"{value!r:.60}"

@@ -20,9 +20,9 @@ def former_names(**current: str) -> Callable[[C], C]:
 
     def decorate(cls: C) -> C:
         if "__init__" in vars(cls):
-            setattr(cls, "__init__", former_arguments(cls.__name__, **current)(vars(cls)["__init__"]))  # noqa: B010  # mypy refuses the plain assignment
+            setattr(cls, "__init__", former_arguments(cls.__name__, **current)(vars(cls)["__init__"]))  # noqa: B010  # mypy refuses `cls.__init__ = …`
         for former, name in current.items():
-            setattr(cls, former, property(functools.partial(_read, cls.__name__, former, name)))
+            setattr(cls, former, property(functools.partial(_read_renamed, cls.__name__, former, name)))
         return cls
 
     return decorate
@@ -55,11 +55,11 @@ def warn_renamed(old_name: str, new_name: str, *, stacklevel: int = 2) -> None:
     Args:
         old_name: Name that was used.
         new_name: Name to use instead.
-        stacklevel: As for ``warnings.warn`` called by the caller of this function.
+        stacklevel: Position of the warning: 1 is the caller of this function, 2 is the caller of that function, and so on.
     """
     warnings.warn(f"{old_name} is deprecated, use {new_name}", DeprecationWarning, stacklevel=stacklevel + 1)
 
 
-def _read(owner: str, former: str, name: str, instance: Any) -> Any:
+def _read_renamed(owner: str, former: str, name: str, instance: Any) -> Any:
     warn_renamed(f"{owner}.{former}", name, stacklevel=2)
     return getattr(instance, name)

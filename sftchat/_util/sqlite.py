@@ -10,12 +10,12 @@ from pathlib import Path
 from sftchat.errors import SftchatError
 
 PAUSE_SECONDS = 0.01
-"""Wait in seconds before a locked file is tried again."""
-TIMEOUTS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+"""Seconds between two attempts to open a locked file."""
+LOCKED_ERRORS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def open_database(path: Path, tables: str, version: int, wait: float, version_message: Callable[[int], str]) -> sqlite3.Connection:
-    """Open a database in WAL mode, creating it if missing; every statement is a transaction.
+    """Open a database in WAL mode, creating it if missing; the connection commits every statement.
 
     Several programs may open a missing file at the same time: one creates the tables, the others wait.
 
@@ -24,7 +24,7 @@ def open_database(path: Path, tables: str, version: int, wait: float, version_me
         tables: SQL statements that create the tables, each ended by a semicolon; none contains another semicolon.
         version: Version of the tables, at least 1.
         wait: Maximum wait for another program that writes, in seconds.
-        version_message: Error message for a file with another version.
+        version_message: Returns the error message for a file with another version, which it gets.
 
     Raises:
         OSError, sqlite3.Error: When it cannot be used.
@@ -35,9 +35,9 @@ def open_database(path: Path, tables: str, version: int, wait: float, version_me
     try:
         # after a power cut the last writes may be lost, but the file is intact; a killed process loses nothing
         connection.execute("PRAGMA synchronous = NORMAL")
-        version_found = _retry_while_locked(lambda: _create_tables(connection, tables, version), wait)
-        if version_found != version:
-            raise SftchatError(version_message(version_found))
+        actual_version = _retry_while_locked(lambda: _create_tables(connection, tables, version), wait)
+        if actual_version != version:
+            raise SftchatError(version_message(actual_version))
     except BaseException:
         connection.close()
         raise
@@ -77,6 +77,7 @@ def _retry_while_locked(step: Callable[[], int], wait: float) -> int:
         try:
             return step()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in TIMEOUTS or time.monotonic() > deadline:
+            primary_code = error.sqlite_errorcode & 0xFF  # without the bits of an extended code
+            if primary_code not in LOCKED_ERRORS or time.monotonic() > deadline:
                 raise
             time.sleep(PAUSE_SECONDS)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from sftchat._util.output import INTERRUPTED, READER_LEFT, USAGE, prepare_process, with_guarded_streams
+from sftchat._util.output import EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, EXIT_USAGE, prepare_process, with_guarded_streams
 from sftchat.errors import SftchatError, SftchatWarning, class_and_message, format_position, message_of, unknown_name_message
 
 VERBS = {
@@ -35,7 +35,7 @@ VERBS = {
 
 
 COULD_NOT, NOT_COMPARABLE = 3, 4
-CODES = (USAGE, COULD_NOT, NOT_COMPARABLE)
+CODES = (EXIT_USAGE, COULD_NOT, NOT_COMPARABLE)
 """Exit codes of errors; 0 and 1 are reserved for commands that ended normally."""
 
 GOMP_SPINCOUNT = "20000"
@@ -153,15 +153,15 @@ def _meaning(error: BaseException) -> tuple[int, str]:
         code: object = error.exit_code
         return code if isinstance(code, int) and code in CODES else COULD_NOT, _complaint(message_of(error))
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        return USAGE, f"{error.format_message()}\n"
+        return EXIT_USAGE, f"{error.format_message()}\n"
     if isinstance(error, click.UsageError):
-        return USAGE, _complaint(_in_our_words(error))
+        return EXIT_USAGE, _complaint(_in_our_words(error))
     if isinstance(error, click.ClickException):
         return COULD_NOT, _complaint(error.format_message())
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        return INTERRUPTED, "\nsftchat: interrupted\n"
+        return EXIT_INTERRUPTED, "\nsftchat: interrupted\n"
     if isinstance(error, BrokenPipeError):
-        return READER_LEFT, ""  # the reader of the pipe has closed it
+        return EXIT_PIPE_CLOSED, ""  # the reader of the pipe has closed it
     if isinstance(error, OSError) and error.strerror is not None:
         # a full disk or a deleted folder can fail any write
         where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""

@@ -59,7 +59,7 @@ def command(session: Session, task_name: str | None, output: Path | None) -> int
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"output folder '{folder}' is not empty; give another -o")
     require_local("the demo")
-    with create_folder(folder, ours=output is None):
+    with create_folder(folder, remove_if_empty=output is None):
         return Story(session, task, plan, folder, stdout()).tell()
 
 

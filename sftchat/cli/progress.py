@@ -24,9 +24,9 @@ def with_progress(items: Iterable[T], total: int, *, title: str = "generating", 
         yield from items
         return
     if console.is_terminal:
-        from sftchat._util.consoles import bars
+        from sftchat._util.consoles import progress_bars
 
-        with bars(console=console, transient=True) as bar:
+        with progress_bars(console=console, transient=True) as bar:
             yield from bar.track(items, total=total, description=title)
         return
     shown_at = time.monotonic()
@@ -82,9 +82,9 @@ class TrainingProgress:
         if self._console.is_terminal:
             from rich.progress import BarColumn, TextColumn
 
-            from sftchat._util.consoles import bars
+            from sftchat._util.consoles import progress_bars
 
-            self._bar = bars(
+            self._bar = progress_bars(
                 TextColumn(self._indent + "training", markup=False),
                 BarColumn(),
                 TextColumn("{task.completed}/{task.total}  {task.fields[loss]}  {task.fields[left]}", markup=False),

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sftchat._util.plugin_calls import Malformed, call_plugin, copy_json, iterate_plugin, plain_example
+from sftchat._util.plugin_calls import Malformed, call_plugin, copy_example, copy_json, iterate_plugin
 from sftchat.errors import PluginError, UsageError, message_of, unknown_name_message
 from sftchat.task import Task
 from sftchat.types import Example
@@ -93,7 +93,7 @@ def generate_examples(task: Task, n: int, seed: int, options: Mapping[str, Any] 
     try:
         items = call_plugin(generator, call_generator, doing=progress, may_refuse=True)
         for item in iterate_plugin(generator, items, doing=progress, may_refuse=True):
-            example = call_plugin(generator, plain_example, item, doing=progress)
+            example = call_plugin(generator, copy_example, item, doing=progress)
             if count == n:
                 raise PluginError(f"{generator} gave more than the {n} rows it was asked for")
             count += 1

@@ -17,7 +17,7 @@ from json import JSONDecodeError, JSONDecoder, dumps
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sftchat._util.parsing import MAX_BYTES, MAX_DEPTH, UTF16_MARKS, iconv_command, iter_bounded_lines, reject_duplicate_keys, too_deep
+from sftchat._util.parsing import MAX_BYTES, MAX_DEPTH, UTF16_MARKS, iconv_command, is_too_deep, iter_bounded_lines, reject_duplicate_keys
 from sftchat.data.tables import HUB, PARQUET, delimited_rows, delimiter_of, hub_rows, parquet_rows
 from sftchat.errors import DataError, os_reason
 
@@ -262,7 +262,7 @@ def _check_row(value: Any, raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         type_name = {list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
         raise RowError(f'the row is {type_name}, must be an object such as {{"messages": [...]}}')
-    if too_deep(value, raw):
+    if is_too_deep(value, raw):
         raise RowError(TOO_DEEP)
     if b"\\u" in raw:
         try:

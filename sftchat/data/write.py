@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat._util.files import atomic_file, check_output_file, write_error
-from sftchat._util.output import data_handle
+from sftchat._util.output import raw_stdout
 from sftchat.errors import DataError
 from sftchat.text import sanitize_json
 
@@ -49,7 +49,7 @@ def _write(stream: Any, rows: Iterable[Mapping[str, Any]]) -> int:
 
 def _write_stdout(rows: Iterable[Mapping[str, Any]]) -> int:
     """Write all rows to standard output, as UTF-8 in any locale; control characters are escaped on a terminal."""
-    handle, count = data_handle(), 0
+    handle, count = raw_stdout(), 0
     handle.flush()
     for line in _to_lines(rows):
         count += 1

@@ -34,7 +34,7 @@ def _show_bar(console: Console, title: str, total: int, note: Callable[[], str])
     """Show a bar that disappears at the end of the block."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from sftchat._util.consoles import bars
+    from sftchat._util.consoles import progress_bars
 
     columns = (
         TextColumn("{task.description}{task.fields[note]}", markup=False),
@@ -43,7 +43,7 @@ def _show_bar(console: Console, title: str, total: int, note: Callable[[], str])
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with bars(*columns, console=console, transient=True) as bar:
+    with progress_bars(*columns, console=console, transient=True) as bar:
         row = bar.add_task(title, total=total, note="")
 
         def advance(outcome: Outcome) -> None:

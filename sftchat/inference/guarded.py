@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
-from sftchat._util.plugin_calls import Malformed, call_plugin, copy_json, iterate_plugin, plain_text, short_repr
+from sftchat._util.plugin_calls import Malformed, call_plugin, copy_json, iterate_plugin, short_repr, to_str
 from sftchat.engine import Chunk, Engine, EngineType, Request, Revision
 from sftchat.types import Choice, FinishReason, Token
 
@@ -79,7 +79,7 @@ def open_guarded(kind: EngineType, source: str, options: Mapping[str, Any]) -> E
         # runtime protocols look at the class, so the class gets the members that this engine has and no others
         more: dict[str, Any] = {name: _value(name) for name in OPTIONAL_PROPERTIES if hasattr(engine, name)}
         more |= {name: _method(name) for name in OPTIONAL_METHODS if callable(getattr(engine, name, None))}
-        guarded: Engine = type("Guarded", (Guarded,), more)(what, plain_text(name), engine)
+        guarded: Engine = type("Guarded", (Guarded,), more)(what, to_str(name), engine)
         return guarded
 
     return call_plugin(what, validated, may_refuse=True)
@@ -105,7 +105,7 @@ def identity_of(kind: EngineType, source: str, options: Mapping[str, Any]) -> st
         identity: object = identify(source, copy_json(dict(options)))
         if not isinstance(identity, str):
             raise Malformed(f"gives the identity {short_repr(identity)}, must be text")
-        return plain_text(identity)
+        return to_str(identity)
 
     return call_plugin(f"engine '{kind.scheme}'", validated, may_refuse=True)
 
@@ -132,16 +132,16 @@ def plain_chunk(chunk: object) -> Chunk:
         raise Malformed(f"yields a chunk whose revises is {short_repr(chunk.revises)}, must be one of thought, again, or empty")
     logprobs = chunk.logprobs
     return Chunk(
-        plain_text(chunk.request_id),
-        plain_text(chunk.text),
+        to_str(chunk.request_id),
+        to_str(chunk.text),
         tuple(_whole(token, "token_ids") for token in chunk.token_ids),
         chunk.finish_reason,
         _whole(chunk.prompt_tokens, "prompt_tokens"),
         None if logprobs is None else tuple(map(float, logprobs)),
-        plain_text(chunk.error),
+        to_str(chunk.error),
         _whole(chunk.unlisted_tokens, "unlisted_tokens"),
         _whole(chunk.cached_tokens, "cached_tokens"),
-        plain_text(chunk.thoughts),
+        to_str(chunk.thoughts),
         bool(chunk.refused),
         chunk.revises,
         tuple(_choice(choice) for choice in chunk.choices),
@@ -162,7 +162,7 @@ def _token(token: object) -> Token:
     if not isinstance(token, Token) or not isinstance(token.text, str):
         raise Malformed(f"yields a chunk with {short_repr(token)} among its choices, must be sftchat.Token with a text")
     data = tuple(_whole(byte, "choices") for byte in token.data)
-    return Token(int(token.id), plain_text(token.text), bool(token.special), bool(token.trained), data)
+    return Token(int(token.id), to_str(token.text), bool(token.special), bool(token.trained), data)
 
 
 def _whole(value: Any, name: str) -> int:

@@ -1,6 +1,6 @@
-"""Plugin manager: find plugins by entry points, load each separately, and expose what they register under typed names.
+"""Plugin manager: finds plugins by entry points, loads each separately, and collects the objects that they register.
 
-``pluggy.PluginManager.load_setuptools_entrypoints`` is not used: it fails at the first broken plugin and silently skips a second plugin of
+``pluggy.PluginManager.load_setuptools_entrypoints`` is not used because it fails at the first broken plugin and silently skips a second plugin of
 the same name.
 """
 
@@ -39,7 +39,7 @@ SLOW_IMPORT_SECONDS = 5.0
 
 
 class EntryPoint(Protocol):
-    """The part of ``importlib.metadata.EntryPoint`` that loading uses; tests pass their own."""
+    """The part of ``importlib.metadata.EntryPoint`` that is used here; tests pass other objects with it."""
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class PluginInfo:
 
     Attributes:
         name: Name of the entry point.
-        distribution: Its distribution with version: ``sftchat 0.1.0``.
+        distribution: Its distribution with version, such as ``sftchat 0.1.0``.
         tasks: Names of its tasks.
         engines: Schemes of its engines.
         commands: Names of its chat commands.
@@ -84,7 +84,7 @@ class Registry:
         engines: Engine types by scheme.
         commands: Chat commands by name.
         plugins: All plugins, including broken ones, sorted by name, built-in ones first.
-        contested: By task name, a warning to show when the task is used and another plugin registered the same name.
+        contested: For each task name that two plugins register, a warning to show when the task is used.
     """
 
     manager: pluggy.PluginManager
@@ -98,7 +98,7 @@ class Registry:
         """Return a task by name.
 
         Raises:
-            UsageError: When no loaded plugin has it; names the closest one, and plugins that failed to load.
+            UsageError: When no loaded plugin has it; the message has the most similar name, and the plugins that failed to load.
         """
         if name in self.tasks:
             if name in self.contested:
@@ -113,13 +113,13 @@ class Registry:
 
         Raises:
             PluginError: When a hook fails.
-            SftchatError: When a hook raises it intentionally, for example for a setting that its callback does not support.
+            SftchatError: When a hook raises it, for example for a setting that its callback does not support.
         """
 
         def callbacks_of(hook: Callable[..., Any]) -> list[Any]:
             return [callback for result in hook(task=replace(task), config=replace(config)) for callback in result]
 
-        hooks = _hooks(self.manager, "sftchat_trainer_callbacks")
+        hooks = _hooks_by_plugin(self.manager, "sftchat_trainer_callbacks")
         return [
             (name, callback)
             for name, hook in hooks
@@ -137,7 +137,7 @@ class Registry:
             Errors of the plugins that failed.
         """
         failed = []
-        for name, hook in _hooks(self.manager, "sftchat_eval_finished"):
+        for name, hook in _hooks_by_plugin(self.manager, "sftchat_eval_finished"):
             notify = partial(hook, report=copy.deepcopy(report), output_dir=output_dir)
             try:
                 call_plugin(f"hook sftchat_eval_finished of plugin '{name}'", notify)
@@ -158,34 +158,34 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> Registry:
     tasks: dict[str, Task] = {}
     engines: dict[str, EngineType] = {}
     commands: dict[str, ChatCommand] = {}
-    owner: dict[tuple[str, str], str] = {}
+    owners: dict[tuple[str, str], str] = {}  # name of the plugin that registered an object, by the object's kind and name
     infos: list[PluginInfo] = []
     contested: dict[str, str] = {}
-    named = [(_distribution(point), point) for point in points]  # looked up once: each lookup parses the distribution's metadata
-    for distribution, entry_point in sorted(named, key=lambda pair: (not _is_built_in(pair[0]), pair[1].name, pair[0])):
+    with_distribution = [(_distribution_of(point), point) for point in points]  # once, because it parses the distribution's metadata
+    for distribution, entry_point in sorted(with_distribution, key=lambda pair: (not _is_built_in(pair[0]), pair[1].name, pair[0])):
         try:
             with _stdout_to_stderr(), _report_slow_import(entry_point, distribution):
-                added = _load(manager, entry_point, distribution, owner)
+                objects = _load_plugin(manager, entry_point, distribution, owners)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # importing third-party code may raise anything, SystemExit included; it is reported
+        except BaseException as error:  # importing third-party code may raise anything, SystemExit included
             problem = in_one_line(error) if isinstance(error, PluginError) else class_and_message(error)
             infos.append(PluginInfo(entry_point.name, distribution, problem=problem))
             if isinstance(error, NameTakenError) and error.task:
                 contested[error.task] = f"{error}, so the one that {distribution} brings is not loaded"
             continue
-        tasks.update(added.tasks)
-        engines.update(added.engines)
-        commands.update(added.commands)
-        infos.append(PluginInfo(entry_point.name, distribution, tuple(added.tasks), tuple(added.engines), tuple(added.commands)))
+        tasks.update(objects.tasks)
+        engines.update(objects.engines)
+        commands.update(objects.commands)
+        infos.append(PluginInfo(entry_point.name, distribution, tuple(objects.tasks), tuple(objects.engines), tuple(objects.commands)))
     return Registry(manager, tasks, engines, commands, tuple(infos), contested)
 
 
 @contextlib.contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Redirect standard output of the block to standard error, at file descriptor level: standard output is for results."""
+    """Redirect standard output to standard error, for ``print`` and at file descriptor level, because standard output is for results."""
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as cleanup:
-        with contextlib.suppress(OSError):  # a process without standard streams
+        with contextlib.suppress(OSError):  # when the process has no standard streams
             original_stdout = os.dup(1)
             cleanup.callback(os.close, original_stdout)
             os.dup2(2, 1)
@@ -195,13 +195,13 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _report_slow_import(entry_point: EntryPoint, distribution: str) -> Iterator[None]:
-    """Report which plugin is being imported when the import is slow, because a hanging import cannot be interrupted."""
+    """Report a plugin on standard error if its import takes longer than ``SLOW_IMPORT_SECONDS``."""
 
-    def tell() -> None:
+    def report() -> None:
         sys.stderr.write(f"sftchat: still importing plugin '{printable(entry_point.name)}' ({printable(distribution)}) …\n")
         sys.stderr.flush()
 
-    timer = threading.Timer(SLOW_IMPORT_SECONDS, tell)
+    timer = threading.Timer(SLOW_IMPORT_SECONDS, report)
     timer.daemon = True
     timer.start()
     try:
@@ -211,66 +211,65 @@ def _report_slow_import(entry_point: EntryPoint, distribution: str) -> Iterator[
 
 
 @dataclass(frozen=True)
-class _Added:
-    """Objects registered by one plugin."""
+class _PluginObjects:
+    """Objects registered by one plugin, by name."""
 
     tasks: dict[str, Task]
     engines: dict[str, EngineType]
     commands: dict[str, ChatCommand]
 
 
-def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, distribution: str, owner: dict[tuple[str, str], str]) -> _Added:
-    """Import, register and collect one plugin; on failure, leave the manager unchanged."""
+def _load_plugin(
+    manager: pluggy.PluginManager, entry_point: EntryPoint, distribution: str, owners: dict[tuple[str, str], str]
+) -> _PluginObjects:
+    """Import and register one plugin and return its objects; on failure, leave the manager and ``owners`` unchanged."""
     if manager.has_plugin(entry_point.name):
         raise PluginError(f"another distribution already has a plugin named '{entry_point.name}'")
     plugin = entry_point.load()
     _check_version(plugin, distribution)
     manager.register(plugin, name=entry_point.name)
     try:
-        manager.check_pending()  # detects misspelt hook names
-        added = _Added(
-            _collect(manager, plugin, "sftchat_register_tasks", Task, "name"),
-            _collect(manager, plugin, "sftchat_register_engines", EngineType, "scheme"),
-            _collect(manager, plugin, "sftchat_register_chat_commands", ChatCommand, "name"),
+        manager.check_pending()  # raises for misspelt hook names
+        objects = _PluginObjects(
+            _collect_registered(manager, plugin, "sftchat_register_tasks", Task, "name"),
+            _collect_registered(manager, plugin, "sftchat_register_engines", EngineType, "scheme"),
+            _collect_registered(manager, plugin, "sftchat_register_chat_commands", ChatCommand, "name"),
         )
-        kinds: dict[str, Mapping[str, object]] = {"task": added.tasks, "engine": added.engines, "command": added.commands}
-        keys = [(kind, name) for kind, objects in kinds.items() for name in objects]
+        kinds: dict[str, Mapping[str, object]] = {"task": objects.tasks, "engine": objects.engines, "command": objects.commands}
+        keys = [(kind, name) for kind, by_name in kinds.items() for name in by_name]
         for kind, name in keys:
-            if (kind, name) in owner:
+            if (kind, name) in owners:
                 raise NameTakenError(
-                    f"{kind} '{name}' is already registered by plugin '{owner[kind, name]}'", name if kind == "task" else ""
+                    f"{kind} '{name}' is already registered by plugin '{owners[kind, name]}'", name if kind == "task" else ""
                 )
-        owner.update(dict.fromkeys(keys, entry_point.name))
+        owners.update(dict.fromkeys(keys, entry_point.name))
     except BaseException:
         manager.unregister(plugin)
         raise
-    return added
+    return objects
 
 
 def _check_version(plugin: Any, distribution: str) -> None:
-    """Reject a plugin written for another version of the interface.
-
-    Raises:
-        PluginError: With the pip command that installs a compatible version.
-    """
-    needed, current = getattr(plugin, "sftchat_plugin_api", hookspecs.PLUGIN_API), hookspecs.PLUGIN_API
+    """Raise ``PluginError`` for a plugin that was written for another version of the interface."""
+    current = hookspecs.PLUGIN_API
+    needed = getattr(plugin, "sftchat_plugin_api", current)
     if needed == current:
         return
     if not isinstance(needed, int) or needed < 1:
         raise PluginError(f"sftchat_plugin_api is {needed!r}, must be a whole number such as {current}")
     if needed > current:
         raise PluginError(f"it needs plugin interface {needed} and this sftchat has {current}: pip install --upgrade sftchat")
-    older = hookspecs.RELEASES[needed]
+    releases = hookspecs.RELEASES[needed]
     raise PluginError(
         f"it is for plugin interface {needed} and this sftchat has {current}: "
-        f"pip install --upgrade {distribution.rpartition(' ')[0]}, or keep it and pip install 'sftchat{older}'"
+        f"pip install --upgrade {distribution.rpartition(' ')[0]}, or keep it and pip install 'sftchat{releases}'"
     )
 
 
-def _collect(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:
-    """Call a registering hook of one plugin and index the result."""
+def _collect_registered(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:
+    """Call a registering hook of one plugin and return its objects by their attribute ``key``."""
     by_name: dict[str, T] = {}
-    for result in _hook_of(manager, plugin, hook)():
+    for result in _hook_of_plugin(manager, plugin, hook)():
         for item in result:
             if not isinstance(item, kind):
                 raise PluginError(f"{hook} must return {kind.__name__} objects, got {type(item).__name__}")
@@ -281,15 +280,15 @@ def _collect(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T
     return by_name
 
 
-def _hook_of(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[..., Any]:
-    """Return a hook caller for one plugin only."""
+def _hook_of_plugin(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Callable[..., Any]:
+    """Return a function that calls the hook of one plugin only."""
     return manager.subset_hook_caller(hook, remove_plugins=[other for other in manager.get_plugins() if other is not plugin])
 
 
-def _hooks(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Any]]]:
-    """Return the hook implementations by plugin name, so that each can be called separately."""
+def _hooks_by_plugin(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+    """Return ``(plugin name, function that calls its hook)`` for each plugin that implements the hook."""
     implementing = [implementation.plugin for implementation in getattr(manager.hook, hook).get_hookimpls()]
-    return [(manager.get_name(plugin) or "", _hook_of(manager, plugin, hook)) for plugin in implementing]
+    return [(manager.get_name(plugin) or "", _hook_of_plugin(manager, plugin, hook)) for plugin in implementing]
 
 
 def _installed_entry_points() -> list[EntryPoint]:
@@ -299,11 +298,11 @@ def _installed_entry_points() -> list[EntryPoint]:
 
 
 def _is_built_in(distribution: str) -> bool:
-    """Whether a plugin is built in; built-in ones are loaded first, so that third-party plugins cannot take their names."""
+    """Return whether a distribution is sftchat itself; its plugins are loaded first, so that no other plugin can take their names."""
     return distribution.partition(" ")[0] == "sftchat"
 
 
-def _distribution(entry_point: EntryPoint) -> str:
-    """Return name and version of the entry point's distribution."""
+def _distribution_of(entry_point: EntryPoint) -> str:
+    """Return name and version of the entry point's distribution, such as ``sftchat 0.1.0``."""
     dist = entry_point.dist
     return f"{dist.name} {dist.version}" if dist is not None else "unknown distribution"

@@ -20,10 +20,10 @@ ENTRY_POINT_GROUP = "sftchat"
 """Entry point group of plugins."""
 
 PLUGIN_API = 1
-"""Version of the plugin interface: hooks and public names. A plugin may state the version it needs as ``sftchat_plugin_api``."""
+"""Version of the plugin interface, i.e. of hooks and public names. A plugin may define ``sftchat_plugin_api`` with the version that it needs."""
 
 RELEASES = {1: ">=0.1"}
-"""Releases of sftchat that support each version of the plugin interface."""
+"""For each version of the plugin interface, the version specifier of the sftchat releases that support it."""
 
 hookspec = pluggy.HookspecMarker("sftchat")
 hookimpl = pluggy.HookimplMarker("sftchat")

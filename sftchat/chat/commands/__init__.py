@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 
-from sftchat._util.plugin_calls import call_plugin, plain_texts
+from sftchat._util.plugin_calls import call_plugin, copy_texts
 from sftchat.chat.commands import data, inspect_probs, inspect_prompt, likelihood, models, navigation, samples, scoring, sessions, settings
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.errors import PluginError, UsageError, unknown_name_message
@@ -119,7 +119,7 @@ def _is_offered(command: ChatCommand, context: ChatContext) -> bool:
 def _argument_words(command: ChatCommand, context: ChatContext, argument: str) -> tuple[str, ...]:
     """Return the completions of an argument; none when a plugin's function fails, because this is called at each key."""
     try:
-        return call_plugin(f"/{command.name}", lambda: plain_texts(command.complete(context, argument), "words"))
+        return call_plugin(f"/{command.name}", lambda: copy_texts(command.complete(context, argument), "words"))
     except PluginError:
         return ()
 
