@@ -61,7 +61,7 @@ class _StreamWrapper(io.TextIOBase):
         return getattr(self._stream, "errors", None) or "strict"
 
     @property
-    def _gone(self) -> bool:
+    def _is_closed(self) -> bool:
         """Whether the stream is closed; an object that replaces ``sys.stdout`` may lack the attribute ``closed``."""
         return self._stream is None or getattr(self._stream, "closed", False)
 
@@ -89,11 +89,11 @@ class RawStream(_StreamWrapper):
 
     Args:
         stream: The stream; None if it is closed.
-        required: Whether a write error raises ``SftchatError`` (``BrokenPipeError`` is passed on); otherwise the text is dropped.
+        required: Whether a write error raises ``SftchatError`` or, for a closed pipe, ``BrokenPipeError``; otherwise it is ignored.
 
     Attributes:
-        lost: Whether a write has failed; nothing is written afterwards.
-        reader_left: Whether it failed because the reader of a pipe closed it.
+        failed: Whether a write has failed; nothing is written afterwards.
+        pipe_closed: Whether it failed because the reader of a pipe closed it.
     """
 
     def __init__(self, stream: TextIO | None, *, required: bool) -> None:
@@ -159,7 +159,7 @@ class RawStream(_StreamWrapper):
             if self._required:
                 raise SftchatError(f"standard output cannot be written: {os_reason(error)}") from error
 
-    def _give_up(self) -> None:
+    def _stop_writing(self) -> None:
         """Redirect the stream to the null device: Python flushes it again at exit, which must not fail again."""
         self.failed = True
         with suppress(OSError, ValueError):  # a stream in memory has no file descriptor

@@ -11,7 +11,7 @@ import click
 
 from sftchat._util.output import data_stream
 from sftchat.chat.safe_text import ControlEscaper, escape_controls
-from sftchat.cli.options import answering_options, chosen_sampling, complete_model, complete_task, sampling_options
+from sftchat.cli.options import answering_options, complete_model, complete_task, sampling_options, take_sampling
 from sftchat.cli.session import Session, json_text
 from sftchat.engine import Engine, Request
 from sftchat.errors import EngineError, UsageError
@@ -60,15 +60,15 @@ def command(
     sftchat ask run --questions stories.jsonl --json > replies.jsonl
     sftchat ask sftchat:nano "tell me a story" -k 4 --temperature 0.8
     """
-    chosen = session.registry.task(task) if task else None
-    sampling = chosen_sampling(chosen, options)
-    if chosen is not None:
-        options["preferred"] = chosen.template
+    chosen_task = session.registry.task(task) if task else None
+    sampling = take_sampling(chosen_task, options)
+    if chosen_task is not None:
+        options["preferred"] = chosen_task.template
     if samples > 1 and not sampling.temperature:
         raise UsageError(f"-k {samples} would print one reply {samples} times: samples need a --temperature above 0")
     if questions is not None and prompt is not None:
         raise UsageError("give a PROMPT or --questions FILE, not both")
-    examples = read_questions(questions, system) if questions is not None else (question(_prompt(prompt), system),)
+    examples = read_questions(questions, system) if questions is not None else (question(_read_prompt(prompt), system),)
     with closing(session.load_engine(model, **options)) as engine:
         if questions is not None or samples > 1:
             return _print_all(engine, model, examples, sampling, samples, as_json, show_thinking)
@@ -106,18 +106,18 @@ def _print_reply(engine: Engine, model: str, request: Request, *, stream: bool, 
             write_thoughts(f"{reply.thoughts}\n" if reply.thoughts else "")
             write((reply.text if escaped is None else escaped.feed(reply.text) + escaped.end()) + "\n")
     if has_only_thoughts(reply):
-        click.echo(f"sftchat: error: {_cut_while_thinking(reply)}", err=True)
+        click.echo(f"sftchat: error: {_cut_while_thinking_message(reply)}", err=True)
         return 3
     if reply.refused:
         click.echo("sftchat: the server marks the reply as a refusal", err=True)
     return 0
 
 
-def _cut_while_thinking(reply: Reply) -> str:
+def _cut_while_thinking_message(reply: Reply) -> str:
     """Return the error for a reply that was cut before its answer began, with what to do about it."""
     tokens = f", at {pluralize(reply.completion_tokens, 'token')}" if reply.completion_tokens else ""
-    allow = "--max-new-tokens N allows more, " if reply.finish_reason == "length" else ""
-    return f"the reply was cut while thinking{tokens}; {allow}--template-argument enable_thinking=false asks many models not to think"
+    advice = "--max-new-tokens N allows more, " if reply.finish_reason == "length" else ""
+    return f"the reply was cut while thinking{tokens}; {advice}--template-argument enable_thinking=false asks many models not to think"
 
 
 def _print_all(
@@ -126,7 +126,7 @@ def _print_all(
     """Print many replies in the order of the questions; return the exit code."""
     failures = 0
     for example, sample, reply in ask_all(engine, questions, sampling, samples):
-        problem = str(reply) if isinstance(reply, EngineError) else _cut_while_thinking(reply) if has_only_thoughts(reply) else ""
+        problem = str(reply) if isinstance(reply, EngineError) else _cut_while_thinking_message(reply) if has_only_thoughts(reply) else ""
         if isinstance(reply, Reply) and show_thinking and reply.thoughts and not as_json:
             click.echo(sanitize_lines(reply.thoughts), err=True)
         if problem:
@@ -134,8 +134,8 @@ def _print_all(
             click.echo(printable(f"sftchat: error: question '{example.id}' was not answered: {problem}"), err=True)
         if as_json:
             row = {"error": str(reply)} if isinstance(reply, EngineError) else reply_row(reply)
-            numbered = {"id": example.id, **({"sample": sample} if samples > 1 else {})}
-            write(json_text({**numbered, **row, "model": model}, indent=None) + "\n")
+            ids = {"id": example.id, **({"sample": sample} if samples > 1 else {})}
+            write(json_text({**ids, **row, "model": model}, indent=None) + "\n")
         elif isinstance(reply, Reply) and not problem:
             write((escape_controls(reply.text) if sys.stdout.isatty() else reply.text) + "\n")
     return 3 if failures else 0
@@ -148,7 +148,7 @@ def write(text: str) -> None:
     stream.flush()
 
 
-def _prompt(argument: str | None) -> str:
+def _read_prompt(argument: str | None) -> str:
     """Return the prompt from the command line or from standard input, without a newline at its end.
 
     Raises:

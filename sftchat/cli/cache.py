@@ -11,7 +11,7 @@ from sftchat.cli.session import json_text
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
 
-SHOWN = 12
+IDENTITY_DIGITS = 12
 """Number of digits of an identity that are shown; ``--model`` accepts any prefix."""
 UNITS = ("B", "kB", "MB", "GB")
 
@@ -49,11 +49,11 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     if not models:
         click.echo(f"no replies in {path}")
     else:
-        click.echo(f"{pluralize(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {readable(disk_size(path))}")
+        click.echo(f"{pluralize(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {format_bytes(disk_size(path))}")
     count_width = max((len(str(model.replies)) for model in models), default=0)
     for model in models:  # names are escaped as in JSON, without the quotes
         used = datetime.fromtimestamp(model.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if model.used else "never"
-        click.echo(f"{model.identity[:SHOWN]}  {model.replies:>{count_width}}  {used}  {json_text(model.name)[1:-1]}")
+        click.echo(f"{model.identity[:IDENTITY_DIGITS]}  {model.replies:>{count_width}}  {used}  {json_text(model.name)[1:-1]}")
     if leak_check_count:
         click.echo(f"{pluralize(leak_check_count, 'comparison')} of an evalset with training data")
 
@@ -88,10 +88,10 @@ def prune(older_than: float | None, identity: str | None, everything: bool) -> N
         if identity is not None and not any(model.identity.startswith(identity.lower()) for model in summarise_models(path)):
             raise UsageError(f"no replies of a model '{identity}'; 'sftchat cache' lists the identities")
         count = forget(path, identity=identity or "", older_than=older_than or 0)
-    click.echo(f"{pluralize(count, 'reply', 'replies')} forgotten, {readable(max(0, before - disk_size(path)))} freed")
+    click.echo(f"{pluralize(count, 'reply', 'replies')} forgotten, {format_bytes(max(0, before - disk_size(path)))} freed")
 
 
-def readable(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Format a number of bytes with a unit: ``512 B``, ``3.4 MB``."""
     unit = 0
     while size >= 1000 and unit < len(UNITS) - 1:

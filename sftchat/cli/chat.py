@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.options import (
-    chosen_sampling,
     complete_model,
     complete_task,
     engine_options,
     quantize_option,
     sampling_options,
+    take_sampling,
     timeout_options,
 )
 from sftchat.cli.session import Session
@@ -84,8 +84,8 @@ def command(
     plain = jsonl or is_plain()
     if go_on and name is not None:
         raise click.UsageError("--continue goes on with the last conversation, --session with another; give one of them")
-    chosen = session.registry.task(task) if task else None
-    if evalset is not None and chosen is None:
+    chosen_task = session.registry.task(task) if task else None
+    if evalset is not None and chosen_task is None:
         raise click.UsageError("--evalset gives gold to a task's scorer; name the task with --task")
     if evalset is not None and not evalset.is_file():
         raise click.UsageError(f"--evalset '{evalset}' is no file")
@@ -96,24 +96,24 @@ def command(
     resumed = find_session(sessions, name or "") if go_on or name is not None else None
     models = choose_models(models, resumed)
     trained = set(trained_tasks(models).values()) & session.registry.tasks.keys()
-    if chosen is None and len(trained) == 1 and not plain:
+    if chosen_task is None and len(trained) == 1 and not plain:
         (task_name,) = trained
         start_notes.append(f"trained on {task_name}: with --task {task_name} replies are generated as they are scored, and marked")
     conversation, settings = restore(sessions, resumed, len(models)) if resumed is not None else (Conversation(), Settings())
     if system is not None:
         conversation = conversation.with_system(system)
-    settings = replace(settings, sampling=chosen_sampling(chosen, options, settings.sampling if resumed is not None else None))
+    settings = replace(settings, sampling=take_sampling(chosen_task, options, settings.sampling if resumed is not None else None))
     if overflow is not None:
         settings = replace(settings, overflow=overflow)  # type: ignore[arg-type]
-    if chosen is not None:
-        options["preferred"] = chosen.template
+    if chosen_task is not None:
+        options["preferred"] = chosen_task.template
     single = {**options, "base": None}
     return run_chat(
         prepare_openings([session.resolve(model, **options) for model in models], session.load_engine, options),
         commands=session.registry.commands.values(),
         folder=folder,
         models=ModelLoader(partial(session.resolve, **single), partial(session.load_engine, **single), partial(session.identify, **single)),
-        task=chosen,
+        task=chosen_task,
         evalset=evalset,
         sessions=sessions,
         resumed=resumed,
@@ -143,11 +143,11 @@ def choose_models(arguments: Sequence[str], resumed: Summary | None) -> tuple[st
 
     runs = find_runs(Path())
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        near = f", such as '{runs[0].model}'" if runs else f"; the embedded one is {NANO}"
-        raise UsageError(f"no MODEL given{near}")
-    offered = [*((run.model, run.description) for run in runs), (NANO, "the embedded model")]
-    width = max(len(model) for model, _ in offered)
-    for number, (model, description) in enumerate(offered, start=1):
+        hint = f", such as '{runs[0].model}'" if runs else f"; the embedded one is {NANO}"
+        raise UsageError(f"no MODEL given{hint}")
+    choices = [*((run.model, run.description) for run in runs), (NANO, "the embedded model")]
+    width = max(len(model) for model, _ in choices)
+    for number, (model, description) in enumerate(choices, start=1):
         click.echo(f"{number:>3}  {model:<{width}}  {description}".rstrip(), err=True)
-    number = click.prompt("which one", type=click.IntRange(1, len(offered)), default=1, err=True)
-    return (offered[number - 1][0],)
+    number = click.prompt("which one", type=click.IntRange(1, len(choices)), default=1, err=True)
+    return (choices[number - 1][0],)

@@ -25,7 +25,7 @@ from sftchat.chat.render.columns import (
 )
 from sftchat.chat.render.width import Line, text_width, wrap_line
 from sftchat.chat.safe_text import escape_controls
-from sftchat.cli.options import answering_options, chosen_sampling, complete_model, complete_task, sampling_options
+from sftchat.cli.options import answering_options, complete_model, complete_task, sampling_options, take_sampling
 from sftchat.cli.progress import with_progress
 from sftchat.cli.session import Session, json_text
 from sftchat.errors import EngineError, UsageError
@@ -88,10 +88,10 @@ def command(
     from sftchat.models.reference import expand_patterns
 
     models = expand_patterns(models)
-    references = _resolve(session, models, options)
-    examples = _questions(texts, questions, system)
-    task = _task(session, name, models)
-    sampling = chosen_sampling(task, options)
+    references = _resolve_models(session, models, options)
+    examples = _read_all_questions(texts, questions, system)
+    task = _choose_task(session, name, models)
+    sampling = take_sampling(task, options)
     if task is not None:
         options["preferred"] = task.template
     answers: dict[tuple[int, int], Answer] = {}
@@ -100,18 +100,18 @@ def command(
         answers[number, model] = reply
     replies = [[answers[number, model] for model in range(len(models))] for number in range(len(examples))]
 
-    scores = [[_score(task, example, reply) for reply in row] for example, row in zip(examples, replies, strict=True)]
+    scores = [[_score_if_possible(task, example, reply) for reply in row] for example, row in zip(examples, replies, strict=True)]
     for example, row, row_scores in zip(examples, replies, scores, strict=True):
         if as_json:
             click.echo(json_text(_json_row(models, example, row, row_scores, task), indent=None))
         else:
-            _show(models, example, row, row_scores, task)
+            _print_comparison(models, example, row, row_scores, task)
     if not as_json and task is not None and len(examples) > 1:
-        _show_summary(models, scores, task)
+        _print_summary(models, scores, task)
     return 3 if any(isinstance(reply, EngineError) for row in replies for reply in row) else 0
 
 
-def _resolve(session: Session, models: Sequence[str], options: dict[str, Any]) -> list[ModelReference]:
+def _resolve_models(session: Session, models: Sequence[str], options: dict[str, Any]) -> list[ModelReference]:
     """Refuse what cannot be compared, by names and files alone, before anything is loaded."""
     from sftchat.models.reference import resolve
 
@@ -129,7 +129,7 @@ def _resolve(session: Session, models: Sequence[str], options: dict[str, Any]) -
     return references
 
 
-def _questions(texts: Sequence[str], questions: Path | None, system: str) -> tuple[Example, ...]:
+def _read_all_questions(texts: Sequence[str], questions: Path | None, system: str) -> tuple[Example, ...]:
     if bool(texts) == (questions is not None):
         raise UsageError("nothing to ask: give -q TEXT or --questions FILE" if not texts else "give -q TEXT or --questions FILE, not both")
     if questions is not None:
@@ -139,7 +139,7 @@ def _questions(texts: Sequence[str], questions: Path | None, system: str) -> tup
     return tuple(question(text, system, str(number)) for number, text in enumerate(texts, 1))
 
 
-def _task(session: Session, name: str | None, models: Sequence[str]) -> Task | None:
+def _choose_task(session: Session, name: str | None, models: Sequence[str]) -> Task | None:
     """The task that scores, if any.
 
     Raises:
@@ -153,7 +153,7 @@ def _task(session: Session, name: str | None, models: Sequence[str]) -> Task | N
     return session.registry.task(trained.pop()) if trained else None
 
 
-def _score(task: Task | None, example: Example, reply: Answer) -> Score | None:
+def _score_if_possible(task: Task | None, example: Example, reply: Answer) -> Score | None:
     """Return the score of a reply; None without a task, a gold reply or a reply."""
     return None if task is None or example.gold is None or isinstance(reply, EngineError) else score_reply(task, example, reply)
 
@@ -183,36 +183,38 @@ STYLES: Mapping[str, Mapping[str, bool]] = {
 """The styles of ``sftchat.chat.render`` as arguments of ``click.style``."""
 
 
-def _show(models: Sequence[str], example: Example, replies: Sequence[Answer], scores: Sequence[Score | None], task: Task | None) -> None:
+def _print_comparison(
+    models: Sequence[str], example: Example, replies: Sequence[Answer], scores: Sequence[Score | None], task: Task | None
+) -> None:
     columns = shutil.get_terminal_size().columns
-    _print([("bold", f"■ {escape_controls(example.messages[-1]['content'])}")], columns)
+    _print_wrapped([("bold", f"■ {escape_controls(example.messages[-1]['content'])}")], columns)
     if example.gold is not None:
-        _print([("class:note", f"gold: {escape_controls(example.gold)}")], columns)
+        _print_wrapped([("class:note", f"gold: {escape_controls(example.gold)}")], columns)
     texts = [f"(not answered: {reply})" if isinstance(reply, EngineError) else reply.text for reply in replies]
     sides = [Side(text) for text in texts]
     difference = first_difference(sides)
-    notes = [_note(reply, score, task) for reply, score in zip(replies, scores, strict=True)]
+    notes = [_note_below(reply, score, task) for reply, score in zip(replies, scores, strict=True)]
     widths = column_widths(len(models), columns)
     if widths is None:
         for model, side, note in zip(models, sides, notes, strict=True):
-            _write([("bold", clip(f"── {model}", columns))])
+            _print_line([("bold", clip(f"── {model}", columns))])
             for row in side_rows(side, columns, difference):
-                _write(row)
+                _print_line(row)
             if note:
-                _print([("class:note", note)], columns)
-        _print([("class:note", difference_note(models, texts))], columns)
+                _print_wrapped([("class:note", note)], columns)
+        _print_wrapped([("class:note", difference_note(models, texts))], columns)
     else:
-        _write(join_columns(heading_row(models, widths), widths))
-        for level in rows_across([side_rows(side, size, difference) for side, size in zip(sides, widths, strict=True)]):
-            _write(join_columns(level, widths))
+        _print_line(join_columns(heading_row(models, widths), widths))
+        for rows in rows_across([side_rows(side, size, difference) for side, size in zip(sides, widths, strict=True)]):
+            _print_line(join_columns(rows, widths))
         if any(notes):
-            _write(join_columns([[("class:note", clip(note, size))] for note, size in zip(notes, widths, strict=True)], widths))
+            _print_line(join_columns([[("class:note", clip(note, size))] for note, size in zip(notes, widths, strict=True)], widths))
         if difference is None or not _has_styles():
-            _print([("class:note", difference_note(models, texts))], columns)
+            _print_wrapped([("class:note", difference_note(models, texts))], columns)
     click.echo()
 
 
-def _note(reply: Answer, score: Score | None, task: Task | None) -> str:
+def _note_below(reply: Answer, score: Score | None, task: Task | None) -> str:
     """Return the line below a reply: its score, and whether it was cut."""
     words = [primary_score(task, score).text] if score is not None and task is not None else []
     if isinstance(reply, Reply) and reply.finish_reason == "length":
@@ -220,7 +222,7 @@ def _note(reply: Answer, score: Score | None, task: Task | None) -> str:
     return ", ".join(words)
 
 
-def _show_summary(models: Sequence[str], scores: Sequence[Sequence[Score | None]], task: Task) -> None:
+def _print_summary(models: Sequence[str], scores: Sequence[Sequence[Score | None]], task: Task) -> None:
     """Print each model's primary metric over the questions that have gold and were answered by all."""
     complete = [[score.stats for score in row if score is not None] for row in scores]
     complete = [row for row in complete if len(row) == len(models)]
@@ -228,20 +230,20 @@ def _show_summary(models: Sequence[str], scores: Sequence[Sequence[Score | None]
         return
     click.echo(f"{task.metric.name} over {len(complete)} of {len(scores)} questions:")
     width = max(map(text_width, models))
-    for place, model in enumerate(models):
-        sums = {key: sum(row[place][key] for row in complete) for key in complete[0][place]}
+    for index, model in enumerate(models):
+        sums = {key: sum(row[index][key] for row in complete) for key in complete[0][index]}
         click.echo(f"  {model}{' ' * (width - text_width(model))}  {metric_value(task.metric, sums):.3f}")
 
 
-def _print(line: Line, columns: int) -> None:
+def _print_wrapped(line: Line, columns: int) -> None:
     """Write a text in rows no wider than the terminal."""
     style, text = line[0]
     for part in text.split("\n"):
         for row in wrap_line([(style, part.expandtabs(4))], columns):
-            _write(row)
+            _print_line(row)
 
 
-def _write(line: Line) -> None:
+def _print_line(line: Line) -> None:
     """Write one row, with its styles where stdout is a terminal that wants them."""
     if _has_styles():
         styled = "".join(click.style(sanitize_lines(text), **STYLES.get(style, {})) for style, text in line).rstrip()

@@ -15,9 +15,9 @@ import click
 from sftchat._util.parsing import read_text
 from sftchat.errors import DataError, MissingExtraError, UsageError, unknown_name_message
 
-NOT_IN_FILES = ("config", "help")
-MOST_PIECES = 10_000
-"""Maximum number of scalars and containers in a value; YAML aliases can expand a few lines to billions of them."""
+COMMAND_LINE_ONLY = ("config", "help")
+MAX_JSON_PARTS = 10_000
+"""Maximum number of parts in which the JSON of a value is generated; YAML aliases can expand a few lines to billions of them."""
 
 
 def read_config(path: Path) -> Mapping[str, Any]:
@@ -46,26 +46,29 @@ def read_config(path: Path) -> Mapping[str, Any]:
     except ImportError as error:
         raise MissingExtraError("a config in YAML") from error
     try:
-        found = yaml.load(text, _loader())
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # an impossible date, a list as a key
+        content = yaml.load(text, _yaml_loader())
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # ValueError: an invalid date; TypeError: a list as a key
         raise DataError(f"is not YAML: {' '.join(str(error).split())}", str(path)) from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise DataError("is no table of keys and values", str(path))
-    return found
+    return content
 
 
-def _loader() -> Any:
-    """Return PyYAML's safe loader with the booleans of YAML 1.2: in YAML 1.1, ``packing: on`` would be a boolean."""
+def _yaml_loader() -> Any:
+    """Return PyYAML's safe loader, changed to the booleans of YAML 1.2: in YAML 1.1, ``packing: on`` would be a boolean."""
     import yaml
 
-    tag = "tag:yaml.org,2002:bool"
+    boolean = "tag:yaml.org,2002:bool"
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Reads ``on``, ``off``, ``yes`` and ``no`` as text."""
 
+    # by the first character of a scalar, pairs of a tag and a pattern for scalars with this tag
     resolvers = yaml.SafeLoader.yaml_implicit_resolvers
-    Loader.yaml_implicit_resolvers = {first: [one for one in known if one[0] != tag] for first, known in resolvers.items()}
-    Loader.add_implicit_resolver(tag, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in pairs if tag != boolean] for first, pairs in resolvers.items()
+    }
+    Loader.add_implicit_resolver(boolean, re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
     return Loader
 
 
@@ -78,45 +81,45 @@ def apply_config(context: click.Context, _parameter: click.Parameter, path: Path
     """
     if path is None:
         return None
-    parameters = {_key(parameter): parameter for parameter in context.command.params}
-    known = {key: parameter for key, parameter in parameters.items() if key not in NOT_IN_FILES}
+    parameters = {_config_key(parameter): parameter for parameter in context.command.params}
+    allowed = {key: parameter for key, parameter in parameters.items() if key not in COMMAND_LINE_ONLY}
     defaults: dict[str, Any] = {}
     for key, value in read_config(path).items():
         name = str(key).replace("_", "-")
-        if name not in known:
-            raise UsageError(f"{path}: {unknown_name_message('key', str(key), known)}")
-        parameter = known[name]
+        if name not in allowed:
+            raise UsageError(f"{path}: {unknown_name_message('key', str(key), allowed)}")
+        parameter = allowed[name]
         assert parameter.name is not None
-        defaults[parameter.name] = _value(path, name, value, parameter)
+        defaults[parameter.name] = _to_option_value(path, name, value, parameter)
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
 
 
-def _key(parameter: click.Parameter) -> str:
-    """Return a parameter's key in a file: its long flag without the dashes, or the argument's name."""
+def _config_key(parameter: click.Parameter) -> str:
+    """Return the key of a parameter in a file: its long flag without the dashes, else its name."""
     flag = next((name[2:] for name in parameter.opts if name.startswith("--")), None)
     return flag or str(parameter.metavar or parameter.name).strip("[]").lower()
 
 
-def _value(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any:
-    """Convert a value to that of the flag; a repeatable option takes a list, or a table for ``NAME=VALUE``."""
-    if parameter.multiple if isinstance(parameter, click.Option) else False:
+def _to_option_value(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any:
+    """Return a value of the file as the default of a parameter; a repeatable option takes a list, or a table for ``NAME=VALUE``."""
+    if isinstance(parameter, click.Option) and parameter.multiple:
         if isinstance(value, dict):
-            return [f"{key}={_text(path, name, one)}" for key, one in value.items()]
-        return [_text(path, name, one) for one in (value if isinstance(value, list) else [value])]
+            return [f"{key}={_to_option_text(path, name, member)}" for key, member in value.items()]
+        return [_to_option_text(path, name, member) for member in (value if isinstance(value, list) else [value])]
     if isinstance(value, (dict, list)):
         raise DataError(f"key '{name}' must have one value, not a {'table' if isinstance(value, dict) else 'list'}", str(path))
-    return None if value is None else _text(path, name, value)
+    return None if value is None else _to_option_text(path, name, value)
 
 
-def _text(path: Path, name: str, value: Any) -> str:
-    """Return a value as typed on the command line."""
+def _to_option_text(path: Path, name: str, value: Any) -> str:
+    """Return a value as it would be typed on the command line: text and dates as they are, anything else as JSON."""
     if isinstance(value, (str, date, time)):
         return str(value)
     try:
-        pieces = json.JSONEncoder(default=str).iterencode(value)
-        text = "".join(islice(pieces, MOST_PIECES))
-        if next(pieces, None) is None:
+        json_parts = json.JSONEncoder(default=str).iterencode(value)
+        text = "".join(islice(json_parts, MAX_JSON_PARTS))
+        if next(json_parts, None) is None:
             return text
         reason = "too large"
     except (ValueError, TypeError, RecursionError) as error:  # a recursive YAML alias, a date as a key

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 BASE = "sftchat:nano"
 TRAINING_SEED, TEST_SEED = 1, 2
-SAMPLE = 400
+SPEED_SAMPLE_ROWS = 400
 """Number of rows for measuring the speed of training in advance."""
-REPLY_CHARACTERS = 120
+MAX_REPLY_CHARACTERS = 120
 """Maximum number of characters shown of a reply."""
-BROKEN_ITEMS = 3
+MAX_BROKEN_SHOWN = 3
 """Maximum number of newly broken items shown; ``report.html`` has all."""
 
 
@@ -54,31 +54,31 @@ def command(session: Session, task_name: str | None, output: Path | None) -> int
     """
     from sftchat.models.loading import require_local
 
-    task, plan = _choose(session.registry, task_name)
+    task, plan = _choose_task(session.registry, task_name)
     folder = output or Path(tempfile.mkdtemp(prefix="sftchat-demo-"))
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"output folder '{folder}' is not empty; give another -o")
     require_local("the demo")
     with create_folder(folder, remove_if_empty=output is None):
-        return Story(session, task, plan, folder, stdout()).tell()
+        return Demo(session, task, plan, folder, stdout()).tell()
 
 
-def _choose(registry: Registry, name: str | None) -> tuple[Task, DemoConfig]:
+def _choose_task(registry: Registry, name: str | None) -> tuple[Task, DemoConfig]:
     """Return the named task, or the first with a demo, and its demo configuration."""
-    shown = {task.name: task.demonstration for task in registry.tasks.values() if task.demonstration is not None}
+    demos = {task.name: task.demonstration for task in registry.tasks.values() if task.demonstration is not None}
     if name is not None:
         registry.task(name)
-        if name not in shown:
-            raise UsageError(unknown_name_message("demonstration", name, shown))
-    elif not shown:
+        if name not in demos:
+            raise UsageError(unknown_name_message("demonstration", name, demos))
+    elif not demos:
         raise UsageError("no installed task has a demonstration; see 'sftchat plugins'")
-    chosen = name or next(iter(shown))
-    plan = shown[chosen]
-    assert plan is not None
-    return registry.task(chosen), plan
+    task_name = name or next(iter(demos))
+    demo = demos[task_name]
+    assert demo is not None
+    return registry.task(task_name), demo
 
 
-class Story:
+class Demo:
     """The demo, section by section.
 
     Args:
@@ -167,7 +167,9 @@ class Story:
 
         rows = self.folder / "train.jsonl"
         examples, data = collect_rows(self.task, (str(rows),))
-        epochs = self._affordable(TrainingJob(self.task, BASE, run, examples[:SAMPLE], data, {"epochs": self.plan.epochs}), len(examples))
+        epochs = self._affordable(
+            TrainingJob(self.task, BASE, run, examples[:SPEED_SAMPLE_ROWS], data, {"epochs": self.plan.epochs}), len(examples)
+        )
         words = f"sftchat train {self.task.name} --model {BASE} --data {rows} --epochs {epochs:g} -o {run}"
         job = TrainingJob(self.task, BASE, run, examples, data, {"epochs": epochs}, command=words)
         self.console.print(f"  $ {words}", soft_wrap=True)
@@ -291,10 +293,10 @@ def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: Mo
         console.print(f"  {line}", soft_wrap=True)
     colour = COLOURS[verdict.tone]
     console.print(f"  exit code [bold {colour}]{verdict.exit_code}[/bold {colour}]\n", markup=True)
-    for old, new in comparison.broken[:BROKEN_ITEMS]:
+    for old, new in comparison.broken[:MAX_BROKEN_SHOWN]:
         console.print(f"    broken: {new.example.id}  ({', '.join(error_classes(new))})", soft_wrap=True)
         for name, text in (("gold", new.example.gold or ""), ("before", old.reply.text), ("now", new.reply.text)):
-            console.print(f"      {name:<7}{' / '.join(text.splitlines())[:REPLY_CHARACTERS]}", soft_wrap=True)
-    if len(comparison.broken) > BROKEN_ITEMS:
-        console.print(f"    and {len(comparison.broken) - BROKEN_ITEMS} more")
+            console.print(f"      {name:<7}{' / '.join(text.splitlines())[:MAX_REPLY_CHARACTERS]}", soft_wrap=True)
+    if len(comparison.broken) > MAX_BROKEN_SHOWN:
+        console.print(f"    and {len(comparison.broken) - MAX_BROKEN_SHOWN} more")
     return verdict.exit_code

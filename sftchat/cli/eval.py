@@ -13,7 +13,7 @@ import click
 
 from sftchat.cli.options import add_options, answering_options, complete_model, complete_task
 from sftchat.cli.session import Session, json_text, stderr, stdout
-from sftchat.cli.tasks import Addresses, chosen_tasks, is_model
+from sftchat.cli.tasks import TaskOptions, choose_tasks, is_model
 from sftchat.errors import ModelError, UsageError, in_one_line
 from sftchat.text import pluralize, printable
 
@@ -164,10 +164,10 @@ def command(
     if output is not None:
         check_output(output, overwrite=overwrite)
     models = expand_patterns(models)
-    tasks = chosen_tasks(session.registry, names, models)
+    tasks = choose_tasks(session.registry, names, models)
     if selection is not None and len(tasks) > 1:
         raise UsageError("--ids and --only evaluate one --task at a time")
-    addresses = Addresses(tasks, session.registry.tasks)
+    addresses = TaskOptions(tasks, session.registry.tasks)
     sets, stored = addresses.by_task(evalsets, "--evalset"), addresses.one_each(replies, "--replies")
     baseline_of, options_of = addresses.one_each(baselines, "--baseline", is_model), addresses.gate_options_of(gate_options)
     new_baselines = addresses.one_each(updates, "--update-baseline")
@@ -212,7 +212,7 @@ def command(
         written = (REPORT, PAGE_NAME, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None))
         check_not_read(output, written, inputs)
 
-    load, watch = session.sharing(), None if quiet else partial(show_progress, stderr())
+    load, watch = session.engine_pool(), None if quiet else partial(show_progress, stderr())
     evaluation = Evaluation(plans, load, session.identify, options, fresh=fresh, watch=watch, say=lambda line: _echo(f"sftchat: {line}"))
     try:
         with closing(load):

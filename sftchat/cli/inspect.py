@@ -38,7 +38,7 @@ def command(
 
     reference = resolve(model, base=base, schemes=session.engine_types, allow_pickle=allow_pickle)
     if reference.served:
-        _show_server(reference.source, as_json)
+        _print_served_models(reference.source, as_json)
         return 0
     if reference.scheme:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}'; only local models can be inspected")
@@ -58,7 +58,7 @@ def command(
             loaded.renderer, loaded.stop_ids, saved_tokenizer(reference.folder) if loaded.manifest and reference.folder else None
         ),
     ]
-    facts, steps = _facts(reference, loaded), trace_lineage(model)
+    facts, steps = _describe_model(reference, loaded), trace_lineage(model)
     failed = any(check.required and not check.passed for check in checks)
     if as_json:
         proof = [{"check": check.name, "holds": check.passed, "detail": check.detail, "required": check.required} for check in checks]
@@ -74,7 +74,7 @@ def command(
     if steps[0].manifest is not None or len(steps) > 1:
         click.echo("\nlineage: how it was made, the last step first")
         for step in steps:
-            for line in _lines_of(step):
+            for line in _provenance_lines(step):
                 click.echo(printable(f"  {line}"))
     click.echo("\nparity: training and inference see the same tokens")
     for check in checks:
@@ -83,7 +83,7 @@ def command(
     return 3 if failed else 0
 
 
-def _show_server(address: str, as_json: bool) -> None:
+def _print_served_models(address: str, as_json: bool) -> None:
     """Print the models of a server, or the one that the address names, as the server describes them; raises ``UsageError`` or ``ModelError``."""
     from sftchat.errors import ModelError, UsageError, unknown_name_message
     from sftchat.inference.open import require_endpoint
@@ -92,50 +92,50 @@ def _show_server(address: str, as_json: bool) -> None:
     from sftchat.inference.openai.server import served_models, server_and_model
 
     server, name = server_and_model(address)
-    listed, why = served_models(server)
-    if not listed:
-        raise ModelError(f"the server at {server.url} does not list its models: {why}")
-    chosen = [model for model in listed if name in ("", model["id"])]
-    if not chosen:
-        raise UsageError(f"{unknown_name_message('model', name, [model['id'] for model in listed])} at {server.url}")
+    models, reason = served_models(server)
+    if not models:
+        raise ModelError(f"the server at {server.url} does not list its models: {reason}")
+    selected = [model for model in models if name in ("", model["id"])]
+    if not selected:
+        raise UsageError(f"{unknown_name_message('model', name, [model['id'] for model in models])} at {server.url}")
     if as_json:
-        click.echo(json_text({"server": server.url, "models": chosen}))
+        click.echo(json_text({"server": server.url, "models": selected}))
         return
     click.echo(f"server  {server.url}")
-    for model in chosen:
+    for model in selected:
         details = {"of": model.get("parent"), "from": model.get("root"), "context": model.get("max_model_len")}
         about = ", ".join(f"{word} {value}" for word, value in details.items() if value and value != model["id"])
         click.echo(printable(f"model   {model['id']}" + (f" ({about})" if about else "")))
 
 
-def _facts(reference: Any, loaded: Any) -> dict[str, Any]:
+def _describe_model(reference: Any, loaded: Any) -> dict[str, Any]:
     from sftchat.models.fingerprint import identity
     from sftchat.models.loading import unwrapped
 
     model, renderer = loaded.model, loaded.renderer
     config = model.config.get_text_config()
-    inner = unwrapped(model)
+    architecture = unwrapped(model)
     facts: dict[str, Any] = {
         "model": reference.text,
         "weights": reference.source,
-        "architecture": type(inner).__name__,
+        "architecture": type(architecture).__name__,
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         "shape": f"{config.num_hidden_layers} layers, width {config.hidden_size}, {config.vocab_size:,} tokens",
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "context": getattr(config, "max_position_embeddings", None),
         "template": f"{renderer.name} ({renderer.template_hash[:12]})",
-        **_named(renderer),
+        **_describe_named_templates(renderer),
         "template arguments": ", ".join(f"{name}={json.dumps(value)}" for name, value in renderer.arguments.items()) or "none",
         "stop tokens": ", ".join(f"{renderer.tokenizer.convert_ids_to_tokens(i)} ({i})" for i in loaded.stop_ids),
         "identity": identity(reference),
     }
     if reference.base is not None:
         facts["adapter on"] = reference.base.text
-        facts["adapter"] = _adapter(model)
+        facts["adapter"] = _describe_adapter(model)
     return facts
 
 
-def _named(renderer: Renderer) -> dict[str, Any]:
+def _describe_named_templates(renderer: Renderer) -> dict[str, Any]:
     """The named templates of a model that has several, and which of them writes a conversation."""
     if not renderer.named:
         return {}
@@ -147,18 +147,18 @@ def _named(renderer: Renderer) -> dict[str, Any]:
     return {"templates": f"{', '.join(sorted(renderer.named))}; {chosen}"}
 
 
-def _adapter(model: Any) -> str:
+def _describe_adapter(model: Any) -> str:
     config = next(iter(model.peft_config.values()))
-    kind = str(config.peft_type).rpartition(".")[2]
-    kind = ("DoRA" if config.use_dora else "LoRA") if kind == "LORA" else kind
-    layers = config.target_modules
-    where = layers if isinstance(layers, str) else ", ".join(sorted(layers or ()))
-    more = ", ".join(getattr(config, "modules_to_save", None) or ())
+    method = str(config.peft_type).rpartition(".")[2]
+    method = ("DoRA" if config.use_dora else "LoRA") if method == "LORA" else method
+    targets = config.target_modules
+    layer_names = targets if isinstance(targets, str) else ", ".join(sorted(targets or ()))
+    full_modules = ", ".join(getattr(config, "modules_to_save", None) or ())
     size = f", rank {config.r}, alpha {config.lora_alpha:g}" if hasattr(config, "lora_alpha") else ""
-    return f"{kind}{size}, on {where}" + (f", whole: {more}" if more else "")
+    return f"{method}{size}, on {layer_names}" + (f", whole: {full_modules}" if full_modules else "")
 
 
-def _lines_of(step: Provenance) -> list[str]:
+def _provenance_lines(step: Provenance) -> list[str]:
     from sftchat.models.provenance import scores_by_step
 
     manifest = step.manifest
@@ -178,9 +178,9 @@ def _lines_of(step: Provenance) -> list[str]:
             lines.append(f"  data: {source['file']} ({str(source.get('sha256'))[:12]})" + (f": {note}" if note else ""))
         else:
             lines.append(f"  data: {', '.join(f'{name} {value}' for name, value in source.items() if value != {})}")
-    for number, words in scores_by_step(manifest.scores):
-        best = " (chosen)" if number == str(manifest.chosen_step) else ""
-        lines.append(f"  step {number}: {words}{best}")
+    for number, scores in scores_by_step(manifest.scores):
+        mark = " (chosen)" if number == str(manifest.chosen_step) else ""
+        lines.append(f"  step {number}: {scores}{mark}")
     if manifest.command:
         lines.append(f"  command: {manifest.command}")
     lines.append(f"  base: {manifest.base} ({manifest.base_identity[:12]})")

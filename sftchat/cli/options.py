@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what a shell completes for them."""
+"""Options shared by several verbs, and their shell completion."""
 
 from __future__ import annotations
 
@@ -33,53 +33,54 @@ def add_options(*options: Callable[[Any], Any]) -> Callable[[F], F]:
     return add
 
 
-def _template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
-    """Parse ``NAME=VALUE`` words; a value is parsed as JSON when it is valid JSON, else it is text."""
+def _parse_template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
+    """Parse ``NAME=VALUE`` words; a value that is not valid JSON is text."""
     from sftchat._util.parsing import load_json
 
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not (equals and name.isidentifier()):
             raise click.BadParameter(f"'{word}' must be NAME=VALUE, such as enable_thinking=false")
         try:
-            found[name] = load_json(value)
+            arguments[name] = load_json(value)
         except ValueError:
-            found[name] = value
-    return found
+            arguments[name] = value
+    return arguments
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "npu", "mtia", "xla", "meta")
 """Device names of torch; whether a device exists is checked later, by torch."""
 
 
-def _device(_ctx: click.Context, _param: click.Parameter, word: str | None) -> str | None:
-    """Refuse invalid device names before torch is imported."""
-    name, colon, number = ("auto" if word is None else word).partition(":")
+def _check_device(_ctx: click.Context, _param: click.Parameter, device: str | None) -> str | None:
+    """Raise ``UsageError`` for an invalid device name, before torch is imported."""
+    name, colon, number = ("auto" if device is None else device).partition(":")
     if name not in DEVICES or (colon and not number.isdecimal()):
-        raise UsageError(f"{unknown_name_message('device', str(word), DEVICES)}; one of several is written cuda:1")
-    return word
+        raise UsageError(f"{unknown_name_message('device', str(device), DEVICES)}; one of several is written cuda:1")
+    return device
 
 
 def device_option(default: str | None = "auto") -> Callable[[F], F]:
-    """Add ``--device``; with a ``default`` of None the verb chooses."""
-    shown: dict[str, Any] = {"show_default": True} if default else {}
-    words = "cpu, cuda, cuda:1, mps." + ("" if default else "  [default: auto]")
-    return click.option("--device", default=default, callback=_device, metavar="DEVICE", help=words, **shown)
+    """Add ``--device``; with a ``default`` of None the command chooses the device."""
+    description = "cpu, cuda, cuda:1, mps." + ("" if default else "  [default: auto]")
+    return click.option(
+        "--device", default=default, show_default=default is not None, callback=_check_device, metavar="DEVICE", help=description
+    )
 
 
 _template_argument_option = click.option(
     "--template-argument",
     "template_arguments",
     multiple=True,
-    callback=_template_arguments,
+    callback=_parse_template_arguments,
     metavar="NAME=VALUE",
     help="Argument of the chat template, also for servers, such as enable_thinking=false; a trained model keeps those of its training.",
 )
 
 
-def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Return a template's name, or its file with ``~`` expanded; any other value is refused before anything is loaded."""
+def _expand_template_file(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Return a template's name, or its file with ``~`` expanded; raise ``UsageError`` for any other value, before anything is loaded."""
     if not value:
         return value
     from sftchat.templates.named import template_file
@@ -89,7 +90,7 @@ def _template(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 
 
 def _check_template_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Refuse invalid template names before anything is loaded; whether the model has the template is checked later."""
+    """Raise ``UsageError`` for an invalid template name; whether the model has the template is checked when it is loaded."""
     from sftchat.templates.named import TEMPLATE_NAME
 
     if value and not TEMPLATE_NAME.fullmatch(value):
@@ -97,25 +98,27 @@ def _check_template_name(_ctx: click.Context, _param: click.Parameter, value: st
     return value
 
 
-def template_options(of: str = "model", default: str | None = "") -> Callable[[F], F]:
-    """The options that select a chat template and its arguments, the same in every command.
-
-    The command gets them as ``template``, ``template_name`` and ``template_arguments``.
+def template_options(owner: str = "model", default: str | None = "") -> Callable[[F], F]:
+    """Add the options for a chat template; the command gets them as ``template``, ``template_name`` and ``template_arguments``.
 
     Args:
-        of: The model or part whose template they replace.
-        default: Default of the template and its name.
+        owner: Noun for the help texts: whose template is replaced.
+        default: Default of ``template`` and ``template_name``.
     """
     return add_options(
         click.option(
-            "--template", default=default, callback=_template, metavar="NAME|FILE", help=f"Chat template instead of the {of}'s own."
+            "--template",
+            default=default,
+            callback=_expand_template_file,
+            metavar="NAME|FILE",
+            help=f"Chat template instead of the {owner}'s own.",
         ),
         click.option(
             "--template-name",
             default=default,
             callback=_check_template_name,
             metavar="NAME",
-            help=f"Which of the {of}'s own chat templates to use.  [default: tool_use with tools, else default]",
+            help=f"Which of the {owner}'s own chat templates to use.  [default: tool_use with tools, else default]",
         ),
         _template_argument_option,
     )
@@ -137,31 +140,30 @@ engine_options = add_options(
 )
 """The options for opening a model: base, dtype, device, template, trust."""
 
-
 quantize_option = click.option(
     "--quantize",
     type=click.Choice(["int8", "nf4"]),
     help="Round the weights: int8 decodes faster on a CPU; nf4 takes a quarter of the memory (extra quant).",
 )
-OURS = ("model", "messages", "prompt", "stream")
-"""Members of a request that the user may not set."""
+RESERVED_MEMBERS = ("model", "messages", "prompt", "stream")
+"""Members of a request that ``--extra-body`` may not set."""
 
 
-def _extra_body(_ctx: click.Context, _param: click.Parameter, text: str | None) -> dict[str, Any]:
-    """Parse a JSON object with further members of a request."""
+def _parse_extra_body(_ctx: click.Context, _param: click.Parameter, text: str | None) -> dict[str, Any]:
+    """Parse ``--extra-body``: a JSON object with further members of a request."""
     from sftchat._util.parsing import load_json
 
     if text is None:
         return {}
     try:
-        found = load_json(text)
+        body = load_json(text)
     except ValueError as error:
         raise click.BadParameter(f"is no JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(body, dict):
         raise click.BadParameter('must be a JSON object, such as \'{"chat_template_kwargs": {"enable_thinking": false}}\'')
-    if taken := sorted(found.keys() & set(OURS)):
-        raise click.BadParameter(f"'{taken[0]}' is set by the program; leave it out")
-    return found
+    if reserved := sorted(body.keys() & set(RESERVED_MEMBERS)):
+        raise click.BadParameter(f"'{reserved[0]}' is set by the program; leave it out")
+    return body
 
 
 SECONDS = click.FloatRange(min=0, max=1e6, min_open=True)
@@ -178,7 +180,10 @@ timeout_options = add_options(
         help="Maximum time for one reply of a server.",
     ),
     click.option(
-        "--extra-body", callback=_extra_body, metavar="JSON", help="Further parameters of every request to a server, as a JSON object."
+        "--extra-body",
+        callback=_parse_extra_body,
+        metavar="JSON",
+        help="Further parameters of every request to a server, as a JSON object.",
     ),
 )
 """``--timeout``, ``--request-timeout`` and ``--extra-body``, for models behind a server."""
@@ -203,12 +208,12 @@ sampling_options = add_options(
 """``--max-new-tokens``, ``--temperature``, ``--top-p``, ``--top-k`` and ``--seed``."""
 
 
-def chosen_sampling(task: Task | None, options: dict[str, Any], default: SamplingParams | None = None) -> SamplingParams:
-    """Remove the sampling flags from the options of a command and apply them to the task's defaults.
+def take_sampling(task: Task | None, options: dict[str, Any], default: SamplingParams | None = None) -> SamplingParams:
+    """Remove the sampling options from a command's options, and return the sampling parameters.
 
     Args:
-        task: Task whose sampling parameters are the default; None for those of ``SamplingParams``.
-        options: Keyword arguments of the command; the flags are removed.
+        task: Task whose sampling parameters apply where no option is given; None for those of ``SamplingParams``.
+        options: Keyword arguments of the command; the sampling options are removed.
         default: Parameters to use instead of the task's, such as those of a conversation that is continued.
 
     Raises:
@@ -217,9 +222,10 @@ def chosen_sampling(task: Task | None, options: dict[str, Any], default: Samplin
     from sftchat.types import SamplingParams
 
     names = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
-    flags = {name: value for name in names if (value := options.pop(name)) is not None}
+    values = {name: options.pop(name) for name in names}
+    given_values = {name: value for name, value in values.items() if value is not None}
     try:
-        return replace(default or (task.sampling if task is not None else SamplingParams()), **flags)
+        return replace(default or (task.sampling if task is not None else SamplingParams()), **given_values)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -228,14 +234,14 @@ def rows_options(command: F) -> F:
     """Add the options for reading rows; the command gets them as one argument ``row_options``, a ``RowOptions``."""
 
     @wraps(command)
-    def reading(*words: Any, roles: tuple[str, ...], columns: tuple[str, ...], **given: Any) -> Any:
-        named = {name: given.pop(name) for name in ("label_column", "label_instruction", "merge_turns", "leading_assistant")}
-        return command(*words, row_options=RowOptions(role_map(roles), parse_column_map(columns), **named), **given)
+    def with_row_options(*args: Any, roles: tuple[str, ...], columns: tuple[str, ...], **options: Any) -> Any:
+        others = {name: options.pop(name) for name in ("label_column", "label_instruction", "merge_turns", "leading_assistant")}
+        return command(*args, row_options=RowOptions(parse_role_map(roles), parse_column_map(columns), **others), **options)
 
-    return cast(F, add_options(*_ROWS)(reading))
+    return cast(F, add_options(*_ROW_OPTIONS)(with_row_options))
 
 
-_ROWS = (
+_ROW_OPTIONS = (
     click.option(
         "--map",
         "columns",
@@ -263,7 +269,7 @@ _ROWS = (
 )
 
 
-def role_map(pairs: tuple[str, ...]) -> dict[str, str]:
+def parse_role_map(pairs: tuple[str, ...]) -> dict[str, str]:
     """Parse ``--role-map NAME=ROLE``.
 
     Raises:
@@ -289,13 +295,13 @@ def complete_task(ctx: click.Context, parameter: click.Parameter, incomplete: st
 
 
 def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete with the embedded model and the runs below this folder, else with folders."""
+    """Complete names of the embedded model and of runs below the current folder; if none matches, let the shell complete folders."""
     from sftchat.models.reference import NANO
     from sftchat.models.runs import find_runs
 
-    known = [(NANO, "embedded"), *((run.model, run.description) for run in find_runs(Path()))]
-    found = [CompletionItem(name, help=description) for name, description in known if name.startswith(incomplete)]
-    return found or [CompletionItem(incomplete, type="dir")]
+    models = [(NANO, "embedded"), *((run.model, run.description) for run in find_runs(Path()))]
+    completions = [CompletionItem(name, help=description) for name, description in models if name.startswith(incomplete)]
+    return completions or [CompletionItem(incomplete, type="dir")]
 
 
 def complete_file(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -1,4 +1,4 @@
-"""Progress of a training: a bar on a terminal, plain lines elsewhere, always on standard error."""
+"""Progress of generation and training on standard error: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from sftchat.training.run import TrainingListener, TrainingSetup
 
 PLAIN_INTERVAL = 10.0
-"""Time in seconds between two lines without a terminal."""
+"""Seconds between two lines where there is no terminal."""
 T = TypeVar("T")
 
 
 def with_progress(items: Iterable[T], total: int, *, title: str = "generating", hidden: bool = False) -> Iterator[T]:
-    """Yield the items and show their number: a bar on a terminal, occasional lines elsewhere."""
+    """Yield the items, and show how many of ``total`` have been yielded."""
     console = stderr()
     if hidden:
         yield from items
@@ -38,11 +38,11 @@ def with_progress(items: Iterable[T], total: int, *, title: str = "generating", 
 
 
 class TrainingProgress:
-    """Show a training: its settings, then loss and remaining time.
+    """Shows a training: its settings, then loss and remaining time; a context manager that ends the bar.
 
     Args:
         quiet: Show nothing.
-        indent: Put in front of every line.
+        indent: Text before every line.
     """
 
     def __init__(self, quiet: bool = False, indent: str = "") -> None:
@@ -54,22 +54,21 @@ class TrainingProgress:
         self._last_line = 0.0
 
     def __enter__(self) -> TrainingProgress:
-
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the last state of the bar on the screen."""
+        """Stop the bar; its last state stays on the screen."""
         if self._bar is not None:
             self._bar.stop()
 
     def listener(self, model: str) -> TrainingListener:
-        """Return the listener of a training of this base model."""
+        """Return a listener for ``train`` that calls the methods below."""
         from sftchat.training.run import TrainingListener
 
         return TrainingListener(
             on_start=lambda setup: self.start(setup, model),
             on_progress=self.update,
-            on_scoring=self.scored,
+            on_scoring=self.show_score,
             on_stopping=self.stopping,
             on_message=self.message,
         )
@@ -96,7 +95,7 @@ class TrainingProgress:
     def describe(self, setup: TrainingSetup, model: str) -> None:
         """Print the settings of the training."""
         if not self._quiet:
-            for line in _described(setup, model):
+            for line in _describe_settings(setup, model):
                 self._console.print(self._indent + line, soft_wrap=True)
 
     def update(self, progress: TrainingStatus) -> None:
@@ -113,15 +112,15 @@ class TrainingProgress:
             self._last_line = now
             self._console.print(f"{self._indent}step {progress.step}/{progress.steps}  {loss}  {left}", soft_wrap=True)
 
-    def scored(self, scored: ScoringResult) -> None:
+    def show_score(self, result: ScoringResult) -> None:
         """Print the task's metric, and its best value so far."""
         if self._quiet:
             return
-        interval = "" if scored.low is None or scored.high is None else f" [{scored.low:.3f}, {scored.high:.3f}]"
-        where = "base model" if scored.step == 0 else f"step {scored.step}"
-        best = "" if scored.best in (0, scored.step) else f"; best {scored.best_value:.3f} at step {scored.best}"
+        interval = "" if result.low is None or result.high is None else f" [{result.low:.3f}, {result.high:.3f}]"
+        model = "base model" if result.step == 0 else f"step {result.step}"
+        best = "" if result.best in (0, result.step) else f"; best {result.best_value:.3f} at step {result.best}"
         self._console.print(
-            f"{self._indent}{where}: {scored.metric} {scored.value:.3f}{interval} on {scored.items} items, {scored.seconds:.0f} s{best}",
+            f"{self._indent}{model}: {result.metric} {result.value:.3f}{interval} on {result.items} items, {result.seconds:.0f} s{best}",
             soft_wrap=True,
         )
 
@@ -139,13 +138,13 @@ class TrainingProgress:
 
 def clock(seconds: float) -> str:
     """Format seconds as ``m:ss`` or ``h:mm:ss``."""
-    whole = max(0, round(seconds))
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+    total = max(0, round(seconds))
+    hours, remainder = divmod(total, 3600)
+    return f"{hours}:{remainder // 60:02}:{remainder % 60:02}" if hours else f"{remainder // 60}:{remainder % 60:02}"
 
 
-def _described(setup: TrainingSetup, model: str) -> list[str]:
-    """Return the settings of a training in two lines, and what was left out."""
+def _describe_settings(setup: TrainingSetup, model: str) -> list[str]:
+    """Return the settings of a training in two lines, then how it is scored and which rows were left out."""
     rows, config = setup.rows, setup.config
     share = rows.trained_tokens / rows.tokens
     lines = [

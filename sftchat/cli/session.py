@@ -1,4 +1,4 @@
-"""State of one run of the command line: plugins, opening models, and consoles."""
+"""State of one run of the program: plugins and models; consoles and JSON for its output."""
 
 from __future__ import annotations
 
@@ -20,11 +20,7 @@ V = TypeVar("V")
 
 
 class DeferredMapping(Mapping[str, V]):
-    """Mapping whose content is loaded at the first lookup.
-
-    Args:
-        load: Returns the content; called at every lookup.
-    """
+    """Mapping that calls ``load`` for its content at every lookup."""
 
     def __init__(self, load: Callable[[], Mapping[str, V]]) -> None:
         self._load = load
@@ -44,9 +40,10 @@ class Session:
     """State of one run of the program; tests pass their own registry and engines.
 
     Attributes:
-        open_engine: Opens a model; ``sftchat.inference.open.load_engine`` by default.
-        given_registry: Registry to use instead of the installed plugins.
-        identify_engine: Computes the identity of a model; ``sftchat.inference.identity.identify`` by default, none when ``open_engine`` is given.
+        open_engine: Opens a model; None for ``sftchat.inference.open.load_engine``.
+        given_registry: Registry to use instead of that of the installed plugins.
+        identify_engine: Computes the hash of ``identify``; None for ``sftchat.inference.identity.identify`` or, if ``open_engine`` is given, for no
+            hash.
     """
 
     open_engine: Callable[..., Engine] | None = None
@@ -64,7 +61,7 @@ class Session:
 
     @property
     def engine_types(self) -> Mapping[str, EngineType]:
-        """Engine types of plugins by scheme; the plugins are loaded when a scheme is looked up, so not for a folder or a model of the Hub."""
+        """Engine types of plugins by scheme; the plugins are loaded only when a scheme is looked up, so not for a folder or a model of the Hub."""
         return DeferredMapping(lambda: self.registry.engines)
 
     def load_engine(self, model: str, **options: Any) -> Engine:
@@ -81,18 +78,14 @@ class Session:
 
         return load_engine(model, self.engine_types, importing=deferred_imports, **options)
 
-    def sharing(self, most: int = 1) -> EnginePool:
-        """Return an opener of models that shares a base among its adapters.
-
-        Args:
-            most: Maximum number of open engines.
-        """
+    def engine_pool(self) -> EnginePool:
+        """Return a pool that opens models, of which it keeps one open, and loads a base once for all its adapters."""
         from sftchat.inference.open import EnginePool
 
-        return EnginePool(self.load_engine, self.engine_types, most)
+        return EnginePool(self.load_engine, self.engine_types, 1)
 
     def resolve(self, model: str, *, base: str | None = None, allow_pickle: bool = False, **options: Any) -> ModelReference:
-        """Resolve MODEL from names and files only; models of tests are resolved by name.
+        """Resolve MODEL from names and files only; with ``open_engine``, MODEL is taken as it is.
 
         Raises:
             UsageError: When MODEL is not a valid reference.
@@ -108,8 +101,8 @@ class Session:
         """Return the hash of everything except the request that affects the replies of MODEL, without opening it; empty when unknown.
 
         Args:
-            model: As for ``load_engine``.
-            options: ``hashed``, and those of ``load_engine``.
+            model: MODEL as typed.
+            options: Options of ``load_engine``, and ``hashed`` of ``sftchat.inference.identity.identify``.
 
         Raises:
             ModelError: When it cannot be found or read.
@@ -123,13 +116,13 @@ class Session:
         return identify(model, self.engine_types, **options)
 
 
-def json_text(value: Any, indent: int | None = 2, **how: Any) -> str:
-    """Return JSON text for printing, with characters escaped that control a terminal."""
+def json_text(value: Any, indent: int | None = 2, **dump_options: Any) -> str:
+    """Return JSON text for printing, with characters escaped that control a terminal; ``dump_options`` are those of ``json.dumps``."""
     import json
 
     from sftchat.text import sanitize_json
 
-    return sanitize_json(json.dumps(value, ensure_ascii=False, indent=indent, **how))
+    return sanitize_json(json.dumps(value, ensure_ascii=False, indent=indent, **dump_options))
 
 
 def stdout() -> Console:

@@ -129,7 +129,7 @@ def command(
     from sftchat.text import printable
 
     registry = session.registry
-    task = registry.task(task_name or _task_of_rows(files, registry))
+    task = registry.task(task_name or _default_task(files, registry))
     require_local("training")
     from sftchat.inference.distributed import is_main_process
     from sftchat.training.checkpoints import check_not_in_use, check_output
@@ -170,7 +170,7 @@ DEFAULT_TASK = "general"
 """Task whose settings are used for rows when no task is named."""
 
 
-def _task_of_rows(files: tuple[str, ...], registry: Registry) -> str:
+def _default_task(files: tuple[str, ...], registry: Registry) -> str:
     """Return the task for rows without a named task.
 
     Raises:

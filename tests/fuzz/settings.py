@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sftchat.chat.export import read_conversation
 from sftchat.cli import program
-from sftchat.cli.inspect import _lines_of
+from sftchat.cli.inspect import _provenance_lines
 from sftchat.cli.train import command
 from sftchat.errors import UsageError
 from sftchat.models.manifest import read_manifest
@@ -64,7 +64,7 @@ def manifest(content: bytes, room: Room) -> None:
     with refused():
         check_unchanged(folder, found, other)
     for step in trace_lineage(str(folder)):
-        assert all(isinstance(line, str) for line in _lines_of(step))
+        assert all(isinstance(line, str) for line in _provenance_lines(step))
 
 
 def adapter(content: bytes, room: Room) -> None:

@@ -11,7 +11,7 @@ import click
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.data.synthesis import SynthesisRun, no_rows_error, read_prompts, report_outcome, synthesis_options
-from sftchat.cli.options import chosen_sampling, complete_model, complete_task
+from sftchat.cli.options import complete_model, complete_task, take_sampling
 from sftchat.cli.session import Session
 from sftchat.data.best_of import OUTCOMES, Selection, check_prompts, score_samples, select
 from sftchat.data.formats import FORMATS, to_rows
@@ -79,7 +79,7 @@ def best_of(
         raise UsageError("--fresh makes replies again and --score-only makes none; give one of them")
     if options["temperature"] is None:
         options["temperature"] = max(chosen_task.sampling.temperature, DEFAULT_TEMPERATURE)
-    sampling = chosen_sampling(chosen_task, options)
+    sampling = take_sampling(chosen_task, options)
     if k > 1 and sampling.temperature == 0:
         raise UsageError(f"temperature 0 gives the same reply {k} times; give --temperature above 0, or -k 1")
     run = SynthesisRun(
@@ -94,11 +94,11 @@ def best_of(
     )
     run.check(pairs)
     examples = read_prompts(prompts, limit, check_prompts, row_options)
-    sample_file, failures = (_existing_samples(run, examples, k, sampling), []) if score_only else run.generate(examples, k, sampling)
+    sample_file, failures = (_open_complete_samples(run, examples, k, sampling), []) if score_only else run.generate(examples, k, sampling)
     choices = [select(scored, solved=solved, min_reward=least) for scored in score_samples(chosen_task, examples, sample_file, k)]
-    counts = _counts(len(examples), choices)
+    counts = _count_outcomes(len(examples), choices)
     if not counts["kept"]:
-        raise no_rows_error(run, prompts, len(examples), _summary(counts), failures)
+        raise no_rows_error(run, prompts, len(examples), _format_counts(counts), failures)
     if pairs is not None:
         write_rows(pairs, (choice.pair for choice in choices if choice.pair is not None), overwrite=overwrite)
     write_rows(output, to_rows((choice.row for choice in choices if choice.row is not None), shape), overwrite=overwrite)
@@ -113,10 +113,10 @@ def best_of(
     }
     for file in filter(None, (output, pairs)):
         write_provenance(file, "data best-of", [prompts, str(run.samples_file)], settings, counts)
-    ctx.exit(report_outcome(counts, _summary(counts), output, failures, as_json=as_json, quiet=quiet))
+    ctx.exit(report_outcome(counts, _format_counts(counts), output, failures, as_json=as_json, quiet=quiet))
 
 
-def _existing_samples(run: SynthesisRun, examples: list[Example], k: int, sampling: SamplingParams) -> SampleFile:
+def _open_complete_samples(run: SynthesisRun, examples: list[Example], k: int, sampling: SamplingParams) -> SampleFile:
     """Return the existing samples; raises an error when some are missing."""
     if not run.samples_file.is_file():
         raise UsageError(f"there are no samples in '{run.samples_file}'; leave --score-only out to make them, or give --samples FILE")
@@ -127,7 +127,7 @@ def _existing_samples(run: SynthesisRun, examples: list[Example], k: int, sampli
     return samples
 
 
-def _counts(prompts: int, choices: list[Selection]) -> dict[str, int]:
+def _count_outcomes(prompts: int, choices: list[Selection]) -> dict[str, int]:
     outcome_counts = Counter(choice.outcome for choice in choices)
     return {
         "prompts": prompts,
@@ -137,7 +137,7 @@ def _counts(prompts: int, choices: list[Selection]) -> dict[str, int]:
     }
 
 
-def _summary(counts: dict[str, int]) -> str:
+def _format_counts(counts: dict[str, int]) -> str:
     """Format the counts as text."""
     outcome_counts = [f"{counts[name]} {name}" for name in (*OUTCOMES, "unanswered") if counts[name] or name == "kept"]
     return f"{', '.join(outcome_counts)}; best and worst differ in {counts['pairs']}"

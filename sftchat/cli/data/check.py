@@ -93,7 +93,7 @@ def check_files(
     chosen_task = session.registry.task(task) if task else None
     policies = parse_policies(pairs)
     _check_output(files, output, overwrite)
-    make_token_check = token_check_of(chosen_task, **tokens)
+    make_token_check = token_check_for(chosen_task, **tokens)
     results = []
     for file in files:
         findings = check(file, chosen_task, against=against, options=row_options, near_threshold=near, check_tokens=make_token_check)
@@ -102,7 +102,7 @@ def check_files(
             for problem in findings.problems:
                 click.echo(printable(str(problem)))
         if not quiet:
-            click.echo(summary(findings, policies), err=True)
+            click.echo(summarise(findings, policies), err=True)
     failed = any(findings.sources(policies, "fail") for findings in results)
     row_count = None
     if output is not None and not failed:
@@ -134,7 +134,7 @@ def _check_output(files: tuple[str, ...], output: str | None, overwrite: bool) -
     check_output_file(output, overwrite=overwrite)
 
 
-def token_check_of(
+def token_check_for(
     task: Task | None, model: str | None, max_length: int | None, trust_remote_code: bool, **template: Any
 ) -> TokenCheck | None:
     """Return the check of token counts; None without a model. Loads the tokenizer, not the weights.
@@ -149,17 +149,17 @@ def token_check_of(
     Raises:
         UsageError: When an option needs a model, and there is none.
     """
-    from sftchat.cli.data.tokens import first_option_given, longest_row, make_token_check, open_renderer
+    from sftchat.cli.data.tokens import first_flag_with_value, make_token_check, max_row_length, open_renderer
 
     if model is None:
-        if option := first_option_given({"max_length": max_length is not None, **template}):
+        if option := first_flag_with_value({"max_length": max_length is not None, **template}):
             raise UsageError(f"{option} needs --model, whose tokenizer counts")
         return None
     renderer = open_renderer(model, task, trust_remote_code=trust_remote_code, **template)
-    return make_token_check(renderer, longest_row(model, task, max_length))
+    return make_token_check(renderer, max_row_length(model, task, max_length))
 
 
-def summary(findings: Findings, policies: Mapping[str, Policy]) -> str:
+def summarise(findings: Findings, policies: Mapping[str, Policy]) -> str:
     """Format the findings of a file: a line for the file, each note, mixed formats, and each class of problems."""
     formats = ", ".join(f"{count} {name}" for name, count in findings.formats.items()) or "none readable"
     problem_count = pluralize(len(findings.problems), "problem") if findings.problems else "no problems"

@@ -13,7 +13,7 @@ import click
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.data.synthesis import SynthesisRun, no_rows_error, read_prompts, report_outcome, synthesis_options
-from sftchat.cli.options import chosen_sampling, complete_model, complete_task
+from sftchat.cli.options import complete_model, complete_task, take_sampling
 from sftchat.cli.session import Session
 from sftchat.data.formats import FORMATS, to_rows
 from sftchat.data.write import write_rows
@@ -73,7 +73,7 @@ def distill(
     chosen_task = session.registry.task(task) if task else None
     if options["max_new_tokens"] is None and chosen_task is None:
         options["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS
-    sampling = chosen_sampling(chosen_task, options)
+    sampling = take_sampling(chosen_task, options)
     engine = {**options, "preferred": chosen_task.template} if chosen_task is not None else options
     run = SynthesisRun(
         session=session,

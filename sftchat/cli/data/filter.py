@@ -97,7 +97,7 @@ def filter_rows(
     rules = {**_task_rule(chosen_task), **_length_rules(chosen_task, **lengths), **_score_rule(chosen_task, samples, min_score, max_score)}
     rows, removed = find_removed(read_examples(source, row_options), FilterOptions(rules, near, keep, seed))
     if len(removed) == rows:
-        raise DataError(f"no row is left of {rows}: {_counts(removed)}; nothing is written", source)
+        raise DataError(f"no row is left of {rows}: {_format_counts(removed)}; nothing is written", source)
     if list_file is not None:
         write_rows(list_file, _removed_rows(source, removed), overwrite=overwrite)
     kept_count = write_rows(output, remaining_rows(source, frozenset(row.source for row in removed)), overwrite=overwrite)
@@ -122,7 +122,7 @@ def filter_rows(
             click.echo(f"  {count} {reason}, first at line {line_of(example.source)}: {example.message}", err=True)
 
 
-def _counts(removed: Sequence[RemovedRow]) -> str:
+def _format_counts(removed: Sequence[RemovedRow]) -> str:
     """Format the number of removed rows by reason."""
     return ", ".join(f"{count} {reason}" for reason, count in Counter(row.reason for row in removed).most_common())
 
@@ -145,10 +145,10 @@ def _task_rule(task: Task | None) -> dict[str, Rule]:
 
 
 def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | None, **tokens: Any) -> dict[str, Rule]:
-    """Return the rule on characters and tokens; ``tokens`` are the options of ``token_check_of``."""
-    from sftchat.cli.data.check import token_check_of
+    """Return the rule on characters and tokens; ``tokens`` are the options of ``token_check_for``."""
+    from sftchat.cli.data.check import token_check_for
 
-    measure = token_check_of(task, **tokens)
+    measure = token_check_for(task, **tokens)
 
     def rule(example: Example) -> str:
         size = sum(len(turn["content"]) for turn in example.conversation)
@@ -170,7 +170,7 @@ def _score_rule(task: Task | None, samples: str | None, min_score: float | None,
         raise UsageError(f"{'--min-score' if min_score is not None else '--max-score'} needs --task, which scores")
     if min_score is not None and max_score is not None and min_score > max_score:
         raise UsageError(f"--min-score is {min_score:g} and --max-score {max_score:g}: no row could stay")
-    score = _scorer(task, samples)
+    score = _choose_scorer(task, samples)
 
     def rule(example: Example) -> str:
         value = score(example)
@@ -181,7 +181,7 @@ def _score_rule(task: Task | None, samples: str | None, min_score: float | None,
     return {"score": rule}
 
 
-def _scorer(task: Task, samples: str | None) -> Callable[[Example], float]:
+def _choose_scorer(task: Task, samples: str | None) -> Callable[[Example], float]:
     """Return a function for the score of a row: the mean over a model's samples, else the score of its gold reply."""
     from pathlib import Path
 

@@ -32,10 +32,10 @@ def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings:
         "made_by": made_by,
         "sftchat": sftchat.__version__,
         "command": "sftchat " + shlex.join(sys.argv[1:]),
-        "inputs": [{"file": name, "sha256": _hash(name)} for name in inputs],
+        "inputs": [{"file": name, "sha256": _hash_if_file(name)} for name in inputs],
         "settings": settings,
         "counts": counts,
-        "output": {"file": output, "sha256": _hash(output)},
+        "output": {"file": output, "sha256": _hash_if_file(output)},
     }
     path = provenance_path(output)
     try:
@@ -44,7 +44,7 @@ def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings:
         raise write_error(path, error) from error
 
 
-def _hash(name: str) -> str | None:
+def _hash_if_file(name: str) -> str | None:
     """Return the SHA-256 of a file; None when it is not a file."""
     from sftchat.models.fingerprint import file_hash
 

@@ -10,7 +10,7 @@ import click
 
 from sftchat.chat.safe_text import escape_controls
 from sftchat.cli.data.options import json_option, quiet_option
-from sftchat.cli.data.tokens import first_option_given, open_renderer, render_example, trained_pieces
+from sftchat.cli.data.tokens import first_flag_with_value, open_renderer, render_example, split_by_trained
 from sftchat.cli.options import complete_file, complete_model, rows_options, template_options
 from sftchat.cli.session import json_text, stdout
 from sftchat.data.formats import read_examples
@@ -56,7 +56,7 @@ def show(
     sftchat data show train.jsonl -n 1 --json
     sftchat data show train.jsonl -n 2 --model sftchat:nano
     """
-    if model is None and (option := first_option_given(template)):
+    if model is None and (option := first_flag_with_value(template)):
         raise UsageError(f"{option} needs --model, whose tokenizer it is rendered for")
     examples = list(islice(read_examples(file, row_options), count))
     if model is not None:
@@ -85,7 +85,7 @@ def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, qui
     for source, row in rows:
         console.print(Text(f"{source}: {len(row.ids)} tokens, {row.trained} of them trained", style="bold"))
         text = Text()
-        for piece, is_trained in trained_pieces(renderer, row.ids, row.labels):
+        for piece, is_trained in split_by_trained(renderer, row.ids, row.labels):
             escaped = escape_controls(piece)
             marked = f"〖{escaped}〗" if is_trained and (console.no_color or not console.is_terminal) else escaped
             text.append(marked, style="bold green" if is_trained else "dim")

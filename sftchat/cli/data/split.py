@@ -76,7 +76,7 @@ def split_rows(
     examples = [to_example(row, position, row_options) for position, row in source_rows]
     groups, strata = ([column_value(row, column, position) for position, row in source_rows] if column else [] for column in (by, stratify))
     try:
-        chosen = split(examples, amount, seed, groups=groups, strata=strata)
+        result = split(examples, amount, seed, groups=groups, strata=strata)
     except DataError as error:
         raise DataError(error.message, source) from None
     settings = {
@@ -88,18 +88,18 @@ def split_rows(
     }
     counts = {
         "rows": len(source_rows),
-        "train": len(source_rows) - len(chosen.test),
-        "test": len(chosen.test),
-        "groups": chosen.groups,
-        "moved": chosen.moved,
+        "train": len(source_rows) - len(result.test),
+        "test": len(result.test),
+        "groups": result.groups,
+        "moved": result.moved,
     }
-    for target, of_test in ((train, False), (test, True)):
-        write_rows(target, (row for place, (_, row) in enumerate(source_rows) if (place in chosen.test) == of_test), overwrite=overwrite)
+    for target, is_test in ((train, False), (test, True)):
+        write_rows(target, (row for index, (_, row) in enumerate(source_rows) if (index in result.test) == is_test), overwrite=overwrite)
         write_provenance(target, "data split", [source], settings, counts)
     if as_json:
         click.echo(json.dumps(counts))
     if not quiet:
-        moved = f"; {chosen.moved} more were chosen and went to {train}, which has nearly the same prompts" if chosen.moved else ""
+        moved = f"; {result.moved} more were chosen and went to {train}, which has nearly the same prompts" if result.moved else ""
         click.echo(
-            f"{pluralize(counts['train'], 'row')} in {train}, {counts['test']} in {test}, in {chosen.groups} groups{moved}", err=True
+            f"{pluralize(counts['train'], 'row')} in {train}, {counts['test']} in {test}, in {result.groups} groups{moved}", err=True
         )

@@ -47,13 +47,13 @@ def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = Fa
     return renderer
 
 
-def first_option_given(options: Mapping[str, Any]) -> str:
+def first_flag_with_value(options: Mapping[str, Any]) -> str:
     """Return the first option with a value, as typed on the command line; empty when none has one."""
-    typed = {"template_arguments": "template-argument"}
-    return next((f"--{typed.get(name, name.replace('_', '-'))}" for name, value in options.items() if value), "")
+    flag_names = {"template_arguments": "template-argument"}
+    return next((f"--{flag_names.get(name, name.replace('_', '-'))}" for name, value in options.items() if value), "")
 
 
-def longest_row(model: str, task: Task | None, max_length: int | None) -> int:
+def max_row_length(model: str, task: Task | None, max_length: int | None) -> int:
     """Return the maximum row length in training, in tokens; warns when more was requested than the model's context holds.
 
     Args:
@@ -86,7 +86,7 @@ def render_example(renderer: Renderer, example: Example) -> tuple[Rendered, ...]
     return tuple(map(Rendered, rows.ids, rows.labels))
 
 
-def trained_pieces(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
+def split_by_trained(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
     """Yield the text of a row in pieces, each with whether it is trained; special tokens are included."""
     from sftchat.templates.renderer import IGNORED
 
@@ -114,13 +114,13 @@ def make_token_check(renderer: Renderer, max_length: int) -> TokenCheck:
         if longest is None or len(longest.ids) <= max_length:
             return
         ids, labels = longest.ids, longest.labels
-        trained = [place for place, label in enumerate(labels, 1) if label != IGNORED]
+        trained = [position for position, label in enumerate(labels, 1) if label != IGNORED]
         if trained[0] > max_length:
-            lost = "cut there, nothing of its reply would be left"
+            consequence = "cut there, nothing of its reply would be left"
         elif trained[-1] > max_length:
-            lost = "cut there, it would lose the stop token of its reply, and teach never to stop"
+            consequence = "cut there, it would lose the stop token of its reply, and teach never to stop"
         else:
-            lost = "training leaves it out"
-        yield "length", f"the row has {len(ids)} tokens, {len(ids) - max_length} over --max-length {max_length}; {lost}"
+            consequence = "training leaves it out"
+        yield "length", f"the row has {len(ids)} tokens, {len(ids) - max_length} over --max-length {max_length}; {consequence}"
 
     return problems
