@@ -1,10 +1,10 @@
-"""Time training while other programs use every core, as on a laptop in use or a shared runner: with sftchat's and with OpenMP's settings.
+"""Time training while other programs use every core, with sftchat's settings of OpenMP and with OpenMP's defaults.
 
     python scripts/bench_busy.py            # as many busy programs as there are cores
-    python scripts/bench_busy.py --busy 0   # on a quiet machine: the cost of short spinning
+    python scripts/bench_busy.py --busy 0   # on a quiet machine, to measure the cost of short spinning
 
-OpenMP's threads wait for each other by spinning. When another program has the core of the awaited thread, spinning takes time from it;
-``sftchat`` limits the spinning (``SPINS`` in ``sftchat.cli``). The two settings alternate, and the median of the rounds counts.
+OpenMP's threads wait for each other in a loop (spinning). When another program runs on the core of the awaited thread, the loop wastes processor
+time, so ``sftchat`` limits it (``GOMP_SPINCOUNT`` in ``sftchat.cli``). The two settings alternate, and the medians of the rounds are compared.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 
 from sftchat.models.manifest import read_manifest
 
-AS_IT_COMES = {"GOMP_SPINCOUNT": "300000"}
+OPENMP_DEFAULTS = {"GOMP_SPINCOUNT": "300000"}
 """libgomp's default: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html."""
 
 
-def seconds(environment: dict[str, str], steps: int) -> float:
-    """Return the seconds of the steps of a run, as the run reports them."""
+def training_seconds(environment: dict[str, str], steps: int) -> float:
+    """Train for some steps and return the seconds that the run reports."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = ["train", "relation", "-n", "3000", "--max-steps", str(steps), "--precision", "float32", "-o", str(run)]
@@ -48,8 +48,8 @@ def main() -> None:
         for _ in range(args.busy):
             stack.callback(stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"])).kill)
         for _ in range(args.rounds):
-            ours.append(seconds({}, args.steps))
-            theirs.append(seconds(AS_IT_COMES, args.steps))
+            ours.append(training_seconds({}, args.steps))
+            theirs.append(training_seconds(OPENMP_DEFAULTS, args.steps))
     print(f"{args.steps} steps beside {args.busy} busy programs on {os.cpu_count()} cores, seconds of {args.rounds} rounds")
     print(f"sftchat   {ours}\nOpenMP    {theirs}\nratio     {statistics.median(theirs) / statistics.median(ours):.2f}")
 

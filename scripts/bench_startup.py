@@ -1,8 +1,9 @@
-"""Print the time of the light commands in a cold process (best of five, in milliseconds), and the number of packages per kind of installation.
+"""Print the start-up time of light commands and the number of packages of each installation.
 
     python scripts/bench_startup.py
 
-Goals: ``sftchat --help`` within 150 ms, ``sftchat plugins`` within 250 ms, at most 25 packages for the light installation.
+Each command runs in new processes; the best of five counts. Goals: ``sftchat --help`` within 150 ms, ``sftchat plugins`` within 250 ms, at most 25
+packages for the light installation.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from packaging.utils import canonicalize_name
 RUNS = 5
 GOALS = {("--help",): 150, ("plugins",): 250}
 EXTRAS = ("", "endpoint", "local")
-PACKAGES = 25
+MAX_LIGHT_PACKAGES = 25
 
 
-def best(words: tuple[str, ...]) -> float:
-    """Return the shortest elapsed time of five runs, in milliseconds, after one that fills the disk cache."""
+def best_milliseconds(words: tuple[str, ...]) -> float:
+    """Return the shortest elapsed time of five runs, in milliseconds; a run before them fills the disk cache."""
     program = [str(Path(sys.executable).with_name("sftchat")), *words]
     times = []
     for _ in range(RUNS + 1):
@@ -34,20 +35,22 @@ def best(words: tuple[str, ...]) -> float:
 
 
 def main() -> int:
-    """Print one line per command; returns 1 when a goal is missed."""
-    python = min(_python() for _ in range(RUNS))
-    print(f"python -c pass      {python:6.0f} ms")
+    """Print one line per command and installation; return 1 when a goal is missed."""
+    print(f"python -c pass      {min(_interpreter_milliseconds() for _ in range(RUNS)):6.0f} ms")
     missed = 0
     for words, goal in GOALS.items():
-        took = best(words)
-        missed += took > goal
-        print(f"sftchat {' '.join(words):<12}{took:6.0f} ms  goal {goal} ms{'' if took <= goal else '  MISSED'}")
+        milliseconds = best_milliseconds(words)
+        is_missed = milliseconds > goal
+        missed += is_missed
+        print(f"sftchat {' '.join(words):<12}{milliseconds:6.0f} ms  goal {goal} ms{'  MISSED' if is_missed else ''}")
     for extra in EXTRAS:
         count = len(dependencies(extra))
-        light = not extra
-        missed += light and count > PACKAGES
-        goal = f"  goal {PACKAGES}{'' if count <= PACKAGES else '  MISSED'}" if light else ""
-        print(f"sftchat{f'[{extra}]' if extra else '':<12}{count:7} packages{goal}")
+        line = f"sftchat{f'[{extra}]' if extra else '':<12}{count:7} packages"
+        if not extra:
+            is_missed = count > MAX_LIGHT_PACKAGES
+            missed += is_missed
+            line += f"  goal {MAX_LIGHT_PACKAGES}{'  MISSED' if is_missed else ''}"
+        print(line)
     return int(missed > 0)
 
 
@@ -57,20 +60,20 @@ def dependencies(extra: str = "") -> set[str]:
     Args:
         extra: An extra of sftchat.
     """
-    found: set[str] = set()
-    waiting = [("sftchat", extra)]
-    while waiting:
-        name, wanted = waiting.pop()
+    names: set[str] = set()
+    unread = [("sftchat", extra)]
+    while unread:
+        name, requested_extra = unread.pop()
         for requirement in map(Requirement, requires(name) or []):
-            below = canonicalize_name(requirement.name)
-            if below not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": wanted})):
-                found.add(below)
-                waiting += [(below, further) for further in requirement.extras or [""]]
-    return found
+            dependency = canonicalize_name(requirement.name)
+            if dependency not in names and (requirement.marker is None or requirement.marker.evaluate({"extra": requested_extra})):
+                names.add(dependency)
+                unread += [(dependency, dependency_extra) for dependency_extra in requirement.extras or [""]]
+    return names
 
 
-def _python() -> float:
-    """Start the bare interpreter once."""
+def _interpreter_milliseconds() -> float:
+    """Return the milliseconds of one start of the bare interpreter."""
     before = time.perf_counter()
     subprocess.run([sys.executable, "-c", "pass"], check=True)
     return 1000 * (time.perf_counter() - before)

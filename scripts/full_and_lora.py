@@ -1,8 +1,9 @@
-"""Full fine-tuning and LoRA on the same rows of the relation task, compared item by item on the held-out sets of the demo.
+"""Compare full fine-tuning and LoRA on the same rows of the relation task, item by item on the held-out sets of the demo.
 
     python scripts/full_and_lora.py -o runs/methods [--rows 12000] [--lora-rank 32]
 
-Only calls the command line, and prints each command before it runs; the table at the end is Markdown.
+The script only calls the command line, and prints each command before it runs. The table at the end is Markdown. Unknown options are passed to the
+training of the adapter.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from command_line import compare, comparison, must, table_line
+from command_line import compare, read_comparison, run_or_exit, table_line
 
 MODEL, TASK, METRIC = "sftchat:nano", "relation", "f1"
 HELD_OUT = {"new names": ("names=test",), "new names and new sentences": ("names=test", "forms=test")}
@@ -22,22 +23,26 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=12_000, help="training rows")
     parser.add_argument("--items", type=int, default=250, help="held-out items of each set")
-    args, further = parser.parse_known_args()
+    args, lora_options = parser.parse_known_args()
     folder: Path = args.output
     runs = {"full": folder / "full", "lora": folder / "lora"}
     for method, run in runs.items():
         if not (run / "sftchat.json").is_file():
-            options = further if method == "lora" else ()
-            scoring = ("--eval-steps", args.rows // 24, "--validation-items", 100)
-            must("train", TASK, "--model", MODEL, "--rows", args.rows, "--seed", 1, "--method", method, *scoring, "-o", run, *options)
-        must("inspect", run)  # its output includes the curve and the chosen step
+            options = lora_options if method == "lora" else ()
+            validation = ("--eval-steps", args.rows // 24, "--validation-items", 100)
+            run_or_exit(
+                "train", TASK, "--model", MODEL, "--rows", args.rows, "--seed", 1, "--method", method, *validation, "-o", run, *options
+            )
+        run_or_exit("inspect", run)  # its output includes the curve and the chosen step
     lines = []
     for name, options in HELD_OUT.items():
         items = folder / f"{name}.jsonl"
-        given = [word for option in options for word in ("--option", option)]
-        must("data", "generate", TASK, "-n", args.items, "--seed", 2, "--format", "evalset", *given, "-o", items, "--overwrite")
+        option_words = [word for option in options for word in ("--option", option)]
+        run_or_exit(
+            "data", "generate", TASK, "-n", args.items, "--seed", 2, "--format", "evalset", *option_words, "-o", items, "--overwrite"
+        )
         compare(runs["lora"], runs["full"], folder / "report", "--task", TASK, "--evalset", items)
-        lines.append(table_line(name, comparison(folder / "report", METRIC)))
+        lines.append(table_line(name, read_comparison(folder / "report", METRIC)))
     print(f"\n| {METRIC} | full | LoRA | difference | p |\n|---|---:|---:|---:|---:|")
     print("\n".join(lines))
 

@@ -2,7 +2,7 @@
 
     python scripts/general_task.py -o runs/general [--rows 20000]
 
-Only calls the command line, and prints each command before it runs; the table at the end is Markdown.
+The script only calls the command line, and prints each command before it runs. The table at the end is Markdown.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 from itertools import product
 from pathlib import Path
 
-from command_line import compare, comparison, must, table_line
+from command_line import compare, read_comparison, run_or_exit, table_line
 
 MODEL = "sftchat:nano"
 HELD_OUT = {"new phrasings": ("split=train", "phrasings=test"), "new phrasings, words and numbers": ("split=test",)}
@@ -19,14 +19,14 @@ KINDS = ("identity", "arithmetic", "counting", "ordering", "rewriting", "format"
 SEED = 2
 
 
-def line(name: str, trained: Path, report: Path, *evalset: object) -> str:
-    """Compare the models on one set; returns a line of the table."""
+def compare_on(name: str, trained: Path, report: Path, *evalset: object) -> str:
+    """Compare the models on one set, and return a row of the table."""
     compare(trained, MODEL, report, "--task", "general", *evalset)
-    return table_line(name, comparison(report, "accuracy"))
+    return table_line(name, read_comparison(report, "accuracy"))
 
 
 def main() -> None:
-    """Train, compare on every kind and on the hand-written evalset, print a table."""
+    """Train, compare on each kind and on the hand-written evalset, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=20_000, help="training rows")
@@ -35,14 +35,28 @@ def main() -> None:
     folder: Path = args.output
     trained = folder / "run"
     if not (trained / "sftchat.json").is_file():
-        must("train", "general", "--model", MODEL, "--rows", args.rows, "-o", trained)
+        run_or_exit("train", "general", "--model", MODEL, "--rows", args.rows, "-o", trained)
     lines = []
     for kind, (held_out, options) in product(KINDS, HELD_OUT.items()):
         items = folder / f"{kind}, {held_out}.jsonl"
-        given = [word for option in (f"kinds={kind}", *options) for word in ("--option", option)]
-        must("data", "generate", "general", "-n", args.items, "--seed", SEED, "--format", "evalset", *given, "-o", items, "--overwrite")
-        lines.append(line(items.stem, trained, folder / "report", "--evalset", items))
-    lines.append(line("the evalset written by hand", trained, folder / "report"))
+        option_words = [word for option in (f"kinds={kind}", *options) for word in ("--option", option)]
+        run_or_exit(
+            "data",
+            "generate",
+            "general",
+            "-n",
+            args.items,
+            "--seed",
+            SEED,
+            "--format",
+            "evalset",
+            *option_words,
+            "-o",
+            items,
+            "--overwrite",
+        )
+        lines.append(compare_on(items.stem, trained, folder / "report", "--evalset", items))
+    lines.append(compare_on("the evalset written by hand", trained, folder / "report"))
     print("\n| set | base | tuned | difference | p |\n|---|---:|---:|---:|---:|")
     print("\n".join(lines))
 

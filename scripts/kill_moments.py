@@ -4,7 +4,8 @@
     python scripts/kill_moments.py --share 0.1  # a tenth of them
     python scripts/kill_moments.py --only train --seed 7
 
-Uses the embedded model with tiny settings, and SIGKILL to the process group. Results are equal when their files are equal byte for byte, or JSON without its times.
+The commands use the embedded model with tiny settings, and SIGKILL goes to the process group. Results are equal when all files are equal byte for
+byte; in JSON files, times are ignored.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from tests.killing import HEADER, Killing, best_of, chat, chat_that_loads, disti
 
 
 def main() -> int:
-    """Kill commands and print the table; returns 1 when something was lost, locked, left or different."""
+    """Kill commands and print the table; return 1 when something was lost, locked, left behind or different."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=1.0, help="of the kills")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the kills to make")
     parser.add_argument(
         "--only", action="append", metavar="COMMAND", help="eval, server, train, best-of, distill, chat or loading; repeatable"
     )
-    parser.add_argument("--seed", type=int, default=None, help="of the moments")
+    parser.add_argument("--seed", type=int, default=None, help="seed of the moments")
     args = parser.parse_args()
     seed = random.randrange(1 << 32) if args.seed is None else args.seed
     tallies = []
     with tempfile.TemporaryDirectory() as folder, served() as (server, _):
         killing = Killing(Path(folder), random.Random(seed))
-        plans = {
+        plans = {  # name: command, kills, kills before each finished result
             "eval": (evaluation(), 40, 5),
             "server": (server, 10, 5),
             "train": (training(), 30, 3),
@@ -43,19 +44,19 @@ def main() -> int:
             "loading": (chat_that_loads(), 3, 1),
         }
         print(HEADER, flush=True)
-        for name, (command, kills, each) in plans.items():
+        for name, (command, kills, kills_per_result) in plans.items():
             if args.only is None or name in args.only:
-                tallies.append(killing.table(command, max(1, round(kills * args.share)), each))
+                tallies.append(killing.table(command, max(1, round(kills * args.share)), kills_per_result))
                 print(tallies[-1].row(), flush=True)
     for tally in tallies:
-        for words in dict.fromkeys(tally.wrong):
-            print(f"{tally.name}: {words}")
-    fine = all(tally.fine for tally in tallies)
+        for failure in dict.fromkeys(tally.wrong):
+            print(f"{tally.name}: {failure}")
+    all_fine = all(tally.fine for tally in tallies)
     kills, results = sum(tally.kills for tally in tallies), sum(tally.results for tally in tallies)
     print(
-        f"{kills} kills, {results} finished results, {sum(tally.equal for tally in tallies)} equal; seed {seed}; {'all well' if fine else 'NOT well'}"
+        f"{kills} kills, {results} finished results, {sum(tally.equal for tally in tallies)} equal; seed {seed}; {'all well' if all_fine else 'NOT well'}"
     )
-    return 0 if fine else 1
+    return 0 if all_fine else 1
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Family:
     Attributes:
         name: Of the model family.
         template: The Jinja source, or several by name.
-        tokens: ``bos``, ``eos``, ``special`` and ``said`` of ``tokenizer_for``, as far as they are known.
+        tokens: Arguments of ``tokenizer_for`` besides the source, as far as they are known.
     """
 
     name: str
@@ -97,7 +97,7 @@ def tokens_of(config: Mapping[str, Any]) -> dict[str, Any]:
         if text := token.get("content") if isinstance(token, dict) else token:
             found[key] = text
     added = list((config.get("added_tokens_decoder") or {}).values())
-    for key, special in (("special", True), ("said", False)):
+    for key, special in (("further_special_tokens", True), ("further_reply_tokens", False)):
         if tokens := tuple(token["content"] for token in added if bool(token.get("special")) == special):
             found[key] = tokens
     return found

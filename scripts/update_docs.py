@@ -1,8 +1,8 @@
-"""Write the generated references: commands from their help, and values from their docstrings.
+"""Write docs/commands.md from the help texts and docs/values.md from the docstrings.
 
     python scripts/update_docs.py
 
-writes docs/commands.md and docs/values.md; tests check that they are up to date.
+Tests check that both are up to date.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sftchat.text
 from sftchat.cli import VERBS, program
 
 DOCS = Path(__file__).parent.parent / "docs"
-SHAPE: dict[str, Any] = {"terminal_width": 100, "max_content_width": 100, "help_option_names": ["-h", "--help"]}
+CONTEXT_SETTINGS: dict[str, Any] = {"terminal_width": 100, "max_content_width": 100, "help_option_names": ["-h", "--help"]}
 INTRODUCTION = """\
 # Commands
 
@@ -34,24 +34,23 @@ To let the shell complete commands, options, tasks, models and files, add one li
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """Yield every command with its help."""
-    root = click.Context(program, info_name="sftchat", **SHAPE)
+    """Yield the path of every command, such as ``sftchat data check``, and its help."""
+    root = click.Context(program, info_name="sftchat", **CONTEXT_SETTINGS)
     yield "sftchat", program.get_help(root)
     for verb in VERBS:
         command = program.get_command(root, verb)
         assert command is not None
-        yield from _with_children(root, verb, command)
+        yield from _with_subcommands(root, verb, command)
 
 
-def _with_children(parent: click.Context, name: str, command: click.Command) -> Iterator[tuple[str, str]]:
-    """Yield a command and its subcommands."""
-    context = click.Context(command, info_name=name, parent=parent, **SHAPE)
+def _with_subcommands(parent: click.Context, name: str, command: click.Command) -> Iterator[tuple[str, str]]:
+    context = click.Context(command, info_name=name, parent=parent, **CONTEXT_SETTINGS)
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
-        for below in command.list_commands(context):
-            child = command.get_command(context, below)
+        for subcommand in command.list_commands(context):
+            child = command.get_command(context, subcommand)
             assert child is not None
-            yield from _with_children(context, below, child)
+            yield from _with_subcommands(context, subcommand, child)
 
 
 VALUES = {
@@ -72,69 +71,71 @@ def values() -> str:
     """Return the text of docs/values.md."""
     parts = [VALUES_INTRODUCTION]
     for title, names in VALUES.items():
-        parts += [f"## {title}\n", *(_value(name, getattr(sftchat, name)) for name in names)]
-    told = "\n".join(
-        f"| `{name}` | {_said(getattr(sftchat.text, name))} |" for name in sftchat.text.__all__ if callable(getattr(sftchat.text, name))
-    )
-    words = ", ".join(f"`{name}`" for name in sftchat.text.__all__ if not callable(getattr(sftchat.text, name)))
-    return "\n".join(
-        [
-            *parts,
-            f"## sftchat.text, for scorers\n\n| function | what it does |\n|---|---|\n{told}\n\nCharacters that models write for others: {words}.\n",
-        ]
-    )
+        parts += [f"## {title}\n", *(_section(name, getattr(sftchat, name)) for name in names)]
+    functions = [name for name in sftchat.text.__all__ if callable(getattr(sftchat.text, name))]
+    constants = ", ".join(f"`{name}`" for name in sftchat.text.__all__ if name not in functions)
+    parts += ["## sftchat.text, for scorers\n", "| function | what it does |\n|---|---|"]
+    parts += [f"| `{name}` | {_first_sentence(getattr(sftchat.text, name))} |" for name in functions]
+    return "\n".join([*parts, f"\nCharacters that models write in place of a colon, a dash or a middle dot: {constants}.\n"])
 
 
-def _value(name: str, value: Any) -> str:
-    """Yield the section of a class with its fields and methods, or of a function."""
+def _section(name: str, value: Any) -> str:
+    """Return the section of a class with its fields and methods, or of a function."""
+    docstring = inspect.getdoc(value) or ""
     if not inspect.isclass(value):
-        return f"### {name}{_signature(value)}\n\n{_prose(inspect.getdoc(value) or '')}\n"
-    documented = inspect.getdoc(value) or ""
-    head = f"### {name}\n\n{_prose(documented)}\n"
-    meanings = _attributes(documented)
-    rows = []
-    for field in fields(value) if is_dataclass(value) else ():
-        default = "" if field.default is MISSING else f"`{_shown(field.default)}`"
-        if field.default is MISSING and field.default_factory is not MISSING:
-            default = f"`{_shown(field.default_factory())}`"
-        rows.append(f"| `{field.name}` | `{_cell(str(field.type))}` | {default} | {_cell(meanings.get(field.name, ''))} |")
-    if not is_dataclass(value):
-        rows += [f"| `{key}` | | | {_cell(meaning)} |" for key, meaning in meanings.items()]
-        for key, member in vars(value).items():
-            if not key.startswith("_") and (isinstance(member, property) or inspect.isfunction(member)):
-                written = "" if isinstance(member, property) else _signature(member)
-                rows.append(f"| `{_cell(key + written)}` | | | {_said(member)} |")
+        return f"### {name}{_signature(value)}\n\n{_introduction(docstring)}\n"
+    meanings = _attribute_meanings(docstring)
+    rows = list(_field_rows(value, meanings) if is_dataclass(value) else _member_rows(value, meanings))
     table = "\n| field | type | default | what it is |\n|---|---|---|---|\n" + "\n".join(rows) + "\n" if rows else ""
-    return head + table
+    return f"### {name}\n\n{_introduction(docstring)}\n{table}"
+
+
+def _field_rows(dataclass: Any, meanings: dict[str, str]) -> Iterator[str]:
+    for field in fields(dataclass):
+        default = ""
+        if field.default is not MISSING:
+            default = f"`{_format_default(field.default)}`"
+        elif field.default_factory is not MISSING:
+            default = f"`{_format_default(field.default_factory())}`"
+        yield f"| `{field.name}` | `{_cell(str(field.type))}` | {default} | {_cell(meanings.get(field.name, ''))} |"
+
+
+def _member_rows(interface: type, meanings: dict[str, str]) -> Iterator[str]:
+    for name, meaning in meanings.items():
+        yield f"| `{name}` | | | {_cell(meaning)} |"
+    for name, member in vars(interface).items():
+        if not name.startswith("_") and (isinstance(member, property) or inspect.isfunction(member)):
+            signature = "" if isinstance(member, property) else _signature(member)
+            yield f"| `{_cell(name + signature)}` | | | {_first_sentence(member)} |"
 
 
 def _signature(function: Any) -> str:
-    """Return the arguments of a function without those that Python adds."""
-    written = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function)))  # annotations are strings
-    return written.replace("(self, ", "(").replace("(self)", "()")
+    """Return the arguments and the return type of a function, without ``self``."""
+    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function)))  # annotations are strings
+    return signature.replace("(self, ", "(").replace("(self)", "()")
 
 
-def _prose(documented: str) -> str:
-    """Return a docstring up to its first section."""
-    return _code(re.split(r"\n(?:Attributes|Args|Raises|Returns):", documented)[0].strip())
+def _introduction(docstring: str) -> str:
+    """Return a docstring up to its first section, as Markdown."""
+    return _code(re.split(r"\n(?:Attributes|Args|Raises|Returns):", docstring)[0].strip())
 
 
-def _attributes(documented: str) -> dict[str, str]:
-    """Return the descriptions in the section of attributes."""
-    section = re.search(r"\nAttributes:\n((?:    .*\n?|\n)+)", documented)
-    found: dict[str, str] = {}
+def _attribute_meanings(docstring: str) -> dict[str, str]:
+    """Return the descriptions in the section ``Attributes`` by name; further lines of a description are joined."""
+    section = re.search(r"\nAttributes:\n((?:    .*\n?|\n)+)", docstring)
+    meanings: dict[str, str] = {}
     for line in section[1].splitlines() if section else ():
-        begins = re.match(r"    (\w+): (.*)", line)
-        if begins:
-            found[begins[1]] = begins[2]
-        elif line.strip() and found:
-            found[next(reversed(found))] += f" {line.strip()}"
-    return found
+        first_line = re.match(r"    (\w+): (.*)", line)
+        if first_line:
+            meanings[first_line[1]] = first_line[2]
+        elif line.strip() and meanings:
+            meanings[next(reversed(meanings))] += f" {line.strip()}"
+    return meanings
 
 
-def _said(member: Any) -> str:
+def _first_sentence(member: Any) -> str:
     """Return the first sentence of a docstring."""
-    return _cell(_prose(inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " "))
+    return _cell(_introduction(inspect.getdoc(member) or "").split("\n\n")[0].replace("\n", " "))
 
 
 def _code(text: str) -> str:
@@ -147,8 +148,7 @@ def _cell(text: str) -> str:
     return _code(text).replace("|", "\\|").replace("\n", " ")
 
 
-def _shown(value: Any) -> str:
-    """Format a default value; a function by its name."""
+def _format_default(value: Any) -> str:
     return _cell(getattr(value, "__name__", None) or repr(value))
 
 
