@@ -2,15 +2,17 @@
 
     python scripts/bench_chat.py [start] [turn] [decode] [lookup] [--run RUN] [--small]
 
-``start``   seconds until the prompt of ``sftchat chat sftchat:nano`` accepts input, in a real terminal, best of five; and the seconds from Ctrl-C to
-            the next prompt, during prefill of 4,000 tokens and during a reply.
-``turn``    time to the first token at turn 10 of a conversation of 2,000 tokens: ours, without the prompt cache, and ``transformers serve`` with its own client.
-``decode``  tokens per second after the first token: ours without prompt lookup, and ``generate``; a random Llama of 135M parameters in bfloat16 and with int8
-            weights.
-``lookup``  the same for ``--run``, a checkpoint of the relation task, with and without prompt lookup and with ``generate``, whose replies must be equal.
+``start``   the time until ``sftchat chat sftchat:nano`` accepts input in a terminal, best of five; and the time from Ctrl-C to the next input line,
+            during a reply and during the prefill of 4,000 tokens.
+``turn``    the time to the first token at turn 10 of a conversation of 2,000 tokens: with the prompt cache, without it, and of ``transformers serve`` with
+            its own client.
+``decode``  tokens per second after the first token, of our engine without prompt lookup and of ``generate``: the embedded model in float32, and a random
+            Llama of 135M parameters in bfloat16 and with int8 weights.
+``lookup``  the same for ``--run``, a checkpoint of the relation task: our engine with and without prompt lookup, and ``generate``. The replies must be
+            equal.
 
-Every comparison is made in one run on one machine; only the ratios are meaningful. ``--small`` leaves out the 135M model. On a shared machine use
-``--processor-time`` with ``OMP_NUM_THREADS=1``: the last two sections then measure processor time.
+Only the ratios are meaningful: both sides of a comparison are measured in one run on one machine. ``--small`` leaves out the 135M model. On a shared
+machine use ``--processor-time`` with ``OMP_NUM_THREADS=1``: the last two sections then measure processor time.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from record_chat import PASTE, Terminal
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sftchat.engine import Chunk, Request
-from sftchat.inference import sequence as lookup
+from sftchat.inference import sequence
 from sftchat.inference.cpu import optimize_for_inference
 from sftchat.inference.local import TransformersEngine
 from sftchat.models.loading import Loaded, load
@@ -45,10 +47,10 @@ from sftchat.types import Message, SamplingParams
 CHAT = [sys.executable, "-m", "sftchat", "chat"]
 TURNS, HISTORY = 10, 2000
 now = time.perf_counter
-"""Elapsed time or processor time, in seconds."""
+"""Clock in seconds: of elapsed time, or of processor time with ``--processor-time``."""
 
 
-def line(what: str, value: str, goal: str = "") -> None:
+def print_row(what: str, value: str, goal: str = "") -> None:
     """Print one row of the table."""
     print(f"| {what} | {value} | {goal} |", flush=True)
 
@@ -70,7 +72,7 @@ def long_model(folder: Path) -> Path:
 
 
 def seconds_to_prompt() -> float:
-    """Return the seconds from the start of the program to a prompt that accepts input."""
+    """Return the seconds from the start of the program until its input line accepts input."""
     start = time.perf_counter()
     terminal = Terminal([*CHAT, "sftchat:nano"], 80, 24)
     terminal.until(">")
@@ -80,16 +82,16 @@ def seconds_to_prompt() -> float:
     return seconds
 
 
-def seconds_to_stop(model: Path, message: str, reading: bool) -> float:
-    """Return the seconds from Ctrl-C to the next prompt, pressed during a reply or during prefill."""
+def seconds_to_stop(model: Path, message: str, during_prefill: bool) -> float:
+    """Return the seconds from Ctrl-C, pressed during a reply or during prefill, to the next input line."""
     terminal = Terminal([*CHAT, str(model), "--max-new-tokens", "1500"], 100, 24)
     terminal.wait("ready")
     terminal.type(PASTE.format(message) + "\r")
-    terminal.until("ctrl-c stops" if reading else "tokens/s")
+    terminal.until("ctrl-c stops" if during_prefill else "tokens/s")
     time.sleep(0.1)
     start = time.perf_counter()
     terminal.type("\x03")
-    terminal.until("stopped; the message is taken back" if reading else "stopped; the partial reply is kept")
+    terminal.until("stopped; the message is taken back" if during_prefill else "stopped; the partial reply is kept")
     terminal.until("ready")
     seconds = time.perf_counter() - start
     terminal.type("\x04")
@@ -98,15 +100,15 @@ def seconds_to_stop(model: Path, message: str, reading: bool) -> float:
 
 
 def start_section(folder: Path) -> None:
-    """The prompt and Ctrl-C."""
-    line("prompt usable after", f"{min(seconds_to_prompt() for _ in range(5)) * 1000:.0f} ms", "≤ 400 ms")
+    """Print the rows on start-up and Ctrl-C."""
+    print_row("start until a line can be typed", f"{min(seconds_to_prompt() for _ in range(5)) * 1000:.0f} ms", "≤ 400 ms")
     model = long_model(folder)
-    for what, message in (("in a reply", "hello"), ("while 4,000 tokens are read", "长" * 4000)):
-        times = [1000 * seconds_to_stop(model, message, len(message) > 10) for _ in range(5)]
-        line(f"Ctrl-C {what}", f"{min(times):.0f}–{max(times):.0f} ms", "≤ one token + 50 ms")
+    for what, message in (("during a reply", "hello"), ("during the prefill of 4,000 tokens", "长" * 4000)):
+        times = [1000 * seconds_to_stop(model, message, during_prefill="prefill" in what) for _ in range(5)]
+        print_row(f"Ctrl-C {what}", f"{min(times):.0f}–{max(times):.0f} ms", "≤ one token + 50 ms")
 
 
-def talk(engine: TransformersEngine) -> tuple[Message, ...]:
+def long_conversation(engine: TransformersEngine) -> tuple[Message, ...]:
     """Return nine turns of about 2,000 rendered tokens with a question at the end."""
     messages: list[Message] = []
     for turn in range(TURNS - 1):
@@ -115,7 +117,7 @@ def talk(engine: TransformersEngine) -> tuple[Message, ...]:
 
 
 def first_token(chunks: Iterator[Chunk]) -> float:
-    """Return the seconds to the first token."""
+    """Return the seconds to the first token, and cancel the rest."""
     start = time.perf_counter()
     for chunk in chunks:
         if chunk.token_ids:
@@ -126,40 +128,40 @@ def first_token(chunks: Iterator[Chunk]) -> float:
 
 
 def turn_section(folder: Path) -> None:
-    """The first token of turn 10."""
+    """Print the rows on the first token of turn 10."""
     loaded = load_nano("float32")
     model = long_model(folder) if not (folder / "config.json").exists() else folder
     loaded = Loaded(Qwen3ForCausalLM.from_pretrained(model, dtype=torch.float32).eval(), loaded.renderer, (), None)
     engine = TransformersEngine("bench", loaded)
-    messages, sampling = talk(engine), SamplingParams(max_new_tokens=4)
-    reused, anew = [], []
+    messages, sampling = long_conversation(engine), SamplingParams(max_new_tokens=4)
+    cached, uncached = [], []
     for _ in range(5):
         engine.prompt_cache.clear()
-        anew.append(first_token(engine.generate([Request("anew", messages, sampling=sampling)])))
+        uncached.append(first_token(engine.generate([Request("uncached", messages, sampling=sampling)])))
         engine.prompt_cache.clear()
         for _ in engine.generate([Request("before", messages[:-1], sampling=sampling)]):
-            pass  # the prompt cache after the ninth turn
-        reused.append(first_token(engine.generate([Request("reused", messages, sampling=sampling)])))
-    here = min(reused)
-    line("first token at turn 10", f"{here * 1000:.1f} ms")
-    line("  everything fed again", f"{min(anew) * 1000:.1f} ms, {min(anew) / here:.1f} ×", "≥ 10 ×")
+            pass  # fills the prompt cache with the first nine turns
+        cached.append(first_token(engine.generate([Request("cached", messages, sampling=sampling)])))
+    engine_seconds = min(cached)
+    print_row("first token at turn 10", f"{engine_seconds * 1000:.1f} ms")
+    print_row("  without the prompt cache", f"{min(uncached) * 1000:.1f} ms, {min(uncached) / engine_seconds:.1f} ×", "≥ 10 ×")
     with served(model) as (url, name):
         served_seconds = asyncio.run(client_seconds(url, name, messages))
-    line("  transformers serve, its own client", f"{served_seconds * 1000:.1f} ms, {served_seconds / here:.1f} ×", "≥ 5 ×")
+    print_row("  transformers serve, its own client", f"{served_seconds * 1000:.1f} ms, {served_seconds / engine_seconds:.1f} ×", "≥ 5 ×")
 
 
 @contextmanager
 def served(model: Path) -> Iterator[tuple[str, str]]:
-    """Run ``transformers serve`` on loopback; yields its address and the model's name."""
+    """Run ``transformers serve`` on this machine; yield its address and the model's name."""
     import httpx2
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as free_socket:
+        free_socket.bind(("127.0.0.1", 0))
+        port = free_socket.getsockname()[1]
     program = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", str(model)]
     options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([*program, *options], env=os.environ | {"HF_HUB_OFFLINE": "1"}, **quiet) as server:  # type: ignore[call-overload]
+    no_output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*program, *options], env=os.environ | {"HF_HUB_OFFLINE": "1"}, **no_output) as server:  # type: ignore[call-overload]
         try:
             while True:
                 if server.poll() is not None:
@@ -175,7 +177,7 @@ def served(model: Path) -> Iterator[tuple[str, str]]:
 
 
 async def client_seconds(url: str, model: str, messages: Sequence[Message]) -> float:
-    """Return the seconds to the first text with a request of ``transformers chat``, best of five."""
+    """Return the seconds to the first text, best of five, with the client of ``transformers chat``."""
     from huggingface_hub import AsyncInferenceClient
 
     async def once() -> float:
@@ -186,19 +188,19 @@ async def client_seconds(url: str, model: str, messages: Sequence[Message]) -> f
             if not first and part.choices and part.choices[0].delta.content:
                 first = time.perf_counter() - start
         if not first:
-            raise SystemExit("transformers serve said nothing")
+            raise SystemExit("transformers serve sent no text")
         return first
 
     async with AsyncInferenceClient(base_url=url) as client:
         return min([await once() for _ in range(5)])
 
 
-Timed = tuple[float, tuple[int, ...]]
-"""Seconds from the first token of a reply to its last, and the number of tokens."""
+TimedReply = tuple[float, tuple[int, ...]]
+"""A reply: the seconds from its first token to its last, and its token ids."""
 
 
-def ours(engine: TransformersEngine, request: Request) -> Timed:
-    """A reply of the engine."""
+def time_engine(engine: TransformersEngine, request: Request) -> TimedReply:
+    """Generate a reply with our engine."""
     ids: list[int] = []
     first = 0.0
     for chunk in engine.generate([request]):
@@ -207,8 +209,8 @@ def ours(engine: TransformersEngine, request: Request) -> Timed:
     return now() - first, tuple(ids)
 
 
-def theirs(loaded: Loaded, ids: Sequence[int], count: int, stop: Sequence[int] = ()) -> Timed:
-    """A reply of transformers' ``generate`` with a streamer, as in ``transformers chat``."""
+def time_generate(loaded: Loaded, ids: Sequence[int], count: int, stop: Sequence[int] = ()) -> TimedReply:
+    """Generate a reply with transformers' ``generate`` and a streamer, as ``transformers chat`` does."""
     from transformers.generation.streamers import BaseStreamer
 
     class Clock(BaseStreamer):  # type: ignore[misc]
@@ -222,94 +224,107 @@ def theirs(loaded: Loaded, ids: Sequence[int], count: int, stop: Sequence[int] =
             """Do nothing."""
 
     clock, prompt = Clock(), torch.tensor([list(ids)])
-    mask, ends = torch.ones_like(prompt), list(stop) or -1  # the model's own stop tokens must not end the timed reply
-    said = loaded.model.generate(
-        prompt, attention_mask=mask, max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=ends, streamer=clock
+    attention_mask, eos_token_ids = torch.ones_like(prompt), list(stop) or -1  # the model's own stop tokens must not end the timed reply
+    reply_ids = loaded.model.generate(
+        prompt,
+        attention_mask=attention_mask,
+        max_new_tokens=count,
+        do_sample=False,
+        pad_token_id=0,
+        eos_token_id=eos_token_ids,
+        streamer=clock,
     )[0, len(ids) :].tolist()
-    return clock.times[-1] - clock.times[1], tuple(said[:-1] if said[-1] in stop else said)  # the first put is the prompt
+    return clock.times[-1] - clock.times[1], tuple(reply_ids[:-1] if reply_ids[-1] in stop else reply_ids)  # the first put is the prompt
 
 
-def best(replies: Iterable[Timed]) -> float:
-    """Return the highest speed among the replies, in tokens per second after the first."""
+def best_speed(replies: Iterable[TimedReply]) -> float:
+    """Return the highest speed among the replies, in tokens per second after the first token."""
     return max((len(ids) - 1) / seconds for seconds, ids in replies)
 
 
 @contextmanager
-def unguessed() -> Iterator[None]:
+def without_prompt_lookup() -> Iterator[None]:
     """Turn prompt lookup off, because a random model repeats itself and would favour it."""
-    usual, lookup.NGRAM_SIZES = lookup.NGRAM_SIZES, (1_000_000,)  # longer than any repetition
+    ngram_sizes, sequence.NGRAM_SIZES = sequence.NGRAM_SIZES, (1_000_000,)  # longer than any repetition
     try:
         yield
     finally:
-        lookup.NGRAM_SIZES = usual
+        sequence.NGRAM_SIZES = ngram_sizes
 
 
-def compared(title: str, loaded: Loaded, goal: str, count: int = 200) -> float:
-    """Time one model with our engine and with ``generate``; returns the speed of ``generate``."""
+def compare_with_generate(title: str, loaded: Loaded, goal: str, count: int = 200) -> float:
+    """Time one model with our engine and with ``generate``; return the speed of ``generate``."""
     prompt = loaded.renderer.tokenizer.decode(range(300, 340))
     ids = loaded.renderer.tokenizer.encode(prompt)
     request = Request("r", prompt=prompt, sampling=SamplingParams(max_new_tokens=count))
-    others = best(theirs(loaded, ids, count) for _ in range(3))
+    generate_speed = best_speed(time_generate(loaded, ids, count) for _ in range(3))
     optimize_for_inference(loaded.model)
     engine = TransformersEngine("bench", loaded)
-    with unguessed():
-        here = best(ours(engine, request) for _ in range(3))
-    line(f"{title}: ours, generate", f"{here:.0f}, {others:.0f} tokens/s, {here / others:.2f} ×", goal)
-    return others
+    with without_prompt_lookup():
+        engine_speed = best_speed(time_engine(engine, request) for _ in range(3))
+    print_row(f"{title}: ours, generate", f"{engine_speed:.0f}, {generate_speed:.0f} tokens/s, {engine_speed / generate_speed:.2f} ×", goal)
+    return generate_speed
 
 
 def decode_section(small: bool) -> None:
-    """Return the speed of one reply."""
-    compared("embedded model, float32", load_nano("float32"), "≥ 1.0 ×")
+    """Print the rows on the speed of one reply."""
+    compare_with_generate("embedded model, float32", load_nano("float32"), "≥ 1.0 ×")
     if not small:
-        quantized(compared("135M, bfloat16", load_135m("bfloat16"), "≥ 1.0 ×", 60))
+        time_int8(compare_with_generate("135M, bfloat16", load_135m("bfloat16"), "≥ 1.0 ×", 60))
 
 
-def quantized(others: float) -> None:
+def time_int8(generate_speed: float) -> None:
     """Time the 135M model with int8 weights against ``generate`` in bfloat16."""
     loaded = load_135m("bfloat16")
     optimize_for_inference(loaded.model, int8=True)  # as with --quantize int8
     request = Request("r", prompt=loaded.renderer.tokenizer.decode(range(300, 340)), sampling=SamplingParams(max_new_tokens=60))
     engine = TransformersEngine("bench", loaded)
-    with unguessed():
-        here = best(ours(engine, request) for _ in range(3))
-    line("135M, int8: ours, generate in bfloat16", f"{here:.0f}, {others:.0f} tokens/s, {here / others:.2f} ×", "≥ 1.5 ×")
+    with without_prompt_lookup():
+        engine_speed = best_speed(time_engine(engine, request) for _ in range(3))
+    print_row(
+        "135M, int8: ours, generate in bfloat16",
+        f"{engine_speed:.0f}, {generate_speed:.0f} tokens/s, {engine_speed / generate_speed:.2f} ×",
+        "≥ 1.5 ×",
+    )
 
 
-def looked_up(run: str) -> None:
-    """Time a checkpoint of the relation task: ``generate``, ours without prompt lookup, ours."""
+def lookup_section(run: str) -> None:
+    """Print the rows on prompt lookup, with a checkpoint of the relation task."""
     task = load_plugins().task("relation")
     loaded = load(resolve(run, schemes=()), dtype="float32", device="cpu")
     examples = [example for example in task.generate(60, 7) if "\n" in (example.gold or "")]
     requests = [Request(example.id, example.messages, sampling=task.sampling) for example in examples]
     prompts = [loaded.renderer.prompt_ids(example.messages) for example in examples]
 
-    def rate(replies: Sequence[Timed]) -> float:
+    def rate(replies: Sequence[TimedReply]) -> float:
         return sum(len(ids) - 1 for _, ids in replies) / sum(seconds for seconds, _ in replies)
 
-    others = [theirs(loaded, ids, task.sampling.max_new_tokens, loaded.stop_ids) for ids in prompts]
+    generate_replies = [time_generate(loaded, ids, task.sampling.max_new_tokens, loaded.stop_ids) for ids in prompts]
     optimize_for_inference(loaded.model)  # as in load_engine
     engine = TransformersEngine("bench", loaded)
     passes: list[int] = []
     loaded.model.register_forward_pre_hook(lambda *_: passes.append(1))
-    with unguessed():
-        plain = [ours(engine, request) for request in requests]
-    without = len(passes)
-    found = [ours(engine, request) for request in requests]
-    line("  passes without and with prompt lookup", f"{without}, {len(passes) - without}")
-    one, two, four = (pass_seconds(loaded, count) for count in (1, 2, 4))
-    line("  a pass over two and over four tokens against one", f"{two / one:.2f} ×, {four / one:.2f} ×")
-    same = sum(one[1] == two[1] == three[1] for one, two, three in zip(others, plain, found, strict=True))
-    line(
+    with without_prompt_lookup():
+        replies_without_lookup = [time_engine(engine, request) for request in requests]
+    passes_without_lookup = len(passes)
+    replies_with_lookup = [time_engine(engine, request) for request in requests]
+    print_row("  passes without and with prompt lookup", f"{passes_without_lookup}, {len(passes) - passes_without_lookup}")
+    one_token, two_tokens, four_tokens = (pass_seconds(loaded, count) for count in (1, 2, 4))
+    print_row("  a pass over two and over four tokens against one", f"{two_tokens / one_token:.2f} ×, {four_tokens / one_token:.2f} ×")
+    equal_replies = sum(
+        one_token[1] == two_tokens[1] == three[1]
+        for one_token, two_tokens, three in zip(generate_replies, replies_without_lookup, replies_with_lookup, strict=True)
+    )
+    print_row(
         f"relation extraction, {len(requests)} passages: ours with prompt lookup, without, generate",
-        f"{rate(found):.0f}, {rate(plain):.0f}, {rate(others):.0f} tokens/s, {rate(found) / rate(others):.2f} ×, {same} of {len(requests)} alike",
-        "≥ 1.5 ×, all alike",
+        f"{rate(replies_with_lookup):.0f}, {rate(replies_without_lookup):.0f}, {rate(generate_replies):.0f} tokens/s, {rate(replies_with_lookup) / rate(generate_replies):.2f} ×, {equal_replies} of {len(requests)} replies equal",
+        "≥ 1.5 ×, all equal",
     )
 
 
 @torch.inference_mode()
 def pass_seconds(loaded: Loaded, count: int) -> float:
-    """Return the seconds of a forward pass over several tokens with logits for each, as for checking a guess."""
+    """Return the seconds of a forward pass over ``count`` tokens with logits for each, which verifies the tokens that prompt lookup proposes."""
     ids, times = torch.tensor([range(300, 300 + count)]), []
     for _ in range(50):
         start = now()
@@ -319,11 +334,11 @@ def pass_seconds(loaded: Loaded, count: int) -> float:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the sections."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", metavar="SECTION")
     parser.add_argument("--run", default="", help="a checkpoint of the relation task, for prompt lookup")
-    parser.add_argument("--processor-time", action="store_true", help="decode and lookup count the processor's seconds")
+    parser.add_argument("--processor-time", action="store_true", help="measure processor time in decode and lookup")
     parser.add_argument("--small", action="store_true", help="leave out the 135M model")
     args = parser.parse_args()
     if args.processor_time:
@@ -331,8 +346,8 @@ def main() -> None:
         now = time.process_time
     sections = args.sections or ["start", "turn", "decode", "lookup"]
     print("| what | measured | goal |\n|---|---|---|")
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "long"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "long"
         if "start" in sections:
             start_section(folder)
         if "turn" in sections:
@@ -340,7 +355,7 @@ def main() -> None:
         if "decode" in sections:
             decode_section(args.small)
         if "lookup" in sections and args.run:
-            looked_up(args.run)
+            lookup_section(args.run)
 
 
 if __name__ == "__main__":

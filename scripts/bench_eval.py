@@ -3,10 +3,10 @@
     python scripts/bench_eval.py                      # sftchat:nano in float32, 500 requests
     python scripts/bench_eval.py --model 135m         # a random Llama of 135M parameters in bfloat16
 
-Reply lengths are log-normal (8 to 200 tokens, mean 32), set per request without a stop token, so that all do the same work. Lengths are known only
-as that limit, which no engine uses for scheduling. Printed: reply tokens per second of elapsed time, generation only; the
-engine's speed-up; and each as a share of the machine's limit at that batch size (roofline, Williams et al. 2009), from the speed of a large
-matrix product and of reading memory measured in the same run. Exits with 1 when a goal is missed or a float32 reply differs from the loop's.
+Reply lengths are log-normal (8 to 200 tokens, mean 32). The token limit of each request sets its length, without a stop token, so that all ways do the
+same work; no engine uses the limit for scheduling. The script prints the reply tokens per second of elapsed time (generation only) and the engine's
+speed-up. It also prints each speed as a share of what the machine can reach at that batch size (roofline, Williams et al. 2009), computed from the speed
+of a large matrix product and of reading memory in the same run. It exits with 1 when a goal is missed or a float32 reply differs from the loop's.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from sftchat.models.loading import Loaded, load
 from sftchat.models.reference import resolve
 from sftchat.types import SamplingParams
 
-STATIC = (16, 32, 64, 128)
+STATIC_BATCH_SIZES = (16, 32, 64, 128)
 GOALS = {"nano": (12.0, 3.0), "135m": (6.0, 2.5)}
 """Minimum speed-up over the loop and over the best static batches."""
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """Prompts as text and as ids, and the number of tokens of each reply."""
 
     texts: tuple[str, ...]
     prompts: tuple[tuple[int, ...], ...]
     lengths: tuple[int, ...]
 
-    def first(self, count: int) -> Work:
-        """Return a part of the work."""
-        return Work(self.texts[:count], self.prompts[:count], self.lengths[:count])
+    def first(self, count: int) -> Workload:
+        """Return the first ``count`` requests."""
+        return Workload(self.texts[:count], self.prompts[:count], self.lengths[:count])
 
 
 Replies = list[list[int]]
 
 
-def make_work(tokenizer: Any, count: int, longest: int = 64, seed: int = 0) -> Work:
-    """Prompts of 16 to ``longest`` random tokens (a few more when they are written and read again), and log-normal reply lengths."""
+def make_workload(tokenizer: Any, count: int, longest: int = 64, seed: int = 0) -> Workload:
+    """Make prompts of 16 to ``longest`` random tokens (a few more after decoding and encoding), and log-normal reply lengths."""
     random = np.random.default_rng(seed)
     lengths = np.clip(np.exp(random.normal(np.log(32) - 0.32, 0.8, 100_000)), 8, 200)
     lengths = np.clip(lengths * 32 / lengths.mean(), 8, 200).round().astype(int)[:count]
     texts = tuple(tokenizer.decode(random.integers(300, 6000, int(random.integers(16, longest + 1))).tolist()) for _ in range(count))
-    return Work(texts, tuple(tuple(tokenizer.encode(text)) for text in texts), tuple(map(int, lengths)))
+    return Workload(texts, tuple(tuple(tokenizer.encode(text)) for text in texts), tuple(map(int, lengths)))
 
 
 def load_nano(dtype: str) -> Loaded:
@@ -66,7 +66,7 @@ def load_nano(dtype: str) -> Loaded:
 
 
 def load_135m(dtype: str) -> Loaded:
-    """A random Llama of the size of SmolLM-135M, with the embedded model's tokenizer."""
+    """Return a random Llama of the size of SmolLM-135M, with the embedded model's tokenizer."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
@@ -76,12 +76,12 @@ def load_135m(dtype: str) -> Loaded:
     return Loaded(model, load_nano("float32").renderer, (), None)
 
 
-def ours(loaded: Loaded, work: Work, batch_size: int) -> Replies:
+def generate_with_engine(loaded: Loaded, workload: Workload, batch_size: int) -> Replies:
     """Generate with our engine, as ``sftchat eval`` does."""
     engine = TransformersEngine("bench", loaded, batch_size)
     requests = [
         Request(str(i), prompt=text, sampling=SamplingParams(max_new_tokens=n))
-        for i, (text, n) in enumerate(zip(work.texts, work.lengths, strict=True))
+        for i, (text, n) in enumerate(zip(workload.texts, workload.lengths, strict=True))
     ]
     replies: Replies = [[] for _ in requests]
     for chunk in engine.generate(requests):
@@ -89,59 +89,61 @@ def ours(loaded: Loaded, work: Work, batch_size: int) -> Replies:
     return replies
 
 
-def static(loaded: Loaded, work: Work, batch_size: int) -> Replies:
-    """Generate with ``generate`` in batches sorted by prompt length, each up to its longest reply; ``batch_size`` 1 is the loop."""
-    order = sorted(range(len(work.prompts)), key=lambda i: len(work.prompts[i])) if batch_size > 1 else list(range(len(work.prompts)))
+def generate_in_batches(loaded: Loaded, workload: Workload, batch_size: int) -> Replies:
+    """Generate with ``generate`` in batches sorted by prompt length, each up to its longest reply; with ``batch_size`` 1 one by one, unsorted."""
+    order = list(range(len(workload.prompts)))
+    if batch_size > 1:
+        order.sort(key=lambda i: len(workload.prompts[i]))
     replies: Replies = [[] for _ in order]
     for start in range(0, len(order), batch_size):
-        part = order[start : start + batch_size]
-        width = max(len(work.prompts[i]) for i in part)
-        ids = torch.tensor([[0] * (width - len(work.prompts[i])) + list(work.prompts[i]) for i in part])
-        mask = torch.tensor([[0] * (width - len(work.prompts[i])) + [1] * len(work.prompts[i]) for i in part])
-        longest = max(work.lengths[i] for i in part)
-        out = loaded.model.generate(ids, attention_mask=mask, max_new_tokens=longest, do_sample=False, pad_token_id=0)
-        for i, row in zip(part, out[:, width:].tolist(), strict=True):
-            replies[i] = row[: work.lengths[i]]
+        batch = order[start : start + batch_size]
+        width = max(len(workload.prompts[i]) for i in batch)
+        ids = torch.tensor([[0] * (width - len(workload.prompts[i])) + list(workload.prompts[i]) for i in batch])
+        mask = torch.tensor([[0] * (width - len(workload.prompts[i])) + [1] * len(workload.prompts[i]) for i in batch])
+        longest = max(workload.lengths[i] for i in batch)
+        output = loaded.model.generate(ids, attention_mask=mask, max_new_tokens=longest, do_sample=False, pad_token_id=0)
+        for i, row in zip(batch, output[:, width:].tolist(), strict=True):
+            replies[i] = row[: workload.lengths[i]]
     return replies
 
 
-def transformers_continuous(loaded: Loaded, work: Work) -> Replies:
+def generate_continuously(loaded: Loaded, workload: Workload) -> Replies:
     """Generate with ``generate_batch`` and a limit per request."""
     generation = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=200)
-    # its default on a CPU is most of the memory; this holds every request at once
-    batching = ContinuousBatchingConfig(page_size=256, num_blocks=2 * len(work.prompts), max_batch_tokens=512)
-    replies: Replies = [[] for _ in work.prompts]
+    # the default on a CPU takes most of the memory; these blocks hold every request at once
+    batching = ContinuousBatchingConfig(page_size=256, num_blocks=2 * len(workload.prompts), max_batch_tokens=512)
+    replies: Replies = [[] for _ in workload.prompts]
     with loaded.model.continuous_batching_context_manager(generation_config=generation, continuous_batching_config=batching) as manager:
-        for i, (prompt, n) in enumerate(zip(work.prompts, work.lengths, strict=True)):
+        for i, (prompt, n) in enumerate(zip(workload.prompts, workload.lengths, strict=True)):
             manager.add_request(list(prompt), request_id=str(i), max_new_tokens=n, eos_token_id=-1)
-        left = len(work.prompts)
-        while left:
+        unfinished = len(workload.prompts)
+        while unfinished:
             result = manager.get_result(timeout=1)
             if result is not None and result.is_finished():
                 if result.error:
                     raise RuntimeError(f"generate_batch failed: {result.error}")
                 replies[int(result.request_id)] = list(result.generated_tokens)
-                left -= 1
+                unfinished -= 1
     return replies
 
 
 def matrix_speed(dtype: torch.dtype) -> float:
     """Return the floating-point operations per second of a large matrix product."""
     a, b = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
-    return 2 * 2048**3 / _best(lambda: a @ b)
+    return 2 * 2048**3 / _best_seconds(lambda: a @ b)
 
 
 def memory_speed() -> float:
-    """Return the bytes per second read from memory: a sum over 1 GB."""
+    """Return the bytes per second of reading memory, for a sum over 1 GB."""
     x = torch.ones(1 << 28)
-    return 4 * x.numel() / _best(lambda: x.sum())
+    return 4 * x.numel() / _best_seconds(lambda: x.sum())
 
 
-def _best(work: Callable[[], object]) -> float:
+def _best_seconds(job: Callable[[], object]) -> float:
     times = []
     for _ in range(5):
         before = time.perf_counter()
-        work()
+        job()
         times.append(time.perf_counter() - before)
     return min(times)
 
@@ -152,70 +154,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", choices=list(GOALS), default="nano")
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--longest-prompt", type=int, default=64, help="tokens; the shortest has 16")
-    parser.add_argument("--loop-requests", type=int, default=0, help="measure the loop on this many; 0 is all")
-    parser.add_argument("--batch-size", type=int, default=128, help="of the engine")
-    parser.add_argument("--static", type=int, nargs="+", default=list(STATIC), help="batch sizes of static batches")
+    parser.add_argument("--loop-requests", type=int, default=0, help="requests for the loop; 0 is all")
+    parser.add_argument("--batch-size", type=int, default=128, help="batch size of the engine")
+    parser.add_argument("--static", type=int, nargs="+", default=list(STATIC_BATCH_SIZES), help="batch sizes of static batches")
     parser.add_argument("--dtype", default="")
     parser.add_argument("--only", nargs="+", default=["ours", "loop", "static", "generate_batch"])
     options = parser.parse_args(arguments)
     dtype = options.dtype or ("float32" if options.model == "nano" else "bfloat16")
     loaded = {"nano": load_nano, "135m": load_135m}[options.model](dtype)
     loaded.model.generation_config = GenerationConfig(eos_token_id=None, pad_token_id=0)
-    work = make_work(loaded.renderer.tokenizer, options.requests, options.longest_prompt)
+    workload = make_workload(loaded.renderer.tokenizer, options.requests, options.longest_prompt)
     flops, bandwidth = matrix_speed(loaded.model.dtype), memory_speed()
     weights = sum(p.numel() for p in loaded.model.parameters())
     print(
-        f"{options.model} {dtype}, {weights / 1e6:.1f}M parameters, {torch.get_num_threads()} threads, {len(work.prompts)} requests, "
-        f"{sum(map(len, work.prompts))} tokens of prompts, {sum(work.lengths)} of replies; "
+        f"{options.model} {dtype}, {weights / 1e6:.1f}M parameters, {torch.get_num_threads()} threads, {len(workload.prompts)} requests, "
+        f"{sum(map(len, workload.prompts))} tokens of prompts, {sum(workload.lengths)} of replies; "
         f"matrix product {flops / 1e9:.0f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s"
     )
     speeds: dict[str, float] = {}
     replies: dict[str, Replies] = {}
 
-    def measure(name: str, rows: int, part: Work, generate: Callable[[Work], Replies]) -> None:
-        generate(part.first(min(4, rows)))  # threads, kernels and memory are ready after this
+    def measure(name: str, rows: int, part: Workload, generate: Callable[[Workload], Replies]) -> None:
+        generate(part.first(min(4, rows)))  # warm-up: starts threads, makes kernels, allocates memory
         before = time.perf_counter()
         replies[name] = generate(part)
         seconds = time.perf_counter() - before
         speeds[name] = sum(part.lengths) / seconds
         if any(len(reply) != length for reply, length in zip(replies[name], part.lengths, strict=True)):
-            raise RuntimeError(f"{name} made replies of other lengths")
-        size = weights * loaded.model.dtype.itemsize
-        step = max(2 * weights * rows / flops, size / bandwidth)
-        total = sum(part.lengths) + sum(map(len, part.prompts))
-        share = (sum(part.lengths) / rows * step + 2 * weights * (total - sum(part.lengths)) / flops) / seconds
-        note = "" if len(part.prompts) == len(work.prompts) else f" (on the first {len(part.prompts)} requests)"
+            raise RuntimeError(f"{name} generated replies of other lengths")
+        # roofline: a decoding step takes as long as its products or as reading all weights; prefill is limited by its products
+        weight_bytes = weights * loaded.model.dtype.itemsize
+        step_seconds = max(2 * weights * rows / flops, weight_bytes / bandwidth)
+        prefill_seconds = 2 * weights * sum(map(len, part.prompts)) / flops
+        share = (sum(part.lengths) / rows * step_seconds + prefill_seconds) / seconds
+        note = "" if len(part.prompts) == len(workload.prompts) else f" (on the first {len(part.prompts)} requests)"
         print(f"{name:<16}{speeds[name]:8.0f} tokens/s {seconds:7.1f} s {share:6.0%} of the roofline at {rows} rows{note}", flush=True)
 
     if "ours" in options.only:
         packed = Loaded(deepcopy(loaded.model), loaded.renderer, (), None)
         optimize_for_inference(packed.model)  # as load_engine does
-        measure("ours", options.batch_size, work, lambda part: ours(packed, part, options.batch_size))
+        measure("ours", options.batch_size, workload, lambda part: generate_with_engine(packed, part, options.batch_size))
         del packed
     if "loop" in options.only:
-        measure("loop", 1, work.first(options.loop_requests or len(work.prompts)), lambda part: static(loaded, part, 1))
+        measure(
+            "loop", 1, workload.first(options.loop_requests or len(workload.prompts)), lambda part: generate_in_batches(loaded, part, 1)
+        )
     if "static" in options.only:
         for size in options.static:
-            measure(f"static {size}", size, work, lambda part, size=size: static(loaded, part, size))  # type: ignore[misc]
+            measure(f"static {size}", size, workload, lambda part, size=size: generate_in_batches(loaded, part, size))  # type: ignore[misc]
     if "generate_batch" in options.only:
-        measure("generate_batch", len(work.prompts), work, lambda part: transformers_continuous(loaded, part))
+        measure("generate_batch", len(workload.prompts), workload, lambda part: generate_continuously(loaded, part))
     return report(options.model, dtype, speeds, replies)
 
 
 def report(model: str, dtype: str, speeds: dict[str, float], replies: dict[str, Replies]) -> int:
-    """Print the engine's speed-up and whether its replies equal the loop's; returns 1 when a goal is missed."""
+    """Print the engine's speed-up and how many of its replies equal the loop's; return 1 when a goal is missed."""
     failed = False
-    best = max((speed for name, speed in speeds.items() if name.startswith("static")), default=None)
-    for name, speed, goal in (("the loop", speeds.get("loop"), GOALS[model][0]), ("the best static batches", best, GOALS[model][1])):
+    best_static_speed = max((speed for name, speed in speeds.items() if name.startswith("static")), default=None)
+    for name, speed, goal in (
+        ("the loop", speeds.get("loop"), GOALS[model][0]),
+        ("the best static batches", best_static_speed, GOALS[model][1]),
+    ):
         if speed is not None and "ours" in speeds:
             ratio = speeds["ours"] / speed
             failed |= ratio < goal
             print(f"ours is {ratio:.1f} times {name} (goal {goal:g}){'' if ratio >= goal else ': MISSED'}")
     if "loop" in replies and "ours" in replies:
         pairs = list(zip(replies["loop"], replies["ours"], strict=False))
-        same = sum(a == b for a, b in pairs)
-        failed |= dtype == "float32" and same < len(pairs)
-        print(f"{same} of {len(pairs)} replies are the loop's, token by token")
+        equal_replies = sum(a == b for a, b in pairs)
+        failed |= dtype == "float32" and equal_replies < len(pairs)
+        print(f"{equal_replies} of {len(pairs)} replies are the loop's, token by token")
     return int(failed)
 
 

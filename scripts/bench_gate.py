@@ -3,10 +3,10 @@
     python scripts/bench_gate.py [rules] [power] [speed] [--repetitions 300]
 
 Without a section all three are printed, as the Markdown of docs/gate.md. Two models answer items with one to three triples each, at a
-micro-F1 of .8; half of the errors are missing triples, half wrong ones. The second model repeats four of five triples of the first, the
-fifth is resampled, and ``drop`` is how much lower its true F1 is.
+micro-F1 of .8; half of the errors are missing triples, half are wrong triples. Four of five triples have the same result for both models; the fifth
+is drawn again for the second model, whose true F1 is lower by ``drop``.
 
-Rules re-implemented from the sources named, read at their heads of 2026:
+The rules are re-implemented from these sources, as of 2026:
 
 nel compare     NVIDIA-NeMo/Evaluator, src/nemo_evaluator/engine/comparison.py (_compute_verdict), metrics/paired_tests.py: one-sided exact
                 McNemar for rewards of 0 and 1, else one-sided permutation of mean rewards; defaults --max-drop .05, --correct-above 0
@@ -14,8 +14,8 @@ TrainJudge      Himanshukurrey/trainjudge, src/trainjudge/verdict.py: ``decide``
                 its regression rule, a drop of more than 5 points and 2 items
 evalgate        ritvikmudgal/evalgate, src/evalgate/stats.py (mcnemar_test): two-sided exact McNemar, fails when significant
 Soup            soup-cli 0.77 on PyPI: soup_cli/utils/ship_verdict.py (decide_ship) ships a model whose task score is strictly higher and
-                whose suites are down by no more than .05; soup_cli/utils/eval_gate_hook.py (decide_regression) bootstraps the rows that a
-                run stored, of which there is one, the aggregate, and fails when the upper bound is under -.02
+                whose suites are down by no more than .05; soup_cli/utils/eval_gate_hook.py (decide_regression) bootstraps the stored
+                rows of a run, which are a single aggregate, and fails when the upper bound is under -.02
 """
 
 from __future__ import annotations
@@ -41,52 +41,55 @@ from sftchat.evaluation.statistics import Counts, metric_interval
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
 KEYS = ("gold", "pred", "tp")
-AFRESH = 0.2
-START = 0.8
+RESAMPLED_SHARE = 0.2
+BASE_F1 = 0.8
 SIZES = (100, 300, 1000)
 PASS, FAIL, UNDECIDED = "pass", "fail", "undecided"
 Rows = NDArray[np.float64]
 Rule = Callable[[Rows, Rows], str]
 
 
-def two_models(draw: np.random.Generator, items: int, drop: float, silent: float = 0.5) -> tuple[Counts, Counts]:
-    """Counts of two models on the same items.
+def two_models(draw: np.random.Generator, items: int, drop: float, missing_share: float = 0.5) -> tuple[Counts, Counts]:
+    """Simulate the counts of two models on the same items.
 
     Args:
         draw: Random number generator.
         items: Number of items.
-        drop: How much lower the true F1 of the second is.
-        silent: Share of errors that are missing triples; the others are wrong triples.
+        drop: By how much the true F1 of the second model is lower.
+        missing_share: Share of errors that are missing triples; the others are wrong triples.
     """
-    owner = np.repeat(np.arange(items), draw.integers(1, 4, items))
-    right, later = (accuracy(f1, silent) for f1 in (START, START - drop))
-    alike = draw.random(len(owner)) < 1 - AFRESH
-    old, new = draw.random(len(owner)) < right, draw.random(len(owner)) < right - (right - later) / AFRESH
-    mute_old, mute_new = (draw.random(len(owner)) < silent for _ in range(2))
-    new, mute_new = np.where(alike, old, new), np.where(alike, mute_old, mute_new)
-    return _count(owner, items, old, mute_old), _count(owner, items, new, mute_new)
+    item_of_triple = np.repeat(np.arange(items), draw.integers(1, 4, items))
+    triples = len(item_of_triple)
+    old_share, new_share = found_share(BASE_F1, missing_share), found_share(BASE_F1 - drop, missing_share)
+    is_repeated = draw.random(triples) < 1 - RESAMPLED_SHARE
+    old_right = draw.random(triples) < old_share
+    # only the resampled triples may get worse, so their share of right ones is lower by the whole drop
+    new_right = draw.random(triples) < old_share - (old_share - new_share) / RESAMPLED_SHARE
+    old_missing, new_missing = draw.random(triples) < missing_share, draw.random(triples) < missing_share
+    new_right, new_missing = np.where(is_repeated, old_right, new_right), np.where(is_repeated, old_missing, new_missing)
+    return _count_by_item(item_of_triple, items, old_right, old_missing), _count_by_item(item_of_triple, items, new_right, new_missing)
 
 
-def accuracy(f1: float, silent: float) -> float:
-    """Return the share of found gold triples that gives this micro-F1: F1 = 2a / (a + (1 - a)(1 - silent) + 1) solved for a."""
-    return f1 * (2 - silent) / (2 - f1 * silent)
+def found_share(f1: float, missing_share: float) -> float:
+    """Return the share a of found gold triples that gives this micro-F1: F1 = 2a / (a + (1 - a)(1 - missing_share) + 1), solved for a."""
+    return f1 * (2 - missing_share) / (2 - f1 * missing_share)
 
 
-def _count(owner: NDArray[np.int64], items: int, right: NDArray[np.bool_], mute: NDArray[np.bool_]) -> Counts:
-    """Triples summed up by item."""
-    columns = (np.ones(len(owner)), right | ~mute, right)
-    return Counts(KEYS, np.stack([np.bincount(owner, column, items) for column in columns], axis=1))
+def _count_by_item(item_of_triple: NDArray[np.int64], items: int, right: NDArray[np.bool_], missing: NDArray[np.bool_]) -> Counts:
+    """Sum up the triples of each item."""
+    columns = (np.ones(len(item_of_triple)), right | ~missing, right)
+    return Counts(KEYS, np.stack([np.bincount(item_of_triple, column, items) for column in columns], axis=1))
 
 
 def ours(before: Rows, after: Rows) -> str:
-    """sftchat's gate at its defaults."""
+    """Apply sftchat's gate with its defaults."""
     difference = paired_difference(Counts(KEYS, before), Counts(KEYS, after), F1)
     return {"regressed": FAIL, "inconclusive": UNDECIDED, "fine": PASS}[decide_outcome(difference, GatedMetric("f1"))]
 
 
 def nel_binary(before: Rows, after: Rows) -> str:
     """``nel compare --strict`` over exact matches: BLOCK exits 1, WARN and INCONCLUSIVE exit 2."""
-    old, new = exact(before), exact(after)
+    old, new = exact_matches(before), exact_matches(after)
     broken, fixed = int((old & ~new).sum()), int((new & ~old).sum())
     return _nel(_upper_tail(broken, broken + fixed), (broken - fixed) / len(old), broken, fixed)
 
@@ -104,7 +107,7 @@ def nel_f1(before: Rows, after: Rows) -> str:
 
 
 def _nel(p: float, effect: float, broken: int, fixed: int, max_drop: float = 0.05) -> str:
-    """Convert PASS, WARN, BLOCK or INCONCLUSIVE to the result of a CI job."""
+    """Return the result of a CI job: BLOCK fails it; WARN and INCONCLUSIVE leave it undecided."""
     if broken + fixed == 0:
         return PASS
     if p < 0.05:
@@ -114,20 +117,20 @@ def _nel(p: float, effect: float, broken: int, fixed: int, max_drop: float = 0.0
 
 def trainjudge_verify(before: Rows, after: Rows) -> str:
     """``trainjudge verify --strict``: anything but a significant gain of 3 points is rejected."""
-    old, new = exact(before), exact(after)
+    old, new = exact_matches(before), exact_matches(after)
     gained, lost = int((new & ~old).sum()), int((old & ~new).sum())
     return PASS if (gained - lost) / len(old) * 100 >= 3 and _two_sided(gained, lost) < 0.05 else FAIL
 
 
 def trainjudge_regression(before: Rows, after: Rows) -> str:
     """TrainJudge's regression rule."""
-    net = int(exact(before).sum()) - int(exact(after).sum())
+    net = int(exact_matches(before).sum()) - int(exact_matches(after).sum())
     return FAIL if net / len(before) * 100 > 5 and net >= 2 else PASS
 
 
 def evalgate(before: Rows, after: Rows) -> str:
     """evalgate: fails when significantly worse."""
-    old, new = exact(before), exact(after)
+    old, new = exact_matches(before), exact_matches(after)
     broken, fixed = int((old & ~new).sum()), int((new & ~old).sum())
     return FAIL if broken > fixed and _two_sided(broken, fixed) < 0.05 else PASS
 
@@ -160,46 +163,47 @@ RULES: dict[str, Rule] = {
 }
 
 
-def exact(rows: Rows) -> NDArray[np.bool_]:
-    """Items whose triples are all right."""
+def exact_matches(rows: Rows) -> NDArray[np.bool_]:
+    """Return for each item whether all its triples are right."""
     return (rows[:, 0] == rows[:, 2]) & (rows[:, 1] == rows[:, 2])
 
 
 def item_f1(rows: Rows) -> Rows:
-    """F1 of every item on its own."""
+    """Return the F1 of each item."""
     return np.asarray(2 * rows[:, 2] / (rows[:, 0] + rows[:, 1]))
 
 
 def micro_f1(rows: Rows) -> float:
-    """F1 of all items together."""
-    gold, said, right = rows.sum(axis=0)
-    return float(2 * right / (gold + said))
+    """Return the F1 of the sums over all items."""
+    gold, predicted, right = rows.sum(axis=0)
+    return float(2 * right / (gold + predicted))
 
 
 def _upper_tail(k: int, n: int) -> float:
-    """P(X >= k) of n fair coins."""
+    """Return the probability of at least k heads in n tosses of a fair coin."""
     return sum(math.comb(n, i) for i in range(k, n + 1)) / 2**n
 
 
 def _two_sided(a: int, b: int) -> float:
-    """Exact McNemar."""
+    """Return the p-value of the exact McNemar test."""
     return min(1.0, 2 * _upper_tail(max(a, b), a + b)) if a + b else 1.0
 
 
-def cases(draw: np.random.Generator, items: int) -> dict[str, tuple[Counts, Counts]]:
-    """Simulate one result of every kind."""
-    before, same = two_models(draw, items, 0.0)
-    one = before.rows.copy()
-    one[np.flatnonzero(exact(before.rows))[0], 2] -= 1
+def simulate_cases(draw: np.random.Generator, items: int) -> dict[str, tuple[Counts, Counts]]:
+    """Simulate one evaluation for each true difference: the counts of the baseline and of the candidate."""
+    before, unchanged = two_models(draw, items, 0.0)
+    one_broken = before.rows.copy()
+    first_right = np.flatnonzero(exact_matches(before.rows))[0]
+    one_broken[first_right, KEYS.index("tp")] -= 1
     return {
         "identical replies": (before, before),
-        "one item broken": (before, Counts(KEYS, one)),
-        "no true change": (before, same),
+        "one item broken": (before, Counts(KEYS, one_broken)),
+        "no true change": (before, unchanged),
         "3 points worse": two_models(draw, items, 0.03),
     }
 
 
-def compare_rules(repetitions: int) -> Iterator[str]:
+def rules_table(repetitions: int) -> Iterator[str]:
     """Yield the table of all rules."""
     yield f"Pass / fail / undecided, in percent of {repetitions} simulated evaluations:"
     yield ""
@@ -207,57 +211,58 @@ def compare_rules(repetitions: int) -> Iterator[str]:
     yield "|---:|---|" + "---|" * len(RULES)
     for items in SIZES:
         draw = np.random.default_rng(items)
-        found: dict[str, dict[str, list[str]]] = {}
+        decisions: dict[str, dict[str, list[str]]] = {}
         for _ in range(repetitions):
-            for truth, (before, after) in cases(draw, items).items():
+            for truth, (before, after) in simulate_cases(draw, items).items():
                 for name, rule in RULES.items():
-                    found.setdefault(truth, {}).setdefault(name, []).append(rule(before.rows, after.rows))
-        for truth, by_rule in found.items():
+                    decisions.setdefault(truth, {}).setdefault(name, []).append(rule(before.rows, after.rows))
+        for truth, by_rule in decisions.items():
             shares = [
-                " / ".join(f"{100 * said.count(word) / len(said):.0f}" for word in (PASS, FAIL, UNDECIDED)) for said in by_rule.values()
+                " / ".join(f"{100 * of_rule.count(decision) / len(of_rule):.0f}" for decision in (PASS, FAIL, UNDECIDED))
+                for of_rule in by_rule.values()
             ]
             yield f"| {items} | {truth} | " + " | ".join(shares) + " |"
 
 
-def power(repetitions: int) -> Iterator[str]:
-    """Yield the table of the share of models that our gate fails, by their true drop."""
+def power_table(repetitions: int) -> Iterator[str]:
+    """Yield the table of the shares of models that our gate fails, by true drop."""
     drops = (0.0, 0.01, 0.03, 0.05)
     yield f"Share of {repetitions} simulated candidates that our gate fails:"
     yield ""
     yield "| faults | items | " + " | ".join(f"{100 * drop:.0f} points worse" if drop else "no change" for drop in drops) + " |"
     yield "|---|---:|" + "---:|" * len(drops)
-    for title, silent, sizes in (("half left out, half wrong", 0.5, SIZES), ("all wrong triples", 0.0, (300,))):
+    for title, missing_share, sizes in (("half left out, half wrong", 0.5, SIZES), ("all wrong triples", 0.0, (300,))):
         for items in sizes:
             draw = np.random.default_rng(items)
-            failed = []
+            fail_shares = []
             for drop in drops:
-                pairs = (two_models(draw, items, drop, silent) for _ in range(repetitions))
-                failed.append(sum(ours(before.rows, after.rows) == FAIL for before, after in pairs) / repetitions)
-            yield f"| {title} | {items} | " + " | ".join(f"{100 * share:.1f} %" for share in failed) + " |"
+                pairs = (two_models(draw, items, drop, missing_share) for _ in range(repetitions))
+                fail_shares.append(sum(ours(before.rows, after.rows) == FAIL for before, after in pairs) / repetitions)
+            yield f"| {title} | {items} | " + " | ".join(f"{100 * share:.1f} %" for share in fail_shares) + " |"
 
 
-def speed() -> Iterator[str]:
-    """Yield the table of the gate's processor time; elapsed time depends on other programs of a shared machine."""
+def speed_table() -> Iterator[str]:
+    """Yield the table of the gate's processor time; on a shared machine, elapsed time depends on other programs."""
     yield "| what | CPU seconds | peak memory |"
     yield "|---|---:|---:|"
     with tempfile.TemporaryDirectory() as folder:
-        words = _stored(Path(folder), 1000)
-        start = _seconds([sys.executable, "-m", "sftchat", "plugins"])
-        took = _seconds([sys.executable, "-m", "sftchat", *words])
+        gate_words = _write_gate_files(Path(folder), 1000)
+        start_up_seconds = _processor_seconds([sys.executable, "-m", "sftchat", "plugins"])
+        seconds = _processor_seconds([sys.executable, "-m", "sftchat", *gate_words])
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        yield f"| `sftchat eval --replies --baseline`, 1,000 stored items, all 8 metrics, beyond start-up | {took - start:.2f} | {peak:.0f} MB |"
+        yield f"| `sftchat eval --replies --baseline`, 1,000 stored items, all 8 metrics, beyond start-up | {seconds - start_up_seconds:.2f} | {peak:.0f} MB |"
     before, after = two_models(np.random.default_rng(0), 1_000_000, 0.001)
-    begun = time.process_time()
+    start_up_seconds = time.process_time()
     paired_difference(before, after, F1)
     metric_interval(F1, before)
     metric_interval(F1, after)
-    took = time.process_time() - begun
+    seconds = time.process_time() - start_up_seconds
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    yield f"| test and intervals of one metric, 1,000,000 items, 10,000 resamples | {took:.2f} | {peak:.0f} MB |"
+    yield f"| test and intervals of one metric, 1,000,000 items, 10,000 resamples | {seconds:.2f} | {peak:.0f} MB |"
 
 
-def _stored(folder: Path, items: int) -> list[str]:
-    """Write an evalset, two files of replies and a baseline of the relation task; returns the arguments of the gate."""
+def _write_gate_files(folder: Path, items: int) -> list[str]:
+    """Write an evalset, two files of replies and a baseline of the relation task; return the arguments of the gate."""
     from sftchat.cli import main
 
     def name(kind: str) -> str:
@@ -277,7 +282,7 @@ def _stored(folder: Path, items: int) -> list[str]:
     return ["eval", *sets, "--replies", name("new.jsonl"), "--baseline", name("base.jsonl"), "--json"]
 
 
-def _seconds(words: list[str]) -> float:
+def _processor_seconds(words: list[str]) -> float:
     """Return the processor time of a command, the minimum of three runs."""
     times = []
     for _ in range(3):
@@ -296,7 +301,7 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", choices=["rules", "power", "speed", []], default=[])
     parser.add_argument("--repetitions", type=int, default=300)
     args = parser.parse_args()
-    sections = {"rules": lambda: compare_rules(args.repetitions), "power": lambda: power(args.repetitions), "speed": speed}
+    sections = {"rules": lambda: rules_table(args.repetitions), "power": lambda: power_table(args.repetitions), "speed": speed_table}
     for name in args.sections or sections:
         for line in sections[name]():
             print(line, flush=True)

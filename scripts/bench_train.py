@@ -1,13 +1,15 @@
-"""Train on the same rows with TRL's defaults and with sftchat, in one process: trained tokens per second, losses, peak memory.
+"""Compare training with TRL's defaults and with sftchat: trained tokens per second, losses, peak memory.
 
     python scripts/bench_train.py                     # sftchat:nano
     python scripts/bench_train.py --vocabulary 32768  # a random model of the same shape with a larger vocabulary
 
-Both use the same ids and labels, the same batches in the same order, the same weights, optimizer and learning rates, and compute in
-float32. "TRL" is ``SFTTrainer`` with its defaults except those that a CPU does not support (``use_cpu``, no bf16): padded batches, activation checkpointing, the head over every
-position. The losses of every step must agree to 1e-3. Time is the processor time of this process, both threads together, so that other programs matter less;
-the fastest steps of several rounds count, TRL and sftchat alternating. Memory is the peak of a fresh process of each minus its memory
-before the first step. Exits with 1 when a goal is missed.
+Both train on the same ids and labels, in the same batches and order, with the same weights, optimizer and learning rates, in float32. "TRL" is
+``SFTTrainer`` with its defaults, except those that a CPU does not support (``use_cpu``, no bf16). So it pads batches, recomputes activations, and computes
+the head at every position. The losses of each step must agree to 1e-3.
+
+Time is the processor time of all threads of this process, so that other programs matter less. TRL and sftchat alternate, and for each step the fastest of
+all rounds counts. Memory is the peak of a new process for each trainer, minus its memory before the first step. The script exits with 1 when a goal is
+missed.
 """
 
 from __future__ import annotations
@@ -38,57 +40,57 @@ from sftchat.training.packing import choose_attention, restore_attention
 from sftchat.training.rows import RenderedRows, render_rows
 from sftchat.training.trainer import Trainer, collate, sft_config, to_dataset
 
-GOAL_SMALL, GOAL_LARGE, LARGE = 2.0, 3.0, 32_000
-SAME = 1e-3
+GOAL_SMALL_VOCABULARY, GOAL_LARGE_VOCABULARY, LARGE_VOCABULARY = 2.0, 3.0, 32_000
+MAX_LOSS_GAP = 1e-3
 
 
 @dataclass
-class Watch(TrainerCallback):  # type: ignore[misc]
+class StepTimer(TrainerCallback):  # type: ignore[misc]
     """Callback that records processor seconds and loss of every step."""
 
     seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    began: float = 0.0
+    step_start: float = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
+        """Record the start of the step."""
         self.began = time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop it."""
+        """Record the processor seconds of the step."""
         self.seconds.append(time.process_time() - self.began)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Keep the loss."""
+        """Record the loss."""
         if logs and "loss" in logs:
             self.losses.append(float(logs["loss"]))
 
 
-def theirs(model: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int, folder: str, watch: Watch) -> None:
-    """Return ``SFTTrainer`` with its defaults, on rows in their order."""
+def train_with_trl(model: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int, folder: str, timer: StepTimer) -> None:
+    """Train with ``SFTTrainer`` and its defaults, on the rows in their order."""
     config = SFTConfig(
         output_dir=folder, use_cpu=True, bf16=False, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=1e-3,
         train_sampling_strategy="sequential", logging_steps=1, save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
-    trainer = SFTTrainer(model=model, args=config, train_dataset=to_dataset(rows), processing_class=tokenizer, callbacks=[watch])
+    trainer = SFTTrainer(model=model, args=config, train_dataset=to_dataset(rows), processing_class=tokenizer, callbacks=[timer])
     trainer.remove_callback(PrinterCallback)
     trainer.train()
 
 
-def ours(model: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int, folder: str, watch: Watch) -> None:
-    """Return sftchat's trainer, on rows in the same order, with TRL's schedule."""
+def train_with_sftchat(model: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int, folder: str, timer: StepTimer) -> None:
+    """Train with sftchat's trainer, on the rows in the same order, with TRL's schedule."""
     attention = choose_attention(model, max(map(len, rows.ids)))
     config = TrainingConfig(max_steps=steps, batch_size=batch_size, learning_rate=1e-3, warmup=0.0, schedule="linear", logging_steps=1)
     trainer = Trainer(
         model=model, args=sft_config(config, folder, "float32", "cpu"), train_dataset=to_dataset(rows), data_collator=collate, processing_class=tokenizer,
-        callbacks=[watch], packed=attention.packed, in_order=True,
+        callbacks=[timer], packed=attention.packed, in_order=True,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     restore_attention(model)
 
 
-WAYS: dict[str, Callable[..., None]] = {"trl": theirs, "sftchat": ours}
+TRAINERS: dict[str, Callable[..., None]] = {"trl": train_with_trl, "sftchat": train_with_sftchat}
 
 
 def prepare(vocabulary: int, count: int) -> tuple[Any, Any, RenderedRows]:
@@ -106,16 +108,16 @@ def prepare(vocabulary: int, count: int) -> tuple[Any, Any, RenderedRows]:
     return model, tokenizer, rows
 
 
-def measure(name: str, start: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int) -> Watch:
-    """Train with one trainer from the same weights."""
-    watch = Watch()
+def measure(name: str, start: Any, tokenizer: Any, rows: RenderedRows, steps: int, batch_size: int) -> StepTimer:
+    """Train a copy of ``start`` with the named trainer, and return its times and losses."""
+    timer = StepTimer()
     with tempfile.TemporaryDirectory() as folder:
         set_seed(0)
-        WAYS[name](deepcopy(start), tokenizer, rows, steps, batch_size, folder, watch)
-    return watch
+        TRAINERS[name](deepcopy(start), tokenizer, rows, steps, batch_size, folder, timer)
+    return timer
 
 
-def peak(name: str, options: argparse.Namespace) -> float:
+def peak_megabytes(name: str, options: argparse.Namespace) -> float:
     """Return the peak megabytes of a fresh process minus its memory before training."""
     words = ["--vocabulary", options.vocabulary, "--batch-size", options.batch_size, "--steps", 3, "--only", name]
     done = subprocess.run([sys.executable, __file__, *map(str, words)], capture_output=True, text=True, check=True)
@@ -123,13 +125,13 @@ def peak(name: str, options: argparse.Namespace) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print both, and the ratios."""
+    """Print the figures of both trainers, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vocabulary", type=int, default=0, help="of a random model; 0 is the embedded model")
+    parser.add_argument("--vocabulary", type=int, default=0, help="vocabulary size of a random model; 0 is the embedded model")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", choices=list(WAYS), help="train one way and print the peak in MB")
+    parser.add_argument("--only", choices=list(TRAINERS), help="train with this trainer only, and print the peak in MB")
     options = parser.parse_args(arguments)
     model, tokenizer, rows = prepare(options.vocabulary, options.steps * options.batch_size)
     if options.only:
@@ -144,24 +146,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, vocabulary {model.config.vocab_size:,}, {len(rows.ids)} rows, "
         f"{rows.tokens / len(rows.ids):.0f} tokens a row, {share:.0%} trained, batch {options.batch_size}, {torch.get_num_threads()} threads"
     )
-    found: dict[str, list[Watch]] = {name: [] for name in WAYS}
+    timers: dict[str, list[StepTimer]] = {name: [] for name in TRAINERS}
     for _ in range(options.rounds):
-        for name in WAYS:
-            found[name].append(measure(name, model, tokenizer, rows, options.steps, options.batch_size))
+        for name in TRAINERS:
+            timers[name].append(measure(name, model, tokenizer, rows, options.steps, options.batch_size))
     # the first two steps allocate memory and make kernels
     seconds = {
-        name: sum(min(times) for times in zip(*(watch.seconds[2:] for watch in watches), strict=True)) for name, watches in found.items()
+        name: sum(min(times) for times in zip(*(timer.seconds[2:] for timer in rounds), strict=True)) for name, rounds in timers.items()
     }
     trained = sum(label >= 0 for row in rows.labels[2 * options.batch_size :] for label in row)
-    for name in WAYS:
-        print(f"{name:<9}{trained / seconds[name]:8.0f} trained tokens a processor second")
-    gaps = [abs(a - b) / abs(a) for a, b in zip(found["trl"][0].losses, found["sftchat"][0].losses, strict=True)]
-    ratio, goal = seconds["trl"] / seconds["sftchat"], GOAL_LARGE if model.config.vocab_size >= LARGE else GOAL_SMALL
+    for name in TRAINERS:
+        print(f"{name:<9}{trained / seconds[name]:8.0f} trained tokens per processor second")
+    loss_gaps = [abs(a - b) / abs(a) for a, b in zip(timers["trl"][0].losses, timers["sftchat"][0].losses, strict=True)]
+    ratio, goal = (
+        seconds["trl"] / seconds["sftchat"],
+        GOAL_LARGE_VOCABULARY if model.config.vocab_size >= LARGE_VOCABULARY else GOAL_SMALL_VOCABULARY,
+    )
     print(f"sftchat is {ratio:.2f} times TRL (goal {goal:g})")
-    print(f"losses differ by at most {max(gaps):.1e} over {len(gaps)} steps (allowed {SAME:g})", flush=True)
-    memory = {name: peak(name, options) for name in WAYS}
+    print(f"losses differ by at most {max(loss_gaps):.1e} over {len(loss_gaps)} steps (allowed {MAX_LOSS_GAP:g})", flush=True)
+    memory = {name: peak_megabytes(name, options) for name in TRAINERS}
     print(f"peak memory {memory['trl']:.0f} MB and {memory['sftchat']:.0f} MB: {memory['sftchat'] / memory['trl']:.2f} of TRL's")
-    return int(ratio < goal or max(gaps) > SAME)
+    return int(ratio < goal or max(loss_gaps) > MAX_LOSS_GAP)
 
 
 if __name__ == "__main__":

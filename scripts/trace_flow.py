@@ -1,11 +1,10 @@
 """Print the files and functions of sftchat that a command enters.
 
-A function counts when it is called after its module was imported; what runs while a module is being imported does not count.
+Calls during the import of a module are left out.
 
     python scripts/trace_flow.py [FLOW ...] [--functions]
 
-FLOW is ask, train, chat or eval; all of them by default. Each runs a real command on the embedded model, in a process of its own and in a
-temporary folder.
+FLOW is ask, train, chat or eval; by default all are traced. Each flow runs a command on the embedded model, in a separate process and a temporary folder.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent / "sftchat"
 OPTIMIZED = 0x1
-"""Flag of the code of functions; that of modules and class bodies lacks it (``inspect.CO_OPTIMIZED``)."""
+"""Code flag that functions have, and modules and class bodies lack (``inspect.CO_OPTIMIZED``)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def trace(words: Sequence[str], output: Path) -> int:
     """
     entered: set[CodeType] = set()
 
-    def note(frame: FrameType, event: str, _: Any) -> None:
+    def record_call(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
         if event != "call" or code in entered or not code.co_flags & OPTIMIZED or not code.co_filename.startswith(str(PACKAGE)):
             return
@@ -76,8 +75,8 @@ def trace(words: Sequence[str], output: Path) -> int:
 
     from sftchat.cli import main
 
-    threading.setprofile(note)
-    sys.setprofile(note)
+    threading.setprofile(record_call)
+    sys.setprofile(record_call)
     code = main(list(words))
     sys.setprofile(None)
     files: dict[str, list[str]] = {}
@@ -101,7 +100,7 @@ def entered_files(flow: Flow) -> dict[str, list[str]]:
     """Return the files that a flow enters, each with its functions.
 
     Raises:
-        SystemExit: When the command fails.
+        SystemExit: The command failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         environment = {
@@ -124,8 +123,8 @@ def entered_files(flow: Flow) -> dict[str, list[str]]:
         if flow.before:
             run("-m", "sftchat", *flow.before)
         run(str(Path(__file__).resolve()), "--trace", f"{folder}/entered.json", *flow.words, typed=flow.typed)
-        found: dict[str, list[str]] = json.loads(Path(folder, "entered.json").read_text("utf-8"))
-        return found
+        entered: dict[str, list[str]] = json.loads(Path(folder, "entered.json").read_text("utf-8"))
+        return entered
 
 
 def main() -> None:
