@@ -12,6 +12,7 @@ import pytest
 
 from sftchat.chat.context import Settings
 from sftchat.chat.controller import ChatServices as ChatDesk
+from sftchat.chat.controller import ModelLoader
 from sftchat.chat.rows import Rows
 from sftchat.chat.serialization import node_from_json, node_to_json
 from sftchat.testing import ScriptedEngine
@@ -111,6 +112,14 @@ def test_a_missing_feature_of_a_server_is_one_line_with_one_model_or_two() -> No
     assert last(plain.engine, "hi", "/likelihood g", others=[local]) == [
         f"served  {lacking}", "local   2 tokens, log-likelihood -1.39, -0.693 a token, perplexity 2",
     ]  # fmt: skip
+
+
+def test_a_server_scores_the_text_of_a_reply_that_a_local_model_gave() -> None:
+    services = ChatDesk(models=ModelLoader(check=str, load=lambda model: served(paris).engine))
+
+    assert last(ScriptedEngine({"hi": "ab"}), "hi", "/model served", "/likelihood", services=services) == [
+        "served  2 tokens, log-likelihood -2.00, -1.000 a token, perplexity 2.72; the token that ends a reply is not among them"
+    ]
 
 
 def test_a_continued_reply_keeps_the_tokens_of_its_beginning() -> None:

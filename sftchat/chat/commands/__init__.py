@@ -55,7 +55,11 @@ class Commands(Mapping[str, ChatCommand]):
 
     def __init__(self, commands: Iterable[ChatCommand]) -> None:
         self._by_name: dict[str, ChatCommand] = {}
-        self.shadowed = tuple(command for command in commands if self._by_name.setdefault(command.name, command) is not command)
+        shadowed: list[ChatCommand] = []
+        for command in commands:
+            if self._by_name.setdefault(command.name, command) is not command:
+                shadowed.append(command)
+        self.shadowed = tuple(shadowed)
         self._aliases: dict[str, str] = {}
         for command in self._by_name.values():
             for alias in command.aliases:
@@ -83,40 +87,38 @@ class Commands(Mapping[str, ChatCommand]):
         name, *argument = re.split(r"\s+", line[1:].rstrip(), maxsplit=1)
         if (command := self._find(name)) is not None:
             return CommandLine(command, "".join(argument))
-        near = get_close_matches(name, self._by_name, n=1)
-        hint = f"did you mean '/{near[0]}'?" if near else "'/help' lists them"
+        closest = get_close_matches(name, self._by_name, n=1)
+        hint = f"did you mean '/{closest[0]}'?" if closest else "'/help' lists them"
         raise UsageError(f"unknown command '/{name}', {hint} ('//' begins a message with a slash)")
 
     def complete(self, context: ChatContext, typed: str) -> Iterator[Completion]:
-        """Return completions of a typed line: command names first, then the command's own."""
+        """Return completions of a typed line: names of commands, or arguments once a name and a space are typed."""
         if not typed.startswith("/") or typed.startswith("//"):
             return
         name, space, argument = typed[1:].partition(" ")
         if not space:
-            for offered in self._by_name.values():
-                if offered.name.startswith(name) and _is_offered(offered, context):
-                    yield Completion(f"/{offered.name}", len(typed), offered.summary)
+            for candidate in self._by_name.values():
+                if candidate.name.startswith(name) and _is_available(candidate, context):
+                    yield Completion(f"/{candidate.name}", len(typed), candidate.summary)
         elif (command := self._find(name)) is not None:
-            for word in _argument_words(command, context, argument):
+            for word in _complete_argument(command, context, argument):
                 if word.startswith(argument) and word != argument:
                     yield Completion(word, len(argument))
 
     def _find(self, name: str) -> ChatCommand | None:
-        """Return the command of a name or alias; a name has precedence."""
+        """Return the command with a name or, second, with an alias; None when there is none."""
         return self._by_name.get(name) or self._by_name.get(self._aliases.get(name, ""))
 
 
-def _is_offered(command: ChatCommand, context: ChatContext) -> bool:
-    """Whether a command is available; a failing plugin condition counts as available, so that its error is shown when the command runs and
-    not at each key.
-    """
+def _is_available(command: ChatCommand, context: ChatContext) -> bool:
+    """Return whether a command is available; False when a plugin's function fails: its error is shown when the command runs, not at each key."""
     try:
         return not call_plugin(f"/{command.name}", command.unavailable_reason, context)
     except PluginError:
         return False
 
 
-def _argument_words(command: ChatCommand, context: ChatContext, argument: str) -> tuple[str, ...]:
+def _complete_argument(command: ChatCommand, context: ChatContext, argument: str) -> tuple[str, ...]:
     """Return the completions of an argument; none when a plugin's function fails, because this is called at each key."""
     try:
         return call_plugin(f"/{command.name}", lambda: copy_texts(command.complete(context, argument), "words"))
@@ -134,17 +136,20 @@ MAX_USAGE_WIDTH = 28
 
 def help_text(commands: Mapping[str, ChatCommand]) -> str:
     """List the commands by topic, in the order of registration."""
-    calls = {name: f"/{name} {command.usage}".rstrip() for name, command in commands.items()}
-    wide = min(MAX_USAGE_WIDTH, max(map(len, calls.values()), default=0))
-    topics = dict.fromkeys(command.topic for command in commands.values())
-    blocks = [
-        "\n".join([topic, *(f"  {calls[name]:<{wide}}  {command.summary}" for name, command in commands.items() if command.topic == topic)])
-        for topic in topics
-    ]
-    return "\n\n".join([*blocks, KEYS_HELP])
+    usages = {name: _usage(command) for name, command in commands.items()}
+    usage_width = min(MAX_USAGE_WIDTH, max(map(len, usages.values()), default=0))
+    lines_by_topic: dict[str, list[str]] = {}
+    for name, command in commands.items():
+        lines_by_topic.setdefault(command.topic, []).append(f"  {usages[name]:<{usage_width}}  {command.summary}")
+    topics = ["\n".join([topic, *lines]) for topic, lines in lines_by_topic.items()]
+    return "\n\n".join([*topics, KEYS_HELP])
 
 
-def _help(context: ChatContext, argument: str) -> None:
+def _usage(command: ChatCommand) -> str:
+    return f"/{command.name} {command.usage}".rstrip()
+
+
+def _show_help(context: ChatContext, argument: str) -> None:
     name = argument.removeprefix("/")
     if not name:
         context.info(help_text(context.commands))
@@ -152,21 +157,21 @@ def _help(context: ChatContext, argument: str) -> None:
     if name not in context.commands:
         raise UsageError(unknown_name_message("command", name, context.commands))
     command = context.commands[name]
-    context.info(f"{f'/{name} {command.usage}'.rstrip()}  {command.summary}")
+    context.info(f"{_usage(command)}  {command.summary}")
 
 
-def _command_names(context: ChatContext, argument: str) -> Iterable[str]:
+def _complete_command(context: ChatContext, argument: str) -> Iterable[str]:
     return context.commands
 
 
-def _exit(context: ChatContext, argument: str) -> None:
+def _exit_chat(context: ChatContext, argument: str) -> None:
     context.exit()
 
 
 _command = partial(ChatCommand, topic="general")
 GENERAL = (
-    _command("help", "list the commands, or describe one", _help, "[COMMAND]", _command_names, allowed_while_busy=True),
-    _command("exit", "leave the chat", _exit, allowed_while_busy=True),
+    _command("help", "list the commands, or describe one", _show_help, "[COMMAND]", _complete_command, allowed_while_busy=True),
+    _command("exit", "leave the chat", _exit_chat, allowed_while_busy=True),
 )
 TOPIC_MODULES = (navigation, settings, sessions, models, inspect_prompt, inspect_probs, likelihood, samples, data, scoring)
 BUILTINS = (*GENERAL, *(command for topic in TOPIC_MODULES for command in topic.COMMANDS), *settings.DISPLAY)

@@ -18,7 +18,7 @@ from sftchat.types import Message, Reply
 
 
 def _last_reply(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:
-    """Return the messages up to the last user message, and the answer in the focused pane."""
+    """Return the messages up to the last user message, and the answer of the focused pane to it."""
     answer = context.conversation.turns[-1].answer
     if answer is None or not answer.reply.text:
         raise UsageError("the last message has no reply")
@@ -26,14 +26,16 @@ def _last_reply(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:
 
 
 def _provenance(context: ChatContext, answer: Answer, engine: Engine) -> dict[str, Any]:
-    """Return the provenance fields of a row; may be slow, so it runs on the engine thread."""
+    """Return the provenance fields of a row. Thread: engine, because hashing the weights may be slow."""
     from sftchat import __version__
 
+    adapter_has_files = bool(answer.adapter) and Path(answer.adapter).is_dir()
+    identify = context.services.models.identify
     return {
         "model": answer.model,
-        "identity": context.services.models.identify(answer.model),
+        "identity": identify(answer.model),
         "adapter": answer.adapter,
-        "adapter_identity": context.services.models.identify(answer.adapter) if Path(answer.adapter or "/nosuch").is_dir() else "",
+        "adapter_identity": identify(answer.adapter) if adapter_has_files else "",
         "sampling": asdict(answer.sampling),
         "template_hash": engine.template_hash if isinstance(engine, Templated) else "",
         "template_arguments": dict(answer.template_arguments),
@@ -45,62 +47,72 @@ def _provenance(context: ChatContext, answer: Answer, engine: Engine) -> dict[st
     }
 
 
-def _write(context: ChatContext, answer: Answer, rows: Callable[[Mapping[str, Any]], list[str]], then: Callable[[], None]) -> None:
-    """Append rows on the engine thread and report where they were written."""
+def _append_rows(context: ChatContext, answer: Answer, append: Callable[[Mapping[str, Any]], list[str]], then: Callable[[], None]) -> None:
+    """Append rows on the engine thread and report where they were written.
 
-    def done(places: list[str]) -> None:
-        context.info("\n".join(f"row written: {place}" for place in places))
+    Args:
+        context: The chat.
+        answer: The answer whose provenance the rows get.
+        append: Called with the provenance fields; appends the rows and returns the location of each.
+        then: Called on the UI thread when the rows are written.
+    """
+
+    def done(locations: list[str]) -> None:
+        context.info("\n".join(f"row written: {location}" for location in locations))
         then()
 
-    context.work("writing rows", lambda engine, work: rows(_provenance(context, answer, engine)), done)
+    context.work("writing rows", lambda engine, job: append(_provenance(context, answer, engine)), done)
 
 
-def _rate(context: ChatContext, rating: Rating) -> None:
+def _set_rating(context: ChatContext, rating: Rating) -> None:
     conversation = context.conversation
     turn = conversation.turns[-1]
     assert turn.answer is not None
     context.conversation = conversation.with_answer(turn.id, conversation.pane, replace(turn.answer, rating=rating))
 
 
-def _rated(context: ChatContext, rating: Rating) -> list[str]:
-    """Return the replies of other panes and attempts to the last message that have the rating."""
+def _replies_rated(context: ChatContext, rating: Rating) -> list[str]:
+    """Return the texts with a rating among the replies to the last message, of all panes and attempts."""
     conversation = context.conversation
-    question = conversation.node(conversation.turns[-1].id).parent
-    answers = [answer for node in conversation.nodes if node.parent == question for answer in node.answers]
+    question_id = conversation.node(conversation.turns[-1].id).parent
+    answers = [answer for node in conversation.nodes if node.parent == question_id for answer in node.answers]
     return [answer.reply.text for answer in answers if answer.rating == rating]
 
 
-def _good(context: ChatContext, argument: str) -> None:
+def _rate_good(context: ChatContext, argument: str) -> None:
     """Append a reply as a training row; also a preference pair when a reply to the same message was rated bad."""
     messages, answer = _last_reply(context)
-    rejected = [text for text in _rated(context, "bad") if text != answer.reply.text]
+    rejected = [text for text in _replies_rated(context, "bad") if text != answer.reply.text]
 
-    def rows(about: Mapping[str, Any]) -> list[str]:
-        places = [context.services.rows.add_training_row(messages, answer.reply.text, about)]
-        return places + [context.services.rows.add_preference_pair(messages, answer.reply.text, text, about) for text in rejected[-1:]]
+    def append(provenance: Mapping[str, Any]) -> list[str]:
+        rows = context.services.rows
+        locations = [rows.add_training_row(messages, answer.reply.text, provenance)]
+        if rejected:
+            locations.append(rows.add_preference_pair(messages, answer.reply.text, rejected[-1], provenance))
+        return locations
 
-    _write(context, answer, rows, lambda: _rate(context, "good"))
+    _append_rows(context, answer, append, lambda: _set_rating(context, "good"))
 
 
-def _bad(context: ChatContext, argument: str) -> None:
+def _rate_bad(context: ChatContext, argument: str) -> None:
     """Rate a reply as bad; append a preference pair when there is a better reply."""
     messages, answer = _last_reply(context)
     if answer.rating == "good":
         raise UsageError(f"this reply is a row of {context.services.rows.path('messages')}; take it out there first")
-    chosen = [text for text in _rated(context, "good") if text != answer.reply.text]
+    chosen = [text for text in _replies_rated(context, "good") if text != answer.reply.text]
     if not chosen:
-        _rate(context, "bad")
+        _set_rating(context, "bad")
         context.info("noted; a pair is written when another reply to this message is /good, or this one is put right by /fix TEXT")
         return
-    _write(
+    _append_rows(
         context,
         answer,
-        lambda about: [context.services.rows.add_preference_pair(messages, chosen[-1], answer.reply.text, about)],
-        lambda: _rate(context, "bad"),
+        lambda provenance: [context.services.rows.add_preference_pair(messages, chosen[-1], answer.reply.text, provenance)],
+        lambda: _set_rating(context, "bad"),
     )
 
 
-def _fix(context: ChatContext, argument: str) -> None:
+def _fix_reply(context: ChatContext, argument: str) -> None:
     """Replace a reply by a corrected text; append a training row and a preference pair."""
     messages, answer = _last_reply(context)
     if not argument:
@@ -110,39 +122,38 @@ def _fix(context: ChatContext, argument: str) -> None:
     if argument == answer.reply.text.strip():
         raise UsageError("the reply says that already; /good writes it as it is")
 
-    def rows(about: Mapping[str, Any]) -> list[str]:
-        fixed = {**about, "fixed": True}
+    def append(provenance: Mapping[str, Any]) -> list[str]:
+        provenance = {**provenance, "fixed": True}
         return [
-            context.services.rows.add_training_row(messages, argument, fixed),
-            context.services.rows.add_preference_pair(messages, argument, answer.reply.text, fixed),
+            context.services.rows.add_training_row(messages, argument, provenance),
+            context.services.rows.add_preference_pair(messages, argument, answer.reply.text, provenance),
         ]
 
-    def put() -> None:
+    def replace_reply() -> None:
         conversation = context.conversation
         answers = list(conversation.path[-1].answers)
-        answers[min(conversation.pane, len(answers) - 1)] = replace(
-            answer, reply=Reply(argument), token_ids=(), choices=(), score=None, rating="good"
-        )
+        fixed_answer = replace(answer, reply=Reply(argument), token_ids=(), choices=(), score=None, rating="good")
+        answers[min(conversation.pane, len(answers) - 1)] = fixed_answer
         context.conversation = conversation.unanswered().answer(*answers)
 
-    _write(context, answer, rows, put)
+    _append_rows(context, answer, append, replace_reply)
 
 
-def _gold(context: ChatContext, argument: str) -> None:
+def _add_to_evalset(context: ChatContext, argument: str) -> None:
     """Append an evalset item: the last message, with the reply or the given text as gold."""
     messages, answer = _last_reply(context)
-    _write(
+    _append_rows(
         context,
         answer,
-        lambda about: [context.services.rows.add_evalset_item(messages, argument or answer.reply.text, about)],
+        lambda provenance: [context.services.rows.add_evalset_item(messages, argument or answer.reply.text, provenance)],
         lambda: None,
     )
 
 
 _command = partial(ChatCommand, topic="data")
 COMMANDS = (
-    _command("good", "save the last reply as a training row", _good, unavailable_reason=why_no_reply),
-    _command("bad", "save the last reply as the rejected one of a pair", _bad, unavailable_reason=why_no_reply),
-    _command("fix", "save a corrected reply: a training row and a pair", _fix, "[TEXT]", unavailable_reason=why_no_reply),
-    _command("gold", "save the last message as an item of an evalset", _gold, "[TEXT]", unavailable_reason=why_no_reply),
+    _command("good", "save the last reply as a training row", _rate_good, unavailable_reason=why_no_reply),
+    _command("bad", "save the last reply as the rejected one of a pair", _rate_bad, unavailable_reason=why_no_reply),
+    _command("fix", "save a corrected reply: a training row and a pair", _fix_reply, "[TEXT]", unavailable_reason=why_no_reply),
+    _command("gold", "save the last message as an item of an evalset", _add_to_evalset, "[TEXT]", unavailable_reason=why_no_reply),
 )

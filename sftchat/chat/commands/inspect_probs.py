@@ -11,8 +11,9 @@ from functools import partial
 from math import exp
 
 from sftchat.chat.commands.arguments import whole_number
-from sftchat.chat.commands.inspect_prompt import last_turn, look, not_inspectable
+from sftchat.chat.commands.inspect_prompt import inspection_error, make_request, run_inspection
 from sftchat.chat.commands.token_view import (
+    MAX_TOKENS_PER_CHARACTER,
     Row,
     format_likelihood,
     format_percent,
@@ -24,6 +25,7 @@ from sftchat.chat.commands.token_view import (
     style_of,
 )
 from sftchat.chat.context import ChatCommand, ChatContext, Style
+from sftchat.chat.conversation import Answer
 from sftchat.chat.turn import ALTERNATIVES_PER_TOKEN
 from sftchat.engine import Inspects, Request, Scores
 from sftchat.errors import UsageError
@@ -35,55 +37,88 @@ LEAST_LIKELY_COUNT = 8
 
 
 @dataclass(frozen=True)
+class LastReply:
+    """The last reply of a pane.
+
+    Attributes:
+        request: The request that it answers.
+        answer: The reply and how it was generated.
+    """
+
+    request: Request
+    answer: Answer
+
+    @property
+    def tokens_or_text(self) -> tuple[int, ...] | str:
+        """The token ids of the reply, or its text when the engine returned no ids."""
+        return self.answer.token_ids or self.answer.reply.text
+
+    @property
+    def ended(self) -> bool:
+        """True when the model ended the reply, so that it includes the stop token."""
+        return self.answer.reply.finish_reason == "stop"
+
+
+def last_reply(context: ChatContext, pane: int | None = None) -> LastReply:
+    """Return the last reply of a pane; of the focused one by default.
+
+    Raises:
+        UsageError: When there is no reply.
+    """
+    conversation = context.conversation.seen_by(context.conversation.pane if pane is None else pane)
+    turns = conversation.turns
+    if not turns or turns[-1].answer is None or not turns[-1].answer.reply.text:
+        raise UsageError("there is no reply to look at yet")
+    return LastReply(make_request(context, conversation.unanswered(), pane), turns[-1].answer)
+
+
+@dataclass(frozen=True)
 class _ReplyTokens:
-    """A reply with probabilities: its tokens, and its text in readable pieces, each with the probability of its first token."""
+    """A reply with probabilities.
+
+    Attributes:
+        choices: Its tokens.
+        pieces: Its text in readable pieces, each in the style of the probability of its first token.
+    """
 
     choices: tuple[Choice, ...]
     pieces: tuple[tuple[Style, Token], ...]
 
 
-def _inspect_reply(engine: Inspects, request: Request, reply: str | tuple[int, ...], ended: bool) -> _ReplyTokens:
-    choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES_PER_TOKEN)
+def _compute_probabilities(engine: Inspects, reply: LastReply) -> _ReplyTokens:
+    choices = engine.choices(reply.request, reply.tokens_or_text, ended=reply.ended, alternatives=ALTERNATIVES_PER_TOKEN)
+    tokens = [choice.token for choice in choices]
     pieces: list[tuple[Style, Token]] = []
     position = 0
-    for token in (readable := join_partial_characters(engine, [choice.token for choice in choices])):
-        pieces.append((style_of(exp(choices[position].logprob)), token))
-        position += _token_count(engine, token, [choice.token for choice in choices[position:]]) if len(readable) < len(choices) else 1
+    for readable in join_partial_characters(engine, tokens):
+        pieces.append((style_of(exp(choices[position].logprob)), readable))
+        position += _token_count(engine, readable, tokens[position : position + MAX_TOKENS_PER_CHARACTER])
     return _ReplyTokens(choices, tuple(pieces))
 
 
 def _token_count(engine: Inspects, token: Token, following: list[Token]) -> int:
-    """Return how many tokens a readable piece consists of."""
+    """Return how many of the following tokens were joined to a readable token."""
     if following[0].text == token.text:
         return 1
     return next(size for size in range(2, len(following) + 1) if engine.decode([part.id for part in following[:size]]) == token.text)
 
 
-def last_reply(context: ChatContext, pane: int | None = None) -> tuple[Request, str | tuple[int, ...], bool]:
-    """Return the request of the last reply, the reply, and whether the model ended it."""
-    request, turn = last_turn(context, pane)
-    answer = turn.answer
-    assert answer is not None
-    return request, answer.token_ids or answer.reply.text, answer.reply.finish_reason == "stop"
-
-
-def _look_at_reply(context: ChatContext, show: Callable[[_ReplyTokens], None]) -> None:
-    """Compute the probabilities of the last reply on the engine thread, or use those that a server returned.
+def _get_probabilities(context: ChatContext, show: Callable[[_ReplyTokens], None]) -> None:
+    """Compute the probabilities of the last reply on the engine thread, or take those that a server returned, and call ``show``.
 
     Raises:
         UsageError: When neither is possible; the message says what to do.
     """
-    request, reply, ended = last_reply(context)
-    chosen = context.focus
-    if isinstance(chosen.engine, Inspects):
-        look(context, "computing probabilities", lambda engine: _inspect_reply(engine, request, reply, ended), show)
+    reply = last_reply(context)
+    if isinstance(context.engine, Inspects):
+        run_inspection(context, "computing probabilities", lambda engine: _compute_probabilities(engine, reply), show)
         return
-    answer = last_turn(context)[1].answer
-    if answer is not None and answer.choices:
-        show(_ReplyTokens(answer.choices, tuple(join_partial_characters_by_bytes(answer.choices))))
+    choices = reply.answer.choices
+    if choices:
+        show(_ReplyTokens(choices, tuple(join_partial_characters_by_bytes(choices))))
         return
-    if not isinstance(chosen.engine, Scores):
-        raise not_inspectable(chosen.name)
+    if not isinstance(context.engine, Scores):
+        raise inspection_error(context.focus.name)
     if context.settings.logprobs:
         raise UsageError("no log-probabilities came with this reply")
     raise UsageError(
@@ -91,49 +126,38 @@ def _look_at_reply(context: ChatContext, show: Callable[[_ReplyTokens], None]) -
     )
 
 
-def _ask_for_logprobs(context: ChatContext, wanted: bool) -> None:
-    context.settings = replace(context.settings, logprobs=wanted)
-    context.info(f"servers are asked for log-probabilities: {'on' if wanted else 'off'}")
-
-
-def _probs(context: ChatContext, argument: str) -> None:
+def _show_probabilities(context: ChatContext, argument: str) -> None:
     """Show the last reply with token probabilities, or request them from servers for the next reply."""
     if argument in ("on", "off"):
-        _ask_for_logprobs(context, argument == "on")
+        context.settings = replace(context.settings, logprobs=argument == "on")
+        context.info(f"servers are asked for log-probabilities: {argument}")
         return
     if argument not in ("", "all"):
         raise UsageError(f"/probs is '{argument}', must be 'all', 'on' or 'off'")
 
     def show(tokens: _ReplyTokens) -> None:
-        numbered = list(enumerate(tokens.choices, 1))
-        listed = numbered if argument == "all" else sorted(sorted(numbered, key=lambda item: item[1].logprob)[:LEAST_LIKELY_COUNT])
-        rows: list[Row] = [
-            (
-                ("note", str(position)),
-                (style_of(exp(choice.logprob)), format_percent(exp(choice.logprob))),
-                ("", one_line(choice.token)),
-                *_likelier_token(choice),
-            )
-            for position, choice in listed
-        ]
-        text = [(style, token) for style, token in tokens.pieces if not token.special]
-        title = "" if argument == "all" or len(listed) == len(numbered) else "the least likely tokens, '/probs all' lists all:\n"
-        context.info(
-            [*running_text(text), ("", "\n\n"), ("note", title), *format_table(rows), ("note", f"\n{format_likelihood(tokens.choices)}")]
-        )
+        indices = list(range(len(tokens.choices)))
+        if argument != "all":
+            indices = sorted(sorted(indices, key=lambda index: tokens.choices[index].logprob)[:LEAST_LIKELY_COUNT])
+        rows = [_probability_row(index + 1, tokens.choices[index]) for index in indices]
+        text = running_text((style, token) for style, token in tokens.pieces if not token.special)
+        title = "the least likely tokens, '/probs all' lists all:\n" if len(rows) < len(tokens.choices) else ""
+        context.info([*text, ("", "\n\n"), ("note", title), *format_table(rows), ("note", f"\n{format_likelihood(tokens.choices)}")])
 
-    _look_at_reply(context, show)
+    _get_probabilities(context, show)
 
 
-def _likelier_token(choice: Choice) -> Row:
-    """Return the most likely alternative, if there is one."""
+def _probability_row(position: int, choice: Choice) -> Row:
+    """Return position, probability and token, and the most likely alternative if that is another token."""
+    probability = exp(choice.logprob)
+    row: Row = (("note", str(position)), (style_of(probability), format_percent(probability)), ("", one_line(choice.token)))
     if not choice.rank or not choice.alternatives:
-        return ()
+        return row
     token, logprob = choice.alternatives[0]
-    return (("note", f"rather {one_line(token)} {format_percent(exp(logprob)).strip()}"),)
+    return (*row, ("note", f"rather {one_line(token)} {format_percent(exp(logprob)).strip()}"))
 
 
-def _why(context: ChatContext, argument: str) -> None:
+def _show_alternatives(context: ChatContext, argument: str) -> None:
     """Show the alternatives at a position of the last reply."""
     position = whole_number(argument, "N")
 
@@ -142,96 +166,84 @@ def _why(context: ChatContext, argument: str) -> None:
         rows: list[Row] = []
         for number, (token, logprob) in enumerate(choice.alternatives, 1):
             probability = exp(logprob)
-            taken = token == choice.token
-            marker: Row = (("note", "← said"),) if taken else ()
-            rows.append(
-                (
-                    ("note", f"#{number}"),
-                    (style_of(probability), format_percent(probability)),
-                    ("special" if token.special else "", one_line(token)),
-                    *marker,
-                )
+            row: Row = (
+                ("note", f"#{number}"),
+                (style_of(probability), format_percent(probability)),
+                ("special" if token.special else "", one_line(token)),
             )
-        served = choice.token.id == UNNUMBERED
+            rows.append((*row, ("note", "← said")) if token == choice.token else row)
+        from_server = choice.token.id == UNNUMBERED
         if choice.rank >= len(choice.alternatives) and choice.token not in [token for token, _ in choice.alternatives]:
-            beyond = f"#{choice.rank + 1}{'+' if served else ''}"  # a server's exact rank is unknown
-            rows.append((("note", beyond), ("rare", format_percent(exp(choice.logprob))), ("", one_line(choice.token)), ("note", "← said")))
-        fork = "" if served else f"; '/fork {position} #K' goes on with another"
-        context.info([("note", f"token {position} of {len(tokens.choices)}{fork}\n"), *format_table(rows)])
+            rank = f"#{choice.rank + 1}{'+' if from_server else ''}"  # a server's exact rank is unknown
+            rows.append((("note", rank), ("rare", format_percent(exp(choice.logprob))), ("", one_line(choice.token)), ("note", "← said")))
+        hint = "" if from_server else f"; '/fork {position} #K' goes on with another"
+        context.info([("note", f"token {position} of {len(tokens.choices)}{hint}\n"), *format_table(rows)])
 
-    _look_at_reply(context, show)
+    _get_probabilities(context, show)
 
 
 def _token_at(choices: tuple[Choice, ...], position: int) -> Choice:
-    """Return the token at a position.
+    """Return the token at a position, counted from 1.
 
     Raises:
-        UsageError: When the position does not exist.
+        UsageError: When the reply is shorter.
     """
     if position > len(choices):
         raise UsageError(f"N is {position}; the reply has {pluralize(len(choices), 'token')}")
     return choices[position - 1]
 
 
-def _fork(context: ChatContext, argument: str) -> None:
+def _fork_reply(context: ChatContext, argument: str) -> None:
     """Replace the token at a position of the last reply and continue from there."""
-    number, _, replacement = argument.partition(" ")
-    position = whole_number(number, "N")
+    typed_position, _, replacement = argument.partition(" ")
+    position = whole_number(typed_position, "N")
     if not replacement:
         raise UsageError("TOKEN is missing: what is to stand there, or #K for the Kth of '/why N'")
-    request, reply, ended = last_reply(context)
-    _, turn = last_turn(context)
-    answer = turn.answer
-    assert answer is not None
+    reply = last_reply(context)
+    adapter = reply.request.adapter
 
     def job(engine: Inspects) -> tuple[str, tuple[int, ...]]:
-        choices = engine.choices(request, reply, ended=ended, alternatives=ALTERNATIVES_PER_TOKEN)
+        choices = engine.choices(reply.request, reply.tokens_or_text, ended=reply.ended, alternatives=ALTERNATIVES_PER_TOKEN)
         choice = _token_at(choices, position)
-        before = [choice.token.id for choice in choices[: position - 1]]
+        ids_before = [choice.token.id for choice in choices[: position - 1]]
         if replacement.startswith("#") and replacement[1:].isdecimal():
-            if not 1 <= int(replacement[1:]) <= len(choice.alternatives):
+            number = int(replacement[1:])
+            if not 1 <= number <= len(choice.alternatives):
                 raise UsageError(f"TOKEN is '{replacement}'; '/why {position}' lists #1 to #{len(choice.alternatives)}")
-            other = choice.alternatives[int(replacement[1:]) - 1][0]
-            if other.special:
-                raise UsageError(f"'{other.text}' ends the reply there; nothing would follow")
-            ids = (*before, other.id)
-            text = engine.decode(ids, request.adapter)
+            token, _ = choice.alternatives[number - 1]
+            if token.special:
+                raise UsageError(f"'{token.text}' ends the reply there; nothing would follow")
+            ids = (*ids_before, token.id)
+            text = engine.decode(ids, adapter)
         else:
-            text = engine.decode(before, request.adapter) + replacement
-            written = engine.prompt_tokens(Request("look", prompt=replacement, adapter=request.adapter))
-            ids = (*before, *(token.id for token in written if not token.special))
-        if "\ufffd" in text:
+            text = engine.decode(ids_before, adapter) + replacement
+            replacement_tokens = engine.prompt_tokens(Request("look", prompt=replacement, adapter=adapter))
+            ids = (*ids_before, *(token.id for token in replacement_tokens if not token.special))
+        if "\ufffd" in text:  # an incomplete character
             raise UsageError(f"token {position} is in the middle of a character; fork before or after it")
         return text, ids
 
-    def go(forked: tuple[str, tuple[int, ...]]) -> None:
-        text, ids = forked
+    def continue_from(prefix: tuple[str, tuple[int, ...]]) -> None:
+        text, ids = prefix
         conversation = context.conversation
-        focus = conversation.pane
-        node = conversation.node(conversation.head)
-        cut = replace(
-            answer,
-            reply=replace(answer.reply, text=text, finish_reason="length", completion_tokens=len(ids)),
-            token_ids=ids,
-            choices=(),
-            score=None,
-        )
-        others = {
-            pane: replace(other, reply=replace(other.reply, finish_reason="stop"))
-            for pane, other in enumerate(node.answers)
-            if pane != focus
+        # generate continues partial answers and keeps complete ones: those of the other panes count as complete
+        answers = {
+            pane: replace(answer, reply=replace(answer.reply, finish_reason="stop"))
+            for pane, answer in enumerate(conversation.node(conversation.head).answers)
         }
-        context.generate(conversation.unanswered(), {**others, focus: cut})
+        partial_reply = replace(reply.answer.reply, text=text, finish_reason="length", completion_tokens=len(ids))
+        answers[conversation.pane] = replace(reply.answer, reply=partial_reply, token_ids=ids, choices=(), score=None)
+        context.generate(conversation.unanswered(), answers)
 
-    look(context, "computing probabilities", job, go)
+    run_inspection(context, "computing probabilities", job, continue_from)
 
 
-def _no_reply(context: ChatContext) -> str:
+def _why_no_text(context: ChatContext) -> str:
     turns = context.conversation.turns
     return "" if turns and turns[-1].reply is not None and turns[-1].reply.text else "there is no reply to look at yet"
 
 
-def _probs_words(context: ChatContext, argument: str) -> Iterable[str]:
+def _complete_probs(context: ChatContext, argument: str) -> Iterable[str]:
     return ("all", "on", "off")
 
 
@@ -241,10 +253,12 @@ COMMANDS = (
     _command(
         "probs",
         "show token probabilities of the last reply; on: also from servers",
-        _probs,
+        _show_probabilities,
         "[all|on|off]",
-        _probs_words,
+        _complete_probs,
     ),
-    _command("why", "show the alternatives to token N of the last reply", _why, "N", unavailable_reason=_no_reply),
-    _command("fork", "continue from token N of the last reply with another token", _fork, "N TOKEN|#K", unavailable_reason=_no_reply),
+    _command("why", "show the alternatives to token N of the last reply", _show_alternatives, "N", unavailable_reason=_why_no_text),
+    _command(
+        "fork", "continue from token N of the last reply with another token", _fork_reply, "N TOKEN|#K", unavailable_reason=_why_no_text
+    ),
 )

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from functools import partial
 
-from sftchat.chat.commands.inspect_probs import TOPIC, last_reply
-from sftchat.chat.commands.inspect_prompt import not_inspectable, request_of
+from sftchat.chat.commands.inspect_probs import TOPIC, LastReply, last_reply
+from sftchat.chat.commands.inspect_prompt import inspection_error, make_request
 from sftchat.chat.commands.token_view import Row, format_likelihood, format_table
 from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.chat.conversation import Answer
 from sftchat.chat.pane import JobHandle
 from sftchat.engine import Engine, Inspects, Scores
 from sftchat.errors import SftchatError, UsageError
-from sftchat.types import Choice
+from sftchat.types import Choice, Reply
 
 
-def _likelihood(context: ChatContext, argument: str) -> None:
+def _show_likelihoods(context: ChatContext, argument: str) -> None:
     conversation = context.conversation
     if not conversation.head:
         raise UsageError("nothing was asked yet")
-    _next_likelihood(context, _gold(context) if argument == "gold" else argument, 0, [])
+    _add_pane(context, _find_gold_reply(context) if argument == "gold" else argument, 0, [])
 
 
-def _gold(context: ChatContext) -> str:
+def _find_gold_reply(context: ChatContext) -> str:
     """Return the gold reply to the last message.
 
     Raises:
@@ -34,42 +35,48 @@ def _gold(context: ChatContext) -> str:
     return example.gold
 
 
-def _next_likelihood(context: ChatContext, text: str, pane: int, rows: list[Row]) -> None:
-    """Compute the likelihood for one pane, then for the next ones. A model that does not support it gets a row that says so; if it is the
-    only model, an error.
+def _add_pane(context: ChatContext, text: str, pane: int, rows: list[Row]) -> None:
+    """Compute the likelihood for one pane, then for the next ones; after the last, show a table.
+
+    A model that does not support it gets a row with the error; if it is the only model, the error is raised.
+
+    Args:
+        context: The chat.
+        text: The reply to compute the likelihood of; empty for the last reply of each pane.
+        pane: Index of the pane.
+        rows: Table rows of the panes before.
     """
     if pane == len(context.panes):
         context.info(format_table(rows))
         return
-    conversation, chosen = context.conversation.seen_by(pane), context.panes[pane]
-    request, reply, ended = (request_of(context, conversation.unanswered(), pane), text, True) if text else last_reply(context, pane)
-    local = isinstance(chosen.engine, Inspects)
+    conversation, model = context.conversation.seen_by(pane), context.panes[pane]
+    reply = LastReply(make_request(context, conversation.unanswered(), pane), Answer(Reply(text))) if text else last_reply(context, pane)
+    local = isinstance(model.engine, Inspects)
 
     def show(result: tuple[Choice, ...] | SftchatError) -> None:
         if isinstance(result, SftchatError):
             if len(context.panes) == 1:
                 raise result
-            row: Row = (("", chosen.name), ("bad", str(result)))
+            row: Row = (("", model.name), ("bad", str(result)))
         else:
-            unended = "" if local or result[-1].token.special else "; the token that ends a reply is not among them"
-            row = (("", chosen.name), ("note", format_likelihood(result) + unended))
-        _next_likelihood(context, text, pane + 1, [*rows, row])
+            stop_token_note = "" if local or result[-1].token.special else "; the token that ends a reply is not among them"
+            row = (("", model.name), ("note", format_likelihood(result) + stop_token_note))
+        _add_pane(context, text, pane + 1, [*rows, row])
 
     def job(engine: Engine, work: JobHandle) -> tuple[Choice, ...] | SftchatError:
         assert isinstance(engine, Scores)
-        tokens_or_text = reply if local or isinstance(reply, str) else ""
+        tokens_or_text = reply.tokens_or_text if local else reply.answer.reply.text  # a server scores only text
         try:
-            return engine.choices(request, tokens_or_text, ended=ended)
+            return engine.choices(reply.request, tokens_or_text, ended=reply.ended)
         except SftchatError as error:
             return error
 
-    answer = conversation.turns[-1].answer
-    if not text and not local and answer is not None and answer.choices:
-        show(answer.choices)
-    elif isinstance(chosen.engine, Scores):
+    if not local and reply.answer.choices:
+        show(reply.answer.choices)
+    elif isinstance(model.engine, Scores):
         context.work("computing probabilities", job, show, pane)
     else:
-        show(not_inspectable(chosen.name))
+        show(inspection_error(model.name))
 
 
 _command = partial(ChatCommand, topic=TOPIC)
@@ -77,7 +84,7 @@ COMMANDS = (
     _command(
         "likelihood",
         "show how likely TEXT, the gold or the last reply is, per model",
-        _likelihood,
+        _show_likelihoods,
         "[gold|TEXT]",
         aliases=("nll",),
     ),

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from sftchat._util.parsing import expand_user
-from sftchat.chat.commands.arguments import path_completions, whole_number
+from sftchat.chat.commands.arguments import complete_path_argument, whole_number
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.engine import OFF, Adapts
 from sftchat.errors import UsageError, unknown_name_message
@@ -16,28 +16,30 @@ LOADED = "loaded"
 """Name that ``/adapter`` uses for the model as loaded."""
 
 
-def _model(context: ChatContext, argument: str) -> None:
+def _show_or_load_model(context: ChatContext, argument: str) -> None:
     """Show the models, or replace the model of the focused pane."""
     if not argument:
-        context.info("\n".join(f"{'*' if pane is context.focus else ' '} {pane.name}{_adapter_of(pane.adapter)}" for pane in context.panes))
+        context.info(
+            "\n".join(f"{'*' if pane is context.focus else ' '} {pane.name}{_adapter_suffix(pane.adapter)}" for pane in context.panes)
+        )
         return
     context.switch(argument, lambda: context.info(f"{argument} answers from the next message on; /regen asks it the last one again"))
 
 
-def _adapter_of(adapter: str) -> str:
+def _adapter_suffix(adapter: str) -> str:
     """Format an adapter name to follow the model's name."""
     return f" with adapter {adapter}" if adapter else ""
 
 
-def _model_names(context: ChatContext, argument: str) -> Iterable[str]:
+def _complete_model(context: ChatContext, argument: str) -> Iterable[str]:
     from sftchat.models.reference import NANO
     from sftchat.models.runs import find_runs
 
     runs = [] if "/" in argument else [run.model for run in find_runs(Path())]
-    return [NANO, *runs, *path_completions(context, argument)]
+    return [NANO, *runs, *complete_path_argument(context, argument)]
 
 
-def _focus(context: ChatContext, argument: str) -> None:
+def _choose_focus(context: ChatContext, argument: str) -> None:
     number = whole_number(argument, "N", context.conversation.pane + 1)
     if number > len(context.panes):
         raise UsageError(f"there is no model {number}: the conversation has {len(context.panes)}")
@@ -45,15 +47,15 @@ def _focus(context: ChatContext, argument: str) -> None:
     context.info(f"model {number}: {context.focus.name}")
 
 
-def _single_pane(context: ChatContext) -> str:
+def _why_no_focus(context: ChatContext) -> str:
     return "" if len(context.panes) > 1 else "there is only one model; 'sftchat chat MODEL MODEL' chats with two"
 
 
-def _pane_numbers(context: ChatContext, argument: str) -> Iterable[str]:
+def _complete_pane(context: ChatContext, argument: str) -> Iterable[str]:
     return [str(number) for number in range(1, len(context.panes) + 1)]
 
 
-def _adapter(context: ChatContext, argument: str) -> None:
+def _show_or_choose_adapter(context: ChatContext, argument: str) -> None:
     """Show the adapters, select or load one, or mix two."""
     pane, engine = context.focus, context.engine
     if not isinstance(engine, Adapts):
@@ -62,24 +64,26 @@ def _adapter(context: ChatContext, argument: str) -> None:
         names = [LOADED, OFF, *(name for name in engine.adapters if name != OFF)]
         context.info("\n".join(f"{'*' if name == (pane.adapter or LOADED) else ' '} {name}" for name in names))
     elif argument in (LOADED, OFF, *engine.adapters):
-        _choose(context, "" if argument == LOADED else argument)
+        _select_adapter(context, "" if argument == LOADED else argument)
     elif "+" in argument:
         name, parts = _parse_sum(argument, engine.adapters)
-        context.work(f"adding up {name}", lambda _, work: _mix(engine, name, parts), lambda _: _choose(context, name))
+        context.work(f"adding up {name}", lambda _, work: _mix_adapters(engine, name, parts), lambda _: _select_adapter(context, name))
     elif expand_user(argument).is_dir():
-        context.work(f"loading {argument}", lambda _, work: engine.add_adapter(argument, argument), lambda _: _choose(context, argument))
+        context.work(
+            f"loading {argument}", lambda _, work: engine.add_adapter(argument, argument), lambda _: _select_adapter(context, argument)
+        )
     else:
         raise UsageError(unknown_name_message("adapter", argument, [LOADED, OFF, *engine.adapters]) + ", or the folder of one")
 
 
-def _choose(context: ChatContext, adapter: str) -> None:
+def _select_adapter(context: ChatContext, adapter: str) -> None:
     context.focus.adapter = adapter
     context.info(
         f"{context.focus.name} answers with {f'adapter {adapter}' if adapter else 'what was loaded'}; /regen asks the last message again"
     )
 
 
-def _mix(engine: Adapts, name: str, parts: dict[str, float]) -> None:
+def _mix_adapters(engine: Adapts, name: str, parts: dict[str, float]) -> None:
     """Create a weighted sum of adapters, unless it exists."""
     if name not in engine.adapters:
         engine.mix_adapters(name, parts)
@@ -105,12 +109,12 @@ def _parse_sum(argument: str, adapters: Iterable[str]) -> tuple[str, dict[str, f
     return f"{first}+{second} {weight:g}", {first: 1 - weight, second: weight}
 
 
-def _adapter_names(context: ChatContext, argument: str) -> Iterable[str]:
+def _complete_adapter(context: ChatContext, argument: str) -> Iterable[str]:
     engine = context.engine
-    return [LOADED, OFF, *(engine.adapters if isinstance(engine, Adapts) else ()), *path_completions(context, argument)]
+    return [LOADED, OFF, *(engine.adapters if isinstance(engine, Adapts) else ()), *complete_path_argument(context, argument)]
 
 
-def _checkpoint(context: ChatContext, argument: str) -> None:
+def _list_or_load_checkpoint(context: ChatContext, argument: str) -> None:
     """List the checkpoints of the run, or generate a reply to the last message with another checkpoint."""
     from sftchat.models.reference import step_of
     from sftchat.models.runs import checkpoints_of_model, describe_checkpoint, find_current
@@ -129,7 +133,7 @@ def _checkpoint(context: ChatContext, argument: str) -> None:
         if not 0 <= new_index < len(folders):
             raise UsageError(f"{context.focus.name} is the {'last' if argument == 'next' else 'first'} checkpoint of its run")
     else:
-        step = whole_number(argument, "the step", least=0)
+        step = whole_number(argument, "the step", minimum=0)
         steps = [step_of(folder) for folder in folders]
         if step not in steps:
             raise UsageError(f"the run has no checkpoint of step {step}; it has {', '.join(map(str, dict.fromkeys(steps)))}")
@@ -143,13 +147,13 @@ def _checkpoint(context: ChatContext, argument: str) -> None:
     context.switch(folders[new_index], ask)
 
 
-def _no_checkpoints(context: ChatContext) -> str:
+def _why_no_checkpoint(context: ChatContext) -> str:
     from sftchat.models.runs import checkpoints_of_model
 
     return "" if checkpoints_of_model(context.focus.name) else f"{context.focus.name} is no run with checkpoints"
 
 
-def _steps(context: ChatContext, argument: str) -> Iterable[str]:
+def _complete_step(context: ChatContext, argument: str) -> Iterable[str]:
     from sftchat.models.reference import step_of
     from sftchat.models.runs import checkpoints_of_model
 
@@ -158,16 +162,18 @@ def _steps(context: ChatContext, argument: str) -> Iterable[str]:
 
 _command = partial(ChatCommand, topic="models")
 COMMANDS = (
-    _command("model", "show the models, or load another one in focus", _model, "[MODEL]", _model_names),
-    _command("focus", "choose the model that other commands apply to", _focus, "[N]", _pane_numbers, unavailable_reason=_single_pane),
-    _command("adapter", "show, choose, load or combine adapters", _adapter, "[NAME|off|A+B W]", _adapter_names),
+    _command("model", "show the models, or load another one in focus", _show_or_load_model, "[MODEL]", _complete_model),
+    _command(
+        "focus", "choose the model that other commands apply to", _choose_focus, "[N]", _complete_pane, unavailable_reason=_why_no_focus
+    ),
+    _command("adapter", "show, choose, load or combine adapters", _show_or_choose_adapter, "[NAME|off|A+B W]", _complete_adapter),
     _command(
         "checkpoint",
         "load another checkpoint of the run",
-        _checkpoint,
+        _list_or_load_checkpoint,
         "[next|prev|STEP]",
-        _steps,
-        unavailable_reason=_no_checkpoints,
+        _complete_step,
+        unavailable_reason=_why_no_checkpoint,
         aliases=("ckpt",),
     ),
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from sftchat.chat.commands.arguments import whole_number, why_no_message
-from sftchat.chat.commands.inspect_prompt import last_question
+from sftchat.chat.commands.inspect_prompt import question_request
 from sftchat.chat.commands.token_view import Row, format_table
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.chat.pane import JobHandle
@@ -23,12 +23,12 @@ SAMPLING_TEMPERATURE = 0.7
 """Sampling temperature when that of the chat is 0, at which all samples would be equal."""
 
 
-def _samples(context: ChatContext, argument: str) -> None:
+def _sample_replies(context: ChatContext, argument: str) -> None:
     """Sample replies to the last message and count equal answers."""
     count = whole_number(argument, "K")
     if count > MAX_SAMPLES:
         raise UsageError(f"K is {count}, must be at most {MAX_SAMPLES}")
-    request = last_question(context, "")
+    request = question_request(context, "")
     sampling = request.sampling if request.sampling.temperature else replace(request.sampling, temperature=SAMPLING_TEMPERATURE)
     requests = [replace(request, id=str(n), sampling=replace(sampling, seed=sampling.seed + n)) for n in range(count)]
     task = context.services.task
@@ -66,7 +66,7 @@ def _samples(context: ChatContext, argument: str) -> None:
     context.work(f"sampling {count} answers", job, show)
 
 
-def _raw(context: ChatContext, argument: str) -> None:
+def _continue_raw_text(context: ChatContext, argument: str) -> None:
     """Continue a text without a chat template, as a base model does."""
     if not argument:
         raise UsageError("TEXT is missing: what is to be continued")
@@ -87,10 +87,10 @@ COMMANDS = (
     _command(
         "samples",
         "sample K replies to the last message and count equal ones",
-        _samples,
+        _sample_replies,
         "K",
         unavailable_reason=why_no_message,
         aliases=("n",),
     ),
-    _command("raw", "continue TEXT without a chat template", _raw, "TEXT"),
+    _command("raw", "continue TEXT without a chat template", _continue_raw_text, "TEXT"),
 )

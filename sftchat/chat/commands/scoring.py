@@ -45,14 +45,14 @@ class _ChatEngine:
         """Do nothing: the chat still uses the engine."""
 
 
-def _no_gold(context: ChatContext) -> str:
+def _why_no_evalset(context: ChatContext) -> str:
     scorer = context.services.scorer
     if scorer is None:
         return "the conversation has no task; 'sftchat chat MODEL --task TASK' has"
     return "" if scorer.path is not None else f"task '{scorer.task.name}' has no evalset; --evalset FILE gives one"
 
 
-def _eval(context: ChatContext, argument: str) -> None:
+def _evaluate_panes(context: ChatContext, argument: str) -> None:
     """Score the model of each pane on the same items, one pane at a time."""
     scorer = context.services.scorer
     assert scorer is not None
@@ -73,7 +73,7 @@ def _eval(context: ChatContext, argument: str) -> None:
 
         context.work(
             f"scoring {number} items",
-            lambda engine, work: _metrics(_ChatEngine(engine, adapter, settings), scorer, items, work),
+            lambda engine, work: _compute_metrics(_ChatEngine(engine, adapter, settings), scorer, items, work),
             done,
             pane,
         )
@@ -81,7 +81,7 @@ def _eval(context: ChatContext, argument: str) -> None:
     score(0)
 
 
-def _metrics(engine: Engine, scorer: GoldScorer, items: list[Example], work: JobHandle) -> str:
+def _compute_metrics(engine: Engine, scorer: GoldScorer, items: list[Example], work: JobHandle) -> str:
     """Score a model on items and format its metrics.
 
     Raises:
@@ -108,7 +108,7 @@ def _metrics(engine: Engine, scorer: GoldScorer, items: list[Example], work: Job
     return ", ".join(figures) + lost
 
 
-def _item(context: ChatContext, argument: str) -> None:
+def _send_item(context: ChatContext, argument: str) -> None:
     """Ask an evalset item as evaluation does: on a new branch from the root."""
     scorer = context.services.scorer
     assert scorer is not None
@@ -135,13 +135,13 @@ def _ask_item(conversation: Conversation, example: Example) -> Conversation:
     return conversation
 
 
-def _ids(context: ChatContext, argument: str) -> Iterable[str]:
+def _complete_item(context: ChatContext, argument: str) -> Iterable[str]:
     scorer = context.services.scorer
     return [example.id for example in scorer.examples] if scorer is not None else []
 
 
 _command = partial(ChatCommand, topic="data")
 COMMANDS = (
-    _command("eval", "score 20 items of the evalset, or K", _eval, "[K]", unavailable_reason=_no_gold),
-    _command("item", "send an item of the evalset", _item, "N|ID", _ids, unavailable_reason=_no_gold),
+    _command("eval", "score 20 items of the evalset, or K", _evaluate_panes, "[K]", unavailable_reason=_why_no_evalset),
+    _command("item", "send an item of the evalset", _send_item, "N|ID", _complete_item, unavailable_reason=_why_no_evalset),
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from sftchat._util.parsing import expand_user
-from sftchat.chat.commands.arguments import path_completions, shorten, whole_number, why_no_reply
+from sftchat.chat.commands.arguments import complete_path_argument, shorten, whole_number, why_no_reply
 from sftchat.chat.context import ChatCommand, ChatContext
 from sftchat.chat.sessions import Summary, restore
 from sftchat.errors import UsageError
@@ -19,12 +19,12 @@ SESSION_NAME = re.compile(r"[^\s/.~0-9][^\s/]*")
 FILE_AND_WORD = re.compile(r"(.+?)(?:\s+(\S+))?", re.DOTALL)
 
 
-def _not_kept(context: ChatContext) -> str:
+def _why_not_saved(context: ChatContext) -> str:
     sessions = context.services.session.store
     return "" if sessions is not None and not sessions.broken else "conversations are not kept here"
 
 
-def _sessions(context: ChatContext, argument: str) -> None:
+def _list_sessions(context: ChatContext, argument: str) -> None:
     sessions = context.services.session.store
     assert sessions is not None
     context.info(
@@ -46,7 +46,7 @@ def format_sessions(summaries: Iterable[Summary], current: int) -> str:
     return "\n".join(lines)
 
 
-def _save(context: ChatContext, argument: str) -> None:
+def _name_session(context: ChatContext, argument: str) -> None:
     session = context.services.session
     assert session.store is not None
     if not SESSION_NAME.fullmatch(argument):
@@ -58,7 +58,7 @@ def _save(context: ChatContext, argument: str) -> None:
     context.info(f"this conversation is '{argument}' now: 'sftchat chat --session {argument}' or /load {argument} goes on with it")
 
 
-def _load(context: ChatContext, argument: str) -> None:
+def _load_session_or_file(context: ChatContext, argument: str) -> None:
     """Continue another session, or a conversation from a file."""
     sessions = context.services.session.store
     summary = sessions.find(argument) if sessions is not None and argument else None
@@ -85,13 +85,13 @@ def _load(context: ChatContext, argument: str) -> None:
     context.info(f"{path}: {pluralize(len(conversation.turns), 'turn')}{waits}; /history shows it")
 
 
-def _session_names(context: ChatContext, argument: str) -> Iterable[str]:
+def _complete_session(context: ChatContext, argument: str) -> Iterable[str]:
     sessions = context.services.session.store
     named = [summary.name or str(summary.id) for summary in sessions.list_sessions(LISTED_SESSIONS)] if sessions is not None else []
-    return [*named, *path_completions(context, argument)]
+    return [*named, *complete_path_argument(context, argument)]
 
 
-def _export(context: ChatContext, argument: str) -> None:
+def _export_conversation(context: ChatContext, argument: str) -> None:
     """Write the conversation to a file."""
     from sftchat.chat.export import export
 
@@ -105,17 +105,23 @@ def _export(context: ChatContext, argument: str) -> None:
 
 _command = partial(ChatCommand, topic="sessions")
 COMMANDS = (
-    _command("sessions", "list the most recent conversations", _sessions, "[N]", allowed_while_busy=True, unavailable_reason=_not_kept),
     _command(
-        "save", "name this conversation", _save, "NAME", unavailable_reason=lambda context: why_no_reply(context) or _not_kept(context)
+        "sessions", "list the most recent conversations", _list_sessions, "[N]", allowed_while_busy=True, unavailable_reason=_why_not_saved
     ),
-    _command("load", "open a conversation, or row N of a file", _load, "NAME|FILE [N]", _session_names),
+    _command(
+        "save",
+        "name this conversation",
+        _name_session,
+        "NAME",
+        unavailable_reason=lambda context: why_no_reply(context) or _why_not_saved(context),
+    ),
+    _command("load", "open a conversation, or row N of a file", _load_session_or_file, "NAME|FILE [N]", _complete_session),
     _command(
         "export",
         "write the conversation to a file: messages, sharegpt or markdown",
-        _export,
+        _export_conversation,
         "FILE [FORMAT]",
-        path_completions,
+        complete_path_argument,
         unavailable_reason=why_no_reply,
     ),
 )

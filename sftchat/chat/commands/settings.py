@@ -17,13 +17,13 @@ NUMBERS = {field.name: type(field.default) for field in fields(SamplingParams) i
 NAMES = (*NUMBERS, "stop", "overflow", "history")
 
 
-def _set(context: ChatContext, argument: str) -> None:
+def _show_or_set(context: ChatContext, argument: str) -> None:
     name, value = (*argument.replace("=", " ", 1).split(maxsplit=1), "", "")[:2]
     name = name.replace("-", "_")
     if name and name not in NAMES:
         raise UsageError(unknown_name_message("setting", name, NAMES))
     if name == "stop" and value:
-        _stop(context, value)
+        _show_or_add_stop(context, value)
         return
     if name == "overflow" and value:
         if value not in OVERFLOWS:
@@ -34,11 +34,11 @@ def _set(context: ChatContext, argument: str) -> None:
             raise UsageError(f"history is '{value}', must be on, or off to ask every message as if it were the first")
         context.conversation = replace(context.conversation, history=ON_OFF[value])
     elif value:
-        _sample(context, name, value)
-    context.info("\n".join(f"{setting} {_shown(context, setting)}" for setting in ([name] if name else NAMES)))
+        _set_sampling(context, name, value)
+    context.info("\n".join(f"{setting} {_format_setting(context, setting)}" for setting in ([name] if name else NAMES)))
 
 
-def _sample(context: ChatContext, name: str, value: str) -> None:
+def _set_sampling(context: ChatContext, name: str, value: str) -> None:
     """Change a sampling parameter.
 
     Raises:
@@ -55,7 +55,7 @@ def _sample(context: ChatContext, name: str, value: str) -> None:
         raise UsageError(str(error)) from None
 
 
-def _shown(context: ChatContext, name: str) -> str:
+def _format_setting(context: ChatContext, name: str) -> str:
     if name == "overflow":
         return context.settings.overflow
     if name == "history":
@@ -65,21 +65,21 @@ def _shown(context: ChatContext, name: str) -> str:
     return str(getattr(context.sampling, name))
 
 
-def _values(context: ChatContext, argument: str) -> Iterable[str]:
+def _complete_setting(context: ChatContext, argument: str) -> Iterable[str]:
     return [*(f"{name} " for name in NAMES), *(f"overflow {value}" for value in OVERFLOWS), "stop off", "history off"]
 
 
-def _seed(context: ChatContext, argument: str) -> None:
+def _show_or_set_seed(context: ChatContext, argument: str) -> None:
     if argument:
-        _sample(context, "seed", str(whole_number(argument, "seed", least=0)))
+        _set_sampling(context, "seed", str(whole_number(argument, "seed", minimum=0)))
     context.info(f"seed {context.sampling.seed}")
 
 
-def _stop(context: ChatContext, argument: str) -> None:
+def _show_or_add_stop(context: ChatContext, argument: str) -> None:
     if argument:
         kept = () if argument == "off" else (*context.sampling.stop, _unescape(argument))
         context.settings = replace(context.settings, sampling=replace(context.sampling, stop=tuple(dict.fromkeys(kept))))
-    context.info(f"stop {_shown(context, 'stop')}")
+    context.info(f"stop {_format_setting(context, 'stop')}")
 
 
 def _unescape(text: str) -> str:
@@ -95,7 +95,7 @@ def _escape(text: str) -> str:
 ON_OFF = {"true": True, "on": True, "false": False, "off": False}
 
 
-def _template(context: ChatContext, argument: str) -> None:
+def _show_or_set_template(context: ChatContext, argument: str) -> None:
     arguments: dict[str, Any] = dict(context.settings.template_arguments)
     engines = _templated_engines(context)
     variables = sorted({name for engine in engines for name in engine.template_variables})
@@ -111,7 +111,7 @@ def _template(context: ChatContext, argument: str) -> None:
     context.settings = replace(context.settings, template_arguments=arguments)
     own: dict[str, Any] = dict(engines[0].template_arguments) if engines else {}
     names = [*variables, *sorted(arguments.keys() - set(variables))]
-    shown = [f"{name} {_typed_value(arguments.get(name, own.get(name, 'as the template has it')))}" for name in names]
+    shown = [f"{name} {_format_argument(arguments.get(name, own.get(name, 'as the template has it')))}" for name in names]
     context.info("\n".join(shown) or "the chat template takes no arguments")
 
 
@@ -122,26 +122,26 @@ def _templated_engines(context: ChatContext) -> list[Templated]:
     return [engine for engine in engines if isinstance(engine, Templated)]
 
 
-def _typed_value(value: Any) -> str:
+def _format_argument(value: Any) -> str:
     """Format a template argument as it is typed."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
-def _template_names(context: ChatContext, argument: str) -> Iterable[str]:
+def _complete_template(context: ChatContext, argument: str) -> Iterable[str]:
     names = [name for engine in _templated_engines(context)[:1] for name in engine.template_variables]
     return ["reset", *(f"{name}=" for name in names), *(f"{name}={word}" for name in names for word in ("on", "off"))]
 
 
 _command = partial(ChatCommand, topic="settings")
 COMMANDS = (
-    _command("set", "show or change the generation settings", _set, "[NAME VALUE]", _values),
-    _command("seed", "show or change the seed of the samples", _seed, "[N]"),
-    _command("stop", "strings that end a reply", _stop, "[TEXT|off]"),
-    _command("template", "show or set template arguments", _template, "[NAME=VALUE|reset]", _template_names),
+    _command("set", "show or change the generation settings", _show_or_set, "[NAME VALUE]", _complete_setting),
+    _command("seed", "show or change the seed of the samples", _show_or_set_seed, "[N]"),
+    _command("stop", "strings that end a reply", _show_or_add_stop, "[TEXT|off]"),
+    _command("template", "show or set template arguments", _show_or_set_template, "[NAME=VALUE|reset]", _complete_template),
 )
 
 
-def _switch(name: str, what: str) -> Callable[[ChatContext, str], None]:
+def _switch_display_option(name: str, what: str) -> Callable[[ChatContext, str], None]:
     """Build a command that turns a display option on or off; without an argument it shows the current value."""
 
     def run(context: ChatContext, argument: str) -> None:
@@ -154,7 +154,7 @@ def _switch(name: str, what: str) -> Callable[[ChatContext, str], None]:
     return run
 
 
-def _on_off(context: ChatContext, argument: str) -> Iterable[str]:
+def _complete_on_off(context: ChatContext, argument: str) -> Iterable[str]:
     return ("on", "off")
 
 
@@ -163,17 +163,17 @@ DISPLAY = (
     _display_command(
         "markdown",
         "render Markdown, or show replies as plain text",
-        _switch("markdown", "Markdown is rendered"),
+        _switch_display_option("markdown", "Markdown is rendered"),
         "[on|off]",
-        _on_off,
+        _complete_on_off,
         allowed_while_busy=True,
     ),
     _display_command(
         "thoughts",
         "show the thoughts of a model, or one line for them",
-        _switch("thoughts", "thoughts are shown"),
+        _switch_display_option("thoughts", "thoughts are shown"),
         "[on|off]",
-        _on_off,
+        _complete_on_off,
         allowed_while_busy=True,
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import exp
 
@@ -22,66 +23,63 @@ Row = Sequence[tuple[Style, str]]
 
 
 def one_line(token: Token) -> str:
-    """Return a token on one line: line breaks and tabs as symbols, leading and trailing spaces as ``␣``."""
+    """Return a token's text on one line: line breaks and tabs as symbols, leading and trailing spaces as ``␣``, an empty text as ``∅``."""
     text = escape_controls(token.text.translate(SYMBOLS))
-    body = text.strip(" ")
-    if not body:
+    if not text.strip(" "):
         return "␣" * len(text) or "∅"
-    lead = len(text) - len(text.lstrip(" "))
-    return "␣" * lead + body + "␣" * (len(text) - lead - len(body))
+    without_leading = text.lstrip(" ")
+    visible = without_leading.rstrip(" ")
+    return "␣" * (len(text) - len(without_leading)) + visible + "␣" * (len(without_leading) - len(visible))
 
 
 def running_text(tokens: Iterable[tuple[Style, Token]]) -> Fragments:
-    """Return tokens as running text."""
+    """Return styled tokens as running text, with control characters escaped."""
     return [(style, escape_controls(token.text)) for style, token in tokens]
 
 
 def join_partial_characters(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:
     """Join tokens that contain parts of one character, so that their text is readable."""
     readable: list[Token] = []
-    place = 0
-    while place < len(tokens):
-        first = tokens[place]
-        group = [first]
-        while (
-            REPLACEMENT_CHARACTER in first.text
-            and not first.special
-            and len(group) < MAX_TOKENS_PER_CHARACTER
-            and place + len(group) < len(tokens)
-        ):
-            text = engine.decode([token.id for token in group])
-            following = tokens[place + len(group)]
-            if REPLACEMENT_CHARACTER not in text or following.special or following.trained != first.trained:
-                break
-            group.append(following)
-        text = engine.decode([token.id for token in group]) if len(group) > 1 else first.text
-        if REPLACEMENT_CHARACTER in text:  # the bytes form no complete character
-            group, text = [first], first.text
+    start = 0
+    while start < len(tokens):
+        first = tokens[start]
+        size, text = 1, first.text
+        if REPLACEMENT_CHARACTER in first.text and not first.special:
+            size, text = _first_complete_group(engine, tokens[start : start + MAX_TOKENS_PER_CHARACTER])
         readable.append(replace(first, text=text))
-        place += len(group)
+        start += size
     return readable
 
 
+def _first_complete_group(engine: Inspects, tokens: Sequence[Token]) -> tuple[int, str]:
+    """Return how many tokens, from the first on, decode to complete characters, and their text; the first token alone when none do."""
+    first = tokens[0]
+    for size in range(2, len(tokens) + 1):
+        last = tokens[size - 1]
+        if last.special or last.trained != first.trained:
+            break
+        text = engine.decode([token.id for token in tokens[:size]])
+        if REPLACEMENT_CHARACTER not in text:
+            return size, text
+    return 1, first.text
+
+
 def join_partial_characters_by_bytes(choices: Sequence[Choice]) -> list[tuple[Style, Token]]:
-    """Return a server's tokens as styled text, each piece in the style of its first token; parts of one character are joined by their
-    bytes.
-    """
+    """Join a server's tokens that contain parts of one character by their bytes; each result has the style of its first token."""
     pieces: list[tuple[Style, Token]] = []
-    place = 0
-    while place < len(choices):
-        token, size = choices[place].token, 1
-        if token.data:
-            for most in range(2, MAX_TOKENS_PER_CHARACTER + 1):
-                parts = [choice.token.data for choice in choices[place : place + most]]
-                try:
-                    text = bytes(byte for part in parts for byte in part).decode() if all(parts) else ""
-                except UnicodeDecodeError:
-                    continue
-                if text:
-                    token, size = replace(token, text=text, data=()), len(parts)
+    start = 0
+    while start < len(choices):
+        token, size = choices[start].token, 1
+        for candidate_size in range(2, MAX_TOKENS_PER_CHARACTER + 1):
+            parts = [choice.token.data for choice in choices[start : start + candidate_size]]
+            if not all(parts):  # a token without bytes
                 break
-        pieces.append((style_of(exp(choices[place].logprob)), token))
-        place += size
+            with suppress(UnicodeDecodeError):
+                text = b"".join(map(bytes, parts)).decode()
+                token, size = replace(token, text=text, data=()), len(parts)
+                break
+        pieces.append((style_of(exp(choices[start].logprob)), token))
+        start += size
     return pieces
 
 
@@ -103,16 +101,20 @@ def format_likelihood(choices: Sequence[Choice]) -> str:
 
 
 def format_table(rows: Sequence[Row]) -> Fragments:
-    """Format rows as a table: columns (except the last) padded to their widest cell, numbers right-aligned."""
+    """Format rows as a table: each cell but the last of a row is padded to the width of its column, numbers are right-aligned."""
     from sftchat.chat.render.width import text_width  # slow to import, and needed by no other command
 
-    widths = [max(text_width(row[place][1]) for row in rows if place < len(row)) for place in range(max(map(len, rows)))]
-    shown: list[tuple[Style, str]] = []
+    widths: list[int] = []
+    for column in range(max(map(len, rows))):
+        widths.append(max(text_width(row[column][1]) for row in rows if column < len(row)))
+    fragments: list[tuple[Style, str]] = []
     for row in rows:
-        for place, (style, text) in enumerate(row):
-            last = place == len(row) - 1
-            gap = " " * (widths[place] - text_width(text))
-            number = text.strip(" <%").replace(".", "", 1).isdecimal()
-            shown += [("", gap if number else ""), (style, text), ("", "" if last else ("" if number else gap) + "  ")]
-        shown.append(("", "\n"))
-    return shown[:-1]
+        for column, (style, text) in enumerate(row):
+            padding = " " * (widths[column] - text_width(text))
+            is_number = text.strip(" <%").replace(".", "", 1).isdecimal()
+            is_last = column == len(row) - 1
+            fragments.append(("", padding if is_number else ""))
+            fragments.append((style, text))
+            fragments.append(("", "" if is_last else ("" if is_number else padding) + "  "))
+        fragments.append(("", "\n"))
+    return fragments[:-1]
