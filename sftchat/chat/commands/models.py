@@ -19,16 +19,13 @@ LOADED = "loaded"
 def _show_or_load_model(context: ChatContext, argument: str) -> None:
     """Show the models, or replace the model of the focused pane."""
     if not argument:
-        context.info(
-            "\n".join(f"{'*' if pane is context.focus else ' '} {pane.name}{_adapter_suffix(pane.adapter)}" for pane in context.panes)
-        )
+        lines = []
+        for pane in context.panes:
+            mark = "*" if pane is context.focus else " "
+            lines.append(f"{mark} {pane.name}{f' with adapter {pane.adapter}' if pane.adapter else ''}")
+        context.info("\n".join(lines))
         return
     context.switch(argument, lambda: context.info(f"{argument} answers from the next message on; /regen asks it the last one again"))
-
-
-def _adapter_suffix(adapter: str) -> str:
-    """Format an adapter name to follow the model's name."""
-    return f" with adapter {adapter}" if adapter else ""
 
 
 def _complete_model(context: ChatContext, argument: str) -> Iterable[str]:
@@ -67,7 +64,7 @@ def _show_or_choose_adapter(context: ChatContext, argument: str) -> None:
         _select_adapter(context, "" if argument == LOADED else argument)
     elif "+" in argument:
         name, parts = _parse_sum(argument, engine.adapters)
-        context.work(f"adding up {name}", lambda _, work: _mix_adapters(engine, name, parts), lambda _: _select_adapter(context, name))
+        context.work(f"adding up {name}", lambda _, job: _mix_adapters(engine, name, parts), lambda _: _select_adapter(context, name))
     elif expand_user(argument).is_dir():
         context.work(
             f"loading {argument}", lambda _, work: engine.add_adapter(argument, argument), lambda _: _select_adapter(context, argument)
@@ -78,9 +75,8 @@ def _show_or_choose_adapter(context: ChatContext, argument: str) -> None:
 
 def _select_adapter(context: ChatContext, adapter: str) -> None:
     context.focus.adapter = adapter
-    context.info(
-        f"{context.focus.name} answers with {f'adapter {adapter}' if adapter else 'what was loaded'}; /regen asks the last message again"
-    )
+    choice = f"adapter {adapter}" if adapter else "what was loaded"
+    context.info(f"{context.focus.name} answers with {choice}; /regen asks the last message again")
 
 
 def _mix_adapters(engine: Adapts, name: str, parts: dict[str, float]) -> None:
@@ -92,20 +88,23 @@ def _mix_adapters(engine: Adapts, name: str, parts: dict[str, float]) -> None:
 def _parse_sum(argument: str, adapters: Iterable[str]) -> tuple[str, dict[str, float]]:
     """Parse a weighted sum: ``A+B 0.3`` is 0.7 of A and 0.3 of B.
 
+    Returns:
+        The name of the sum, and the weight of each adapter.
+
     Raises:
         UsageError: When an adapter is unknown or the weight is not a number from 0 to 1.
     """
-    names, _, typed = argument.partition(" ")
-    try:
-        weight = float(typed or 0.5)
-    except ValueError:
-        weight = -1.0
+    names, _, typed_weight = argument.partition(" ")
     first, _, second = names.partition("+")
+    try:
+        weight = float(typed_weight or 0.5)
+    except ValueError:
+        weight = -1.0  # not a number: refused below
     if not 0 <= weight <= 1:
-        raise UsageError(f"weight is '{typed}', must be from 0 (all {first}) to 1 (all {second})")
-    for part in (first, second):
-        if part not in adapters:
-            raise UsageError(unknown_name_message("adapter", part, adapters))
+        raise UsageError(f"weight is '{typed_weight}', must be from 0 (all {first}) to 1 (all {second})")
+    for name in (first, second):
+        if name not in adapters:
+            raise UsageError(unknown_name_message("adapter", name, adapters))
     return f"{first}+{second} {weight:g}", {first: 1 - weight, second: weight}
 
 
@@ -122,14 +121,14 @@ def _list_or_load_checkpoint(context: ChatContext, argument: str) -> None:
     folders = checkpoints_of_model(context.focus.name)
     current_index = find_current(context.focus.name, folders)
     if not argument:
-        context.info(
-            "\n".join(
-                f"{'*' if index == current_index else ' '} {describe_checkpoint(folder)}  {folder}" for index, folder in enumerate(folders)
-            )
-        )
+        lines = []
+        for index, folder in enumerate(folders):
+            lines.append(f"{'*' if index == current_index else ' '} {describe_checkpoint(folder)}  {folder}")
+        context.info("\n".join(lines))
         return
     if argument in ("next", "prev"):
-        new_index = (-1 if current_index is None else current_index) + (1 if argument == "next" else -1)
+        start = -1 if current_index is None else current_index
+        new_index = start + 1 if argument == "next" else start - 1
         if not 0 <= new_index < len(folders):
             raise UsageError(f"{context.focus.name} is the {'last' if argument == 'next' else 'first'} checkpoint of its run")
     else:
@@ -139,12 +138,12 @@ def _list_or_load_checkpoint(context: ChatContext, argument: str) -> None:
             raise UsageError(f"the run has no checkpoint of step {step}; it has {', '.join(map(str, dict.fromkeys(steps)))}")
         new_index = steps.index(step)
 
-    def ask() -> None:
+    def generate_again() -> None:
         context.info(f"{folders[new_index]}: {describe_checkpoint(folders[new_index])}")
         if context.conversation.head:
             context.generate(context.conversation.unanswered())
 
-    context.switch(folders[new_index], ask)
+    context.switch(folders[new_index], generate_again)
 
 
 def _why_no_checkpoint(context: ChatContext) -> str:

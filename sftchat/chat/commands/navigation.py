@@ -8,6 +8,7 @@ from functools import partial
 
 from sftchat.chat.commands.arguments import shorten, whole_number, why_no_message, why_no_reply
 from sftchat.chat.context import ChatCommand, ChatContext
+from sftchat.chat.conversation import Conversation, Turn
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
 
@@ -42,29 +43,39 @@ def _redo_turns(context: ChatContext, argument: str) -> None:
 
 def _regenerate(context: ChatContext, argument: str) -> None:
     """Generate the last reply again; also repeats failed attempts."""
-    conversation = context.conversation
+    conversation, focus = context.conversation, context.focus
     turn = conversation.turns[-1] if conversation.turns else None
-    # after a failed attempt the head is that attempt, which is not in turns
-    if turn is not None and turn.answer is not None and turn.id == conversation.head and not context.sampling.temperature:
-        answer, focus = turn.answer, context.focus
-        if (answer.model, answer.adapter, answer.sampling) == (focus.name, focus.adapter, context.sampling):
-            context.info("greedy: the model will say the same; '/set temperature 0.7' lets it vary")
+    answer = (
+        turn.answer if turn is not None and turn.id == conversation.head else None
+    )  # None after a failed attempt, which is not in turns
+    how = (focus.name, focus.adapter, context.sampling)
+    if answer is not None and not context.sampling.temperature and (answer.model, answer.adapter, answer.sampling) == how:
+        context.info("greedy: the model will say the same; '/set temperature 0.7' lets it vary")
     context.generate(conversation.unanswered())
 
 
 def _edit_message(context: ChatContext, argument: str) -> None:
-    """Change an earlier message, on a new branch."""
+    """Send another text in place of an earlier message, on a new branch."""
     conversation = context.conversation
+    # "3: text", "3" alone, or a text for the last message; any argument matches
     typed_number, text = re.fullmatch(r"(?:(\d+)(?::|$)\s*)?(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
-    number = whole_number(typed_number or "", "N", len(conversation.turns))
-    if number > len(conversation.turns):
-        raise UsageError(f"there is no turn {number}: the conversation has {len(conversation.turns)}")
-    turn = conversation.turns[number - 1]
+    turn = _turn_at(conversation, whole_number(typed_number or "", "N", len(conversation.turns)))
     if text:
         question = conversation.node(conversation.node(turn.id).parent)
         context.generate(conversation.go(question.parent).ask(text))
     elif not context.prefill_input(f"/edit {f'{typed_number}: ' if typed_number else ''}{turn.question}"):
         raise UsageError("the new text is missing: /edit N: TEXT")
+
+
+def _turn_at(conversation: Conversation, number: int) -> Turn:
+    """Return a turn by number, from 1.
+
+    Raises:
+        UsageError: When there is no such turn.
+    """
+    if number > len(conversation.turns):
+        raise UsageError(f"there is no turn {number}: the conversation has {len(conversation.turns)}")
+    return conversation.turns[number - 1]
 
 
 def _continue_reply(context: ChatContext, argument: str) -> None:
@@ -84,26 +95,24 @@ def _start_branch(context: ChatContext, argument: str) -> None:
     """Go back to the end of a turn, to start a new branch there."""
     conversation = context.conversation
     number = whole_number(argument, "N", minimum=0)
-    if number > len(conversation.turns):
-        raise UsageError(f"there is no turn {number}: the conversation has {len(conversation.turns)}")
-    context.conversation = conversation.go(conversation.turns[number - 1].id if number else 0)
+    context.conversation = conversation.go(_turn_at(conversation, number).id if number else 0)
     context.info(f"{_describe_position(context)}; what you say next is a new branch")
 
 
 def _list_or_go_to_branch(context: ChatContext, argument: str) -> None:
     conversation = context.conversation
     if argument:
-        chosen = whole_number(argument, "N")
-        if chosen > len(conversation.leaves):
-            raise UsageError(f"there is no branch {chosen}: the conversation has {len(conversation.leaves)}")
-        context.conversation = conversation.go(conversation.leaves[chosen - 1])
+        number = whole_number(argument, "N")
+        if number > len(conversation.leaves):
+            raise UsageError(f"there is no branch {number}: the conversation has {len(conversation.leaves)}")
+        context.conversation = conversation.go(conversation.leaves[number - 1])
         context.info(_describe_position(context))
         return
     lines = []
-    for number, end in enumerate(conversation.leaves, start=1):
-        turns = conversation.turns_to(end)
-        last = f"{shorten(turns[-1].question)} → {shorten(turns[-1].reply.text)}" if turns and turns[-1].reply else "no reply"
-        lines.append(f"{'*' if end == conversation.head else ' '} {number}  {pluralize(len(turns), 'turn')}: {last}")
+    for number, leaf in enumerate(conversation.leaves, start=1):
+        turns = conversation.turns_to(leaf)
+        last_turn = f"{shorten(turns[-1].question)} → {shorten(turns[-1].reply.text)}" if turns and turns[-1].reply else "no reply"
+        lines.append(f"{'*' if leaf == conversation.head else ' '} {number}  {pluralize(len(turns), 'turn')}: {last_turn}")
     context.info("\n".join(lines))
 
 
@@ -116,12 +125,13 @@ def _complete_turn(context: ChatContext, argument: str) -> Iterable[str]:
 
 
 def _show_history(context: ChatContext, argument: str) -> None:
-    """Show the conversation as the models see it."""
-    turns = list(enumerate(context.conversation.turns, start=1))
-    shown = turns[-whole_number(argument, "N", len(turns)) :]
-    texts = [f"{number} > {turn.question}\n{turn.reply.text if turn.reply else ''}" for number, turn in shown]
-    system = f"system: {context.conversation.system}\n" if context.conversation.system and len(shown) == len(turns) else ""
-    context.info(system + "\n".join(texts))
+    """Show the last turns as the models see them; with all turns, the system prompt too."""
+    turns = context.conversation.turns
+    first = max(0, len(turns) - whole_number(argument, "N", len(turns)))
+    lines = [f"system: {context.conversation.system}"] if context.conversation.system and not first else []
+    for number, turn in enumerate(turns[first:], start=first + 1):
+        lines.append(f"{number} > {turn.question}\n{turn.reply.text if turn.reply else ''}")
+    context.info("\n".join(lines))
 
 
 def _describe_position(context: ChatContext) -> str:

@@ -30,20 +30,21 @@ def _sample_replies(context: ChatContext, argument: str) -> None:
         raise UsageError(f"K is {count}, must be at most {MAX_SAMPLES}")
     request = question_request(context, "")
     sampling = request.sampling if request.sampling.temperature else replace(request.sampling, temperature=SAMPLING_TEMPERATURE)
-    requests = [replace(request, id=str(n), sampling=replace(sampling, seed=sampling.seed + n)) for n in range(count)]
+    requests = [replace(request, id=str(index), sampling=replace(sampling, seed=sampling.seed + index)) for index in range(count)]
     task = context.services.task
 
-    def understood(reply: Reply) -> str:
-        """Return the answer that the task's scorer extracts from a reply; the text when there is no task."""
-        # some scorers need a gold reply; the answer that they extract from the reply does not depend on it
-        answer = (
-            score_reply(task, Example(request.messages, reply.text, source="this sample"), reply).answer if task is not None else reply.text
-        )
-        return normalise(answer or reply.text)
+    def parse_answer(reply: Reply) -> str:
+        """Return the answer that the task's scorer parses from a reply; the text when there is none."""
+        if task is None:
+            return normalise(reply.text)
+        example = Example(
+            request.messages, reply.text, source="this sample"
+        )  # any gold reply will do: the parsed answer does not depend on it
+        return normalise(score_reply(task, example, reply).answer or reply.text)
 
-    def job(engine: Engine, work: JobHandle) -> list[Reply]:
+    def job(engine: Engine, handle: JobHandle) -> list[Reply]:
         replies: list[Reply] = []
-        for _, reply in collect(engine, requests, stop=work.stop.is_set):
+        for _, reply in collect(engine, requests, stop=handle.stop.is_set):
             if isinstance(reply, EngineError):
                 raise reply
             replies.append(reply)
@@ -52,16 +53,13 @@ def _sample_replies(context: ChatContext, argument: str) -> None:
     def show(replies: list[Reply]) -> None:
         groups: dict[str, list[Reply]] = {}
         for reply in replies:
-            groups.setdefault(understood(reply), []).append(reply)
-        ordered = sorted(groups.values(), key=len, reverse=True)
+            groups.setdefault(parse_answer(reply), []).append(reply)
         rows: list[Row] = []
-        for group in ordered:
+        for group in sorted(groups.values(), key=len, reverse=True):
             text = escape_controls(group[0].text.strip().replace("\n", " ⏎ "))
             rows.append((("good" if len(group) > 1 else "note", f"{len(group)}×"), ("", text or "(nothing)")))
-        head = (
-            f"{pluralize(len(replies), 'sample')} at temperature {sampling.temperature:g}, {pluralize(len(ordered), 'different answer')}\n"
-        )
-        context.info([("note", head), *format_table(rows)])
+        samples = f"{pluralize(len(replies), 'sample')} at temperature {sampling.temperature:g}"
+        context.info([("note", f"{samples}, {pluralize(len(groups), 'different answer')}\n"), *format_table(rows)])
 
     context.work(f"sampling {count} answers", job, show)
 
@@ -72,12 +70,12 @@ def _continue_raw_text(context: ChatContext, argument: str) -> None:
         raise UsageError("TEXT is missing: what is to be continued")
     request = Request("raw", prompt=argument, sampling=context.sampling, adapter=context.focus.adapter)
 
-    def job(engine: Engine, work: JobHandle) -> None:
-        ((_, reply),) = collect(engine, [request], stop=work.stop.is_set)
+    def job(engine: Engine, handle: JobHandle) -> None:
+        ((_, reply),) = collect(engine, [request], stop=handle.stop.is_set)
         if isinstance(reply, EngineError):
             raise reply
-        cut = {"length": f"\ncut at {request.sampling.max_new_tokens} tokens", "cancelled": "\nstopped"}.get(reply.finish_reason, "")
-        work.info(argument + escape_controls(reply.text) + cut)
+        end_note = {"length": f"\ncut at {request.sampling.max_new_tokens} tokens", "cancelled": "\nstopped"}.get(reply.finish_reason, "")
+        handle.info(argument + escape_controls(reply.text) + end_note)
 
     context.work("continuing the text", job, lambda _: None)
 

@@ -19,7 +19,7 @@ from sftchat.types import Example, Reply
 if TYPE_CHECKING:
     from sftchat.chat.scorer import GoldScorer
 
-DEFAULT_ITEMS = 20
+DEFAULT_ITEM_COUNT = 20
 
 
 @dataclass(frozen=True)
@@ -56,33 +56,32 @@ def _evaluate_panes(context: ChatContext, argument: str) -> None:
     """Score the model of each pane on the same items, one pane at a time."""
     scorer = context.services.scorer
     assert scorer is not None
-    number = min(whole_number(argument, "K", DEFAULT_ITEMS), len(scorer.examples))
-    picked = set(random.Random(context.sampling.seed).sample(range(len(scorer.examples)), number))
-    items = [example for index, example in enumerate(scorer.examples) if index in picked]
+    count = min(whole_number(argument, "K", DEFAULT_ITEM_COUNT), len(scorer.examples))
+    indices = sorted(random.Random(context.sampling.seed).sample(range(len(scorer.examples)), count))
+    items = [scorer.examples[index] for index in indices]
 
-    def score(pane: int) -> None:
+    def evaluate(pane: int) -> None:
         model = context.panes[pane]
         settings, adapter = context.settings, model.adapter
 
-        def done(figures: str) -> None:
-            context.info(
-                f"{model.name}{f' with adapter {adapter}' if adapter else ''}, {number} of {len(scorer.examples)} items: {figures}"
-            )
+        def done(metrics: str) -> None:
+            with_adapter = f" with adapter {adapter}" if adapter else ""
+            context.info(f"{model.name}{with_adapter}, {count} of {len(scorer.examples)} items: {metrics}")
             if pane + 1 < len(context.panes):
-                score(pane + 1)
+                evaluate(pane + 1)
 
         context.work(
-            f"scoring {number} items",
-            lambda engine, work: _compute_metrics(_ChatEngine(engine, adapter, settings), scorer, items, work),
+            f"scoring {count} items",
+            lambda engine, handle: _compute_metrics(_ChatEngine(engine, adapter, settings), scorer, items, handle),
             done,
             pane,
         )
 
-    score(0)
+    evaluate(0)
 
 
-def _compute_metrics(engine: Engine, scorer: GoldScorer, items: list[Example], work: JobHandle) -> str:
-    """Score a model on items and format its metrics.
+def _compute_metrics(engine: Engine, scorer: GoldScorer, items: list[Example], handle: JobHandle) -> str:
+    """Score a model on items; return its metrics as text.
 
     Raises:
         EngineError: When no item got a reply, or the user stopped the job.
@@ -91,11 +90,11 @@ def _compute_metrics(engine: Engine, scorer: GoldScorer, items: list[Example], w
     from sftchat.evaluation.evaluate import generate_outcomes, summarise
     from sftchat.evaluation.scored import Failure, collect_outcomes
 
-    def watch(_: object) -> None:
-        if work.stopped:
+    def raise_if_stopped(_: object) -> None:
+        if handle.stopped:
             raise EngineError("stopped")
 
-    outcomes = list(generate_outcomes(engine, scorer.task, items, watch))
+    outcomes = list(generate_outcomes(engine, scorer.task, items, raise_if_stopped))
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if len(failures) == len(outcomes):
         raise EngineError(f"no item was answered: {failures[0].error}")
@@ -109,7 +108,7 @@ def _compute_metrics(engine: Engine, scorer: GoldScorer, items: list[Example], w
 
 
 def _send_item(context: ChatContext, argument: str) -> None:
-    """Ask an evalset item as evaluation does: on a new branch from the root."""
+    """Send an evalset item on a new branch from the root, so that the model sees it as in an evaluation."""
     scorer = context.services.scorer
     assert scorer is not None
     by_id = {example.id: example for example in scorer.examples}

@@ -17,6 +17,7 @@ from sftchat.text import pluralize
 LISTED_SESSIONS = 20
 SESSION_NAME = re.compile(r"[^\s/.~0-9][^\s/]*")
 FILE_AND_WORD = re.compile(r"(.+?)(?:\s+(\S+))?", re.DOTALL)
+"""A path, and optionally its row or format: the last word. Matches any argument that is not empty."""
 
 
 def _why_not_saved(context: ChatContext) -> str:
@@ -37,12 +38,11 @@ def format_sessions(summaries: Iterable[Summary], current: int) -> str:
     """Format sessions, one line each, with a mark at the current one."""
     lines = []
     for summary in summaries:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.used))
-        turns, models = pluralize(summary.metadata.turns, "turn"), ", ".join(summary.metadata.models)
         mark = "*" if summary.id == current else " "
-        lines.append(
-            f"{mark} {summary.id}{f' {summary.name}' if summary.name else ''}  {when}  {turns} with {models}: {shorten(summary.metadata.title)}"
-        )
+        name = f" {summary.name}" if summary.name else ""
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.used))
+        turns, models = pluralize(summary.metadata.turns, "turn"), ", ".join(summary.metadata.models)
+        lines.append(f"{mark} {summary.id}{name}  {used}  {turns} with {models}: {shorten(summary.metadata.title)}")
     return "\n".join(lines)
 
 
@@ -50,9 +50,9 @@ def _name_session(context: ChatContext, argument: str) -> None:
     session = context.services.session
     assert session.store is not None
     if not SESSION_NAME.fullmatch(argument):
-        said = f"session name '{argument}'" if argument else "the name is missing: a name"
+        subject = f"session name '{argument}'" if argument else "the name is missing: a name"
         raise UsageError(
-            f"{said} must be one word that begins with a letter and has no '/'; conversations are kept anyway, /export writes a file"
+            f"{subject} must be one word that begins with a letter and has no '/'; conversations are kept anyway, /export writes a file"
         )
     session.store.rename(session.id, argument)
     context.info(f"this conversation is '{argument}' now: 'sftchat chat --session {argument}' or /load {argument} goes on with it")
@@ -70,19 +70,21 @@ def _load_session_or_file(context: ChatContext, argument: str) -> None:
         with_models = ", ".join(summary.metadata.models)
         context.info(f"session {argument}: {pluralize(len(conversation.turns), 'turn')}, said with {with_models}; /history shows it")
         return
-    name, word = FILE_AND_WORD.fullmatch(argument).groups() if argument else ("", "")  # type: ignore[union-attr]
-    if not name:
+    if not argument:
         raise UsageError("what is to be loaded is missing: the name or number of a session, or a file")
-    path, row = expand_user(name), word or ""
+    file, row = FILE_AND_WORD.fullmatch(argument).groups()  # type: ignore[union-attr]
+    path = expand_user(file)
     if not path.is_file():
         raise UsageError(f"no session and no file '{argument}'; /sessions lists the sessions")
     from sftchat.chat.export import read_conversation
 
-    conversation, question = read_conversation(path, whole_number(row, "the row", 1))
+    conversation, unanswered = read_conversation(path, whole_number(row or "", "the row", 1))
     context.services.session.continue_session(None, None)
     context.conversation = conversation
-    waits = f"; its last message waits for you to send it: {shorten(question)}" if question and context.prefill_input(question) else ""
-    context.info(f"{path}: {pluralize(len(conversation.turns), 'turn')}{waits}; /history shows it")
+    note = ""
+    if unanswered and context.prefill_input(unanswered):
+        note = f"; its last message waits for you to send it: {shorten(unanswered)}"
+    context.info(f"{path}: {pluralize(len(conversation.turns), 'turn')}{note}; /history shows it")
 
 
 def _complete_session(context: ChatContext, argument: str) -> Iterable[str]:
@@ -92,7 +94,6 @@ def _complete_session(context: ChatContext, argument: str) -> Iterable[str]:
 
 
 def _export_conversation(context: ChatContext, argument: str) -> None:
-    """Write the conversation to a file."""
     from sftchat.chat.export import export
 
     if not argument:

@@ -13,13 +13,15 @@ from sftchat.engine import Templated
 from sftchat.errors import UsageError, unknown_name_message
 from sftchat.types import SamplingParams
 
-NUMBERS = {field.name: type(field.default) for field in fields(SamplingParams) if isinstance(field.default, int | float)}
-NAMES = (*NUMBERS, "stop", "overflow", "history")
+TYPE_OF_NUMBER = {field.name: type(field.default) for field in fields(SamplingParams) if isinstance(field.default, int | float)}
+"""Type of each sampling parameter that is a number: int or float."""
+NAMES = (*TYPE_OF_NUMBER, "stop", "overflow", "history")
 
 
 def _show_or_set(context: ChatContext, argument: str) -> None:
-    name, value = (*argument.replace("=", " ", 1).split(maxsplit=1), "", "")[:2]
-    name = name.replace("-", "_")
+    words = argument.replace("=", " ", 1).split(maxsplit=1)
+    name = words[0].replace("-", "_") if words else ""
+    value = words[1] if len(words) > 1 else ""
     if name and name not in NAMES:
         raise UsageError(unknown_name_message("setting", name, NAMES))
     if name == "stop" and value:
@@ -39,18 +41,18 @@ def _show_or_set(context: ChatContext, argument: str) -> None:
 
 
 def _set_sampling(context: ChatContext, name: str, value: str) -> None:
-    """Change a sampling parameter.
+    """Change a sampling parameter that is a number.
 
     Raises:
         UsageError: When the value has the wrong type, or is out of range.
     """
-    kind = NUMBERS[name]
+    number_type = TYPE_OF_NUMBER[name]
     try:
-        changed: dict[str, Any] = {name: kind(value)}
+        change: dict[str, Any] = {name: number_type(value)}
     except ValueError:
-        raise UsageError(f"{name} is '{value}', must be a {'whole number' if kind is int else 'number'}") from None
+        raise UsageError(f"{name} is '{value}', must be a {'whole number' if number_type is int else 'number'}") from None
     try:
-        context.settings = replace(context.settings, sampling=replace(context.sampling, **changed))
+        context.settings = replace(context.settings, sampling=replace(context.sampling, **change))
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -77,18 +79,18 @@ def _show_or_set_seed(context: ChatContext, argument: str) -> None:
 
 def _show_or_add_stop(context: ChatContext, argument: str) -> None:
     if argument:
-        kept = () if argument == "off" else (*context.sampling.stop, _unescape(argument))
-        context.settings = replace(context.settings, sampling=replace(context.sampling, stop=tuple(dict.fromkeys(kept))))
+        stop = () if argument == "off" else (*context.sampling.stop, _unescape(argument))
+        context.settings = replace(context.settings, sampling=replace(context.sampling, stop=tuple(dict.fromkeys(stop))))
     context.info(f"stop {_format_setting(context, 'stop')}")
 
 
 def _unescape(text: str) -> str:
-    """Parse a typed string, in which ``\\n`` is a line break and ``\\t`` a tab."""
+    """Replace ``\\n`` in a typed string by a line break and ``\\t`` by a tab."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def _escape(text: str) -> str:
-    """Format a string as it is typed."""
+    """Revert ``_unescape``."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -107,12 +109,15 @@ def _show_or_set_template(context: ChatContext, argument: str) -> None:
             raise UsageError(f"'{argument}' is no argument of a template: /template NAME=VALUE, or /template reset")
         if len(engines) == len(context.panes) and name not in variables:
             raise UsageError(unknown_name_message("argument of the chat template", name, variables))
-        arguments[name] = ON_OFF[value] if value in ON_OFF else int(value) if value.isdecimal() else value
+        if value in ON_OFF:
+            arguments[name] = ON_OFF[value]
+        else:
+            arguments[name] = int(value) if value.isdecimal() else value
     context.settings = replace(context.settings, template_arguments=arguments)
-    own: dict[str, Any] = dict(engines[0].template_arguments) if engines else {}
+    effective = {**(engines[0].template_arguments if engines else {}), **arguments}
     names = [*variables, *sorted(arguments.keys() - set(variables))]
-    shown = [f"{name} {_format_argument(arguments.get(name, own.get(name, 'as the template has it')))}" for name in names]
-    context.info("\n".join(shown) or "the chat template takes no arguments")
+    lines = [f"{name} {_format_argument(effective.get(name, 'as the template has it'))}" for name in names]
+    context.info("\n".join(lines) or "the chat template takes no arguments")
 
 
 def _templated_engines(context: ChatContext) -> list[Templated]:
@@ -124,7 +129,9 @@ def _templated_engines(context: ChatContext) -> list[Templated]:
 
 def _format_argument(value: Any) -> str:
     """Format a template argument as it is typed."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
 
 
 def _complete_template(context: ChatContext, argument: str) -> Iterable[str]:
@@ -141,17 +148,17 @@ COMMANDS = (
 )
 
 
-def _switch_display_option(name: str, what: str) -> Callable[[ChatContext, str], None]:
-    """Build a command that turns a display option on or off; without an argument it shows the current value."""
+def _switch_display_option(name: str, description: str) -> Callable[[ChatContext, str], None]:
+    """Return the function of a command that shows or sets a boolean field of ``Display``."""
 
-    def run(context: ChatContext, argument: str) -> None:
+    def show_or_set(context: ChatContext, argument: str) -> None:
         if argument not in ("", "on", "off"):
             raise UsageError(f"/{name} is '{argument}', must be 'on' or 'off'")
         if argument:
             setattr(context.display, name, argument == "on")
-        context.info(f"{what}: {'on' if getattr(context.display, name) else 'off'}")
+        context.info(f"{description}: {'on' if getattr(context.display, name) else 'off'}")
 
-    return run
+    return show_or_set
 
 
 def _complete_on_off(context: ChatContext, argument: str) -> Iterable[str]:

@@ -1,7 +1,7 @@
 """Markdown rendering of streamed lines, with code highlighted by Pygments.
 
-Ambiguous inline markup stays as written. Intentionally narrower than CommonMark: ``__init__``, ``2**3``, ``a*b*c``, ``\\(x\\)`` and ``<tag>``
-are plain text in model replies, and a closing ``**`` may stand between a Chinese full stop and the next word.
+Less counts as markup than in CommonMark: ``__init__``, ``2**3``, ``a*b*c``, ``\\(x\\)`` and ``<tag>`` are plain text in model replies. But a
+closing ``**`` may stand between a Chinese full stop and the next word.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sftchat.chat.render.tables import draw_table
-from sftchat.chat.render.width import Line, merge_styles
+from sftchat.chat.render.width import Line, merge_styles, text_of
 
 MAX_HIGHLIGHTED_LINES = 400
 """Maximum highlighted lines of a code block; each line is lexed with all lines before it."""
@@ -37,14 +37,18 @@ class CodeBlock:
         if self._lexer is None or self._count > MAX_HIGHLIGHTED_LINES:
             return [("", line)] if line else []
         self._source += line + "\n"
-        last: list[tuple[str, str]] = []
-        for token, text in self._lexer.get_tokens(self._source):
-            *before, rest = text.split("\n")
-            if before:
-                finished, last = [*last, (_style_of(token), before[-1])] if len(before) == 1 else [(_style_of(token), before[-1])], []
-            last.append((_style_of(token), rest))
-        styled = merge_styles([pair for pair in finished if pair[1]])
-        return styled if "".join(text for _, text in styled) == line else [("", line)] if line else []
+        last_line: list[tuple[str, str]] = []
+        current: list[tuple[str, str]] = []
+        for token_type, text in self._lexer.get_tokens(self._source):
+            for piece in re.split(r"(\n)", text):
+                if piece == "\n":
+                    last_line, current = current, []
+                else:
+                    current.append((_style_of(token_type), piece))
+        styled = merge_styles(last_line)
+        if text_of(styled) == line:
+            return styled
+        return [("", line)] if line else []  # the lexer changed the text
 
 
 def _find_lexer(language: str) -> Any:
@@ -67,6 +71,7 @@ def _style_of(token: Any) -> str:
     return ""
 
 
+# each matches a complete line
 _FENCE = re.compile(r"(?P<indent> *)(?P<marks>`{3,}|~{3,})(?P<language>[^`]*)")
 _HEADING = re.compile(r" {0,3}(?P<level>#{1,6})\s+(?P<text>.*?)(\s+#+)?\s*")
 _BULLET = re.compile(r"(?P<indent>\s*)[-*+](?P<space>\s+)(?P<text>\S.*)")
@@ -80,7 +85,7 @@ class Markdown:
     """Renders the lines of one reply as Markdown."""
 
     def __init__(self) -> None:
-        self._fence = ""
+        self._fence = ""  # the opening fence of the current code block; empty outside
         self._code = CodeBlock("")
         self._table: list[str] = []
 
@@ -92,34 +97,35 @@ class Markdown:
     def feed(self, line: str, columns: int) -> list[Line]:
         """Add a complete line, without its newline, and return the lines that can be shown."""
         if self._fence:
-            return [self._within(line)]
+            return [self._render_code_line(line)]
         if _is_row(line) and (len(self._table) != 1 or _is_delimiter(line)):
             self._table.append(line)
             return []
-        drawn = self._end_table(columns)
+        table = self._end_table(columns)
         if _is_row(line):  # the previous line was not a table header; this one may be
             self._table.append(line)
-            return drawn
-        return [*drawn, self._block(line, columns)]
+            return table
+        return [*table, self._render_line(line, columns)]
 
     def end(self, columns: int) -> list[Line]:
         """Finish the reply and return the remaining lines."""
         return self._end_table(columns)
 
     def _end_table(self, columns: int) -> list[Line]:
-        """Render the held lines: as a table, or as ordinary lines."""
+        """Render the pending lines: several as a table, a single one as text."""
         source, self._table = self._table, []
         if len(source) > 1:
             return _render_table(source, columns)
         return [inline(line) for line in source]
 
-    def _within(self, line: str) -> Line:
-        if line.strip().startswith(self._fence) and not line.strip().strip(self._fence[0]):
+    def _render_code_line(self, line: str) -> Line:
+        marks = line.strip()
+        if marks.startswith(self._fence) and not marks.strip(self._fence[0]):  # a closing fence is at least as long as the opening one
             self._fence = ""
             return [("class:faint", line)]
         return self._code.feed(line)
 
-    def _block(self, line: str, columns: int) -> Line:
+    def _render_line(self, line: str, columns: int) -> Line:
         if match := _FENCE.fullmatch(line):
             self._fence = match["marks"]
             self._code = CodeBlock(match["language"])
@@ -153,13 +159,16 @@ def _is_delimiter(line: str) -> bool:
 
 
 def _render_table(source: list[str], columns: int) -> list[Line]:
-    """Render header, delimiter and rows of a table; unchanged when it does not fit or a row has more cells than the header."""
+    """Render header, delimiter and rows of a table; return the source lines when it does not fit or a row has more cells than the header."""
     header, delimiter, *body = [_split_cells(line) for line in source]
-    drawn = None
+    table = None
     if len(delimiter) == len(header) and all(len(row) <= len(header) for row in body):
-        rows = [[inline(cell) for cell in row] + [[] for _ in header[len(row) :]] for row in body]
-        drawn = draw_table([[inline(cell, "bold") for cell in header], *rows], [_alignment_of(cell) for cell in delimiter], columns)
-    return drawn if drawn is not None else [[("", line)] for line in source]
+        rows = [[inline(cell, "bold") for cell in header]]
+        for row in body:
+            missing_cells: list[Line] = [[] for _ in header[len(row) :]]
+            rows.append([inline(cell) for cell in row] + missing_cells)
+        table = draw_table(rows, [_alignment_of(cell) for cell in delimiter], columns)
+    return table if table is not None else [[("", line)] for line in source]
 
 
 def _split_cells(line: str) -> list[str]:
@@ -182,6 +191,8 @@ def _alignment_of(cell: str) -> str:
     return "left"
 
 
+# Inline code, strong, strong emphasis, emphasis, struck text, or a link. Markers of emphasis count only next to the text that they enclose, not
+# inside a word, and not escaped. Limited lengths bound the time of a search.
 _SPAN = re.compile(
     r"(?P<ticks>(?<!`)`{1,3}(?!`))(?P<code>[^`\n]{1,2000}?)(?P=ticks)(?!`)"
     r"|(?<![A-Za-z0-9*\\])\*\*(?=[^\s*])(?P<strong>.{1,2000}?)(?<=[^\s*\\])\*\*(?![A-Za-z0-9*])"
@@ -210,14 +221,13 @@ def _split_spans(text: str, style: str) -> Iterator[tuple[str, str]]:
         if match.start() > last_end:
             yield style, text[last_end : match.start()]
         last_end = match.end()
-        kind = match.lastgroup
         if match["code"] is not None:
             yield f"{style} class:code".strip(), match["code"]
         elif match["url"] is not None:
             yield f"{style} class:link".strip(), match["label"]
             yield f"{style} class:faint".strip(), f" ({match['url']})"
         else:
-            assert kind is not None
-            yield from _split_spans(match[kind], f"{style} {_SPAN_STYLES[kind]}".strip())
+            assert match.lastgroup is not None
+            yield from _split_spans(match[match.lastgroup], f"{style} {_SPAN_STYLES[match.lastgroup]}".strip())
     if last_end < len(text):
         yield style, text[last_end:]

@@ -1,4 +1,4 @@
-"""Incremental rendering of one reply: chunks in, complete styled lines out, and the unfinished rest."""
+"""Incremental rendering of one reply: chunks in, complete styled lines out, and the unfinished part."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ class ReplyText:
     def __init__(self, display: Display, thinking: bool = False) -> None:
         self._display = display
         self._markdown = Markdown() if display.markdown else None
-        self._opened = thinking
-        self._thoughts = ThoughtSplitter(thinking)
-        self._thinking = self._said_a_thought = False
-        self._returned_lines = self._text_was_thoughts = False
-        self._waiting: list[Line] = []
-        self._thought_lines = LineBuffer()
+        self._starts_in_thoughts = thinking
+        self._splitter = ThoughtSplitter(thinking)
+        self._in_thoughts = False  # the last part that arrived belongs to the thoughts
+        self._has_thought_line = False
+        self._has_returned_lines = False
+        self._needs_end_note = False  # lines that turned out to be thoughts were returned as answer
+        self._next_lines: list[Line] = []  # to return with the next piece
+        self._thought_buffer = LineBuffer()
         self._unseen: list[str] = []
-        self._lines = LineBuffer()
+        self._answer_buffer = LineBuffer()
 
     def feed(self, piece: str, columns: int) -> list[Line]:
         """Add a piece of text and return the lines that it completes.
@@ -40,30 +42,31 @@ class ReplyText:
             piece: Any part of the reply.
             columns: Width of the terminal; tables are fitted to it.
         """
-        lines = self._take(self._thoughts.feed(piece), columns)
-        self._returned_lines = self._returned_lines or bool(lines)
+        lines = self._render_parts(self._splitter.feed(piece), columns)
+        self._has_returned_lines = self._has_returned_lines or bool(lines)
         return lines
 
     def retract(self, piece: str = "") -> None:
         """Treat the reply so far as thoughts.
 
-        Lines already returned cannot be taken back: a line after them says that they were thoughts. The text not yet returned is shown like thoughts.
+        Lines already returned cannot be taken back: a line after them says that they were thoughts. The other text is shown like thoughts.
 
         Args:
             piece: More of the thoughts.
         """
-        pending_lines = self._markdown.pending_lines if self._markdown is not None else []
-        not_returned = "".join(f"{line}\n" for line in pending_lines) + self._lines.tail + piece
+        not_returned = "".join(f"{line}\n" for line in self._pending_lines) + self._answer_buffer.tail + piece
         self._markdown = Markdown() if self._display.markdown else None
-        self._lines = LineBuffer()
-        self._opened, self._thoughts = False, ThoughtSplitter()
-        self._thoughts.thought_text = not_returned
-        self._thinking, self._text_was_thoughts = True, self._returned_lines
-        self._waiting = self._think(self._thought_lines.feed(not_returned))
+        self._answer_buffer = LineBuffer()
+        self._starts_in_thoughts, self._splitter = False, ThoughtSplitter()
+        self._splitter.thought_text = not_returned
+        self._in_thoughts, self._needs_end_note = True, self._has_returned_lines
+        self._next_lines = self._add_thought_lines(self._thought_buffer.feed(not_returned))
 
     def end(self, columns: int) -> list[Line]:
         """Finish the reply; its last line is complete with or without a newline."""
-        lines = self._take(self._thoughts.end(), columns) + self._end_thoughts() + self._render(self._lines.end(), columns)
+        lines = self._render_parts(self._splitter.end(), columns)
+        lines += self._end_thoughts()
+        lines += self._render_answer_lines(self._answer_buffer.end(), columns)
         return lines + (self._markdown.end(columns) if self._markdown is not None else [])
 
     def unseen(self) -> list[Line]:
@@ -73,49 +76,55 @@ class ReplyText:
 
     def tail(self) -> list[Line]:
         """Return the unfinished part: the last line, and a table before it; for hidden thoughts, their length."""
-        if self._thinking and not self._display.thoughts:
-            return [[(THOUGHT, f"thinking, {len(self._thoughts.thought_text)} characters; f2 shows them")]]
-        if self._thinking:
-            return [[(THOUGHT, self._thought_lines.tail)]] if self._thought_lines.tail else []
-        pending_lines = self._markdown.pending_lines if self._markdown is not None else []
-        return [[("", line)] for line in [*pending_lines, *([self._lines.tail] if self._lines.tail else [])]]
+        if self._in_thoughts and not self._display.thoughts:
+            return [[(THOUGHT, f"thinking, {len(self._splitter.thought_text)} characters; f2 shows them")]]
+        if self._in_thoughts:
+            return [[(THOUGHT, self._thought_buffer.tail)]] if self._thought_buffer.tail else []
+        last_line = [self._answer_buffer.tail] if self._answer_buffer.tail else []
+        return [[("", line)] for line in self._pending_lines + last_line]
 
-    def _take(self, parts: Iterable[ReplyPart], columns: int) -> list[Line]:
+    @property
+    def _pending_lines(self) -> list[str]:
+        return self._markdown.pending_lines if self._markdown is not None else []
+
+    def _render_parts(self, parts: Iterable[ReplyPart], columns: int) -> list[Line]:
         """Return the lines that the parts complete."""
-        lines, self._waiting = self._waiting, []
+        lines, self._next_lines = self._next_lines, []
         for part in parts:
             if part.is_thought:
-                self._thinking = True
-                lines += self._think(self._thought_lines.feed(part.text))
+                self._in_thoughts = True
+                lines += self._add_thought_lines(self._thought_buffer.feed(part.text))
             else:
-                lines += self._end_thoughts() + self._render(self._lines.feed(part.text), columns)
+                lines += self._end_thoughts()
+                lines += self._render_answer_lines(self._answer_buffer.feed(part.text), columns)
         return lines
 
-    def _think(self, text: str) -> list[Line]:
-        """Return complete lines of thoughts, without leading empty lines."""
+    def _add_thought_lines(self, text: str) -> list[Line]:
+        """Add complete lines of thoughts, without leading empty lines; return the unseen lines when thoughts are shown."""
         for line in text.split("\n")[:-1]:
-            self._said_a_thought = self._said_a_thought or bool(line)
-            if self._said_a_thought:
+            self._has_thought_line = self._has_thought_line or bool(line)
+            if self._has_thought_line:
                 self._unseen.append(line)
         return self.unseen() if self._display.thoughts else []
 
     def _end_thoughts(self) -> list[Line]:
-        """End the thoughts; add a line that says so when they were not shown."""
-        if not self._thinking:
+        """Return the last line of the thoughts, and a line that says how long they were when they were not shown."""
+        if not self._in_thoughts:
             return []
-        lines = self._think(self._thought_lines.end())
-        self._thinking = False
-        if self._opened and self._thoughts.in_thoughts:  # the end of the thoughts never came, so this may be the reply
+        lines = self._add_thought_lines(self._thought_buffer.end())
+        self._in_thoughts = False
+        if self._starts_in_thoughts and self._splitter.in_thoughts:  # no closing tag came, so these thoughts may be the answer
             lines += self.unseen()
         if any(self._unseen):
-            lines.append([(THOUGHT, f"thought {len(self._thoughts.thought_text)} characters; f2 shows them")])
-        if self._text_was_thoughts:
-            self._text_was_thoughts = False
+            lines.append([(THOUGHT, f"thought {len(self._splitter.thought_text)} characters; f2 shows them")])
+        if self._needs_end_note:
+            self._needs_end_note = False
             lines.append([(THOUGHT, f"({THOUGHTS_END_NOTE})")])
         return lines
 
-    def _render(self, text: str, columns: int) -> list[Line]:
+    def _render_answer_lines(self, text: str, columns: int) -> list[Line]:
+        """Render complete lines; ``text`` is empty or ends with a newline."""
         lines = text.split("\n")[:-1]
         if self._markdown is None:
             return [[("", line)] if line else [] for line in lines]
-        return [shown for line in lines for shown in self._markdown.feed(line, columns)]
+        return [rendered for line in lines for rendered in self._markdown.feed(line, columns)]

@@ -16,15 +16,15 @@ class Stacked:
 
     Args:
         titles: Title of each reply; empty for none, as for a single reply.
-        texts: Renderer of each reply.
+        renderers: Renderer of each reply.
     """
 
-    def __init__(self, titles: Sequence[str], texts: Sequence[ReplyText]) -> None:
+    def __init__(self, titles: Sequence[str], renderers: Sequence[ReplyText]) -> None:
         self._titles = titles
-        self._texts = texts
-        self._waiting = ["" for _ in titles]  # text of each reply that its renderer has not got yet
+        self._renderers = renderers
+        self._waiting = ["" for _ in titles]  # text of each reply that was not passed to its renderer yet
         self._done = [False for _ in titles]
-        self._current = 0
+        self._current = 0  # number of the reply that streams
         self._title_done = False
 
     def feed(self, number: int, piece: str) -> None:
@@ -32,11 +32,11 @@ class Stacked:
         self._waiting[number] += piece
 
     def retract(self, number: int) -> None:
-        """Treat a reply so far as thoughts; of a reply that is not streaming yet, only the last words were shown."""
+        """Treat a reply so far as thoughts."""
         if number == self._current:
-            self._texts[number].retract(self._waiting[number])
+            self._renderers[number].retract(self._waiting[number])
             self._waiting[number] = ""
-        else:
+        else:  # nothing was passed to its renderer
             self._waiting[number] = f"{THOUGHTS_BEGIN}{self._waiting[number]}{THOUGHTS_END}"
 
     def end(self, number: int) -> None:
@@ -50,24 +50,24 @@ class Stacked:
             if not self._title_done and self._titles[self._current]:
                 lines.append([("bold", clip(self._titles[self._current], columns))])
             self._title_done = True
-            text = self._texts[self._current]
-            lines += text.feed(self._waiting[self._current], columns)
+            renderer = self._renderers[self._current]
+            lines += renderer.feed(self._waiting[self._current], columns)
             self._waiting[self._current] = ""
             if not self._done[self._current]:
                 break
-            lines += text.end(columns)
+            lines += renderer.end(columns)
             self._current, self._title_done = self._current + 1, False
         return lines
 
     def unseen(self) -> list[Line]:
         """Return hidden thoughts of the replies that are shown."""
-        return [line for text in self._texts[: self._current + 1] for line in text.unseen()]
+        return [line for renderer in self._renderers[: self._current + 1] for line in renderer.unseen()]
 
     def tail(self, columns: int) -> list[Line]:
         """Return the unfinished part of the streaming reply, then one line for each waiting reply."""
         if self._current == len(self._titles):
             return []
-        lines = self._texts[self._current].tail()
+        lines = self._renderers[self._current].tail()
         for number in range(self._current + 1, len(self._titles)):
             title = clip(self._titles[number], max(1, columns // 3)) + ": "
             text = escape_controls(self._waiting[number]).replace("\n", " ").replace("\t", " ")
@@ -76,7 +76,7 @@ class Stacked:
 
 
 def _fitting_end(text: str, columns: int) -> str:
-    """Return the end of a text that fits into a width."""
+    """Return the longest end of a text that fits into a width, with an ellipsis when the text does not fit."""
     if text_width(text) <= columns:
         return text
     start = max(0, len(text) - columns)

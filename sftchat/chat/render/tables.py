@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sftchat.chat.render.width import Line, merge_styles, pad, text_of, width, wrap_line
+from sftchat.chat.render.width import Line, line_width, merge_styles, pad, text_of, wrap_line
 
 MIN_COLUMN_WIDTH = 4
+SEPARATOR = " │ "
 
 
 def draw_table(table: list[list[Line]], aligns: list[str], columns: int) -> list[Line] | None:
@@ -15,34 +16,35 @@ def draw_table(table: list[list[Line]], aligns: list[str], columns: int) -> list
         aligns: Alignment of each column: left, right or center.
         columns: Width of the terminal.
     """
-    widths = _shrink_widths([max(1, *map(width, cells)) for cells in zip(*table, strict=True)], columns - 3 * (len(aligns) - 1))
+    full_widths = [max(1, *map(line_width, cells)) for cells in zip(*table, strict=True)]
+    widths = _shrink_widths(full_widths, columns - len(SEPARATOR) * (len(aligns) - 1))
     if widths is None:
         return None
-    rule: Line = [("class:faint", "─┼─".join("─" * size for size in widths))]
+    rule: Line = [("class:faint", "─┼─".join("─" * width for width in widths))]
     header, *body = [_draw_row(row, widths, aligns) for row in table]
     return [*header, rule, *(line for lines in body for line in lines)]
 
 
-def _shrink_widths(wanted: list[int], columns: int) -> list[int] | None:
-    """Return widths that fit, shrinking the widest column first; None when the columns cannot fit."""
-    widths = list(wanted)
-    if columns < sum(min(size, MIN_COLUMN_WIDTH) for size in widths):
+def _shrink_widths(widths: list[int], columns: int) -> list[int] | None:
+    """Return column widths whose sum is at most ``columns``, shrinking the widest column first; None when even the minimum is wider."""
+    if columns < sum(min(width, MIN_COLUMN_WIDTH) for width in widths):
         return None
+    widths = list(widths)
     while sum(widths) > columns:
-        widest = max(range(len(widths)), key=widths.__getitem__)
-        widths[widest] -= 1
+        widths[widths.index(max(widths))] -= 1
     return widths
 
 
 def _draw_row(row: list[Line], widths: list[int], aligns: list[str]) -> list[Line]:
     """Draw a row; it has as many lines as its tallest cell."""
-    wrapped = [wrap_line(cell, size) for cell, size in zip(row, widths, strict=True)]
+    wrapped_cells = [wrap_line(cell, width) for cell, width in zip(row, widths, strict=True)]
     lines: list[Line] = []
-    for level in range(max(map(len, wrapped))):
+    for index in range(max(map(len, wrapped_cells))):
         line: Line = []
-        for column, (rows, size, align) in enumerate(zip(wrapped, widths, aligns, strict=True)):
-            line += [("class:faint", " │ ")] if column else []
-            line += pad(rows[level] if level < len(rows) else [], size, align)
+        for column, (cell, width, align) in enumerate(zip(wrapped_cells, widths, aligns, strict=True)):
+            if column:
+                line.append(("class:faint", SEPARATOR))
+            line += pad(cell[index] if index < len(cell) else [], width, align)
         lines.append(_strip_trailing_spaces(line))
     return lines
 

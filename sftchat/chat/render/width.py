@@ -27,7 +27,7 @@ def max_width(cluster: str) -> int:
     return max(text_width(cluster), wcswidth(cluster))
 
 
-def width(line: Line) -> int:
+def line_width(line: Line) -> int:
     """Return the width of a line in cells, with joined emoji drawn separately."""
     return sum(text_width(text) for _, text in line)
 
@@ -37,10 +37,10 @@ def text_of(line: Line) -> str:
     return "".join(text for _, text in line)
 
 
-def merge_styles(clusters: Iterable[tuple[str, str]]) -> Line:
+def merge_styles(pairs: Iterable[tuple[str, str]]) -> Line:
     """Merge adjacent pairs of the same style; drop pairs without text."""
     line: Line = []
-    for style, text in clusters:
+    for style, text in pairs:
         if not text:
             continue
         if line and line[-1][0] == style:
@@ -62,31 +62,32 @@ def wrap_line(line: Line, columns: int) -> list[Line]:
     """
     rows: list[Line] = []
     row: list[tuple[str, str]] = []
-    used, broken_at = 0, 0
+    used = 0
+    last_break = 0  # number of clusters of the row before the last place where it may be broken
+    skipping_spaces = False
     for style, cluster in _styled_clusters(line):
-        size = max_width(cluster)
-        if row and used + size > columns:
+        cluster_width = max_width(cluster)
+        if row and used + cluster_width > columns:
             if cluster == " ":
                 rows.append(_without_trailing_spaces(row))
-                row, used, broken_at = [], 0, -1
+                row, used, last_break, skipping_spaces = [], 0, 0, True
                 continue
-            cut = broken_at if 0 < broken_at < len(row) and size < 2 else len(row)
+            cut = last_break if 0 < last_break < len(row) and cluster_width < 2 else len(row)
             rows.append(_without_trailing_spaces(row[:cut]))
             row = row[cut:]
-            used, broken_at = sum(max_width(text) for _, text in row), 0
-        elif broken_at < 0:  # further spaces at a break
-            if cluster == " ":
-                continue
-            broken_at = 0
+            used, last_break = sum(max_width(text) for _, text in row), 0
+        elif skipping_spaces and cluster == " ":
+            continue
+        skipping_spaces = False
         row.append((style, cluster))
-        used += size
-        if cluster == " " or size > 1:
-            broken_at = len(row)
+        used += cluster_width
+        if cluster == " " or cluster_width > 1:
+            last_break = len(row)
     return [*rows, merge_styles(row)] if row or not rows else rows
 
 
 def break_line(line: Line, columns: int) -> list[Line]:
-    """Break a line into rows as a terminal does, between any clusters; nothing is dropped, and no terminal breaks the rows again."""
+    """Break a line into rows as a terminal does: between any clusters, and nothing is dropped."""
     rows: list[Line] = []
     row: list[tuple[str, str]] = []
     used = 0
@@ -101,9 +102,9 @@ def break_line(line: Line, columns: int) -> list[Line]:
 
 def pad(line: Line, columns: int, align: str = "left") -> Line:
     """Pad a line with spaces to a width; ``align`` is left, right or center."""
-    free = max(0, columns - width(line))
-    before = {"left": 0, "right": free, "center": free // 2}[align]
-    return merge_styles([("", " " * before), *line, ("", " " * (free - before))])
+    padding = max(0, columns - line_width(line))
+    before = {"left": 0, "right": padding, "center": padding // 2}[align]
+    return merge_styles([("", " " * before), *line, ("", " " * (padding - before))])
 
 
 def _styled_clusters(line: Line) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from sftchat.chat.render.columns import (
     rows_across,
     side_rows,
 )
-from sftchat.chat.render.width import Line, text_of, width
+from sftchat.chat.render.width import Line, line_width, text_of
 
 TEXTS = st.text(st.sampled_from("ab \n中文，👨‍👩‍👧🇩🇪e\u0301"), max_size=60)
 
@@ -76,9 +76,9 @@ def test_the_separator_keeps_its_position_and_no_text_is_lost(texts: list[str], 
         line = text_of(join_columns(row, widths))
         before = ""
         for cell in row[:-1]:
-            before += text_of(cell) + " " * (size - width(cell))
+            before += text_of(cell) + " " * (size - line_width(cell))
             assert line.startswith(before + " │ ")
-            assert width([("", before)]) % (size + 3) == size
+            assert line_width([("", before)]) % (size + 3) == size
             before += " │ "
     for text, rows in zip(texts, drawn, strict=True):
         seen = "".join(map(text_of, rows)).replace("⏎", "").replace("∎", "").replace("␣", "")

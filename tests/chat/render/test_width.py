@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.chat.render.width import Line, max_width, merge_styles, pad, text_of, text_width, width, wrap_line
+from sftchat.chat.render.width import Line, line_width, max_width, merge_styles, pad, text_of, text_width, wrap_line
 
 TEXT = st.text(st.sampled_from("ab cd  中文，。한é１🙂👍🏽👨‍👩‍👧🇩🇪❤️e\u0301\u200b"), max_size=60)
 
@@ -43,7 +43,7 @@ def test_a_line_breaks_after_a_space_or_next_to_a_wide_character(text: str, colu
 def test_no_row_is_too_wide_and_only_spaces_are_dropped(text: str, columns: int) -> None:
     rows = wrap_line([("", text)], columns)
 
-    assert all(width(row) <= columns for row in rows)
+    assert all(line_width(row) <= columns for row in rows)
     assert "".join(map(text_of, rows)).replace(" ", "") == text.replace(" ", "")
     assert rows[:-1] == [row for row in rows[:-1] if text_of(row)] or not text.strip()
 
