@@ -1,8 +1,8 @@
 """Text patterns for the pretraining of the embedded model: copying, listing, pairing, question and answer.
 
-Every pattern is a function ``(random.Random) -> (prompt, answer)``. None of them is a row of a task that sftchat ships: no kinship, no
-relation between characters, no arithmetic, no counting, no ordering, no identity. They teach a small model to find a string in its context and to
-write it again in a given shape; learning this from novels alone takes many more tokens.
+A pattern is a function that takes a random number generator and returns a prompt and its answer. Patterns teach a small model to find a string in its
+context and to write it again in a given shape; learning this from novels alone takes many more tokens. No pattern is a row of a task that sftchat ships:
+there is no kinship, no relation between characters, no arithmetic, no counting, no ordering and no identity.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import nano_ties
 
 Pattern = Callable[[random.Random], tuple[str, str]]
 
-HAN = [bytes((high, low)).decode("gb2312") for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) if (high, low) < (0xD7, 0xFA)]
+COMMON_HAN = [bytes((high, low)).decode("gb2312") for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) if (high, low) < (0xD7, 0xFA)]
 """The 3,755 common characters of GB 2312, level 1."""
 
 SURNAMES = list("赵钱孙李周吴郑王冯陈蒋沈韩杨朱秦许何吕施张孔曹严金魏陶姜谢邹苏潘葛范彭鲁韦马苗方俞任袁柳唐薛雷贺倪汤罗毕郝安常于傅齐康伍余")
@@ -44,55 +44,55 @@ FILLER = (
 
 
 TITLES = "大夫 掌柜 师太 道人 将军 先生 姑娘 老爷 校长 医生 管家 长老 公子 夫人 班主 庄主".split()
-PROSE: list[str] = []
-"""Sentences of the corpora as context; filled by the pretraining script."""
+PROSE_SENTENCES: list[str] = []
+"""Sentences of the corpora, mixed into passages; the pretraining script fills this list."""
 
 
-def name(rng: random.Random) -> str:
-    """A made-up Chinese name of two or three characters, a title or a nickname, or now and then any short string."""
-    kind = rng.random()
-    if kind < 0.05:
+def make_name(rng: random.Random) -> str:
+    """Make a Chinese name: mostly two to four characters, sometimes with a title, or a nickname."""
+    roll = rng.random()
+    if roll < 0.05:
         return rng.choice(SURNAMES) + rng.choice(TITLES)
-    if kind < 0.08:
-        return rng.choice("阿小老") + rng.choice(HAN)
-    if kind < 0.1:
-        return rng.choice(HAN) + rng.choice(HAN) + rng.choice(TITLES)
+    if roll < 0.08:
+        return rng.choice("阿小老") + rng.choice(COMMON_HAN)
+    if roll < 0.1:
+        return rng.choice(COMMON_HAN) + rng.choice(COMMON_HAN) + rng.choice(TITLES)
     length = rng.choice((1, 1, 2, 2, 2, 3))
-    first = rng.choice(SURNAMES) if rng.random() < 0.7 else rng.choice(HAN)
-    return first + "".join(rng.choice(HAN) for _ in range(length))
+    surname = rng.choice(SURNAMES) if rng.random() < 0.7 else rng.choice(COMMON_HAN)
+    return surname + "".join(rng.choice(COMMON_HAN) for _ in range(length))
 
 
-def names(rng: random.Random, count: int) -> list[str]:
-    """Distinct made-up names."""
-    found: list[str] = []
-    while len(found) < count:
-        candidate = name(rng)
-        if candidate not in found:
-            found.append(candidate)
-    return found
+def make_names(rng: random.Random, count: int) -> list[str]:
+    """Make distinct names."""
+    distinct: list[str] = []
+    while len(distinct) < count:
+        candidate = make_name(rng)
+        if candidate not in distinct:
+            distinct.append(candidate)
+    return distinct
 
 
-def string(rng: random.Random, low: int = 3, high: int = 16) -> str:
-    """A string with no meaning: Han characters, digits or Latin words."""
-    kind = rng.random()
+def make_string(rng: random.Random, low: int = 3, high: int = 16) -> str:
+    """Make a string without meaning: Chinese characters, English words, or ASCII letters and digits."""
+    roll = rng.random()
     length = rng.randint(low, high)
-    if kind < 0.6:
-        return "".join(rng.choice(HAN) for _ in range(length))
-    if kind < 0.8:
+    if roll < 0.6:
+        return "".join(rng.choice(COMMON_HAN) for _ in range(length))
+    if roll < 0.8:
         return " ".join(rng.choice(ENGLISH) for _ in range(max(2, length // 2)))
     return "".join(rng.choice("0123456789abcdefghijklmnopqrstuvwxyzABCDEFG-_.") for _ in range(length))
 
 
 def copy(rng: random.Random) -> tuple[str, str]:
-    """Write the same string again."""
-    text = string(rng)
-    ask = rng.choice(("请重复：", "照抄下面的文字：\n", "原样写出：", "复制：", "Repeat: ", "Copy this text:\n", "再说一遍："))
-    return ask + text, text
+    """Copy a string."""
+    text = make_string(rng)
+    instruction = rng.choice(("请重复：", "照抄下面的文字：\n", "原样写出：", "复制：", "Repeat: ", "Copy this text:\n", "再说一遍："))
+    return instruction + text, text
 
 
 def pick(rng: random.Random) -> tuple[str, str]:
-    """The first, the last or the neighbour of an item in a list."""
-    items = names(rng, rng.randint(3, 6)) if rng.random() < 0.6 else rng.sample(ENGLISH, rng.randint(3, 6))
+    """Find the first item of a list, the last, or the one after a given item."""
+    items = make_names(rng, rng.randint(3, 6)) if rng.random() < 0.6 else rng.sample(ENGLISH, rng.randint(3, 6))
     joined = "、".join(items)
     index = rng.randrange(len(items) - 1)
     question, answer = rng.choice(
@@ -102,35 +102,35 @@ def pick(rng: random.Random) -> tuple[str, str]:
 
 
 def listing(rng: random.Random) -> tuple[str, str]:
-    """Every name of a text, one per line."""
-    people = names(rng, rng.randint(1, 5))
+    """List every name of a text, one per line."""
+    people = make_names(rng, rng.randint(1, 5))
     sentences = []
     for person in people:
         sentence = rng.choice(
             ("{p}坐在{place}。", "{time}，{p}到了{place}。", "{p}手里拿着{thing}。", "这时{p}走了进来。", "“是谁？”{p}问。", "{place}有个人叫{p}。", "{p}一言不发。", "大家都在等{p}。")
         )
         sentences.append(sentence.format(p=person, place=rng.choice(PLACES), time=rng.choice(TIMES), thing=rng.choice(THINGS)))
-    text = scatter(rng, sentences)
-    ask = rng.choice(("写出下文中的名字，每行一个：\n", "下面的话里有谁？每行写一个名字。\n", "列出所有人名：\n"))
-    return ask + text, "\n".join(people)
+    text = mix_with_filler(rng, sentences)
+    instruction = rng.choice(("写出下文中的名字，每行一个：\n", "下面的话里有谁？每行写一个名字。\n", "列出所有人名：\n"))
+    return instruction + text, "\n".join(people)
 
 
-def scatter(rng: random.Random, sentences: list[str]) -> str:
-    """The sentences in order, mixed with irrelevant ones."""
-    out = []
+def mix_with_filler(rng: random.Random, sentences: list[str]) -> str:
+    """Join the sentences in order, with irrelevant ones between them."""
+    mixed = []
     for sentence in sentences:
         if rng.random() < 0.3:
-            out.append(rng.choice(FILLER))
-        out.append(sentence)
+            mixed.append(rng.choice(FILLER))
+        mixed.append(sentence)
     if rng.random() < 0.3:
-        out.append(rng.choice(FILLER))
-    return "".join(out)
+        mixed.append(rng.choice(FILLER))
+    return "".join(mixed)
 
 
 def pairing(rng: random.Random) -> tuple[str, str]:
-    """Two things that belong together, written as ``left-right``."""
+    """List the pairs of a text as ``left-right``, one per line."""
     count = rng.randint(1, 4)
-    left, right = names(rng, count), [rng.choice((rng.choice(THINGS), name(rng), rng.choice(FOODS))) for _ in range(count)]
+    left, right = make_names(rng, count), [rng.choice((rng.choice(THINGS), make_name(rng), rng.choice(FOODS))) for _ in range(count)]
     form = rng.choice(("{a}配{b}", "{a}和{b}", "{a}对应{b}", "{a}旁边是{b}", "{b}旁边是{a}", "{b}放在{a}那里", "{a}要{b}", "把{b}给{a}"))
     text = rng.choice(("，", "；", "。")).join(form.format(a=a, b=b) for a, b in zip(left, right, strict=True))
     return f"写成一对一对：{text}。", "\n".join(f"{a}-{b}" for a, b in zip(left, right, strict=True))
@@ -149,16 +149,16 @@ FACTS = (
 
 
 def fact(rng: random.Random) -> tuple[str, str]:
-    """One question about one of several stated facts."""
-    people = names(rng, rng.randint(1, 4))
-    sentences, asked = [], []
+    """Answer a question about one of several stated facts."""
+    people = make_names(rng, rng.randint(1, 4))
+    sentences, questions = [], []
     for person in people:
         form, question, values = rng.choice(FACTS)
         value, thing = rng.choice(values), rng.choice(THINGS)
         sentences.append(form.format(a=person, v=value, thing=thing))
-        asked.append((question.format(a=person, thing=thing), value))
-    question, answer = rng.choice(asked)
-    return f"{scatter(rng, sentences)}\n问：{question}", answer
+        questions.append((question.format(a=person, thing=thing), value))
+    question, answer = rng.choice(questions)
+    return f"{mix_with_filler(rng, sentences)}\n问：{question}", answer
 
 
 EVENTS = (
@@ -170,7 +170,7 @@ EVENTS = (
 def events(rng: random.Random) -> tuple[str, str]:
     """List events of a text as ``doer-receiver:verb``, one per line; ``无`` without events."""
     count = rng.choice((0, 1, 1, 2, 2, 3))
-    people = names(rng, 2 * count + 2)
+    people = make_names(rng, 2 * count + 2)
     sentences, lines = [], []
     for i in range(count):
         a, b, verb = people[2 * i], people[2 * i + 1], rng.choice(VERBS)
@@ -179,8 +179,8 @@ def events(rng: random.Random) -> tuple[str, str]:
     if count == 0 or rng.random() < 0.3:
         idle = f"{people[-1]}{rng.choice(('在', '去了', '离开'))}{rng.choice(PLACES)}。"
         sentences.insert(rng.randint(0, len(sentences)), idle)
-    ask = rng.choice(("谁对谁做了什么？每行一条：\n", "写出文中的动作，格式为 甲-乙:动作。\n", "列出动作：\n"))
-    return ask + scatter(rng, sentences), "\n".join(lines) or "无"
+    instruction = rng.choice(("谁对谁做了什么？每行一条：\n", "写出文中的动作，格式为 甲-乙:动作。\n", "列出动作：\n"))
+    return instruction + mix_with_filler(rng, sentences), "\n".join(lines) or "无"
 
 
 DEEDS = {
@@ -223,77 +223,77 @@ IDLE = """{a}在{place}坐着。|{a}买了一把{thing}。|{time}，{a}独自出
 
 
 def scenes(rng: random.Random) -> tuple[str, str]:
-    """A passage with events between people: one ``doer-receiver:kind`` per line, in the order of the text; ``无`` without events.
+    """List events between people as ``doer-receiver:kind``, one per line in the order of the text; ``无`` without events.
 
-    The kind is the class of the event, or its verb. Other people, denials and sentences of real prose are mixed in.
+    The kind is the class of the event, or its verb when the instruction says so. Other people, denials and sentences of real prose are mixed in.
     """
     count = rng.choices(range(6), (12, 30, 28, 18, 8, 4))[0]
-    people = names(rng, 8)
+    people = make_names(rng, 8)
     verbatim = rng.random() < 0.25
-    told: list[tuple[str, str]] = []
-    used: set[frozenset[str]] = set()
+    events_and_lines: list[tuple[str, str]] = []
+    used_pairs: set[frozenset[str]] = set()
     for index in range(count):
         a, b = rng.sample(people[: 2 * count], 2) if rng.random() < 0.4 else (people[(2 * index) % 8], people[(2 * index + 1) % 8])
-        if frozenset((a, b)) in used:
+        if frozenset((a, b)) in used_pairs:
             continue
-        used.add(frozenset((a, b)))
-        table, forms = (DEEDS, DEED_FORMS) if rng.random() < 0.7 else (MUTUAL, MUTUAL_FORMS)
-        kind = rng.choice(list(table))
-        verb = rng.choice(table[kind].split())
-        sentence = fill(rng, rng.choice(forms), a, b, verb)
-        if table is MUTUAL and sentence.find(b) < sentence.find(a):
+        used_pairs.add(frozenset((a, b)))
+        verbs_by_kind, forms = (DEEDS, DEED_FORMS) if rng.random() < 0.7 else (MUTUAL, MUTUAL_FORMS)
+        kind = rng.choice(list(verbs_by_kind))
+        verb = rng.choice(verbs_by_kind[kind].split())
+        sentence = fill_form(rng, rng.choice(forms), a, b, verb)
+        if verbs_by_kind is MUTUAL and sentence.find(b) < sentence.find(a):
             a, b = b, a
-        told.append((sentence, f"{a}-{b}:{verb if verbatim else kind}"))
-    sentences = [sentence for sentence, _ in told]
-    idle = [person for person in people if not any(person in sentence for sentence in sentences)]
+        events_and_lines.append((sentence, f"{a}-{b}:{verb if verbatim else kind}"))
+    sentences = [sentence for sentence, _ in events_and_lines]
+    unmentioned = [person for person in people if not any(person in sentence for sentence in sentences)]
     for _ in range(rng.choice((0, 0, 1, 1, 2)) + (count == 0)):
         kind = rng.random()
-        if kind < 0.5 and len(idle) > 1:
-            a, b = rng.sample(idle, 2)
-            extra = fill(rng, rng.choice(IDLE), a, b, rng.choice(VERBS))
+        if kind < 0.5 and len(unmentioned) > 1:
+            a, b = rng.sample(unmentioned, 2)
+            extra = fill_form(rng, rng.choice(IDLE), a, b, rng.choice(VERBS))
         else:
-            extra = rng.choice(PROSE) if PROSE and kind < 0.8 else rng.choice(FILLER)
+            extra = rng.choice(PROSE_SENTENCES) if PROSE_SENTENCES and kind < 0.8 else rng.choice(FILLER)
         sentences.insert(rng.randint(0, len(sentences)), extra)
-    ask = rng.choice(("从下文中提取人物之间的动作:\n", "读下面的文字，写出谁对谁做了什么，格式为 甲-乙:类别:\n", "提取动作：\n", "谁和谁之间发生了什么？每行一条:\n"))
+    instruction = rng.choice(("从下文中提取人物之间的动作:\n", "读下面的文字，写出谁对谁做了什么，格式为 甲-乙:类别:\n", "提取动作：\n", "谁和谁之间发生了什么？每行一条:\n"))
     if verbatim:
-        ask = ask.replace("类别", "原词").replace("动作", "动作原词").replace("什么", "什么（原词）")
-    return ask + "".join(sentences), "\n".join(line for _, line in told) or "无"
+        instruction = instruction.replace("类别", "原词").replace("动作", "动作原词").replace("什么", "什么（原词）")
+    return instruction + "".join(sentences), "\n".join(line for _, line in events_and_lines) or "无"
 
 
-def fill(rng: random.Random, form: str, a: str, b: str, verb: str) -> str:
-    """A sentence form with its slots filled."""
+def fill_form(rng: random.Random, form: str, a: str, b: str, verb: str) -> str:
+    """Fill the slots of a form."""
     return form.format(a=a, b=b, v=verb, place=rng.choice(PLACES), time=rng.choice(TIMES), thing=rng.choice(THINGS), food=rng.choice(FOODS))
 
 
 def ties(rng: random.Random) -> tuple[str, str]:
-    """A passage with relations between people; see `nano_ties`."""
-    people = nano_ties.cast(rng, rng.choice((4, 6, 8, 10)), name, HAN, SURNAMES)
+    """List relations of trade and chance between people; see `nano_ties`."""
+    people = nano_ties.make_people(rng, rng.choice((4, 6, 8, 10)), make_name, COMMON_HAN, SURNAMES)
     slots = {"place": PLACES, "time": TIMES, "thing": THINGS, "food": FOODS}
-    idle = FILLER if not PROSE or rng.random() < 0.5 else [rng.choice(PROSE)]
+    idle = FILLER if not PROSE_SENTENCES or rng.random() < 0.5 else [rng.choice(PROSE_SENTENCES)]
     return nano_ties.compose(rng, people, slots, idle)
 
 
 def who(rng: random.Random) -> tuple[str, str]:
-    """The doer or the receiver of an event, whatever the order of the sentence."""
-    a, b, c, d = names(rng, 4)
-    verb, other = rng.sample(VERBS, 2)
+    """Name the doer or the receiver of an event, in active and passive sentences."""
+    a, b, c, d = make_names(rng, 4)
+    verb, other_verb = rng.sample(VERBS, 2)
     place, time = rng.choice(PLACES), rng.choice(TIMES)
-    text = scatter(rng, [rng.choice(EVENTS).format(a=a, b=b, v=verb, place=place, time=time), rng.choice(EVENTS).format(a=c, b=d, v=other, place=place, time=time)])
-    question, answer = rng.choice(((f"谁{verb}了{b}？", a), (f"{a}{verb}了谁？", b), (f"谁{other}了{d}？", c), (f"{c}{other}了谁？", d)))
+    text = mix_with_filler(rng, [rng.choice(EVENTS).format(a=a, b=b, v=verb, place=place, time=time), rng.choice(EVENTS).format(a=c, b=d, v=other_verb, place=place, time=time)])
+    question, answer = rng.choice(((f"谁{verb}了{b}？", a), (f"{a}{verb}了谁？", b), (f"谁{other_verb}了{d}？", c), (f"{c}{other_verb}了谁？", d)))
     return f"{text}\n{question}", answer
 
 
 def substitution(rng: random.Random) -> tuple[str, str]:
-    """A rule in the prompt, applied: from a table of ``word=code``."""
+    """Look up codes in a table of ``word=code`` in the prompt."""
     keys = rng.sample(THINGS + FOODS, rng.randint(2, 5))
-    codes = [rng.choice((rng.choice(HAN) + rng.choice(HAN), rng.choice(ENGLISH))) for _ in keys]
+    codes = [rng.choice((rng.choice(COMMON_HAN) + rng.choice(COMMON_HAN), rng.choice(ENGLISH))) for _ in keys]
     table = "，".join(f"{k}={c}" for k, c in zip(keys, codes, strict=True))
-    order = [rng.randrange(len(keys)) for _ in range(rng.randint(1, 3))]
-    return f"{table}。\n{'、'.join(keys[i] for i in order)}是什么？", "、".join(codes[i] for i in order)
+    asked_indices = [rng.randrange(len(keys)) for _ in range(rng.randint(1, 3))]
+    return f"{table}。\n{'、'.join(keys[i] for i in asked_indices)}是什么？", "、".join(codes[i] for i in asked_indices)
 
 
 def english(rng: random.Random) -> tuple[str, str]:
-    """The same skills in English."""
+    """Answer a question, list the names or list the pairs of an English text."""
     people = rng.sample(FIRST_NAMES, rng.randint(2, 4))
     things = rng.sample(ENGLISH, len(people))
     form, question = rng.choice(
@@ -309,6 +309,6 @@ def english(rng: random.Random) -> tuple[str, str]:
     return f"{text}\n{question.format(a=people[index])}", things[index]
 
 
-PATTERNS: tuple[tuple[Pattern, float], ...] = (
+PATTERNS: tuple[tuple[Pattern, float], ...] = (  # with relative frequencies
     (copy, 1.0), (pick, 0.5), (listing, 1.0), (pairing, 1.0), (fact, 1.5), (events, 1.5), (scenes, 3.0), (ties, 14.0), (who, 1.5), (substitution, 0.7), (english, 0.8),
 )  # fmt: skip
