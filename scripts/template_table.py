@@ -20,7 +20,7 @@ from typing import Any
 from tiny_tokenizer import tokenizer_for
 
 from sftchat.errors import TemplateError
-from sftchat.templates.parity import SAMPLES, Check, Sample, check_parity, remedy
+from sftchat.templates.parity import SAMPLES, Check, Sample, check_parity, find_remedy
 from sftchat.templates.renderer import Renderer, choose_renderer
 
 SOURCES = Path(__file__).with_name("template_sources.json")
@@ -147,7 +147,7 @@ def remedy_notes(renderer: Renderer, refused: Mapping[str, Sample]) -> list[str]
     """Return one note per remedy that works, with the columns whose refused sample it makes trainable."""
     columns_by_remedy: dict[str, list[str]] = {}
     for column, sample in refused.items():
-        if option := remedy(renderer, sample.messages, sample.tools):
+        if option := find_remedy(renderer, sample.messages, sample.tools):
             columns_by_remedy.setdefault(mark_option_as_code(option), []).append(column)
     return [f"{', '.join(columns)}: {option}" for option, columns in columns_by_remedy.items()]
 

@@ -16,6 +16,7 @@ TEMPLATE_FOLDER = Path(__file__).parent / "chat_templates"
 TEMPLATE_NAME = re.compile(r"[\w.-]{1,64}")
 """Valid names of a model's own templates; each is also a file name."""
 _TRAINING_MARKER = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
+"""The tags ``{% generation %}`` and ``{% endgeneration %}``, with their whitespace controls."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +40,35 @@ class Template:
         return set(self.tokens) <= set(tokenizer.added_tokens_encoder)
 
     def source_for(self, tokenizer: Any) -> str:
-        """Return the source, prefixed with the BOS token if the tokenizer always adds one: such models were trained only with it."""
-        if "bos_token" in self.source or getattr(tokenizer, "bos_token_id", None) is None:
+        """Return the source, with a BOS token at its start if the tokenizer always adds one: such models were trained only with it."""
+        bos_id = getattr(tokenizer, "bos_token_id", None)
+        if "bos_token" in self.source or bos_id is None or tokenizer.encode("")[:1] != [bos_id]:
             return self.source
-        return "{{- bos_token }}\n" + self.source if tokenizer.encode("")[:1] == [tokenizer.bos_token_id] else self.source
+        return "{{- bos_token }}\n" + self.source
 
 
-def _read(name: str, about: str, *tokens: str) -> Template:
+def _load_template(name: str, about: str, *tokens: str) -> Template:
     return Template(name, about, tokens, (TEMPLATE_FOLDER / f"{name}.jinja").read_text(encoding="utf-8"))
 
 
 TEMPLATES: Mapping[str, Template] = {
     template.name: template
     for template in (
-        _read("chatml", "<|im_start|>role … <|im_end|>", "<|im_start|>", "<|im_end|>"),
-        _read("llama3", "<|start_header_id|>role<|end_header_id|> … <|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-        _read("alpaca", "### Instruction, ### Input, ### Response, after Stanford Alpaca's opening sentence"),
-        _read("instruction", "### Instruction, ### Context, ### Response"),
-        _read("prompt", "### Prompt, ### Response"),
-        _read("plain", "System: …, User: …, Assistant: …"),
+        _load_template("chatml", "<|im_start|>role … <|im_end|>", "<|im_start|>", "<|im_end|>"),
+        _load_template(
+            "llama3", "<|start_header_id|>role<|end_header_id|> … <|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
+        ),
+        _load_template("alpaca", "### Instruction, ### Input, ### Response, after Stanford Alpaca's opening sentence"),
+        _load_template("instruction", "### Instruction, ### Context, ### Response"),
+        _load_template("prompt", "### Prompt, ### Response"),
+        _load_template("plain", "System: …, User: …, Assistant: …"),
     )
 }
-"""All templates by name. The rows of ``instruction`` and ``alpaca`` mark context by the key ``context`` of a user turn."""
+"""All built-in templates by name. In a user turn, ``instruction`` and ``alpaca`` also render the key ``context``."""
 
 
 def template_file(template: str) -> Path | None:
-    """Return the Jinja file that a template argument refers to; also expands ``~``.
+    """Return the Jinja file to which a value of ``--template`` refers, with ``~`` expanded.
 
     Args:
         template: A name of ``TEMPLATES``, a file, or an empty string.
@@ -121,7 +125,7 @@ def own_templates(tokenizer: Any) -> dict[str, str]:
     return templates
 
 
-def check_name(name: str, template: str, own: Mapping[str, str]) -> None:
+def check_template_name(name: str, template: str, own: Mapping[str, str]) -> None:
     """Validate the choice of a model's own template by name.
 
     Args:

@@ -1,6 +1,6 @@
-"""The parity check: training and inference use the same tokens; and changes that help where a template cannot render a conversation.
+"""The parity check, i.e. that training and inference use the same tokens; and the remedy where a template cannot render a conversation.
 
-Every change is tested before it is suggested.
+A remedy is a change, such as another template; it is tested before it is suggested.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sftchat.errors import TemplateError
 from sftchat.templates.chat_template import Tools
 from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import IGNORED, Renderer, argument_names, choose_renderer
-from sftchat.templates.turn_parts import THOUGHTS, thought_and_answer
+from sftchat.templates.turn_parts import THOUGHT_KEYS, split_content
 from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 from sftchat.types import Message, is_learned
 
@@ -31,7 +31,7 @@ TOOL = {
     },
 }
 CALL = {"type": "function", "id": "call00001", "function": {"name": "get_weather", "arguments": {"city": "巴黎"}}}
-ANSWERED: Any = {"role": "tool", "content": "22°", "name": "get_weather", "tool_call_id": "call00001"}
+TOOL_RESULT: Any = {"role": "tool", "content": "22°", "name": "get_weather", "tool_call_id": "call00001"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Sample:
     """A conversation that the checks render.
 
     Attributes:
-        name: What it is an example of.
+        name: The feature of conversations that it has.
         messages: Its turns.
         tools: Available tools.
     """
@@ -70,7 +70,7 @@ SAMPLES = (
         (
             {"role": "user", "content": "巴黎?"},
             {"role": "assistant", "content": "", "tool_calls": [CALL]},
-            ANSWERED,
+            TOOL_RESULT,
             {"role": "assistant", "content": "22°"},
         ),
         (TOOL,),
@@ -85,7 +85,7 @@ class Check:
 
     Attributes:
         name: The claim.
-        passed: Whether it is true.
+        passed: Whether the claim is true.
         detail: Evidence, or the reason for a failure.
         required: Whether a failure prevents training.
     """
@@ -99,25 +99,26 @@ class Check:
 def check_parity(renderer: Renderer, stop_ids: Iterable[int], saved_tokenizer: Any = None) -> list[Check]:
     """Check that prompts are prefixes of training rows, that the stop token is trained and stops generation, and that a saved template agrees.
 
-    Training requires a template that supports plain replies, or replies with thoughts; the checks for system turns, several turns and tools only
-    report what happens to such rows. A row that the template cannot render is reported as an error of that row.
+    Training requires a template that renders plain replies, or replies with thoughts. The checks for system turns, several turns and tools are not
+    required: a row that the template cannot render is an error of that row.
 
     Args:
         renderer: Tokenizer and template.
         stop_ids: Token ids that stop generation.
         saved_tokenizer: A saved and reloaded transformers tokenizer that must render the same ids; None for no check.
     """
-    trainable = {sample.name: _is_trainable(renderer, sample) for sample in SAMPLES}
-    required = "one turn" if trainable["one turn"].passed or not trainable["thoughts"].passed else "thoughts"
-    checks = [replace(check, required=name == required) for name, check in trainable.items()]
+    trainable = {sample.name: _check_trainable(renderer, sample) for sample in SAMPLES}
+    needs_thoughts = trainable["thoughts"].passed and not trainable["one turn"].passed
+    required_name = "thoughts" if needs_thoughts else "one turn"
+    checks = [replace(check, required=name == required_name) for name, check in trainable.items()]
     usable = [sample for sample in SAMPLES if trainable[sample.name].passed]
     if not usable:
         return checks
     checks += [
         _check_all("prompt ids are a prefix of the training ids", usable, lambda sample: _prompt_is_prefix(renderer, sample)),
         _check_all("every reply's last trained id is a stop token", usable, lambda sample: _stop_is_trained(renderer, sample)),
-        _stops(renderer, sorted(set(stop_ids))),
-        _adds_nothing(renderer, usable[0]),
+        _check_stops(renderer, sorted(set(stop_ids))),
+        _check_trained_text(renderer, usable[0]),
         _check_all(
             "transformers' apply_chat_template gives the same prompt ids",
             usable,
@@ -132,13 +133,13 @@ def check_parity(renderer: Renderer, stop_ids: Iterable[int], saved_tokenizer: A
         for _, stop in implied_stops(renderer)
     ]
     if saved_tokenizer is not None:
-        again = choose_renderer(saved_tokenizer, arguments=renderer.arguments, name=renderer.template_name)
-        agrees = _check_all(
+        saved = choose_renderer(saved_tokenizer, arguments=renderer.arguments, name=renderer.template_name)
+        check = _check_all(
             "the saved template renders the same ids",
             usable,
-            lambda sample: again.training_rows(sample.messages, sample.tools) == renderer.training_rows(sample.messages, sample.tools),
+            lambda sample: saved.training_rows(sample.messages, sample.tools) == renderer.training_rows(sample.messages, sample.tools),
         )
-        checks.append(agrees)
+        checks.append(check)
     return checks
 
 
@@ -147,102 +148,101 @@ def implied_stops(renderer: Renderer) -> list[tuple[str, str]]:
     stops = []
     for variant in renderer.variants:
         with suppress(TemplateError):  # a tool template that is unusable is reported by its own check
-            stops += [(variant.name, variant.template.stop)] if variant.template.stop_is_implied else []
+            if variant.template.stop_is_implied:
+                stops.append((variant.name, variant.template.stop))
     return stops
 
 
-def _is_trainable(renderer: Renderer, sample: Sample) -> Check:
-    """Return whether conversations of a kind can be trained on, with the number of rows or the reason."""
+def _check_trainable(renderer: Renderer, sample: Sample) -> Check:
+    """Check that conversations like a sample can be trained on; the detail is the number of rows, or the reason and a remedy."""
     name = f"can be trained on {sample.name}"
     try:
         rows = renderer.training_rows(sample.messages, sample.tools)
     except TemplateError as error:
-        return Check(name, False, with_remedy(error, renderer, sample.messages, sample.tools))
+        return Check(name, False, add_remedy(error, renderer, sample.messages, sample.tools))
     if len(rows) == 1:
         return Check(name, True, "one row")
     return Check(name, True, "one row for each reply, since the template writes a reply differently once it is history")
 
 
-def _check_all(name: str, samples: Sequence[Sample], passes: Callable[[Sample], bool], required: bool = True) -> Check:
-    failed = [sample.name for sample in samples if not _safely(passes, sample)]
+def _check_all(name: str, samples: Sequence[Sample], is_true: Callable[[Sample], bool], required: bool = True) -> Check:
+    failed = [sample.name for sample in samples if not _passes(is_true, sample)]
     return Check(name, not failed, f"fails for: {', '.join(failed)}" if failed else f"{len(samples)} conversations", required)
 
 
-def _safely(passes: Callable[[T], bool], value: T) -> bool:
-    """Whether a check passes; False if the template fails."""
+def _passes(is_true: Callable[[T], bool], value: T) -> bool:
+    """Whether a condition is true for a value; False if the template fails."""
     try:
-        return passes(value)
+        return is_true(value)
     except TemplateError:
         return False
 
 
-def _replies(sample: Sample) -> list[int]:
+def _reply_indices(sample: Sample) -> list[int]:
     return [index for index, message in enumerate(sample.messages) if message["role"] == "assistant"]
 
 
 def _prompt_is_prefix(renderer: Renderer, sample: Sample) -> bool:
     """Whether the prompt of every assistant turn is a prefix of its training row."""
-    rows, replies = renderer.training_rows(sample.messages, sample.tools), _replies(sample)
+    rows, replies = renderer.training_rows(sample.messages, sample.tools), _reply_indices(sample)
+    if len(rows) == 1:
+        rows *= len(replies)  # one row for all replies
     prompts = [tuple(renderer.prompt_ids(sample.messages[:index], tools=sample.tools)) for index in replies]
-    return all(row.ids[: len(ids)] == ids for ids, row in zip(prompts, rows * (len(replies) if len(rows) == 1 else 1), strict=True))
+    return all(row.ids[: len(prompt)] == prompt for prompt, row in zip(prompts, rows, strict=True))
 
 
 def _stop_is_trained(renderer: Renderer, sample: Sample) -> bool:
     """Whether each run of labels ends with a stop token, with one run per assistant turn."""
-    ends = [
-        a
-        for row in renderer.training_rows(sample.messages, sample.tools)
-        for a, b in itertools.pairwise([*row.labels, IGNORED])
-        if a != IGNORED and b == IGNORED
-    ]
-    return len(ends) == len(_replies(sample)) and set(ends) <= set(renderer.stop_tokens)
+    last_labels = []
+    for row in renderer.training_rows(sample.messages, sample.tools):
+        for label, next_label in itertools.pairwise([*row.labels, IGNORED]):
+            if label != IGNORED and next_label == IGNORED:
+                last_labels.append(label)
+    return len(last_labels) == len(_reply_indices(sample)) and set(last_labels) <= set(renderer.stop_tokens)
 
 
-def _stops(renderer: Renderer, stop_ids: Sequence[int]) -> Check:
-    """Whether generation stops at the trained stop token, in the template for conversations without tools and in the one with tools."""
+def _check_stops(renderer: Renderer, stop_ids: Sequence[int]) -> Check:
+    """Check that generation stops at the trained stop token, in the template for conversations without tools and in the one with tools."""
     trained = {
         variant.name: variant.stop_token
         for variant in renderer.variants
-        if variant is renderer or _safely(lambda variant: variant.stop_token >= 0, variant)
+        if variant is renderer or _passes(lambda variant: variant.stop_token >= 0, variant)
     }
-    described = [
-        f"stop token {renderer.tokenizer.convert_ids_to_tokens(stop)!r}" + (f" of '{name}'" if len(trained) > 1 else "") + f" is {stop}"
-        for name, stop in trained.items()
-    ]
-    detail = f"{', '.join(described)}; generation stops on {list(stop_ids)}"
+    descriptions = []
+    for name, stop in trained.items():
+        of_template = f" of '{name}'" if len(trained) > 1 else ""
+        descriptions.append(f"stop token {renderer.tokenizer.convert_ids_to_tokens(stop)!r}{of_template} is {stop}")
+    detail = f"{', '.join(descriptions)}; generation stops on {list(stop_ids)}"
     return Check("generation stops on the stop token", set(trained.values()) <= set(stop_ids), detail)
 
 
-def _adds_nothing(renderer: Renderer, sample: Sample) -> Check:
-    content, learned = sample.messages[-1]["content"], _learned(renderer, sample)
-    exact = _learns_exactly(renderer, sample)
-    argument = "" if exact else thinking_argument(renderer, lambda changed: _safely(partial(_learns_exactly, changed), sample))
-    return Check(
-        "the trained text is what the assistant says and its stop",
-        exact,
-        f"{learned!r} for {content!r}" + (f"; exactly that with {argument}" if argument else ""),
-        required=False,
-    )
+def _check_trained_text(renderer: Renderer, sample: Sample) -> Check:
+    detail = f"{_trained_text(renderer, sample)!r} for {sample.messages[-1]['content']!r}"
+    is_exact = _learns_exactly(renderer, sample)
+    if not is_exact:
+        argument = thinking_argument(renderer, lambda changed: _passes(partial(_learns_exactly, changed), sample))
+        detail += f"; exactly that with {argument}" if argument else ""
+    return Check("the trained text is what the assistant says and its stop", is_exact, detail, required=False)
 
 
-def _learned(renderer: Renderer, sample: Sample) -> str:
+def _trained_text(renderer: Renderer, sample: Sample) -> str:
     row = renderer.training_rows(sample.messages, sample.tools)[-1]
     return str(renderer.tokenizer.decode([label for label in row.labels if label != IGNORED]))
 
 
 def _learns_exactly(renderer: Renderer, sample: Sample) -> bool:
     """Whether the trained text of the last row is exactly the assistant's content and the stop token."""
-    return _learned(renderer, sample) == sample.messages[-1]["content"] + renderer.for_tools(sample.tools).ending[0]
+    return _trained_text(renderer, sample) == sample.messages[-1]["content"] + renderer.for_tools(sample.tools).ending[0]
 
 
 def _library_agrees(renderer: Renderer, sample: Sample) -> bool:
     """Whether a server that calls ``apply_chat_template`` computes the same prompt ids."""
     prompt, tools = sample.messages[:-1], sample.tools
-    return renderer.for_tools(tools).template.library_ids(prompt, tools) == renderer.prompt_ids(prompt, tools=tools)
+    return renderer.for_tools(tools).template.library_prompt_ids(prompt, tools) == renderer.prompt_ids(prompt, tools=tools)
 
 
-NONE_WRITES_IT = "no template of sftchat can write it either; give a Jinja file that does with --template FILE"
-"""Advice when no tested change works, the built-in templates included."""
+NO_REMEDY = "no template of sftchat can write it either; give a Jinja file that does with --template FILE"
+"""Advice when no tested change works."""
 
 SYSTEM = "the system turn"
 
@@ -262,12 +262,12 @@ class RefusedConversation:
     tools: Tools
 
     def trains(self) -> bool:
-        """Whether each reply of the conversation can be trained on completely."""
-        return _safely(lambda renderer: bool(renderer.training_texts(self.messages, self.tools)), self.renderer)
+        """Whether every reply of the conversation can be trained on."""
+        return _passes(lambda renderer: bool(renderer.training_texts(self.messages, self.tools)), self.renderer)
 
 
-def with_remedy(error: TemplateError, renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -> str:
-    """Return an error message followed by a remedy.
+def add_remedy(error: TemplateError, renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -> str:
+    """Return an error message with a remedy after it; without one if the conversation has no reply to learn.
 
     Args:
         error: Why the template cannot render the conversation.
@@ -277,14 +277,14 @@ def with_remedy(error: TemplateError, renderer: Renderer, messages: Sequence[Mes
     """
     if not any(map(is_learned, messages)):
         return str(error)
-    return f"{error}; {remedy(renderer, messages, tools) or NONE_WRITES_IT}"
+    return f"{error}; {find_remedy(renderer, messages, tools) or NO_REMEDY}"
 
 
-def remedy(renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -> str:
+def find_remedy(renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -> str:
     """Find the first change with which every reply of a conversation can be trained on.
 
-    Order of the changes: an argument that switches thinking, another of the model's own templates, no system turn, another template, a reduced
-    conversation (no thoughts, no tools, or both), and another argument or template with a reduced conversation.
+    Order of the changes: an argument that switches thinking, another of the model's own templates, no system turn, a built-in template, a reduced
+    conversation (without thoughts, tools, or two such parts), and an argument or another template with a reduced conversation.
 
     Args:
         renderer: Tokenizer and template that fail.
@@ -295,42 +295,44 @@ def remedy(renderer: Renderer, messages: Sequence[Message], tools: Tools = ()) -
         The advice; empty if no tested change works.
     """
     refused = RefusedConversation(renderer, messages, tools)
-    return next((words for words, changed in _changes(refused) if changed.trains()), "")
+    return next((advice for advice, changed in _list_changes(refused) if changed.trains()), "")
 
 
-def thinking_argument(renderer: Renderer, passes: Callable[[Renderer], bool]) -> str:
-    """Return the first argument that switches thinking with which a condition holds, as typed by the user; empty if none.
+def thinking_argument(renderer: Renderer, condition: Callable[[Renderer], bool]) -> str:
+    """Return the first option that switches thinking and makes a condition true, as typed by the user; empty if there is none.
 
     Args:
         renderer: Tokenizer and template.
-        passes: Condition, called with the changed renderer.
+        condition: Called with the changed renderer.
     """
-    return next((name for name, switched in _arguments(renderer) if passes(switched)), "")
+    return next((option for option, switched in _switch_thinking(renderer) if condition(switched)), "")
 
 
-def _changes(refused: RefusedConversation) -> Iterator[tuple[str, RefusedConversation]]:
-    """Yield the description of each change and the changed renderer and conversation."""
-    smaller = {name: less for name, leave_out in _REDUCTIONS.items() if (less := leave_out(refused)) is not None}
-    for pair in itertools.combinations(smaller, 2):
-        if (less := _REDUCTIONS[pair[1]](smaller[pair[0]])) is not None:
-            smaller[" and ".join(pair)] = less
-    switched = [*_arguments(refused.renderer), *_own_templates(refused.renderer)]
-    for name, other in switched:
-        yield f"try {name}", replace(refused, renderer=other)
-    if SYSTEM in smaller:
-        yield f"it can be trained on without {SYSTEM}", smaller[SYSTEM]
-    others = list(_other_templates(refused.renderer))
-    for name, other in others:
-        yield f"try {name}", replace(refused, renderer=other)
-    for left_out, less in smaller.items():
-        yield f"it can be trained on without {left_out}", less
-    for left_out, less in smaller.items():
-        for name, other in (*switched, *others):
-            yield f"try {name}, without {left_out}", replace(less, renderer=other)
+def _list_changes(refused: RefusedConversation) -> Iterator[tuple[str, RefusedConversation]]:
+    """Yield the advice of each change, and the changed renderer and conversation."""
+    results = {part: leave_out(refused) for part, leave_out in _REDUCTIONS.items()}
+    reduced = {part: conversation for part, conversation in results.items() if conversation is not None}
+    for first, second in itertools.combinations(list(reduced), 2):
+        conversation = _REDUCTIONS[second](reduced[first])
+        if conversation is not None:
+            reduced[f"{first} and {second}"] = conversation
+    switched = [*_switch_thinking(refused.renderer), *_use_own_templates(refused.renderer)]
+    for option, renderer in switched:
+        yield f"try {option}", replace(refused, renderer=renderer)
+    if SYSTEM in reduced:
+        yield f"it can be trained on without {SYSTEM}", reduced[SYSTEM]
+    built_in = list(_use_built_in_templates(refused.renderer))
+    for option, renderer in built_in:
+        yield f"try {option}", replace(refused, renderer=renderer)
+    for parts, conversation in reduced.items():
+        yield f"it can be trained on without {parts}", conversation
+    for parts, conversation in reduced.items():
+        for option, renderer in (*switched, *built_in):
+            yield f"try {option}, without {parts}", replace(conversation, renderer=renderer)
 
 
-def _arguments(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
-    """Yield the renderer with each argument that switches thinking and is not set, by name."""
+def _switch_thinking(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
+    """Yield each option that sets an unset argument about thinking, and the renderer with this argument."""
     try:
         names = argument_names(renderer)
     except TemplateError:
@@ -342,43 +344,43 @@ def _arguments(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
                 yield f"--template-argument {name}={str(value).lower()}", switched
 
 
-def _own_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
+def _use_own_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
     for name, source in renderer.named.items():
         if name != renderer.template_name:
             yield f"--template-name {name}", replace(renderer, name=name, source=source, template_name=name)
 
 
-def _other_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
+def _use_built_in_templates(renderer: Renderer) -> Iterator[tuple[str, Renderer]]:
     for name, template in TEMPLATES.items():
         if name != renderer.name and template.fits(renderer.tokenizer):
             yield f"--template {name}", Renderer(renderer.tokenizer, name, template.source_for(renderer.tokenizer))
 
 
 def _without_system(refused: RefusedConversation) -> RefusedConversation | None:
-    left = [message for message in refused.messages if message["role"] != "system"]
-    return replace(refused, messages=left) if len(left) < len(refused.messages) else None
+    messages = [message for message in refused.messages if message["role"] != "system"]
+    return replace(refused, messages=messages) if len(messages) < len(refused.messages) else None
 
 
 def _without_thoughts(refused: RefusedConversation) -> RefusedConversation | None:
-    left = [_reply_alone(message) if message["role"] == "assistant" else message for message in refused.messages]
-    return replace(refused, messages=left) if left != list(refused.messages) else None
+    messages = [_strip_thought(message) if message["role"] == "assistant" else message for message in refused.messages]
+    return replace(refused, messages=messages) if messages != list(refused.messages) else None
 
 
-def _reply_alone(message: Message) -> Message:
+def _strip_thought(message: Message) -> Message:
     """Return an assistant turn without its thoughts, whether under a key or within the content."""
     reply: Message = {**message}
-    for key in THOUGHTS:
+    for key in THOUGHT_KEYS:
         reply.pop(key, None)  # type: ignore[misc]
     content = message["content"]
     if content.lstrip().startswith(THOUGHTS_BEGIN) and THOUGHTS_END in content:
-        reply["content"] = thought_and_answer(content)[1]
+        reply["content"] = split_content(content)[1]
     return reply
 
 
 def _without_tools(refused: RefusedConversation) -> RefusedConversation | None:
     """Return the conversation without its available tools; None if it has none, or calls one."""
-    called = any(message.get("tool_calls") or message["role"] == "tool" for message in refused.messages)
-    return replace(refused, tools=()) if refused.tools and not called else None
+    has_calls = any(message.get("tool_calls") or message["role"] == "tool" for message in refused.messages)
+    return replace(refused, tools=()) if refused.tools and not has_calls else None
 
 
 _REDUCTIONS: dict[str, Callable[[RefusedConversation], RefusedConversation | None]] = {
@@ -386,4 +388,4 @@ _REDUCTIONS: dict[str, Callable[[RefusedConversation], RefusedConversation | Non
     "the thoughts": _without_thoughts,
     "the tools": _without_tools,
 }
-"""Ways to reduce a conversation, by description."""
+"""Functions that leave a part of a conversation out, by the name of the part; they return None if there is nothing to leave out."""

@@ -18,9 +18,17 @@ from typing import Any
 from sftchat._util.parsing import read_text
 from sftchat.errors import RewrittenHistoryError, TemplateError, UsageError, first_line, unknown_name_message
 from sftchat.templates.chat_template import TextTemplate, Tools, Turn
-from sftchat.templates.limits import TooMuchError, bounded
-from sftchat.templates.named import DEFAULT, TEMPLATES, TOOL_USE, check_name, own_templates, template_file, without_training_markers
-from sftchat.templates.special_tokens import encode, unmarked
+from sftchat.templates.limits import TooMuchError, run_bounded
+from sftchat.templates.named import (
+    DEFAULT,
+    TEMPLATES,
+    TOOL_USE,
+    check_template_name,
+    own_templates,
+    template_file,
+    without_training_markers,
+)
+from sftchat.templates.special_tokens import encode_pieces, unmark
 from sftchat.types import Message, is_learned
 
 IGNORED = -100
@@ -97,12 +105,14 @@ class Renderer:
     @cached_property
     def variants(self) -> tuple[Renderer, ...]:
         """The renderers for conversations without and with tools; one if they are the same."""
-        source = "" if self.template_name else self.named.get(TOOL_USE, "")
-        return (self, replace(self, name=TOOL_USE, source=source, template_name=TOOL_USE)) if source else (self,)
+        tool_source = self.named.get(TOOL_USE)
+        if self.template_name or not tool_source:
+            return (self,)
+        return self, replace(self, name=TOOL_USE, source=tool_source, template_name=TOOL_USE)
 
     @property
     def saved(self) -> str | dict[str, str]:
-        """Value of a tokenizer's ``chat_template``: the source, or all named ones."""
+        """Value for a tokenizer's ``chat_template``: the source, or all sources by name."""
         return dict(self.named) or self.source
 
     @property
@@ -135,8 +145,8 @@ class Renderer:
         return hashlib.sha256(f"{sources}\0{sorted(self.arguments.items())}".encode()).hexdigest()
 
     def prompt_text(self, messages: Sequence[Message], tools: Tools = ()) -> str:
-        """Return the text of the prompt with special tokens."""
-        return unmarked("".join(self._prompt(messages, tools)))
+        """Return the text of the prompt, with its special tokens."""
+        return unmark("".join(self._render_prompt(messages, tools)))
 
     def prompt_ids(self, messages: Sequence[Message], reply_prefix: str = "", tools: Tools = ()) -> list[int]:
         """Return the token ids of the prompt.
@@ -149,7 +159,7 @@ class Renderer:
         Raises:
             TemplateError: When the template fails, or omits tools or tool calls.
         """
-        pieces = self._prompt(messages, tools)
+        pieces = self._render_prompt(messages, tools)
         (ids,) = self._encode([[*pieces, reply_prefix] if reply_prefix else pieces])
         return list(chain.from_iterable(ids))
 
@@ -168,7 +178,7 @@ class Renderer:
             RewrittenHistoryError: When a later turn changes the rendering of an earlier one.
             TemplateError: When there is no assistant turn, or the template does not render it completely as a continuation of its prompt.
         """
-        return next(self.encode_rows([self._whole_text(messages, tools)]))
+        return next(self.encode_rows([self._render_row(messages, tools)]))
 
     def training_texts(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[RowText, ...]:
         """Return the rows of a conversation as text, so that ``encode_rows`` can tokenize many at once.
@@ -180,10 +190,10 @@ class Renderer:
             TemplateError: See ``training_ids``, except for history and for text that cannot be encoded as text.
         """
         try:
-            return (self._whole_text(messages, tools),)
+            return (self._render_row(messages, tools),)
         except RewrittenHistoryError:
             replies = [index for index, message in enumerate(messages) if is_learned(message)]
-            return tuple(self._last_reply(messages[: index + 1], tools) for index in replies)
+            return tuple(self._render_last_reply(messages[: index + 1], tools) for index in replies)
 
     def encode_rows(self, rows: Sequence[RowText]) -> Iterator[Rendered]:
         """Yield ids and labels of rows, in order.
@@ -200,26 +210,27 @@ class Renderer:
 
         The BOS token, if the tokenizer adds one, and the end-of-text token occur once each, whether or not the text contains them.
         """
-        begin, end = (getattr(self.tokenizer, f"{which}_token", None) for which in ("bos", "eos"))
-        empty = self.tokenizer.encode("")
-        if begin and empty[:1] == [self.tokenizer.bos_token_id]:
-            text = text.removeprefix(begin)
-        if end and text.rstrip().endswith(end):
-            text = text.rstrip().removesuffix(end)
+        bos, eos = getattr(self.tokenizer, "bos_token", None), getattr(self.tokenizer, "eos_token", None)
+        if bos and self.tokenizer.encode("")[:1] == [self.tokenizer.bos_token_id]:
+            text = text.removeprefix(bos)
+        if eos and text.rstrip().endswith(eos):
+            text = text.rstrip().removesuffix(eos)
         ids = self.tokenizer.encode(text)
-        if end and ids[-1:] != [self.tokenizer.eos_token_id]:
+        if eos and ids[-1:] != [self.tokenizer.eos_token_id]:
             ids = [*ids, self.tokenizer.eos_token_id]
         return Rendered(tuple(ids), tuple(ids))
 
-    def _reply_spans(self, turns: Sequence[Turn], whole: str, tools: Tools, *, is_prompt: bool = False) -> Iterator[tuple[Turn, int, int]]:
-        """Yield each assistant turn with start and end of its text in that of the conversation; raises ``TemplateError``."""
+    def _reply_spans(self, turns: Sequence[Turn], text: str, tools: Tools, *, is_prompt: bool = False) -> Iterator[tuple[Turn, int, int]]:
+        """Yield each assistant turn with start and end of its generated text in the rendered conversation; raises ``TemplateError``."""
         template, last_end = self.for_tools(tools).template, 0
         for index, turn in enumerate(turns):
             if turn["role"] != "assistant":
                 continue
-            longer, finished = (whole, "") if is_prompt else ("", whole if index == len(turns) - 1 else "")
-            before, written = template.reply(turns, index, tools, longer, finished)
-            if len(before) < last_end or not whole.startswith(before + written):
+            is_last = index == len(turns) - 1
+            before, written = template.split_reply(
+                turns, index, tools, longer_text=text if is_prompt else "", finished=text if is_last and not is_prompt else ""
+            )
+            if len(before) < last_end or not text.startswith(before + written):
                 raise RewrittenHistoryError(
                     f"chat template '{template.name}' writes turn {index} differently when it is history than when it is the reply; "
                     "it cannot be trained on as one row"
@@ -227,40 +238,41 @@ class Renderer:
             last_end = len(before) + len(written)
             yield turn, len(before), last_end
 
-    def _whole_text(self, messages: Sequence[Message], tools: Tools) -> RowText:
+    def _render_row(self, messages: Sequence[Message], tools: Tools) -> RowText:
         """Return the row that trains every reply of a conversation; raises what ``training_ids`` raises."""
-        turns, text = self.for_tools(tools).template.turns(messages, tools)
+        turns, text = self.for_tools(tools).template.render_messages(messages, tools)
         pieces, learned, last_end = [], [], 0
         for turn, start, end in self._reply_spans(turns, text, tools):
             pieces += [text[last_end:start], text[start:end]]
-            learned += [len(pieces) - 1] if is_learned(turn) else []
+            if is_learned(turn):
+                learned.append(len(pieces) - 1)
             last_end = end
         if not learned:
             raise TemplateError("the conversation has no assistant turn to learn from")
         return RowText((*pieces, text[last_end:]), frozenset(learned))
 
-    def _last_reply(self, messages: Sequence[Message], tools: Tools) -> RowText:
+    def _render_last_reply(self, messages: Sequence[Message], tools: Tools) -> RowText:
         """Return the row that trains the last turn after the inference prompt."""
         template = self.for_tools(tools).template
-        turns, _ = template.turns(messages, tools)
-        written = template.reply(turns, len(turns) - 1, tools)[1]
-        prompt = self._prompt(messages[:-1], tools)
+        turns, _ = template.render_messages(messages, tools)
+        _, written = template.split_reply(turns, len(turns) - 1, tools)
+        prompt = self._render_prompt(messages[:-1], tools)
         return RowText((*prompt, written), frozenset([len(prompt)]))
 
-    def _prompt(self, messages: Sequence[Message], tools: Tools) -> list[str]:
+    def _render_prompt(self, messages: Sequence[Message], tools: Tools) -> list[str]:
         """Return a prompt in pieces, split where generated text begins and ends; one piece if the template rewrites history."""
-        turns, whole = self.for_tools(tools).template.turns(messages, tools, prompt=True)
+        turns, text = self.for_tools(tools).template.render_messages(messages, tools, add_generation_prompt=True)
         try:
-            spans = list(self._reply_spans(turns, whole, tools, is_prompt=True))
+            spans = list(self._reply_spans(turns, text, tools, is_prompt=True))
         except TemplateError:
-            return [whole]
-        borders = [0, *(border for _, *span in spans for border in span), len(whole)]
-        return [whole[start:end] for start, end in pairwise(borders)]
+            return [text]
+        borders = [0, *(border for _, start, end in spans for border in (start, end)), len(text)]
+        return [text[start:end] for start, end in pairwise(borders)]
 
     def _encode(self, rows: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
         """Tokenize every piece of every row separately, marked tokens as text; raises ``TemplateError``."""
         try:
-            yield from encode(self.tokenizer, rows)
+            yield from encode_pieces(self.tokenizer, rows)
         except ValueError as error:
             raise TemplateError(f"a special token in a message cannot be read as text: {error}") from error
 
@@ -284,24 +296,23 @@ def choose_renderer(
     """
     arguments = dict(arguments or {})
     own = {} if template and not name else own_templates(tokenizer)
-    check_name(name, template, own)
+    check_template_name(name, template, own)
     if template in TEMPLATES:
         chosen = TEMPLATES[template]
         if not chosen.fits(tokenizer):
-            fitting = ", ".join(sorted(title for title, other in TEMPLATES.items() if other.fits(tokenizer)))
+            fitting = ", ".join(sorted(built_in for built_in, other in TEMPLATES.items() if other.fits(tokenizer)))
             raise UsageError(
                 f"chat template '{template}' writes {' and '.join(chosen.tokens)}, which are no tokens of this model's tokenizer; those that fit: {fitting}"
             )
         return Renderer(tokenizer, template, chosen.source_for(tokenizer), arguments)
     path = template_file(template)
     if path is not None:
-        return Renderer(tokenizer, path.name, without_training_markers(_read(path)), arguments)
+        return Renderer(tokenizer, path.name, without_training_markers(_read_template(path)), arguments)
     if own:
         source = own[name or DEFAULT]
-        named = own if set(own) != {DEFAULT} else {}
-        built_in = (title for title, other in TEMPLATES.items() if source in (other.source, other.source_for(tokenizer)))
-        title = name if name not in ("", DEFAULT) else next(built_in, "model's own")
-        return Renderer(tokenizer, title, source, arguments, named=named, template_name=name)
+        same_built_in = (built_in for built_in, other in TEMPLATES.items() if source in (other.source, other.source_for(tokenizer)))
+        title = name if name not in ("", DEFAULT) else next(same_built_in, "model's own")
+        return Renderer(tokenizer, title, source, arguments, named=own if set(own) != {DEFAULT} else {}, template_name=name)
     fallback = preferred if preferred in TEMPLATES and TEMPLATES[preferred].fits(tokenizer) else "plain"
     return Renderer(tokenizer, fallback, TEMPLATES[fallback].source_for(tokenizer), arguments)
 
@@ -312,17 +323,17 @@ def argument_names(renderer: Renderer) -> tuple[str, ...]:
     Raises:
         TemplateError: When a template is not valid Jinja.
     """
-    return tuple(sorted(set().union(*map(_variables, renderer.variants))))
+    return tuple(sorted(set().union(*map(_find_variables, renderer.variants))))
 
 
-def _variables(renderer: Renderer) -> set[str]:
+def _find_variables(renderer: Renderer) -> set[str]:
     from jinja2 import meta
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     try:
         # without the optimizer, which evaluates constants of any size
         environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"], optimized=False)
-        variables = bounded(renderer.source, lambda: meta.find_undeclared_variables(environment.parse(renderer.source)))
+        variables = run_bounded(renderer.source, lambda: meta.find_undeclared_variables(environment.parse(renderer.source)))
     except TooMuchError as error:
         raise TemplateError(f"chat template '{renderer.name}' asks for too much: {error}; give another with --template") from error
     except Exception as error:  # invalid or too deeply nested Jinja
@@ -347,7 +358,7 @@ def check_arguments(renderer: Renderer, arguments: Iterable[str]) -> None:
             raise UsageError(unknown_name_message(f"argument of chat template '{renderer.name}':", name, existing))
 
 
-def _read(path: Path) -> str:
+def _read_template(path: Path) -> str:
     """Return the text of a Jinja file; raises ``UsageError``."""
     try:
         return read_text(path)

@@ -1,4 +1,4 @@
-"""Parts of a turn: thoughts and tool calls, found in messages, in prompts, and missed when a template leaves them out."""
+"""Parts of a turn, i.e. thoughts and tool calls: found in messages and prompts, and reported when a template leaves them out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sftchat.templates.special_tokens import END, START, unmarked
+from sftchat.templates.special_tokens import END, START, unmark
 from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 """Keys of an assistant turn for the reasoning before the reply."""
 
 
-def reply_left_out(turn: Mapping[str, Any], written: str) -> str:
-    """Return what the rendered text of an assistant turn lacks, in words; empty if complete.
+def find_missing_part(turn: Mapping[str, Any], written: str) -> str:
+    """Describe the first part of an assistant turn that its rendered text lacks; empty if it is complete.
 
     Whitespace is ignored: templates put thoughts on separate lines.
 
@@ -23,19 +23,22 @@ def reply_left_out(turn: Mapping[str, Any], written: str) -> str:
         written: Its rendered text, unmarked.
     """
     rendered = without_whitespace(written)
-    thought, answer = thought_and_answer(str(turn.get("content") or ""))
-    thoughts = (("the thoughts", text) for text in (thought, *(turn.get(key) for key in THOUGHTS)))
-    for part, text in (("a part of the content", answer), *thoughts):
-        if isinstance(text, str) and without_whitespace(unmarked(text)) not in rendered:
-            return part
-    for name, arguments in _calls([turn]):
-        keys = arguments if isinstance(arguments, Mapping) else ()
-        if any(without_whitespace(unmarked(str(key))) not in rendered for key in keys):
+
+    def is_missing(text: Any) -> bool:
+        return isinstance(text, str) and without_whitespace(unmark(text)) not in rendered
+
+    thought, answer = split_content(str(turn.get("content") or ""))
+    if is_missing(answer):
+        return "a part of the content"
+    if any(map(is_missing, (thought, *(turn.get(key) for key in THOUGHT_KEYS)))):
+        return "the thoughts"
+    for name, arguments in _iter_calls([turn]):
+        if isinstance(arguments, Mapping) and any(is_missing(str(key)) for key in arguments):
             return f"the call of tool '{name}'"
-    return _calls_left_out([turn], written)
+    return _find_missing_call([turn], written)
 
 
-def thought_and_answer(content: str) -> tuple[str, str]:
+def split_content(content: str) -> tuple[str, str]:
     """Split content that begins with a thought into thought and answer; the opening tag may be missing."""
     thought, end, answer = content.rpartition(THOUGHTS_END)
     if not end:
@@ -43,8 +46,8 @@ def thought_and_answer(content: str) -> tuple[str, str]:
     return thought.strip().removeprefix(THOUGHTS_BEGIN).strip(), answer.lstrip()
 
 
-def tools_left_out(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], text: str) -> str:
-    """Return the tool or tool call that the rendered text lacks, in words; empty if complete.
+def find_missing_tool(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], text: str) -> str:
+    """Describe the first tool or tool call that the rendered text lacks; empty if it is complete.
 
     Args:
         turns: The conversation.
@@ -55,24 +58,26 @@ def tools_left_out(turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[s
         name = str(tool.get("function", tool).get("name", ""))
         if name not in text:
             return f"tool '{name}'"
-    return _calls_left_out(turns, text)
+    return _find_missing_call(turns, text)
 
 
-def _calls_left_out(turns: Iterable[Mapping[str, Any]], text: str) -> str:
-    """Return the first call whose name does not follow those of the calls before it, in words: gpt-oss renders only the first call of a turn."""
+def _find_missing_call(turns: Iterable[Mapping[str, Any]], text: str) -> str:
+    """Describe the first call whose name is not in the text after the names of the calls before it; gpt-oss renders only the first call of a turn."""
     end = 0
-    for name, _ in _calls(turns):
-        if (start := text.find(name, end)) < 0:
+    for name, _ in _iter_calls(turns):
+        start = text.find(name, end)
+        if start < 0:
             return f"the call of tool '{name}'"
         end = start + len(name)
     return ""
 
 
-def _calls(turns: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, Any]]:
+def _iter_calls(turns: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, Any]]:
+    """Yield the function name and the arguments of each tool call."""
     for turn in turns:
         for call in turn.get("tool_calls") or ():
             function = call.get("function", call)
-            yield unmarked(str(function.get("name", ""))), function.get("arguments")
+            yield unmark(str(function.get("name", ""))), function.get("arguments")
 
 
 def without_whitespace(text: str) -> str:
@@ -80,40 +85,48 @@ def without_whitespace(text: str) -> str:
     return "".join(text.split())
 
 
-_CLOSING = re.compile(r"(?:<\|?/[^<>]*>|\[/[^\[\]]*\]|<[^<>]*\bEND[^<>]*>|<[^<>|]+\|>)\s*\Z")
+_CLOSING_TAG = re.compile(r"(?:<\|?/[^<>]*>|\[/[^\[\]]*\]|<[^<>]*\bEND[^<>]*>|<[^<>|]+\|>)\s*\Z")
+"""A closing tag at the end of a text: ``</think>``, ``<|/think|>``, ``[/THINK]``, ``<|END_THINKING|>`` or ``<channel|>``."""
 _CUT_TAG = re.compile(r"[<\[][^<>\[\]\s]*\Z")
+"""A tag at the end of a text that is not closed, such as ``<th``."""
+_EMPTY_THOUGHT = r"(\s*(?:<[^<>/]*>|\[[^\[\]/]*\]))(\s*)"
+"""An opening tag such as ``<think>`` or ``[THINK]``, and the whitespace after it."""
 
 
-def without_thought(turn: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Split an assistant turn into its thought, from the content or a key, and the turn without it."""
+def extract_thought(turn: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the thought of an assistant turn, from a key and from the content, and the turn without it."""
     content = str(turn.get("content") or "")
-    for tag in (THOUGHTS_BEGIN, THOUGHTS_END):  # the template writes the tags, so those of the content do not imitate them
+    for tag in (THOUGHTS_BEGIN, THOUGHTS_END):  # not forged: they were written in place of the template's tags
         content = content.replace(f"{START}{tag}{END}", tag)
-    thought, answer = thought_and_answer(content)
-    bare = {key: value for key, value in turn.items() if key not in THOUGHTS}
-    keyed = [str(turn[key]) for key in THOUGHTS if turn.get(key)]
-    return "\n".join([*keyed[:1], thought] if thought else keyed[:1]).strip(), {**bare, "content": answer}
+    thought_in_content, answer = split_content(content)
+    turn_without_keys = {key: value for key, value in turn.items() if key not in THOUGHT_KEYS}
+    thought_under_key = next((str(turn[key]) for key in THOUGHT_KEYS if turn.get(key)), "")
+    thoughts = [thought for thought in (thought_under_key, thought_in_content) if thought]
+    return "\n".join(thoughts).strip(), {**turn_without_keys, "content": answer}
 
 
-def thought_in_content(content: str) -> str:
-    """Return the start of the content up to the end of its thought and the whitespace after it; empty if there is none."""
-    thought, end, answer = content.rpartition(THOUGHTS_END)
-    return content[: len(content) - len(answer.lstrip())] if end and thought.lstrip().startswith(THOUGHTS_BEGIN) else ""
+def leading_thought(content: str) -> str:
+    """Return the thought at the start of the content, with its tags and the whitespace after it; empty if there is none."""
+    thought, end_tag, answer = content.rpartition(THOUGHTS_END)
+    if not end_tag or not thought.lstrip().startswith(THOUGHTS_BEGIN):
+        return ""
+    return content[: len(content) - len(answer.lstrip())]
 
 
-def with_thought(written: str, thought: str, end: str) -> str:
-    """Insert a thought into the empty one at the start of a rendered reply; empty if there is none.
+def fill_empty_thought(written: str, thought: str, end: str) -> str:
+    """Insert a thought between the tags of an empty thought at the start of a rendered reply; empty if the reply does not start so.
 
     Args:
         written: Rendered reply without a thought.
         thought: The thought.
         end: Text that the template writes after a thought.
     """
-    empty = re.match(rf"(\s*(?:<[^<>/]*>|\[[^\[\]/]*\]))(\s*){re.escape(end)}", written)
-    if not empty:
+    match = re.match(_EMPTY_THOUGHT + re.escape(end), written)
+    if match is None:
         return ""
-    half = empty[2][: len(empty[2]) // 2]
-    return f"{empty[1]}{half}{thought}{half}{written[empty.end(2) :]}"
+    opening_tag, whitespace = match.groups()
+    half = whitespace[: len(whitespace) // 2]  # on each side of the thought
+    return f"{opening_tag}{half}{thought}{half}{written[match.end(2) :]}"
 
 
 def ends_with_thought(opening: str, end: str) -> bool:
@@ -123,21 +136,21 @@ def ends_with_thought(opening: str, end: str) -> bool:
         opening: The reply's start in the prompt.
         end: Text that the template writes after a thought.
     """
-    return opening.rstrip().endswith(end) or _CLOSING.search(opening) is not None
+    return opening.rstrip().endswith(end) or _CLOSING_TAG.search(opening) is not None
 
 
-def before_cut_tag(text: str, index: int) -> int:
-    """Return ``index``, or the start of a tag that it would split: ``<think>`` and ``</think>`` share their first character."""
-    cut = _CUT_TAG.search(text[:index])
-    return cut.start() if cut else index
+def avoid_cut_tag(text: str, index: int) -> int:
+    """Return ``index``, or if that is inside a tag, the start of the tag: ``<think>`` and ``</think>`` share their first character."""
+    tag = _CUT_TAG.search(text[:index])
+    return tag.start() if tag else index
 
 
-def thought_closing(opening: str, lead: str) -> str:
-    """Return the end of a thought that the prompt opened under a template that writes none; empty if none is open.
+def missing_thought_end(opening: str, lead: str) -> str:
+    """Return the text that ends a thought opened by the prompt, for a template that renders no thoughts; empty if none is open.
 
     Args:
         opening: The reply's start in the prompt.
-        lead: What the template writes before the content of a finished reply instead.
+        lead: The reply's start in a finished turn, before the content.
     """
     if not opening.rstrip().endswith(THOUGHTS_BEGIN):
         return ""

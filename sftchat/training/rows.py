@@ -20,7 +20,7 @@ from sftchat.data.turns import tools_of
 from sftchat.errors import DataError, TemplateError, UsageError
 from sftchat.models.fingerprint import file_hash
 from sftchat.task import Task, training_defaults
-from sftchat.templates.parity import with_remedy
+from sftchat.templates.parity import add_remedy
 from sftchat.templates.renderer import Rendered, Renderer, RowText
 from sftchat.types import Example, is_learned
 
@@ -137,7 +137,7 @@ def _render(examples: Iterable[Example], renderer: Renderer) -> Iterator[tuple[s
             try:
                 texts.append((source, _training_texts(example, renderer)))
             except TemplateError as error:
-                message = with_remedy(error, renderer, example.conversation, tools_of(example))
+                message = add_remedy(error, renderer, example.conversation, tools_of(example))
                 raise TemplateError(f"{source}: {message}") from error
         encoded = renderer.encode_rows([row for _, rows in texts for row in rows if isinstance(row, RowText)])
         for source, rows in texts:

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from sftchat.errors import TemplateError
-from sftchat.templates.parity import NONE_WRITES_IT, with_remedy
+from sftchat.templates.parity import NO_REMEDY, add_remedy
 from sftchat.templates.renderer import IGNORED, Rendered, Renderer, choose_renderer
 from sftchat.types import Message
 
@@ -147,7 +147,7 @@ def follow(words: str, renderer: Renderer, conversation: Conversation, folder: P
         folder: Folder for a Jinja file.
     """
     tokenizer = renderer.tokenizer
-    if words.endswith(NONE_WRITES_IT):
+    if words.endswith(NO_REMEDY):
         path = folder / "everything.jinja"
         path.write_text(EVERYTHING, encoding="utf-8")
         return choose_renderer(tokenizer, str(path)), conversation
@@ -182,5 +182,5 @@ def check_rows_or_remedy(renderer: Renderer, conversation: Conversation, folder:
     try:
         check_rows(renderer, conversation)
     except TemplateError as error:
-        words = with_remedy(error, renderer, conversation.messages, conversation.tools)
+        words = add_remedy(error, renderer, conversation.messages, conversation.tools)
         check_rows(*follow(words, renderer, conversation, folder))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import sftchat
 from sftchat.errors import TemplateError
 from sftchat.templates.named import TEMPLATES
-from sftchat.templates.parity import SAMPLES, check_parity, remedy
+from sftchat.templates.parity import SAMPLES, check_parity, find_remedy
 from sftchat.templates.renderer import IGNORED, Rendered, Renderer
 from sftchat.types import Message
 from tests.conftest import make_tokenizer
@@ -198,14 +198,14 @@ def test_a_refusal_names_an_argument_that_was_tried() -> None:
 
     with pytest.raises(TemplateError, match=r"opens turn 1 with '<\|turn\|>assistant\\n<\|chan\|>thought\\n<\|/chan\|>' in its prompt"):
         renderer.training_texts(thought)
-    assert remedy(renderer, thought) == "try --template-argument thinking=true"
+    assert find_remedy(renderer, thought) == "try --template-argument thinking=true"
     assert learned(renderer, renderer_of(CLOSED_THOUGHT, thinking=True).training_ids(thought)) == "<|chan|>thought\nhm\n<|/chan|>a<|e|>"
 
 
 def test_a_refusal_names_another_template_or_the_system_turn_where_that_works() -> None:
-    assert remedy(renderer_of(NO_SYSTEM), chat("q", "a", system="s")) == "it can be trained on without the system turn"
-    assert remedy(renderer_of(CHATML.replace("message['content']", "''")), chat("q", "a")) == "try --template chatml"
-    assert remedy(renderer_of(NO_SYSTEM), [*CALLED]) == ""
+    assert find_remedy(renderer_of(NO_SYSTEM), chat("q", "a", system="s")) == "it can be trained on without the system turn"
+    assert find_remedy(renderer_of(CHATML.replace("message['content']", "''")), chat("q", "a")) == "try --template chatml"
+    assert find_remedy(renderer_of(NO_SYSTEM), [*CALLED]) == ""
 
 
 SAID = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
@@ -227,7 +227,7 @@ def test_under_every_shape_a_row_begins_with_its_prompt_and_trains_the_reply_and
     except TemplateError:
         assert shape == "no system turn"
         assert system
-        assert remedy(renderer, messages) == "it can be trained on without the system turn"
+        assert find_remedy(renderer, messages) == "it can be trained on without the system turn"
         return
 
     spans = [[label for label in row.labels if label != IGNORED] for row in rows]

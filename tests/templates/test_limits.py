@@ -14,7 +14,7 @@ from sftchat.errors import ModelError
 from sftchat.models.loading import load_tokenizer
 from sftchat.models.reference import resolve
 from sftchat.templates import limits as template_limits
-from sftchat.templates.limits import TooMuchError, bounded, weighed
+from sftchat.templates.limits import TooMuchError, check_size, run_bounded
 from sftchat.templates.renderer import choose_renderer
 
 TURNS = [{"role": "user", "content": "hi"}]
@@ -59,7 +59,7 @@ def render(source: str, turns: Any = None) -> str:
     """A conversation under a template, as transformers renders it."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    texts, _ = bounded(source, lambda: render_jinja_template([turns or TURNS], chat_template=source))
+    texts, _ = run_bounded(source, lambda: render_jinja_template([turns or TURNS], chat_template=source))
     return str(texts[0])
 
 
@@ -132,7 +132,7 @@ VALUES = st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) |
 @settings(max_examples=200, deadline=None)
 @given(VALUES)
 def test_the_size_of_plain_values_is_estimated_without_changing_them(value: Any) -> None:
-    assert weighed(value) is value
+    assert check_size(value) is value
 
 
 def test_a_template_of_a_model_that_asks_for_too_much_is_a_model_error() -> None:

@@ -16,7 +16,7 @@ from sftchat.inference.local import prompt_ids, reply_ids
 from sftchat.models.export import write_templates
 from sftchat.models.manifest import Manifest, resolve_template_options
 from sftchat.templates.named import TEMPLATES
-from sftchat.templates.parity import SAMPLES, check_parity, remedy
+from sftchat.templates.parity import SAMPLES, check_parity, find_remedy
 from sftchat.templates.renderer import check_arguments, choose_renderer
 from tests.templates.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 
@@ -61,7 +61,7 @@ def test_a_name_selects_the_template_of_every_conversation() -> None:
 
     assert picked.prompt_text(chat("q")) == "<|im_start|>system\nTools:<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
     assert (picked.name, plain.name) == ("tool_use", "chatml")
-    assert remedy(plain, CALLED, [LOOK]) == "try --template-name tool_use"
+    assert find_remedy(plain, CALLED, [LOOK]) == "try --template-name tool_use"
     assert (picked.saved, plain.saved) == (NAMED, NAMED)
 
 
@@ -70,7 +70,7 @@ def test_calls_without_tools_are_written_by_default_and_a_refusal_names_the_temp
 
     with pytest.raises(TemplateError, match="chat template 'chatml' leaves out the call of tool 'look'"):
         renderer.training_texts(CALLED)
-    assert remedy(renderer, CALLED) == "try --template-name tool_use"
+    assert find_remedy(renderer, CALLED) == "try --template-name tool_use"
     choose_renderer(renderer.tokenizer, name="tool_use").training_texts(CALLED)
 
 

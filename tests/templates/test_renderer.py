@@ -15,7 +15,7 @@ from sftchat.models.loading import saved_tokenizer
 from sftchat.templates.named import TEMPLATES
 from sftchat.templates.parity import check_parity
 from sftchat.templates.renderer import IGNORED, Renderer, check_arguments, choose_renderer
-from sftchat.templates.special_tokens import encode
+from sftchat.templates.special_tokens import encode_pieces
 from sftchat.types import Message
 from tests.conftest import make_tokenizer
 
@@ -300,7 +300,7 @@ def spaced_tokenizer() -> Any:
 def test_only_the_first_piece_begins_with_the_space_that_a_tokenizer_puts_before_a_text() -> None:
     spaced, pieces = spaced_tokenizer(), ["the", "a", "", "the"]
 
-    (ids,) = encode(spaced, [pieces])
+    (ids,) = encode_pieces(spaced, [pieces])
 
     assert [token for piece in ids for token in piece] == encode_marked_chat(spaced, "\U000f0000".join(pieces))
     assert spaced.convert_ids_to_tokens(ids[0])[0].startswith("▁")
@@ -310,7 +310,7 @@ def test_only_the_first_piece_begins_with_the_space_that_a_tokenizer_puts_before
 @settings(deadline=None)
 @given(pieces=st.lists(st.lists(PART, max_size=4).map("".join), max_size=4))
 def test_pieces_are_tokenised_as_transformers_would_with_a_lone_marker_between_them(tokenizer: Any, pieces: list[str]) -> None:
-    (ids,) = encode(tokenizer, [pieces])
+    (ids,) = encode_pieces(tokenizer, [pieces])
 
     assert len(ids) == len(pieces)
     assert [token for piece in ids for token in piece] == encode_marked_chat(tokenizer, "\U000f0000".join(pieces))

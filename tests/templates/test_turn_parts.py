@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat.errors import TemplateError
-from sftchat.templates.parity import check_parity, remedy
+from sftchat.templates.parity import check_parity, find_remedy
 from sftchat.templates.renderer import Renderer
 from sftchat.templates.turn_parts import (
-    before_cut_tag,
+    avoid_cut_tag,
     ends_with_thought,
-    thought_closing,
-    thought_in_content,
-    with_thought,
-    without_thought,
+    extract_thought,
+    fill_empty_thought,
+    leading_thought,
+    missing_thought_end,
 )
 from tests.templates.test_foreign_templates import CALLED, LOOK, chat, learned, renderer_of
 
@@ -223,7 +223,7 @@ def test_the_proof_names_the_argument_without_which_an_open_thought_is_closed_fi
     thought: list[Any] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning": "hm"}]
     with pytest.raises(TemplateError, match="opens turn 1"):
         thoughtless.training_texts(thought)
-    assert remedy(thoughtless, thought) == "it can be trained on without the thoughts"  # an explicit value is not changed
+    assert find_remedy(thoughtless, thought) == "it can be trained on without the thoughts"  # an explicit value is not changed
     assert rows_of(renderer, thought) == [("<|u|>q<|e|><|a|>\n<|chan|>\n", "hm\n<|/chan|>\na<|e|>")]
 
 
@@ -246,13 +246,13 @@ def test_every_reply_of_a_conversation_follows_its_prompt_and_is_trained_with_on
 
 
 def test_texts_are_split_at_tags() -> None:
-    assert without_thought({"role": "assistant", "content": "<think>\nb\n</think>\n\na", "reasoning": "c"}) == (
+    assert extract_thought({"role": "assistant", "content": "<think>\nb\n</think>\n\na", "reasoning": "c"}) == (
         "c\nb",
         {"role": "assistant", "content": "a"},
     )
-    assert without_thought({"content": "b</think>a"}) == ("b", {"content": "a"})
-    assert thought_in_content("<think>b</think>\n\na") == "<think>b</think>\n\n"
-    assert thought_in_content("say </think> a") == ""
+    assert extract_thought({"content": "b</think>a"}) == ("b", {"content": "a"})
+    assert leading_thought("<think>b</think>\n\na") == "<think>b</think>\n\n"
+    assert leading_thought("say </think> a") == ""
     assert [
         ends_with_thought(text, "</think>") for text in ("<think>\n\n</think>\n\n", "<|START_THINKING|><|END_THINKING|>", "[THINK][/THINK]")
     ] == [
@@ -263,11 +263,11 @@ def test_texts_are_split_at_tags() -> None:
     assert [
         ends_with_thought(text, "</think>") for text in ("<think>\n", "<|a|>", "<|start_header_id|>assistant<|end_header_id|>\n\n", "")
     ] == [False] * 4
-    assert with_thought("<think>\n\n</think>\n\na", "b", "</think>") == "<think>\nb\n</think>\n\na"
-    assert with_thought("<think>b</think>a", "c", "</think>") == with_thought("a", "b", "</think>") == ""
-    assert before_cut_tag("<|a|><think>", 6) == 5
-    assert before_cut_tag("<|a|><think>", 5) == 5
-    assert [thought_closing(*given) for given in (("<think>\n", ""), ("<think>", ""), ("<think>", "</think>"), ("<|a|>", ""))] == [
+    assert fill_empty_thought("<think>\n\n</think>\n\na", "b", "</think>") == "<think>\nb\n</think>\n\na"
+    assert fill_empty_thought("<think>b</think>a", "c", "</think>") == fill_empty_thought("a", "b", "</think>") == ""
+    assert avoid_cut_tag("<|a|><think>", 6) == 5
+    assert avoid_cut_tag("<|a|><think>", 5) == 5
+    assert [missing_thought_end(*given) for given in (("<think>\n", ""), ("<think>", ""), ("<think>", "</think>"), ("<|a|>", ""))] == [
         "\n</think>\n\n",
         "</think>",
         "</think>",
