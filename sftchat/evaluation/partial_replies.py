@@ -1,7 +1,7 @@
-"""``replies.partial.jsonl``: replies that cannot be cached, kept until the evaluation ends so that it can be resumed.
+"""``replies.partial.jsonl``: stores replies that cannot be cached, so that an interrupted evaluation can be resumed.
 
-Files are append-only. A line matches a request by its key, a hash of everything known to affect the reply. A file with other content is moved
-aside, and no file is deleted before the final reply files contain all its replies.
+Files are append-only. A line matches a request by its key, a hash of everything known to affect the reply. A file that also has replies to other
+requests is moved aside. A file is deleted only when the final files of replies contain all its replies.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from sftchat.types import Reply
 PARTIAL_FILES = "replies*.partial*.jsonl"
 """Files of an output folder that may hold replies to resume from."""
 MOVED_ASIDE = ".old-"
-"""Part of the name of a file that ``--fresh`` moved aside; its replies are not used again."""
+"""Part of the name of a file that ``--fresh`` moved aside, whose replies are not used again."""
 
 RequestKey = tuple[str, str]
-"""Id and key of a request; two items may have equal requests."""
+"""Id of the item, and key of the request, which several items may share."""
 
 
 def partial_path(replies: Path) -> Path:
@@ -36,18 +36,18 @@ def partial_path(replies: Path) -> Path:
 
 
 class PartialReplies:
-    """An ``Engine`` that serves replies of an interrupted evaluation, generates the rest and stores it; a context manager.
+    """An ``Engine`` that serves the replies of an interrupted evaluation, and generates and stores the others; a context manager.
 
-    Every reply is handed to the operating system before it is scored. When the block ends without an error and every request was answered, partial
-    files whose replies are all in the final ones are deleted.
+    A generated reply is handed to the operating system before it is scored, so it survives a killed process. When the block ends without an error
+    and every request was answered, the partial files whose replies are all in the final files are deleted.
 
     Args:
         engine: Engine for the requests without a stored reply.
-        path: Partial file; its folder is searched for others. None stores nothing.
+        path: Partial file; the other partial files in its folder are used too. None stores nothing.
         requests: All requests of the evaluation.
 
     Attributes:
-        hits: Number of replies served from files.
+        hits: Number of replies served from partial files.
     """
 
     def __init__(self, engine: CachedEngine, path: Path | None, requests: Iterable[Request]) -> None:
@@ -73,24 +73,23 @@ class PartialReplies:
         # an engine with a cache stores its replies there; it needs a partial file only to read an existing one
         if self.path is not None and (self.path.exists() or not self.engine.caches):
             try:
-                self._begin(self.path)
+                self._load(self.path)
             except OSError as error:
                 raise write_error(self.path, error) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the file; delete partial files whose replies are all in the final ones."""
+        """Close the file; delete the partial files that are not needed any more."""
         if self.path is None or self._file is None:
             return
         if os.name == "nt":  # Windows cannot delete an open file
             self._file.close()
         complete = kind is None and self._requested <= self._answered
         other_files = _other_partial_files(self.path, moved_aside=True) if complete else []
-        redundant = [path for path in other_files if (replies := _read_partial(path)) and self._answered.issuperset(replies)]
-        if not (replies := _read_partial(self.path)) or (complete and self._answered.issuperset(replies)):
-            redundant.append(self.path)
-        for path in redundant:
-            path.unlink(missing_ok=True)
+        for path, replies in [(path, _read_partial(path)) for path in (self.path, *other_files)]:
+            deletable = complete and self._answered.issuperset(replies) if replies else path == self.path
+            if deletable:
+                path.unlink(missing_ok=True)
         self._file.close()
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
@@ -103,25 +102,24 @@ class PartialReplies:
         """
         missing: dict[str, Request] = {}
         for request in requests:
-            reply = self._replies.get(self._key_of(request)) if self._replies else None  # no key is computed when nothing is stored
+            reply = self._replies.get(self._key_of(request)) if self._replies else None  # to compute a key takes time
             if reply is None:
                 missing[request.id] = request
                 continue
             self.hits += 1
             self._answered.add(self._key_of(request))
-            tokens = reply.completion_tokens
             yield Chunk(
                 request.id, reply.text, (), reply.finish_reason, reply.prompt_tokens,
-                unlisted_tokens=tokens, thoughts=reply.thoughts, refused=reply.refused,
+                unlisted_tokens=reply.completion_tokens, thoughts=reply.thoughts, refused=reply.refused,
             )  # fmt: skip
         if not missing:
             return
-        parts: dict[str, list[Chunk]] = {}
+        chunks_by_id: dict[str, list[Chunk]] = {}
         with close_at_end(self.engine.generate(list(missing.values()))) as chunks:
             for chunk in chunks:
-                parts.setdefault(chunk.request_id, []).append(chunk)
+                chunks_by_id.setdefault(chunk.request_id, []).append(chunk)
                 if chunk.finish_reason is not None:
-                    reply_chunks = parts.pop(chunk.request_id)
+                    reply_chunks = chunks_by_id.pop(chunk.request_id)
                     if chunk.request_id in missing and chunk.finish_reason in ("stop", "length"):
                         self._store(missing[chunk.request_id], reply_chunks)
                 yield chunk
@@ -133,27 +131,27 @@ class PartialReplies:
     def _key_of(self, request: Request) -> RequestKey:
         return request.id, self.engine.key_of(request).hex()
 
-    def _begin(self, path: Path) -> None:
-        """Load the stored replies, and move aside a file with other content."""
+    def _load(self, path: Path) -> None:
+        """Load the stored replies to the requests, and move aside a file that has others."""
         options = self.engine.options
         fresh = options is not None and options.fresh
         say = options.say if options is not None else (lambda line: None)
         self._file = _open_locked(path)
-        rows = _read_partial(path)
-        others = [key for key in rows if fresh or key not in self._requested]
-        if others:
-            aside = self._move_aside(path, MOVED_ASIDE if fresh else ".")
-            what = "" if fresh else " to other requests"
-            say(f"{pluralize(len(others), 'reply', 'replies')}{what} in {path} moved to {aside}")
-            rows = {}
+        in_file = _read_partial(path)
+        unusable = [key for key in in_file if fresh or key not in self._requested]
+        if unusable:
+            new_path = self._move_aside(path, MOVED_ASIDE if fresh else ".")
+            which = "" if fresh else " to other requests"
+            say(f"{pluralize(len(unusable), 'reply', 'replies')}{which} in {path} moved to {new_path}")
+            in_file = {}
         if fresh:
             return
-        for stored in (rows, *map(_read_partial, _other_partial_files(path))):
-            for key, reply in stored.items():
+        for replies in (in_file, *map(_read_partial, _other_partial_files(path))):  # the file that was moved aside is one of the others
+            for key, reply in replies.items():
                 if key in self._requested:
                     self._replies.setdefault(key, reply)
         for key, reply in self._replies.items():
-            if key not in rows:
+            if key not in in_file:
                 self._write(key, reply)
         if self._replies:
             say(
@@ -161,21 +159,20 @@ class PartialReplies:
                 "--fresh asks everything again"
             )
 
-    def _move_aside(self, path: Path, mark: str) -> Path:
-        """Move the file to the first free name and start a new one."""
+    def _move_aside(self, path: Path, infix: str) -> Path:
+        """Move the file to the first free name, with ``infix`` and a number, and start a new one; return the new path."""
         assert self._file is not None
         number = 1
-        while (aside := path.with_name(f"{path.stem}{mark}{number}.jsonl")).exists():
+        while (new_path := path.with_name(f"{path.stem}{infix}{number}.jsonl")).exists():
             number += 1
         if os.name == "nt":  # Windows cannot rename an open file
             self._file.close()
-        path.rename(aside)
+        path.rename(new_path)
         self._file.close()
         self._file = _open_locked(path)
-        return aside
+        return new_path
 
-    def _store(self, request: Request, parts: Sequence[Chunk]) -> None:
-        """Store a generated reply."""
+    def _store(self, request: Request, chunks: Sequence[Chunk]) -> None:
         key = self._key_of(request)
         self._answered.add(key)
         if self.engine.caches:
@@ -184,26 +181,27 @@ class PartialReplies:
             if self.engine.options is not None:
                 self.engine.options.lost += 1
             return
-        last = parts[-1]
-        assert last.finish_reason is not None
+        finish_reason = chunks[-1].finish_reason
+        assert finish_reason is not None
         try:
             if self._file is None:
                 self._file = _open_locked(self.path)
-            self._write(key, assemble_reply(parts, last.finish_reason))
+            self._write(key, assemble_reply(chunks, finish_reason))
         except OSError as error:
             raise write_error(self.path, error) from error
 
     def _write(self, key: RequestKey, reply: Reply) -> None:
-        """Append a line and hand it to the operating system, so that it survives a killed process."""
+        """Append a line and hand it to the operating system."""
         assert self._file is not None
+        item_id, request_key = key
         row = {
-            "id": key[0],
+            "id": item_id,
             "reply": reply.text,
             "finish_reason": reply.finish_reason,
             "prompt_tokens": reply.prompt_tokens,
             "completion_tokens": reply.completion_tokens,
             **thoughts_and_refusal(reply),
-            "request": key[1],
+            "request": request_key,
         }
         self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", ESCAPE_SURROGATES) + b"\n")
         self._file.flush()
@@ -222,14 +220,15 @@ def _read_partial(path: Path) -> dict[RequestKey, Reply]:
             item_id, reply, row = parse_reply(line, f"{path}:{number}")
         except DataError:
             item_id, reply, row = "", Reply(line), {}
-        key = row.get("request")
+        request_key = row.get("request")
         if isinstance(reply, Reply):
-            replies.setdefault((item_id, key) if isinstance(key, str) else ("", f"{path}:{number}"), reply)
+            key = (item_id, request_key) if isinstance(request_key, str) else ("", f"{path}:{number}")
+            replies.setdefault(key, reply)
     return replies
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """Open a file for appending after its last complete line, with an exclusive lock.
+    """Open a file for appending, with an exclusive lock; an incomplete last line, which a killed process may leave, is removed.
 
     Raises:
         UsageError: When another evaluation holds the lock.
@@ -239,5 +238,5 @@ def _open_locked(path: Path) -> BinaryIO:
     if file is None:
         raise UsageError(f"another evaluation writes to {path}; wait for it, or give another folder with -o")
     file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)  # a killed process may have left an incomplete line
+    file.truncate(file.read().rfind(b"\n") + 1)
     return file
