@@ -1,4 +1,4 @@
-"""Contents of the reply cache, for ``sftchat cache``: summarise, prune, clear."""
+"""Contents of the reply cache, for ``sftchat cache``: summarise and delete."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from sftchat.errors import SftchatError
 from sftchat.evaluation.reply_cache import connect, failure_reason
 
 SECONDS_A_DAY = 86_400
-
-
 BY_MODEL = """
 SELECT CAST(coalesce(name, '') AS TEXT), lower(hex(replies.identity)), count(*), CAST(coalesce(used, 0) AS REAL)
 FROM replies LEFT JOIN models ON replies.identity = models.identity
@@ -69,17 +67,17 @@ def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
 
     Args:
         path: SQLite file; nothing happens when it does not exist.
-        identity: Only models whose identity starts with this, in hexadecimal; empty for all models, and for leak checks too.
-        older_than: Only what was last used at least this many days ago; 0 for all.
+        identity: Start of the identity, in hexadecimal, of the models whose replies are deleted; empty for all models and the leak checks.
+        older_than: Minimum time since the last use, in days; 0 for everything.
 
     Raises:
         SftchatError: When the file cannot be used.
     """
     latest = time.time() - older_than * SECONDS_A_DAY
-    gone = [model for model in summarise_models(path) if model.identity.startswith(identity.lower()) and model.used <= latest]
+    deleted = [model for model in summarise_models(path) if model.identity.startswith(identity.lower()) and model.used <= latest]
     if path.exists():
         with _open_cache(path) as connection:
-            for model in gone:
+            for model in deleted:
                 for table in ("replies", "models"):
                     connection.execute(f"DELETE FROM {table} WHERE identity = ?", (bytes.fromhex(model.identity),))
             if not identity:
@@ -89,11 +87,11 @@ def prune(path: Path, *, identity: str = "", older_than: float = 0) -> int:
                 if not os.path.exists(file):  # noqa: PTH110 - bytes, which pathlib does not take
                     connection.execute("DELETE FROM files WHERE path = ?", (file,))
             connection.execute("VACUUM")
-    return sum(model.replies for model in gone)
+    return sum(model.replies for model in deleted)
 
 
 def clear(path: Path) -> int:
-    """Delete all content; a damaged file, or one that is no cache, is deleted. Return the number of replies known to be deleted.
+    """Delete all content; a file that is damaged or no cache is deleted itself. Return the number of replies, 0 for such a file.
 
     Raises:
         SftchatError: When the file is in use, or cannot be deleted.
@@ -117,18 +115,18 @@ def clear(path: Path) -> int:
 
 
 def disk_size(path: Path) -> int:
-    """Return the size on disk in bytes."""
+    """Return the size of the cache on disk in bytes."""
     return sum(file.stat().st_size for file in database_files(path) if file.is_file())
 
 
 def database_files(path: Path) -> tuple[Path, ...]:
     """Return the database file and the files that SQLite keeps next to it."""
-    return tuple(path.with_name(path.name + end) for end in ("", "-wal", "-shm"))
+    return tuple(path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm"))
 
 
 @contextmanager
 def _open_cache(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a connection that raises ``SftchatError``."""
+    """Open a connection; errors in the block are raised as ``SftchatError``."""
     try:
         with closing(connect(path)) as connection:
             yield connection

@@ -16,8 +16,8 @@ from typing import BinaryIO
 from sftchat._util.files import open_locked, write_error
 from sftchat.engine import Chunk, Request, assemble_reply, close_at_end
 from sftchat.errors import DataError, UsageError
+from sftchat.evaluation.cached_engine import CachedEngine
 from sftchat.evaluation.replies import ESCAPE_SURROGATES, numbered_lines, parse_reply, thoughts_and_refusal
-from sftchat.evaluation.reply_cache import CachedEngine
 from sftchat.text import pluralize
 from sftchat.types import Reply
 

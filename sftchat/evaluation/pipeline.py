@@ -14,6 +14,7 @@ from sftchat._util.files import create_folder, write_atomically
 from sftchat._util.parsing import load_json, read_text
 from sftchat.engine import Engine
 from sftchat.errors import PluginError, UsageError
+from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
 from sftchat.evaluation.checks import check_leaks, check_repeatability, rank_checkpoints
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import (
@@ -30,7 +31,7 @@ from sftchat.evaluation.gate import decide_verdict, gate_comparisons
 from sftchat.evaluation.partial_replies import PartialReplies, partial_path
 from sftchat.evaluation.plan import REPORT, Plan, Source
 from sftchat.evaluation.replies import outcome_line
-from sftchat.evaluation.reply_cache import CachedEngine, CacheOptions, ReplyCache, default_path
+from sftchat.evaluation.reply_cache import ReplyCache, default_path
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult, Ranked, SelfCheck
 from sftchat.evaluation.scored import ScoredItems, collect_outcomes
@@ -358,5 +359,5 @@ class _TaskRun:
         items = collect_outcomes(outcomes, plan.cluster)
         check = None
         if plan.self_check:  # with the model itself, bypassing the cache
-            check = check_repeatability(engine.opened(), plan.task, items, sampling=plan.sampling, seed=plan.seed)
+            check = check_repeatability(engine.open_model(), plan.task, items, sampling=plan.sampling, seed=plan.seed)
         return _EvalsetReplies(items, None if cached() else seconds, cached(), check)

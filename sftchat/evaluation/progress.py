@@ -22,15 +22,20 @@ def show_progress(console: Console, title: str, total: int, cached: Callable[[],
 
     Args:
         console: Console of standard error.
-        title: Title of the work.
+        title: What is done, such as the model and the evalset.
         total: Expected number of outcomes, at least 1.
         cached: Returns how many outcomes so far came from the reply cache.
     """
+
+    def cached_note() -> str:
+        count = cached()
+        return f", {count} cached" if count else ""
+
     show = _show_bar if console.is_terminal else _print_lines
-    yield from show(console, title, total, lambda: f", {count} cached" if (count := cached()) else "")
+    yield from show(console, title, total, cached_note)
 
 
-def _show_bar(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[OnOutcome]:
+def _show_bar(console: Console, title: str, total: int, cached_note: Callable[[], str]) -> Iterator[OnOutcome]:
     """Show a bar that disappears at the end of the block."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -47,14 +52,14 @@ def _show_bar(console: Console, title: str, total: int, note: Callable[[], str])
         row = bar.add_task(title, total=total, note="")
 
         def advance(outcome: Outcome) -> None:
-            bar.update(row, advance=1, note=note())
+            bar.update(row, advance=1, note=cached_note())
             if isinstance(outcome, Failure):
                 console.print(f"item '{outcome.example.id}' was not answered: {outcome.error}")
 
         yield advance
 
 
-def _print_lines(console: Console, title: str, total: int, note: Callable[[], str]) -> Iterator[OnOutcome]:
+def _print_lines(console: Console, title: str, total: int, cached_note: Callable[[], str]) -> Iterator[OnOutcome]:
     """Print a line after each tenth of the work."""
     done = 0
 
@@ -63,7 +68,7 @@ def _print_lines(console: Console, title: str, total: int, note: Callable[[], st
         done += 1
         if isinstance(outcome, Failure):
             console.print(f"item '{outcome.example.id}' was not answered: {outcome.error}")
-        if done * LINES // total > (done - 1) * LINES // total:
-            console.print(f"{title}: {done} of {total}{note()}")
+        if done * LINES // total > (done - 1) * LINES // total:  # another tenth is complete
+            console.print(f"{title}: {done} of {total}{cached_note()}")
 
     yield advance

@@ -48,7 +48,7 @@ def identify(
 
     For a local model: the bytes of weights, adapter, configs, tokenizer and template; dtype, device type and all other options; the source of
     sftchat's engine and renderer, and the versions of the libraries below them. A request adds its messages and sampling parameters
-    (``sftchat.evaluation.reply_cache.request_key``). Equal files, code and messages render to equal token ids, so the hash is as strict as one of
+    (``sftchat.evaluation.cached_engine.request_key``). Equal files, code and messages render to equal token ids, so the hash is as strict as one of
     rendered ids, but needs no tokenizer, whose import takes longer than reading 200 cached replies.
 
     Args:

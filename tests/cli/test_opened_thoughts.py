@@ -16,7 +16,8 @@ from sftchat import EngineType, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.session import Session
 from sftchat.engine import collect
-from sftchat.evaluation.reply_cache import CachedEngine, CacheOptions, ReplyCache
+from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
+from sftchat.evaluation.reply_cache import ReplyCache
 from sftchat.inference.local import TransformersEngine
 from sftchat.plugins import spec as hookspecs
 from sftchat.plugins.manager import Registry

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from sftchat import Chunk, Engine, EngineError, Message, Reply, Request, SamplingParams
 from sftchat.engine import collect
-from sftchat.evaluation.reply_cache import CachedEngine, CacheOptions, ReplyCache, request_key
+from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions, request_key
+from sftchat.evaluation.reply_cache import ReplyCache
 from sftchat.testing import ScriptedEngine
 
 IDENTITY = "ab" * 32
