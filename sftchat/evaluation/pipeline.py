@@ -44,13 +44,14 @@ from sftchat.text import pluralize
 OpenEngine = Callable[[str], CachedEngine]
 """Opens a model by the name the user typed."""
 Watch = Callable[[str, int, Callable[[], int]], AbstractContextManager[OnOutcome]]
-"""Called with a title, the number of items and a function that returns how many replies were cached; yields a callback for every outcome."""
+"""Shows progress while a block runs. Called with a title, the number of items, and a function that returns how many replies so far were cached;
+yields a callback for every outcome."""
 Say = Callable[[str], None]
 """Called with a line for the user."""
 
 
 def ignore_line(_: str) -> None:
-    """Ignore a line."""
+    """Do nothing with a line for the user."""
 
 
 def no_progress(_title: str, _total: int, _cached: Callable[[], int]) -> AbstractContextManager[OnOutcome]:
@@ -63,10 +64,10 @@ class Evaluation:
 
     Args:
         plans: One plan per task; all with the same folder, sampling seed and models.
-        load: Opens a model, called with its name, the task's template as ``preferred``, and the options.
-        identify: Hashes everything but the request that affects a model's replies, called like ``load`` and with ``hashed``, which hashes a file;
-            returns an empty text when it is unknown.
-        options: Options of ``load`` and ``identify``.
+        load: Opens a model. Called with the name of the model, the task's template as ``preferred``, and the options.
+        identify: Returns a hash of everything but the request that affects a model's replies, or an empty text when this is unknown. Called like
+            ``load``, and with a function that hashes a file as ``hashed``.
+        options: Keyword arguments of ``load`` and ``identify``.
         fresh: Whether to ignore cached replies and replace them.
         watch: Shows progress; None shows nothing.
         say: Called with a line for the user.
@@ -94,7 +95,7 @@ class Evaluation:
         self._cache_options: list[CacheOptions] = []
 
     def run(self) -> Report | None:
-        """Evaluate the plans; see ``run_plans``. Among several processes, all but the first return None.
+        """Evaluate the plans; see ``run_plans``. With several processes, all of them generate replies, and all but the first return None.
 
         Raises:
             UsageError: When replies cannot be shared by several processes, or the output folder cannot be created.
@@ -115,7 +116,7 @@ class Evaluation:
             return run_plans(self.plans, self._opener, watch, self.cache, ignore_line if quiet else self.say)
 
     def _opener(self, task: Task) -> OpenEngine:
-        """Return the function that opens models with the template of a task."""
+        """Return the function that opens models, by name, with the template of a task."""
 
         def identify(model: str) -> str:
             return self.identify(model, hashed=self.cache.file_hash, preferred=task.template, **self.options)
@@ -136,24 +137,25 @@ class Evaluation:
         return {path: path.read_bytes().count(b"\n") for path in paths}
 
     def kept_lines(self, error: BaseException) -> Iterator[str]:
-        """Yield the lines on what is kept, and where, after an error or an interrupt."""
-        again = "without --fresh goes on" if self.fresh else "goes on"
-        mended = ", once the plugin is mended" if isinstance(error, PluginError) else ""
-        for path, count in {self.cache.path: sum(options.kept for options in self._cache_options), **self.partial_files}.items():
+        """Yield the lines for the user on which replies are kept, and where, after an error or an interrupt."""
+        action = "without --fresh goes on" if self.fresh else "goes on"
+        condition = ", once the plugin is mended" if isinstance(error, PluginError) else ""
+        cached = sum(options.kept for options in self._cache_options)
+        for path, count in {self.cache.path: cached, **self.partial_files}.items():
             if count:
-                yield f"{pluralize(count, 'reply', 'replies')} kept in {path}; the same command {again} from there{mended}"
+                yield f"{pluralize(count, 'reply', 'replies')} kept in {path}; the same command {action} from there{condition}"
         if lost := sum(options.lost for options in self._cache_options):
             yield f"{pluralize(lost, 'reply', 'replies')} lost: replies that cannot be cached are kept with -o only"
 
 
 def generate_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, process: ProcessInfo) -> None:
-    """Generate and cache this process's shard of the missing replies, for every model; the evaluation itself follows in the first process.
+    """Generate and cache the replies of every model to this process's shard of the items, so that the first process finds all in the cache.
 
     Args:
         plans: All plans of the evaluation, the same in every process.
-        opener: For a task, returns a function that opens a model.
+        opener: For a task, returns a function that opens a model by its name.
         watch: Shows progress.
-        process: Rank and number of processes.
+        process: Rank of this process, and number of processes.
 
     Raises:
         UsageError: When a model's replies cannot be cached, so the processes cannot share them.
@@ -169,13 +171,11 @@ def generate_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], 
                         f"the replies of '{model}' are not cached, so {process.count} processes cannot share the work; start one process"
                     )
                 for evalset in plan.evalsets:
-                    shard, title = evalset.examples[process.rank :: process.count], f"part {process.rank + 1} of {process.count}"
+                    shard = evalset.examples[process.rank :: process.count]
+                    title = f"{model} on {evalset.name}, part {process.rank + 1} of {process.count}"
                     hits_before = engine.hits
-                    with watch(
-                        f"{model} on {evalset.name}, {title}",
-                        len(shard),
-                        lambda hits_before=hits_before: engine.hits - hits_before,  # type: ignore[misc]
-                    ) as advance:
+                    # a default argument, because the function must keep the present value of ``hits_before``
+                    with watch(title, len(shard), lambda hits_before=hits_before: engine.hits - hits_before) as advance:  # type: ignore[misc]
                         for _ in generate_outcomes(engine, plan.task, shard, advance, sampling=plan.sampling):
                             pass
 
@@ -185,15 +185,15 @@ def run_plans(
 ) -> Report:
     """Evaluate, compare and decide; write ``report.json`` and the replies into the plans' folder, if there is one.
 
-    Models are opened one at a time, the baseline first, and closed before the next. A model whose replies are all cached is not opened. Replies
-    that were generated before an error or an interrupt are in the cache, so the same evaluation can be resumed. Replies that cannot be cached
-    are kept in ``replies.partial.jsonl`` until the report is written and every item is answered.
+    Models are opened one at a time, the baseline first, and closed before the next is opened. A model whose replies are all cached is not opened.
+    Replies that were generated before an error or an interrupt are in the cache, so the same evaluation can be resumed. Replies that cannot be
+    cached are stored in ``replies.partial.jsonl`` until the report is written and every item is answered.
 
     Args:
         plans: One plan per task; all with the same folder, sampling seed and models.
-        opener: For a task, returns a function that opens a model by the name the user typed, as an engine with cached replies.
+        opener: For a task, returns a function that opens a model by its name.
         watch: Shows progress.
-        cache: Keeps the results of leak checks.
+        cache: Stores the results of leak checks; None for no storing.
         say: Called with a line for the user before a leak check that takes long.
 
     Raises:
@@ -210,37 +210,38 @@ def run_plans(
                 stack.enter_context(create_folder(output))
             except OSError as error:
                 raise UsageError(f"cannot make output folder '{output}': {error.strerror}") from error
-        parts = [_TaskRun(plan, opener(plan.task), watch, cache, say, stack).run() for plan in plans]
+        task_reports = [_TaskRun(plan, opener(plan.task), watch, cache, say, stack).run() for plan in plans]
         configs = {plan.task.name: plan.gate_in_force for plan in plans}
         comparisons, gates = gate_comparisons(
-            [comparison for part in parts for comparison in part.comparisons], lambda comparison: configs[comparison.candidate.task].gated
+            [comparison for task_report in task_reports for comparison in task_report.comparisons],
+            lambda comparison: configs[comparison.candidate.task].gated,
         )
         report = Report(
-            task=", ".join(part.task for part in parts),
-            results=tuple(result for part in parts for result in part.results),
-            baselines=tuple(result for part in parts for result in part.baselines),
+            task=", ".join(task_report.task for task_report in task_reports),
+            results=tuple(result for task_report in task_reports for result in task_report.results),
+            baselines=tuple(result for task_report in task_reports for result in task_report.baselines),
             comparisons=comparisons,
             sampling=plans[0].sampling,
             seed=plans[0].seed,
             versions=package_versions(),
             gates=gates,
             remarks=tuple(remark for plan in plans for remark in plan.remarks),
-            rankings=tuple(ranking for part in parts for ranking in part.rankings),
+            rankings=tuple(ranking for task_report in task_reports for ranking in task_report.rankings),
         )
         report = replace(report, verdict=decide_verdict(report, configs))
         if output is not None:
-            replaced = _reply_files_of(output / REPORT)
+            old_files = _reply_files_of(output / REPORT)
             write_atomically(output / REPORT, report.to_json())
-            for name in replaced - {result.replies for result in (*report.results, *report.baselines)}:
+            for name in old_files - {result.replies for result in (*report.results, *report.baselines)}:
                 (output / name).unlink(missing_ok=True)
         return report
 
 
 def _reply_files_of(report: Path) -> set[str]:
-    """Return the names of the reply files of a report; none when the report cannot be read."""
+    """Return the names of the files of replies that belong to a report; none when the report cannot be read."""
     try:
         document = load_json(read_text(report))
-        names = {result.get("replies") for kind in ("results", "baselines") for result in document[kind]}
+        names = {result.get("replies") for result in (*document["results"], *document["baselines"])}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return set()
     return {name for name in names if isinstance(name, str) and re.fullmatch(r"replies[\w.-]*\.jsonl", name)}
@@ -248,7 +249,7 @@ def _reply_files_of(report: Path) -> set[str]:
 
 @dataclass(frozen=True)
 class _EvalsetReplies:
-    """Replies of a model to one evalset: items, generation time (None when any reply was stored), number of cached replies, repeatability."""
+    """Scored replies of a model to one evalset; the fields are those of ``ModelResult``."""
 
     items: ScoredItems
     seconds: float | None = None
@@ -260,8 +261,8 @@ class _EvalsetReplies:
 class _TaskRun:
     """The evaluation of one task.
 
-    The contexts in ``stack`` stay open until the report is written. ``stored`` holds the scored replies of files, by ``Source.file``, one entry
-    for each evalset.
+    The contexts in ``stack`` stay open until the report is written. ``stored`` has the scored replies of the sources that are files, by
+    ``Source.file``, one entry per evalset.
     """
 
     plan: Plan
@@ -276,21 +277,22 @@ class _TaskRun:
         self.scorer = Scorer(self.plan.task, caches=self.plan.baseline is not None and bool(self.plan.models))
 
     def run(self) -> Report:
-        """Evaluate and compare the models, without a verdict."""
+        """Evaluate, compare and rank the models; the report has no gate results and no verdict yet."""
         plan = self.plan
         self._score_stored()
         baselines = self._results(plan.baseline) if plan.baseline else ()
-        by_source = [self._results(source) for source in plan.sources]
-        comparisons = tuple(
-            compare(old, new, plan.task, seed=plan.seed, removed=() if index else plan.removed)
-            for results in by_source
-            for index, (old, new) in enumerate(zip(baselines, results, strict=False))
-        )
-        results = tuple(result for of_source in by_source for result in of_source)
-        return Report(plan.task.name, results, baselines, comparisons, rankings=self._rankings(by_source))
+        results_by_source = [self._results(source) for source in plan.sources]
+        comparisons = []
+        for results in results_by_source:
+            removed = plan.removed  # ids that belong to no evalset are reported with the first one
+            for old, new in zip(baselines, results, strict=False):  # without a baseline there is nothing to compare
+                comparisons.append(compare(old, new, plan.task, seed=plan.seed, removed=removed))
+                removed = ()
+        all_results = tuple(result for results in results_by_source for result in results)
+        return Report(plan.task.name, all_results, baselines, tuple(comparisons), rankings=self._rankings(results_by_source))
 
     def _score_stored(self) -> None:
-        """Score the replies of all sources that are files, and fill ``stored``; each evalset is read once for all of them."""
+        """Score the replies of all sources that are files, into ``stored``, in one pass over each evalset."""
         plan = self.plan
         replies_by_file = {
             source.file: source.stored for source in (plan.baseline, *plan.sources) if source is not None and source.stored is not None
@@ -301,39 +303,40 @@ class _TaskRun:
             for file, items in zip(replies_by_file, scored, strict=True):
                 self.stored.setdefault(file, []).append(_EvalsetReplies(items))
 
-    def _rankings(self, by_source: Sequence[Sequence[ModelResult]]) -> tuple[tuple[Ranked, ...], ...]:
+    def _rankings(self, results_by_source: Sequence[Sequence[ModelResult]]) -> tuple[tuple[Ranked, ...], ...]:
         """Rank the models on each evalset that all of them answered completely."""
-        if len(by_source) < 2:
+        if len(results_by_source) < 2:
             return ()
-        complete = [
-            results for results in zip(*by_source, strict=True) if all(result.metrics and not result.failures for result in results)
-        ]
-        return tuple(rank_checkpoints(results, self.plan.task, seed=self.plan.seed) for results in complete)
+        return tuple(
+            rank_checkpoints(results, self.plan.task, seed=self.plan.seed)
+            for results in zip(*results_by_source, strict=True)
+            if all(result.metrics and not result.failures for result in results)
+        )
 
     def _results(self, source: Source) -> tuple[ModelResult, ...]:
         """Evaluate one source on every evalset and write its replies."""
         plan = self.plan
-        answers = self._generate(source) if source.stored is None else self.stored[source.file]
+        replies_by_evalset = self._generate(source) if source.stored is None else self.stored[source.file]
         if plan.output is not None:
-            lines = (line for of_set in answers for line in map(outcome_line, of_set.items.outcomes.values()))
+            lines = (outcome_line(outcome) for replies in replies_by_evalset for outcome in replies.items.outcomes.values())
             write_atomically(plan.output / source.file, lines)
         manifest = find_manifest(source.name) if source.stored is None and source is not plan.baseline else None
         results = []
-        for evalset, of_set in zip(plan.evalsets, answers, strict=True):
+        for evalset, replies in zip(plan.evalsets, replies_by_evalset, strict=True):
             result = summarise(
                 source.name,
                 plan.task,
-                of_set.items,
+                replies.items,
                 evalset.identity,
                 seed=plan.seed,
-                seconds=of_set.seconds,
+                seconds=replies.seconds,
                 replies=source.file if plan.output is not None else "",
-                cached=of_set.cached,
+                cached=replies.cached,
             )
             leaks = None
             if manifest is not None:
                 leaks = check_leaks(result, manifest, plan.task, plan.tasks, seed=plan.seed, cache=self.cache, say=self.say)
-            results.append(replace(result, leak_check=leaks, self_check=of_set.self_check))
+            results.append(replace(result, leak_check=leaks, self_check=replies.self_check))
         return tuple(results)
 
     def _generate(self, source: Source) -> list[_EvalsetReplies]:
@@ -343,19 +346,26 @@ class _TaskRun:
         with closing(self.open_engine(source.name)) as engine:
             requests = (request for evalset in plan.evalsets for request in requests_of(evalset.examples, plan.sampling))
             partial = self.stack.enter_context(PartialReplies(engine, path, requests))
-            return [self._answers(source, evalset, engine, partial) for evalset in plan.evalsets]
+            return [self._generate_for_evalset(source, evalset, engine, partial) for evalset in plan.evalsets]
 
-    def _answers(self, source: Source, evalset: Evalset, engine: CachedEngine, partial: PartialReplies) -> _EvalsetReplies:
-        """Generate a model's replies to one evalset."""
+    def _generate_for_evalset(self, source: Source, evalset: Evalset, engine: CachedEngine, partial: PartialReplies) -> _EvalsetReplies:
+        """Generate a model's replies to one evalset.
+
+        Args:
+            source: The model.
+            evalset: Evalset with the examples.
+            engine: Engine of the model, with the reply cache.
+            partial: The same engine, which also uses the partial files.
+        """
         plan = self.plan
-        before, opening, start = engine.hits + partial.hits, engine.opening_seconds, time.perf_counter()
+        start, hits_before, opening_seconds_before = time.perf_counter(), engine.hits + partial.hits, engine.opening_seconds
 
         def cached() -> int:
-            return engine.hits + partial.hits - before
+            return engine.hits + partial.hits - hits_before
 
         with self.watch(f"{source.name} on {evalset.name}", len(evalset.examples), cached) as advance:
             outcomes = list(generate_outcomes(partial, plan.task, evalset.examples, advance, sampling=plan.sampling, scorer=self.scorer))
-        seconds = time.perf_counter() - start - (engine.opening_seconds - opening)
+        seconds = time.perf_counter() - start - (engine.opening_seconds - opening_seconds_before)
         items = collect_outcomes(outcomes, plan.cluster)
         check = None
         if plan.self_check:  # with the model itself, bypassing the cache
