@@ -15,7 +15,7 @@ from sftchat.cli.options import answering_options, complete_model, complete_task
 from sftchat.cli.session import Session, json_text
 from sftchat.engine import Engine, Request
 from sftchat.errors import EngineError, UsageError
-from sftchat.inference.ask import ask, ask_all, ask_streaming, question, read_questions, reply_row
+from sftchat.inference.ask import ask, ask_all, ask_streaming, make_question, read_questions, reply_row
 from sftchat.text import pluralize, printable, sanitize_lines
 from sftchat.thinking import LATE_THOUGHTS_NOTE, has_only_thoughts
 from sftchat.types import Example, Reply, SamplingParams
@@ -68,7 +68,7 @@ def command(
         raise UsageError(f"-k {samples} would print one reply {samples} times: samples need a --temperature above 0")
     if questions is not None and prompt is not None:
         raise UsageError("give a PROMPT or --questions FILE, not both")
-    examples = read_questions(questions, system) if questions is not None else (question(_read_prompt(prompt), system),)
+    examples = read_questions(questions, system) if questions is not None else (make_question(_read_prompt(prompt), system),)
     with closing(session.load_engine(model, **options)) as engine:
         if questions is not None or samples > 1:
             return _print_all(engine, model, examples, sampling, samples, as_json, show_thinking)

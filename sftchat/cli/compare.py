@@ -29,7 +29,7 @@ from sftchat.cli.options import answering_options, complete_model, complete_task
 from sftchat.cli.progress import with_progress
 from sftchat.cli.session import Session, json_text
 from sftchat.errors import EngineError, UsageError
-from sftchat.inference.ask import ask_models, question, read_questions, reply_row
+from sftchat.inference.ask import ask_models, make_question, read_questions, reply_row
 from sftchat.models.manifest import trained_tasks
 from sftchat.task import metric_value, primary_score, score_reply
 from sftchat.text import sanitize_lines
@@ -136,7 +136,7 @@ def _read_all_questions(texts: Sequence[str], questions: Path | None, system: st
         return read_questions(questions, system)
     if not all(text.strip() for text in texts):
         raise UsageError("a question is empty")
-    return tuple(question(text, system, str(number)) for number, text in enumerate(texts, 1))
+    return tuple(make_question(text, system, str(number)) for number, text in enumerate(texts, 1))
 
 
 def _choose_task(session: Session, name: str | None, models: Sequence[str]) -> Task | None:

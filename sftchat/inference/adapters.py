@@ -1,8 +1,4 @@
-"""The adapters of one base model: per-row selection, weighted sums, and each adapter's tokenizer, template and stop tokens.
-
-Before each forward pass one hook per layer selects the adapters of the rows. A batch with one adapter uses peft's plain way; DoRA, which peft cannot
-mix, is run one adapter at a time.
-"""
+"""The adapters of one base model: per-row selection, weighted sums, and each adapter's tokenizer, template and stop tokens."""
 
 from __future__ import annotations
 
@@ -51,13 +47,13 @@ class Adapters:
         self.model = loaded.model
         self._loaded = loaded
         self._name = name
-        adapted = self.model is not unwrapped(self.model)
-        self._own = AdapterProfile(DEFAULT_ADAPTER if adapted else "", loaded.renderer, loaded.stop_ids)
-        self._profiles: dict[str, AdapterProfile] = {name: self._own} if adapted else {}
-        self._base: AdapterProfile | None = None if adapted else self._own
-        self._routed: tuple[str, ...] | None = None
-        self._mixed: list[str] | None = None
-        self._hooked: set[int] = set()
+        has_adapter = self.model is not unwrapped(self.model)
+        self._own_profile = AdapterProfile(DEFAULT_ADAPTER if has_adapter else "", loaded.renderer, loaded.stop_ids)
+        self._profiles: dict[str, AdapterProfile] = {name: self._own_profile} if has_adapter else {}
+        self._base_profile: AdapterProfile | None = None if has_adapter else self._own_profile
+        self._selected: tuple[str, ...] | None = None  # key of each row, or a single key for all rows; None: not selected yet
+        self._row_keys: list[str] | None = None  # the same for the hooks; None if all rows have the same adapter
+        self._hooked_layers: set[int] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,11 +62,11 @@ class Adapters:
 
     @property
     def mixes(self) -> bool:
-        """Whether rows of different adapters can share a batch; peft supports this for plain LoRA adapters."""
+        """Whether rows of different adapters can share a batch; peft supports this for plain LoRA adapters, but not for DoRA."""
         if self.model is unwrapped(self.model):
             return True
-        plain = all(str(config.peft_type.value) == "LORA" and not config.use_dora for config in self.model.peft_config.values())
-        return plain and bool(adapted_layers())
+        plain_lora = all(str(config.peft_type.value) == "LORA" and not config.use_dora for config in self.model.peft_config.values())
+        return plain_lora and bool(adapted_layer_types())
 
     def profile(self, adapter: str) -> AdapterProfile:
         """Return the profile for a request.
@@ -82,11 +78,11 @@ class Adapters:
             UsageError: When the adapter is unknown.
         """
         if not adapter:
-            return self._own
+            return self._own_profile
         if adapter == OFF:
-            if self._base is None:
-                self._base = self._base_profile()
-            return self._base
+            if self._base_profile is None:
+                self._base_profile = self._load_base_profile()
+            return self._base_profile
         if adapter not in self._profiles:
             raise UsageError(unknown_name_message("adapter", adapter, (*self.names, OFF)))
         return self._profiles[adapter]
@@ -105,28 +101,28 @@ class Adapters:
         self._check_free(name)
         if reference.base is None:
             raise ModelError(f"'{reference.text}' is no adapter; the folder of one has adapter_config.json")
-        own = self._loaded.reference
-        base = own.base or own if own is not None else None
+        model_reference = self._loaded.reference
+        base = None if model_reference is None else model_reference.base or model_reference
         if base is None or not same_weights(base, reference.base):
             raise ModelError(
                 f"adapter '{reference.text}' was made for base '{reference.base.text}'; the base here is '{base.text if base else self._name}'"
             )
         renderer, _ = load_renderer(reference, **self._loaded.options)
         key = f"a{len(self._profiles)}"
-        self._routed = None
+        self._selected = None
         with LOADING:
             self.model, _ = add_adapter(self.model, reference.source, key, reference.text)
         self._profiles[name] = AdapterProfile(key, renderer, stop_ids(self.model, renderer))
-        if self._base is not None:  # the base model was loaded without adapters and is still used as such
-            self._own = replace(self._own, key=self._own.key or BASE)
-            self._base = replace(self._base, key=BASE)
+        if self._base_profile is not None:  # a model without adapters had no key; now its requests must turn the adapters off
+            self._own_profile = replace(self._own_profile, key=self._own_profile.key or BASE)
+            self._base_profile = replace(self._base_profile, key=BASE)
 
     def mix(self, name: str, parts: Mapping[str, float]) -> None:
         """Create an adapter that is the exact weighted sum of others; its rank is the sum of theirs.
 
         Args:
             name: Name for requests.
-            parts: Weights by adapter name; the template of the first is used.
+            parts: Weight of each adapter, by its name; the new adapter has the template of the first.
 
         Raises:
             UsageError: When the name is taken, or an adapter does not exist.
@@ -144,41 +140,45 @@ class Adapters:
         except ValueError as error:
             raise ModelError(f"adapters {', '.join(parts)} cannot be mixed: {first_line(error)}") from error
         self.model.eval()
-        self._routed = None
+        self._selected = None
         self._profiles[name] = replace(self._profiles[next(iter(parts))], key=key)
 
-    def route(self, keys: Sequence[str]) -> None:
-        """Select the adapter of each row for the next forward pass; does nothing if the selection is unchanged."""
-        wanted = tuple(keys) if len(set(keys)) > 1 else (keys[0],)
-        if wanted == self._routed or self.model is unwrapped(self.model):
+    def select(self, keys: Sequence[str]) -> None:
+        """Select the adapter of each row for the next forward pass; does nothing if the selection is unchanged.
+
+        Args:
+            keys: ``AdapterProfile.key`` of each row.
+        """
+        selection = tuple(keys) if len(set(keys)) > 1 else (keys[0],)
+        if selection == self._selected or self.model is unwrapped(self.model):
             return
-        self._mixed = list(wanted) if len(wanted) > 1 else None
-        if self._mixed is not None:
+        self._row_keys = list(selection) if len(selection) > 1 else None
+        if self._row_keys is not None:
             self._add_hooks()
-        if wanted == (BASE,):
+        if selection == (BASE,):
             self.model.base_model.disable_adapter_layers()
         else:
-            if self._routed in (None, (BASE,)):
+            if self._selected in (None, (BASE,)):
                 self.model.base_model.enable_adapter_layers()
-            if len(wanted) == 1:
-                self.model.set_adapter(wanted[0], inference_mode=True)
-        self._routed = wanted
+            if len(selection) == 1:
+                self.model.set_adapter(selection[0], inference_mode=True)
+        self._selected = selection
 
     def _add_hooks(self) -> None:
-        """Pass the adapter names to each adapted layer by permanent hooks; peft registers and removes a hook per layer at every token."""
+        """Pass the keys of the rows to each adapted layer by permanent hooks; peft registers and removes a hook per layer at every token."""
 
-        def pass_names(module: Any, args: Any, kwargs: Any) -> Any:
-            return None if self._mixed is None else (args, kwargs | {"adapter_names": self._mixed})
+        def pass_row_keys(module: Any, args: Any, kwargs: Any) -> Any:
+            return None if self._row_keys is None else (args, kwargs | {"adapter_names": self._row_keys})
 
         for module in self.model.modules():
-            if isinstance(module, adapted_layers()) and id(module) not in self._hooked:
-                module.register_forward_pre_hook(pass_names, with_kwargs=True)
-                self._hooked.add(id(module))
+            if isinstance(module, adapted_layer_types()) and id(module) not in self._hooked_layers:
+                module.register_forward_pre_hook(pass_row_keys, with_kwargs=True)
+                self._hooked_layers.add(id(module))
 
-    def _base_profile(self) -> AdapterProfile:
+    def _load_base_profile(self) -> AdapterProfile:
         reference = self._loaded.reference
         if reference is None or reference.base is None:
-            return replace(self._own, key=BASE)
+            return replace(self._own_profile, key=BASE)
         renderer, _ = load_renderer(reference.base, **self._loaded.options)
         return AdapterProfile(BASE, renderer, stop_ids(self.model, renderer))
 
@@ -189,8 +189,8 @@ class Adapters:
 
 
 @cache
-def adapted_layers() -> tuple[Any, ...]:
-    """Return the layer types that accept adapter names per row; empty if the installed peft has no such types."""
+def adapted_layer_types() -> tuple[Any, ...]:
+    """Return peft's layer types that accept the adapter of each row; empty if the installed peft has no such types."""
     try:
         from peft.tuners.lora import LoraLayer
         from peft.utils.other import AuxiliaryTrainingWrapper
@@ -201,12 +201,12 @@ def adapted_layers() -> tuple[Any, ...]:
 
 
 def same_weights(first: ModelReference, second: ModelReference) -> bool:
-    """Whether two references have the same weights: by location, by cached Hub snapshot, or by file contents."""
+    """Whether two references have the same weights: by location, by cached Hub snapshot, or, for two folders, by file contents."""
     if first.source == second.source and first.revision == second.revision:
         return True
-    folders = [reference.folder or cached_folder(reference.source, reference.revision) for reference in (first, second)]
-    if folders[0] is None or folders[1] is None:
+    first_folder, second_folder = (reference.folder or cached_folder(reference.source, reference.revision) for reference in (first, second))
+    if first_folder is None or second_folder is None:
         return False
-    return folders[0].resolve() == folders[1].resolve() or (
-        None not in (first.folder, second.folder) and identity(first) == identity(second)
-    )
+    if first_folder.resolve() == second_folder.resolve():
+        return True
+    return first.folder is not None and second.folder is not None and identity(first) == identity(second)

@@ -1,4 +1,4 @@
-"""Ask models: one question with a streamed reply, many in one batch, or the same questions to several models."""
+"""Ask models one question with a streamed reply, many in one batch, or ask several models the same questions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from sftchat.thinking import ThoughtSplitter, separate_thoughts
 from sftchat.types import Example, Message, Reply, SamplingParams
 
 
-def question(text: str, system: str = "", id: str = "1") -> Example:
-    """Return a text as a question."""
-    before = (Message(role="system", content=system),) if system else ()
-    return Example((*before, Message(role="user", content=text)), id=id)
+def make_question(text: str, system: str = "", id: str = "1") -> Example:
+    """Return a conversation of one user message, with a system prompt if ``system`` is not empty."""
+    return _with_system(Example((Message(role="user", content=text),), id=id), system)
 
 
 def read_questions(path: Path, system: str = "") -> tuple[Example, ...]:
@@ -27,7 +26,7 @@ def read_questions(path: Path, system: str = "") -> tuple[Example, ...]:
 
     Args:
         path: ``.txt`` with a question on each line, or rows in any format of ``sftchat.data``; ``-`` reads rows from standard input.
-        system: System prompt of those that have none.
+        system: System prompt of the questions that have none; empty for no system prompt.
 
     Raises:
         DataError: When the file is missing, empty or malformed, or a row does not end with a user message.
@@ -41,7 +40,7 @@ def read_questions(path: Path, system: str = "") -> tuple[Example, ...]:
             raise DataError(f"cannot be read: {error.strerror}", str(path)) from error
         except UnicodeDecodeError as error:
             raise DataError(f"is not UTF-8: {error.reason} at byte {error.start}", str(path)) from None
-        questions = tuple(question(line, system, str(number)) for number, line in enumerate(lines, 1) if line.strip())
+        questions = tuple(make_question(line, system, str(number)) for number, line in enumerate(lines, 1) if line.strip())
     else:
         questions = tuple(_with_system(example, system) for example in assign_ids(read_examples(path)))
     for example in questions:
@@ -53,14 +52,14 @@ def read_questions(path: Path, system: str = "") -> tuple[Example, ...]:
 
 
 def _with_system(example: Example, system: str) -> Example:
-    """Return the example with a system prompt, unless it has one."""
+    """Return the example with a system prompt; unchanged if it has one or ``system`` is empty."""
     if not system or (example.messages and example.messages[0]["role"] == "system"):
         return example
     return replace(example, messages=(Message(role="system", content=system), *example.messages))
 
 
 def ask(engine: Engine, request: Request, on_chunk: Callable[[Chunk], None] | None = None) -> Reply:
-    """Return the reply to one request, with its thoughts apart from the text.
+    """Return the reply to one request, with its thoughts separated from the text.
 
     Args:
         engine: The engine.
@@ -77,13 +76,9 @@ def ask(engine: Engine, request: Request, on_chunk: Callable[[Chunk], None] | No
 
 
 def ask_streaming(
-    engine: Engine,
-    request: Request,
-    *,
-    on_text: Callable[[str], None],
-    on_thoughts: Callable[[str], None],
+    engine: Engine, request: Request, *, on_text: Callable[[str], None], on_thoughts: Callable[[str], None],
     on_text_was_thoughts: Callable[[], None],
-) -> Reply:
+) -> Reply:  # fmt: skip
     """Return the reply to one request, and pass its text on as it arrives.
 
     Args:
@@ -91,12 +86,12 @@ def ask_streaming(
         request: The request.
         on_text: Called with each piece of the reply's text.
         on_thoughts: Called with each piece of its thoughts.
-        on_text_was_thoughts: Called when the text so far turns out to be thoughts, whose opening tag the server or the model leaves out.
+        on_text_was_thoughts: Called when a closing tag shows that the text so far was thoughts without an opening tag.
 
     Raises:
         EngineError: When the request fails.
     """
-    thoughts: ThoughtSplitter | None = None
+    splitter: ThoughtSplitter | None = None
     streamed: list[str] = []
 
     def add_text(text: str) -> None:
@@ -110,15 +105,15 @@ def ask_streaming(
         on_text_was_thoughts()
 
     def on_chunk(chunk: Chunk) -> None:
-        nonlocal thoughts
-        if thoughts is None:
-            thoughts = ThoughtSplitter(chunk.thoughts_opened, allow_missing_opening=True)
+        nonlocal splitter
+        if splitter is None:
+            splitter = ThoughtSplitter(chunk.thoughts_opened, allow_missing_opening=True)
         if chunk.revises == "thought" and streamed:
-            thoughts = ThoughtSplitter(allow_missing_opening=True)
+            splitter = ThoughtSplitter(allow_missing_opening=True)
             retract_text()
-        if chunk.thoughts and chunk.revises != "thought":  # what turns out to be thoughts was shown as text
+        if chunk.thoughts and chunk.revises != "thought":  # the thoughts of a chunk with "thought" were already passed on as text
             on_thoughts(chunk.thoughts)
-        for part in thoughts.feed(chunk.text) if chunk.text else []:
+        for part in splitter.feed(chunk.text) if chunk.text else []:
             if not part.is_thought:
                 add_text(part.text)
             elif part.text_was_thoughts:
@@ -127,54 +122,51 @@ def ask_streaming(
                 on_thoughts(part.text)
 
     reply = ask(engine, request, on_chunk)
-    for part in thoughts.end() if thoughts is not None else []:
+    for part in splitter.end() if splitter is not None else []:
         if not part.is_thought:
             add_text(part.text)
     if not "".join(streamed):
-        on_text(reply.text)  # the template opened thoughts that never ended, so this is the reply
+        on_text(reply.text)  # all was passed on as thoughts, but without a closing tag it is the reply
     return reply
 
 
 def ask_all(
     engine: Engine, questions: Sequence[Example], sampling: SamplingParams, samples: int = 1
 ) -> Iterator[tuple[Example, int, Reply | EngineError]]:
-    """Yield the replies to questions in their order, each as soon as it and all before it are there; all are generated in one batch.
+    """Yield the replies to questions, generated in one batch, in the order of the questions, each as early as this order allows.
 
     Args:
         engine: The engine.
         questions: The questions.
-        sampling: Sampling parameters; each sample adds its number to the seed.
+        sampling: Sampling parameters; the number of the sample is added to the seed.
         samples: Number of replies to each question.
 
     Yields:
-        Question, number of the sample from 0, and the reply or its error.
+        Question, number of the sample (from 0), and the reply or its error.
 
     Raises:
         EngineError: When the engine as a whole fails.
     """
-    keys = [(question_index, sample) for question_index in range(len(questions)) for sample in range(samples)]
+    pairs = [(question, sample) for question in questions for sample in range(samples)]
     requests = [
-        Request(str(number), questions[question_index].messages, sampling=replace(sampling, seed=sampling.seed + sample))
-        for number, (question_index, sample) in enumerate(keys)
+        Request(str(index), question.messages, sampling=replace(sampling, seed=sampling.seed + sample))
+        for index, (question, sample) in enumerate(pairs)
     ]
     replies: dict[int, Reply | EngineError] = {}
-    position = 0
+    next_index = 0
     with closing(collect(engine, requests)) as collected:
         for id, reply in collected:
             replies[int(id)] = reply if isinstance(reply, EngineError) else separate_thoughts(reply)
-            while position in replies:
-                question_index, sample = keys[position]
-                yield questions[question_index], sample, replies.pop(position)
-                position += 1
+            while next_index in replies:
+                question, sample = pairs[next_index]
+                yield question, sample, replies.pop(next_index)
+                next_index += 1
 
 
 def ask_models(
-    load: Callable[..., Engine],
-    references: Sequence[ModelReference],
-    questions: Sequence[Example],
-    sampling: SamplingParams,
+    load: Callable[..., Engine], references: Sequence[ModelReference], questions: Sequence[Example], sampling: SamplingParams,
     options: Mapping[str, Any],
-) -> Iterator[tuple[int, int, Reply | EngineError]]:
+) -> Iterator[tuple[int, int, Reply | EngineError]]:  # fmt: skip
     """Yield the replies of several models to the same questions as they arrive.
 
     Models that share a base reply in one batch; one base is loaded at a time.
@@ -196,12 +188,13 @@ def ask_models(
     from sftchat.inference.open import load_with_adapters
 
     for group in group_by_base(references):
-        base = references[group[0]].base or references[group[0]]
-        adapters = {model: references[model] for model in group if references[model].base is not None}
-        with closing(load_with_adapters(load, base, list(adapters.values()), options)) as engine:
+        first = references[group[0]]
+        adapters = [references[model] for model in group if references[model].base is not None]
+        adapter_names = {model: references[model].text if references[model].base is not None else "" for model in group}
+        with closing(load_with_adapters(load, first.base or first, adapters, options)) as engine:
             requests = [
-                Request(f"{model} {number}", example.messages, sampling=sampling, adapter=adapters[model].text if model in adapters else "")
-                for number, example in enumerate(questions)
+                Request(f"{model} {number}", question.messages, sampling=sampling, adapter=adapter_names[model])
+                for number, question in enumerate(questions)
                 for model in group
             ]
             with closing(collect(engine, requests)) as collected:
@@ -211,7 +204,7 @@ def ask_models(
 
 
 def reply_row(reply: Reply) -> dict[str, Any]:
-    """Return a reply as a row of a replies file, without an id."""
+    """Return a reply as a row of a replies file, still without an id; ``thoughts`` and ``refused`` only if there are any."""
     return {
         "reply": reply.text,
         "finish_reason": reply.finish_reason,

@@ -12,29 +12,30 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from sftchat.inference.kv_cache import MIN_SHARED_TOKENS, BatchCache, Prefix, PromptCache, common_prefix, without_windows
+from sftchat.inference.kv_cache import MIN_SHARED_TOKENS, BatchCache, Prefix, PromptCache, common_prefix_length, without_windows
 from sftchat.models.loading import unwrapped
 
 T = TypeVar("T")
-Route = Callable[[Sequence[str]], None]
+SelectAdapters = Callable[[Sequence[str]], None]
+"""Called before each forward pass with the adapter of every row."""
 
 
-def unrouted(adapters: Sequence[str]) -> None:
-    """Default ``route`` for a model without adapters."""
+def ignore_adapters(adapters: Sequence[str]) -> None:
+    """``SelectAdapters`` of a model without adapters."""
 
 
 @dataclass
 class Prefill:
-    """Prompts in prefill, which then can be inserted into a batch.
+    """Prompts in prefill; once it is complete, they can be inserted into a batch.
 
     Attributes:
         prompts: Token ids of each prompt.
         adapters: Adapter of each prompt.
-        cache: Keys and values so far, padded on the left.
+        cache: Keys and values so far, padded on the left; until prefill is complete, the padding is between the prefix and the other tokens.
         ids: Tokens not yet prefilled, shape ``(rows, columns)``.
-        prefix: Cached or shared prefix of all prompts, in the first columns.
-        gaps: Number of padding columns of each row, after the prefix until prefill is complete.
-        cached: Number of tokens of each prompt that came from the prompt cache.
+        prefix: Cached or shared prefix of all prompts; None if there is none.
+        gaps: Number of padding columns of each row.
+        cached_tokens: Number of tokens of each prompt that came from the prompt cache.
         logits: Logits of the first token of each reply, shape ``(rows, vocabulary)``; None until prefill is complete.
     """
 
@@ -44,7 +45,7 @@ class Prefill:
     ids: Tensor
     prefix: Prefix | None
     gaps: tuple[int, ...]
-    cached: int = 0
+    cached_tokens: int = 0
     logits: Tensor | None = None
 
     @property
@@ -55,7 +56,7 @@ class Prefill:
     @property
     def bytes_per_token(self) -> int:
         """Memory of one row and column in bytes, over all layers."""
-        states = [state for layer in self.cache.layers for state in (getattr(layer, "keys", None), getattr(layer, "values", None))]
+        states = [getattr(layer, name, None) for layer in self.cache.layers for name in ("keys", "values")]
         return max(1, sum(int(state.shape[1] * state.shape[3] * state.element_size()) for state in states if state is not None))
 
 
@@ -67,8 +68,9 @@ class Batch:
 
     Args:
         model: A causal language model in eval mode.
-        route: Called before each forward pass with the adapter of every row.
-        prompt_cache: Prompt cache, None for no cache. With one, tokens outside a sliding window are stored too, so that a row can be cut at any token.
+        select_adapters: See ``SelectAdapters``.
+        prompt_cache: Prompt cache; None for no cache. With one, tokens outside a sliding window are stored too, so that any prefix of a row can be
+            cached.
         merges: Whether ``BatchCache`` may be used; otherwise rows use transformers' own cache and none is inserted into a running batch.
 
     Attributes:
@@ -77,10 +79,12 @@ class Batch:
         mergeable: Whether prompts may be inserted into a running batch; otherwise only into an empty one.
     """
 
-    def __init__(self, model: Any, route: Route = unrouted, prompt_cache: PromptCache | None = None, merges: bool = True) -> None:
+    def __init__(
+        self, model: Any, select_adapters: SelectAdapters = ignore_adapters, prompt_cache: PromptCache | None = None, merges: bool = True
+    ) -> None:
         self._model = model
         self._merges = merges
-        self._route = route
+        self._select_adapters = select_adapters
         self._prompt_cache = prompt_cache
         self.device: torch.device = model.device
         parameters = inspect.signature(unwrapped(model).forward).parameters
@@ -89,12 +93,13 @@ class Batch:
         self._cache: BatchCache | DynamicCache | None = None
         self.lengths: list[int] = []
         self.adapters: list[str] = []
-        empty = self._empty()
-        self.mergeable = merges and BatchCache.can_merge(empty)
-        self._prefix: Prefix | None = None
-        self._window = min((layer.sliding_window for layer in empty.layers if getattr(layer, "is_sliding", False)), default=sys.maxsize)
+        empty_cache = self._new_cache()
+        self.mergeable = merges and BatchCache.can_merge(empty_cache)
+        self._prefix: Prefix | None = None  # the last prefix that prompts shared
+        windows = (layer.sliding_window for layer in empty_cache.layers if getattr(layer, "is_sliding", False))
+        self._window = min(windows, default=sys.maxsize)
 
-    def _empty(self) -> DynamicCache:
+    def _new_cache(self) -> DynamicCache:
         cache = DynamicCache(config=self._model.config)
         if self._prompt_cache is not None and self._merges and BatchCache.can_merge(cache):
             without_windows(cache)
@@ -114,56 +119,56 @@ class Batch:
             prompts: Token ids; none is empty.
             adapters: Adapter of each prompt.
         """
-        sharable = self._can_share(prompts, adapters)
-        cached = self._prompt_cache.find(adapters[0], prompts) if sharable and self._prompt_cache is not None else None
-        prefix = cached or (self._shared_prefix(prompts, adapters[0]) if sharable else None)
+        cached_prefix = prefix = None
+        if self._can_share(prompts, adapters):
+            cached_prefix = self._prompt_cache.find(adapters[0], prompts) if self._prompt_cache is not None else None
+            prefix = cached_prefix or self._prefill_shared_prefix(prompts, adapters[0])
         skipped = 0 if prefix is None else len(prefix.tokens)
         longest = max(map(len, prompts))
         gaps = tuple(longest - len(prompt) for prompt in prompts)
         ids = torch.tensor([[0] * gap + prompt[skipped:] for gap, prompt in zip(gaps, prompts, strict=True)], device=self.device)
-        cache = self._empty()
+        cache = self._new_cache()
         if prefix is not None:
-            prefix.fill(cache, len(prompts))
-        return Prefill(prompts, adapters, cache, ids, prefix, gaps, skipped if cached else 0)
+            prefix.write_to(cache, len(prompts))
+        return Prefill(prompts, adapters, cache, ids, prefix, gaps, skipped if cached_prefix else 0)
 
     @torch.inference_mode()
     def prefill(self, prefill: Prefill, columns: int = sys.maxsize) -> bool:
-        """Prefill at most ``columns`` more columns where a split is possible; returns whether prefill is complete."""
+        """Prefill at most ``columns`` more columns, or all where a split is impossible; returns whether prefill is complete."""
         if any(prefill.gaps) or not self.mergeable:
             columns = sys.maxsize  # a column of padding alone has nothing to attend to, and a recurrent state would restart
-        part, prefill.ids = prefill.ids[:, :columns], prefill.ids[:, columns:]
-        left = prefill.ids.shape[1]
+        next_ids, prefill.ids = prefill.ids[:, :columns], prefill.ids[:, columns:]
+        columns_left = prefill.ids.shape[1]
         skipped = 0 if prefill.prefix is None else len(prefill.prefix.tokens)
-        lengths = [length - left for length in prefill.lengths]
-        logits = self._forward(part, prefill.cache, lengths, max(lengths), prefill.adapters, prefix=skipped)
-        if left:
+        lengths = [length - columns_left for length in prefill.lengths]
+        logits = self._forward(next_ids, prefill.cache, lengths, max(lengths), prefill.adapters, prefix=skipped)
+        if columns_left:
             return False
         if prefill.prefix is not None:
-            prefill.prefix.close_up(prefill.cache, prefill.gaps)
+            prefill.prefix.move_past_padding(prefill.cache, prefill.gaps)
         prefill.logits = logits[:, -1]
         return True
 
-    def _shared_prefix(self, prompts: Sequence[list[int]], adapter: str) -> Prefix | None:
-        """Return the common prefix of the prompts, prefilled now or before; None if sharing does not pay."""
-        size, last = common_prefix(prompts), self._prefix
-        if last is not None and last.adapter == adapter and 2 * len(last.tokens) >= size and last.begins(prompts):
-            return last
+    def _prefill_shared_prefix(self, prompts: Sequence[list[int]], adapter: str) -> Prefix | None:
+        """Return the common prefix of the prompts, prefilled now or before; None if a separate prefill costs more than it saves."""
+        size, previous = common_prefix_length(prompts), self._prefix
+        if previous is not None and previous.adapter == adapter and 2 * len(previous.tokens) >= size and previous.begins_all(prompts):
+            return previous
         if (len(prompts) - 1) * size < MIN_SHARED_TOKENS:
             return None
-        cache = self._empty()
+        cache = self._new_cache()
         self._forward(torch.tensor([prompts[0][:size]], device=self.device), cache, (size,), size, [adapter])
-        self._prefix = Prefix.of(prompts[0][:size], cache, adapter)
+        self._prefix = Prefix.from_cache(prompts[0][:size], cache, adapter)
         return self._prefix
 
     def _can_share(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> bool:
         """Whether the prompts can share the keys and values of a prefix.
 
-        Padding after a prefix changes neither positions nor, up to the window's size, what a sliding window covers.
+        Padding after a prefix is harmless if the model takes positions, and if no prompt is longer than the sliding window.
         """
         padded = len(set(map(len, prompts))) > 1
-        return (
-            self.mergeable and (self._takes_positions or not padded) and max(map(len, prompts)) <= self._window and len(set(adapters)) == 1
-        )
+        fits_window = max(map(len, prompts)) <= self._window
+        return self.mergeable and (self._takes_positions or not padded) and fits_window and len(set(adapters)) == 1
 
     @torch.inference_mode()
     def insert(self, prefill: Prefill) -> bool:
@@ -183,7 +188,7 @@ class Batch:
         """Feed one token to each row; returns the logits of the next one, shape ``(rows, vocabulary)``."""
         cache = self._cache
         if isinstance(cache, BatchCache):
-            cache.make_room()
+            cache.reserve()
         lengths = [length + 1 for length in self.lengths]
         ids = torch.tensor(tokens, device=self.device)[:, None]
         logits = self._forward(ids, cache, lengths, self.width + 1, self.adapters)
@@ -196,10 +201,10 @@ class Batch:
     def verify(self, tokens: Sequence[int]) -> Tensor:
         """Feed several tokens to the only row without committing them; returns the logits after each, shape ``(tokens, vocabulary)``."""
         assert isinstance(self._cache, BatchCache)
-        self._cache.make_room(len(tokens))
-        length = self.lengths[0] + len(tokens)
+        count = len(tokens)
+        self._cache.reserve(count)
         ids = torch.tensor([tokens], device=self.device)
-        return self._forward(ids, self._cache, [length], self.width + len(tokens), self.adapters, keep=len(tokens))[0]
+        return self._forward(ids, self._cache, [self.lengths[0] + count], self.width + count, self.adapters, logit_columns=count)[0]
 
     def accept(self, count: int) -> None:
         """Commit the first ``count`` of the verified tokens."""
@@ -207,8 +212,8 @@ class Batch:
         self._cache.advance(count)
         self.lengths = [self.lengths[0] + count]
 
-    def prefix_of(self, row: int, tokens: Sequence[int]) -> Prefix | None:
-        """Copy the keys and values of a row's tokens; None if the cache does not support it."""
+    def copy_prefix(self, row: int, tokens: Sequence[int]) -> Prefix | None:
+        """Copy the keys and values of a row whose tokens are given; None if the cache does not support it."""
         length = self.lengths[row]
         if not isinstance(self._cache, BatchCache) or length >= self._window:
             return None
@@ -226,22 +231,30 @@ class Batch:
     @torch.inference_mode()
     def remove(self, rows: Collection[int]) -> None:
         """Remove rows; the last rows take their places, as in ``swap_remove``."""
-        order = list(range(len(self.lengths)))
-        swap_remove(order, rows)
-        self.lengths = [self.lengths[row] for row in order]
-        self.adapters = [self.adapters[row] for row in order]
-        if not order:
+        remaining = list(range(len(self.lengths)))
+        swap_remove(remaining, rows)
+        self.lengths = [self.lengths[row] for row in remaining]
+        self.adapters = [self.adapters[row] for row in remaining]
+        if not remaining:
             self._cache = None
         elif isinstance(self._cache, BatchCache):
-            moves = [(row, index) for index, row in enumerate(order) if row != index]
-            self._cache.replace(moves, len(order), max(self.lengths))
+            moves = [(row, new_row) for new_row, row in enumerate(remaining) if row != new_row]
+            self._cache.compact(moves, len(remaining), max(self.lengths))
         elif self._cache is not None:
-            self._cache.reorder_cache(torch.tensor(order, device=self.device))
+            self._cache.reorder_cache(torch.tensor(remaining, device=self.device))
 
     def _forward(
-        self, ids: Tensor, cache: Any, lengths: Sequence[int], width: int, adapters: Sequence[str], *, prefix: int = 0, keep: int = 1
+        self,
+        ids: Tensor,
+        cache: Any,
+        lengths: Sequence[int],
+        width: int,
+        adapters: Sequence[str],
+        *,
+        prefix: int = 0,
+        logit_columns: int = 1,
     ) -> Tensor:
-        """Run the model and return the logits of the last columns, shape ``(rows, keep, vocabulary)``.
+        """Run the model and return the logits of the last columns, shape ``(rows, logit_columns, vocabulary)``.
 
         Args:
             ids: The newest columns, shape ``(rows, columns)``.
@@ -249,20 +262,20 @@ class Batch:
             lengths: Number of tokens of each row, the newest included.
             width: Number of columns, the newest included.
             adapters: Adapter of each row.
-            prefix: Number of tokens of each row in the first columns, before its padding.
-            keep: Number of columns whose logits are returned.
+            prefix: Number of tokens in the first columns of each row, before its padding.
+            logit_columns: Number of columns whose logits are returned.
         """
         positions = torch.arange(width, device=self.device) - (width - torch.tensor(lengths, device=self.device))[:, None]
-        seen = positions >= prefix
-        seen[:, :prefix] = True
+        is_token = positions >= prefix
+        is_token[:, :prefix] = True
         # a batch without padding needs no mask, and attention without a mask takes the faster kernel
-        mask = None if min(lengths) == width else seen.long()
+        mask = None if min(lengths) == width else is_token.long()
         arguments: dict[str, Any] = {"position_ids": positions[:, -ids.shape[1] :].clamp(min=0)} if self._takes_positions else {}
         if self._takes_logits_to_keep:
-            arguments["logits_to_keep"] = keep
-        self._route(adapters)
+            arguments["logits_to_keep"] = logit_columns
+        self._select_adapters(adapters)
         logits: Tensor = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **arguments).logits
-        return logits[:, -keep:]
+        return logits[:, -logit_columns:]
 
 
 def swap_remove(items: list[T], indices: Collection[int]) -> None:

@@ -3,10 +3,9 @@
 These use parts of torch and transformers that a newer release may change. Therefore each is tested when a model is opened: the logits of three tokens
 must agree with those of the plain model. An optimization that fails is skipped with a warning.
 
-Layers that read the same states, such as queries, keys and values, become one matrix product. Weights are kept in a second, packed copy where memory
+Layers with the same input, such as those of queries, keys and values, become one matrix product. Weights are kept in a second, packed copy if memory
 allows: otherwise oneDNN packs bfloat16 weights again at every call, and float32 products of two to a hundred rows take up to twice as long.
-Attention is transformers' ``sdpa``, except for a single new token without padding: there torch's kernel is four to ten times slower in bfloat16 than
-the one for several rows, so the queries that share keys become the rows. ``scripts/bench_eval.py`` compares the engine with other ways to generate.
+``scripts/bench_eval.py`` compares the engine with other ways to generate.
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ from sftchat.models.loading import unwrapped
 
 PROBE_TOKENS = (1, 2, 3)
 """Token ids of the test prompt."""
-TOLERANCE = {torch.float32: 1e-3}
-"""Maximum relative difference of two logit vectors due to rounding, by dtype; ``LOW_PRECISION_TOLERANCE`` for dtypes of lower precision."""
-LOW_PRECISION_TOLERANCE = 0.1
+FLOAT32_TOLERANCE, LOW_PRECISION_TOLERANCE = 1e-3, 0.1
+"""Maximum relative difference of two logit vectors due to rounding, in float32 and in other dtypes."""
 
 
 @dataclass(frozen=True)
@@ -77,75 +75,75 @@ def optimize_for_inference(model: Any, *, int8: bool = False) -> bool:
 
 def _cpu_optimizations(model: Any, int8: bool) -> list[Optimization]:
     """Return the optimizations for a CPU. With ``int8`` the weights are rounded here, so that the plain model uses rounded weights too."""
-    packs = 2 * sum(parameter.nbytes for parameter in model.parameters()) <= free_bytes(model.device)
-    products = list(fused_linears(model))
-    rounded = {id(product): _quantize(product) for product in products if int8 and product.weight.dtype == torch.bfloat16}
-    computed: dict[int, Compute] = {id(product): product.plain for product in products}
+    fits_packed_copy = 2 * sum(parameter.nbytes for parameter in model.parameters()) <= free_bytes(model.device)
+    linears = list(fused_linears(model))
+    int8_weights = {id(linear): _quantize(linear) for linear in linears if int8 and linear.weight.dtype == torch.bfloat16}
+    implementations: dict[int, Compute] = {id(linear): linear.compute_plain for linear in linears}  # plain or packed, never int8
 
     def pack() -> None:
-        for product in products:
-            if packs and can_pack(product.weight.dtype):
-                computed[id(product)] = packed_weight(product)
-        use_computed()
+        for linear in linears:
+            if fits_packed_copy and can_pack(linear.weight.dtype):
+                implementations[id(linear)] = packed_weight(linear)
+        use_implementations()
 
     def unpack() -> None:
-        for product in products:
-            computed[id(product)] = product.plain
-            product.compute_separately()
+        for linear in linears:
+            implementations[id(linear)] = linear.compute_plain
+            linear.restore_layers()
 
-    def use_computed() -> None:
-        for product in products:
-            product.compute_by(computed[id(product)])
+    def use_implementations() -> None:
+        for linear in linears:
+            linear.compute_with(implementations[id(linear)])
 
-    def compute_in_eight_bits() -> None:
-        for product in products:
-            if id(product) in rounded:
-                product.compute_by(int8_linear(*rounded[id(product)], product.bias, computed[id(product)]))
+    def use_int8() -> None:
+        for linear in linears:
+            if id(linear) in int8_weights:
+                linear.compute_with(int8_linear(*int8_weights[id(linear)], linear.bias, implementations[id(linear)]))
 
     optimizations = [
         Optimization("the attention of one token", lambda: use_decoding_attention(model), lambda: use_plain_attention(model)),
         Optimization("the packed copy of the weights", pack, unpack),
     ]
-    if rounded:
-        optimizations.append(Optimization("the product of eight-bit weights", compute_in_eight_bits, use_computed))
+    if int8_weights:
+        optimizations.append(Optimization("the product of eight-bit weights", use_int8, use_implementations))
     return optimizations
 
 
-def _quantize(product: FusedLinear) -> tuple[Tensor, Tensor]:
-    """Round the weights of a product to int8; returns them and their scales.
+def _quantize(linear: FusedLinear) -> tuple[Tensor, Tensor]:
+    """Return the weights in int8 and their scales; the rounded weights replace the original ones.
 
-    The rounded weights replace the original ones, so that both ways to compute a reply differ only by rounding.
+    So the int8 and the bfloat16 implementation compute the same product, up to rounding.
     """
-    rounded, scales = quantize(product.weight)
-    product.replace_weight((rounded.float() * scales.float()[:, None]).bfloat16())
-    return rounded, scales
+    int8_weight, scales = quantize(linear.weight)
+    linear.replace_weight((int8_weight.float() * scales.float()[:, None]).bfloat16())
+    return int8_weight, scales
 
 
-def _apply_those_that_agree(optimizations: Sequence[Optimization], expected: Tensor, logits: Callable[[], Tensor]) -> None:
+def _apply_those_that_agree(optimizations: Sequence[Optimization], expected: Tensor, compute_logits: Callable[[], Tensor]) -> None:
     """Apply all and compare once; on failure apply them one by one, and undo with a warning each that fails or changes the logits."""
-    if _agrees(optimizations, expected, logits)[0]:
+    if not _apply_and_compare(optimizations, expected, compute_logits):
         return
     for optimization in reversed(optimizations):
         optimization.undo()
     for optimization in optimizations:
-        agrees, error = _agrees([optimization], expected, logits)
-        if not agrees:
+        if reason := _apply_and_compare([optimization], expected, compute_logits):
             optimization.undo()
-            report_fallback(optimization.name, reason_of(error))
+            report_fallback(optimization.name, reason)
 
 
-def _agrees(optimizations: Sequence[Optimization], expected: Tensor, logits: Callable[[], Tensor]) -> tuple[bool, Exception | None]:
-    """Apply optimizations; returns whether the logits agree, and the exception raised."""
+def _apply_and_compare(optimizations: Sequence[Optimization], expected: Tensor, compute_logits: Callable[[], Tensor]) -> str:
+    """Apply optimizations; return the reason why they cannot be used, empty if the logits agree with the expected ones."""
     try:
         for optimization in optimizations:
             optimization.apply()
-        before, after = expected.double(), logits().double()
+        before, after = expected.double(), compute_logits().double()
     except Exception as error:  # a changed library may raise anything; reported as a warning
-        return False, error
-    tolerance = TOLERANCE.get(expected.dtype, LOW_PRECISION_TOLERANCE)
-    same = torch.isfinite(before) == torch.isfinite(after)
+        return reason_of(error)
+    tolerance = FLOAT32_TOLERANCE if expected.dtype == torch.float32 else LOW_PRECISION_TOLERANCE
     distance = torch.linalg.vector_norm((before - after).nan_to_num())
-    return bool(same.all()) and bool(distance <= tolerance * torch.linalg.vector_norm(before.nan_to_num())), None
+    is_close = distance <= tolerance * torch.linalg.vector_norm(before.nan_to_num())
+    agrees = bool(is_close) and torch.equal(torch.isfinite(before), torch.isfinite(after))
+    return "" if agrees else reason_of(None)
 
 
 @torch.inference_mode()
@@ -165,7 +163,7 @@ def _decoded_logits(model: Any, merges: bool) -> Tensor:
 
 
 FUSED_LAYERS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Names in transformers of linear layers in one module that receive the same input, one after the other in this order."""
+"""Groups of transformers' linear layers with the same input, by name in their module, in the order in which the module calls them."""
 
 
 @dataclass
@@ -182,25 +180,25 @@ class FusedLinear:
     weight: Tensor
     bias: Tensor | None
 
-    def plain(self, states: Tensor) -> Tensor:
+    def compute_plain(self, states: Tensor) -> Tensor:
         """Compute the product with torch."""
         return nn.functional.linear(states, self.weight, self.bias)
 
     def replace_weight(self, weight: Tensor) -> None:
         """Replace the weights of the layers; tensors that share the old weights keep them."""
         self.weight = weight
-        parts = torch.split(weight, [layer.out_features for layer in self.layers])
-        for layer, part in zip(self.layers, parts, strict=True):
-            layer.weight = nn.Parameter(part, requires_grad=layer.weight.requires_grad)
+        layer_weights = torch.split(weight, [layer.out_features for layer in self.layers])
+        for layer, layer_weight in zip(self.layers, layer_weights, strict=True):
+            layer.weight = nn.Parameter(layer_weight, requires_grad=layer.weight.requires_grad)
 
-    def compute_by(self, compute: Compute) -> None:
+    def compute_with(self, compute: Compute) -> None:
         """Use ``compute`` as the layers' forward pass when gradients are disabled."""
         sizes = [layer.out_features for layer in self.layers]
-        parts = [compute] if len(sizes) == 1 else _split(compute, sizes)
-        for layer, part in zip(self.layers, parts, strict=True):
-            layer.forward = _without_gradients(layer, part)  # type: ignore[method-assign, assignment]
+        layer_functions = [compute] if len(sizes) == 1 else _split_outputs(compute, sizes)
+        for layer, layer_function in zip(self.layers, layer_functions, strict=True):
+            layer.forward = _without_gradients(layer, layer_function)  # type: ignore[method-assign, assignment]
 
-    def compute_separately(self) -> None:
+    def restore_layers(self) -> None:
         """Restore the layers' own forward passes."""
         for layer in self.layers:
             layer.__dict__.pop("forward", None)
@@ -209,23 +207,24 @@ class FusedLinear:
 def fused_linears(model: Any) -> Iterator[FusedLinear]:
     """Yield the linear layers of a model, those of ``FUSED_LAYERS`` fused; layers of other types, such as adapted ones, are skipped."""
     fused: set[nn.Linear] = set()
-    for layers in (layers for module in model.modules() for layers in _fusible(module)):
+    for layers in (layers for module in model.modules() for layers in _fusible_groups(module)):
         fused.update(layers)
         biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
         weight = torch.cat([layer.weight.detach() for layer in layers])
-        product = FusedLinear(layers, weight, torch.cat(biases) if biases else None)
-        product.replace_weight(weight)
-        yield product
+        linear = FusedLinear(layers, weight, torch.cat(biases) if biases else None)
+        linear.replace_weight(weight)
+        yield linear
     for module in model.modules():
         if type(module) is nn.Linear and module not in fused:
             yield FusedLinear([module], module.weight.detach(), module.bias)
 
 
-def _fusible(module: nn.Module) -> Iterator[list[nn.Linear]]:
+def _fusible_groups(module: nn.Module) -> Iterator[list[nn.Linear]]:
     for names in FUSED_LAYERS:
-        layers = [layer for name in names if type(layer := getattr(module, name, None)) is nn.Linear]
-        kinds = {(layer.in_features, layer.weight.dtype, layer.bias is None) for layer in layers}
-        if len(layers) == len(names) and len(kinds) == 1:
+        members = [getattr(module, name, None) for name in names]
+        layers = [member for member in members if type(member) is nn.Linear]
+        formats = {(layer.in_features, layer.weight.dtype, layer.bias is None) for layer in layers}
+        if len(layers) == len(names) and len(formats) == 1:
             yield layers
 
 
@@ -238,53 +237,55 @@ def _without_gradients(layer: nn.Linear, compute: Compute) -> Compute:
     return forward
 
 
-def _split(compute: Compute, sizes: list[int]) -> list[Compute]:
-    """Return one compute function per fused layer: the first call computes all outputs, each returns its own; safe when threads share a model."""
-    last = len(sizes) - 1
-    last_call: tuple[Tensor, tuple[Tensor, ...]] | None = None
+def _split_outputs(compute: Compute, sizes: list[int]) -> list[Compute]:
+    """Return one function per fused layer: the first one computes the outputs of all layers, and each returns its own.
 
-    def outputs_of(index: int, states: Tensor) -> Tensor:
+    Threads may share a model: a function whose input is not that of the last call computes the outputs again.
+    """
+    last_call: tuple[Tensor, tuple[Tensor, ...]] | None = None  # inputs, and the outputs of each layer
+
+    def compute_layer(index: int, states: Tensor) -> Tensor:
         nonlocal last_call
-        call = last_call
+        call = last_call  # read once, since another thread may replace it
         if index == 0 or call is None or call[0] is not states:
             call = (states, torch.split(compute(states), sizes, -1))
-        last_call = None if index == last else call
-        return call[1][index].contiguous()
+        _, outputs = call
+        last_call = None if index == len(sizes) - 1 else call
+        return outputs[index].contiguous()
 
-    return [partial(outputs_of, index) for index in range(len(sizes))]
+    return [partial(compute_layer, index) for index in range(len(sizes))]
 
 
 PACKED_ROWS = 128
-"""Number of rows for which the weight layout is optimized; other numbers work too."""
+"""Number of input rows for which the weight layout is optimized; other numbers work too."""
 MIN_PACKED_WEIGHTS = 1 << 20
-"""Minimum number of weights for which a single float32 row uses the packed copy; below it a plain matrix-vector product is as fast."""
+"""Minimum number of weights for which a single float32 row uses the packed copy; with fewer, a plain matrix-vector product is as fast."""
 
 
 def can_pack(dtype: torch.dtype) -> bool:
     """Whether packed weights of a dtype are faster on this CPU.
 
-    In bfloat16, on CPUs with bfloat16 units, oneDNN behind ``torch.nn.functional.linear`` otherwise packs the weights in every call, which takes a
-    third of a decoding step. In float32 torch otherwise calls another library, which supports fewer CPUs and takes twice as long for a few rows as
-    for one.
+    Without them, ``torch.nn.functional.linear`` packs bfloat16 weights in every call on CPUs with bfloat16 units, which takes a third of a decoding
+    step; for float32 it uses another library than oneDNN, which supports fewer CPUs and takes twice as long for a few rows as for one.
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and computes_in_bfloat16())
 
 
-def packed_weight(product: FusedLinear) -> Compute:
-    """Return a function that computes a product from a packed copy of its weights; later changes of the weights have no effect on it.
+def packed_weight(linear: FusedLinear) -> Compute:
+    """Return a function that computes linear layers from a packed copy of their weights; later changes of the weights have no effect on it.
 
     Args:
-        product: Linear layers on a CPU, of a dtype that ``can_pack`` accepts.
+        linear: Linear layers on a CPU, of a dtype that ``can_pack`` accepts.
     """
-    weight = torch.ops.mkldnn._reorder_linear_weight(product.weight, PACKED_ROWS)
-    bias, inputs, plain = product.bias, product.weight.shape[1], product.plain
-    plain_single = product.weight.dtype == torch.float32 and product.weight.numel() < MIN_PACKED_WEIGHTS
+    weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight, PACKED_ROWS)
+    bias, inputs = linear.bias, linear.weight.shape[1]
+    single_row_is_plain = linear.weight.dtype == torch.float32 and linear.weight.numel() < MIN_PACKED_WEIGHTS
 
     def compute(states: Tensor) -> Tensor:
-        if plain_single and states.numel() == inputs:
-            return plain(states)
+        if single_row_is_plain and states.numel() == inputs:
+            return linear.compute_plain(states)
         outputs: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
         return outputs
 
@@ -306,7 +307,7 @@ def use_decoding_attention(model: Any) -> bool:
     from transformers.masking_utils import sdpa_mask
 
     inner = unwrapped(model)
-    if inner.device.type != "cpu" or implementation(inner) != PLAIN_ATTENTION:
+    if inner.device.type != "cpu" or attention_implementation(inner) != PLAIN_ATTENTION:
         return False
     AttentionInterface.register(DECODING_ATTENTION, decoding_attention)
     AttentionMaskInterface.register(DECODING_ATTENTION, sdpa_mask)
@@ -317,11 +318,11 @@ def use_decoding_attention(model: Any) -> bool:
 def use_plain_attention(model: Any) -> None:
     """Undo ``use_decoding_attention``."""
     inner = unwrapped(model)
-    if implementation(inner) == DECODING_ATTENTION:
+    if attention_implementation(inner) == DECODING_ATTENTION:
         inner.set_attn_implementation(PLAIN_ATTENTION)
 
 
-def implementation(inner: Any) -> str:
+def attention_implementation(inner: Any) -> str:
     """Return transformers' name of a model's attention implementation; empty if unknown."""
     return str(getattr(inner.config, "_attn_implementation", ""))
 
@@ -329,7 +330,10 @@ def implementation(inner: Any) -> str:
 def decoding_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None, **arguments: Any
 ) -> tuple[Tensor, None]:
-    """Compute transformers' ``sdpa`` attention; several times faster for one bfloat16 token per row without padding.
+    """Compute transformers' ``sdpa`` attention, faster for one new token per row.
+
+    In bfloat16 torch's kernel for one token takes four to ten times as long as that for several. So the queries that share keys are computed like
+    the queries of several tokens; if there is only one, it is computed twice.
 
     Args:
         module: The attention layer.
@@ -343,15 +347,17 @@ def decoding_attention(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     batch, heads, tokens, size = query.shape
-    shared = attention_mask is None or attention_mask.shape[1] == 1
-    if tokens > 1 or not shared or arguments.get("position_bias") is not None or arguments.get("softcap") is not None:
-        attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **arguments)
-        return attended
-    rows = query.reshape(batch, key.shape[1], -1, size)
-    alone = rows.shape[2] == 1 and query.dtype == torch.bfloat16
-    if alone:
-        rows = rows.expand(-1, -1, 2, -1)
-    output = nn.functional.scaled_dot_product_attention(rows, key, value, attn_mask=attention_mask, scale=scaling)
-    if alone:
+    heads_share_mask = attention_mask is None or attention_mask.shape[1] == 1
+    if tokens > 1 or not heads_share_mask or arguments.get("position_bias") is not None or arguments.get("softcap") is not None:
+        output_and_weights: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **arguments
+        )
+        return output_and_weights
+    queries = query.reshape(batch, key.shape[1], -1, size)
+    is_single = queries.shape[2] == 1
+    if is_single and query.dtype == torch.bfloat16:
+        queries = queries.expand(-1, -1, 2, -1)
+    output = nn.functional.scaled_dot_product_attention(queries, key, value, attn_mask=attention_mask, scale=scaling)
+    if is_single:
         output = output[:, :, :1]
     return output.reshape(batch, 1, heads, value.shape[-1]), None

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-PATIENCE = timedelta(days=7)
-"""Maximum wait for the slowest process; a process that dies terminates the others, so that this is never reached."""
+BARRIER_TIMEOUT = timedelta(days=7)
+"""Maximum wait for the slowest process; never reached, because the launcher terminates all processes when one dies."""
 
 
 @dataclass(frozen=True)
@@ -18,22 +18,22 @@ class ProcessInfo:
     Attributes:
         rank: From 0; only process 0 prints and writes files.
         count: Number of processes.
-        local: Rank on this machine, from 0; None without a launcher.
+        local_rank: Rank on this machine, from 0; None without a launcher.
     """
 
     rank: int = 0
     count: int = 1
-    local: int | None = None
+    local_rank: int | None = None
 
 
 def process_info(environment: Mapping[str, str] = os.environ) -> ProcessInfo:
     """Read the environment variables of the launcher; without them there is one process.
 
     Args:
-        environment: With ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``.
+        environment: Environment, possibly with ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``.
     """
-    local = environment.get("LOCAL_RANK")
-    return ProcessInfo(int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1")), None if local is None else int(local))
+    local_rank = int(environment["LOCAL_RANK"]) if "LOCAL_RANK" in environment else None
+    return ProcessInfo(int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1")), local_rank)
 
 
 def is_main_process() -> bool:
@@ -46,13 +46,13 @@ def take_accelerator() -> None:
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.set_device((process_info().local or 0) % torch.cuda.device_count())
+        torch.cuda.set_device((process_info().local_rank or 0) % torch.cuda.device_count())
 
 
 def wait_for_all() -> None:
-    """Block until all processes have called this."""
+    """Block until all processes have called this function."""
     from torch import distributed
 
-    distributed.init_process_group("gloo", timeout=PATIENCE)
+    distributed.init_process_group("gloo", timeout=BARRIER_TIMEOUT)
     distributed.barrier()
     distributed.destroy_process_group()

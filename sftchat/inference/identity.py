@@ -1,4 +1,4 @@
-"""Hash of everything that affects a model's replies, computed without opening the model: imports neither torch nor transformers."""
+"""Hash of everything that affects a model's replies, computed without loading the model or importing torch and transformers."""
 
 from __future__ import annotations
 
@@ -23,33 +23,25 @@ from sftchat.templates.named import template_file
 OPTIONS_WITHOUT_EFFECT = ("concurrency", "request_timeout", "timeout")
 """Options that do not affect replies."""
 VERSIONED_PACKAGES = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
-SOURCES = ("inference/*.py", "models/*.py", "templates/*.py", "templates/chat_templates/*.jinja")
+SOURCES = ("engine.py", "thinking.py", "inference/*.py", "models/*.py", "templates/*.py", "templates/chat_templates/*.jinja")
 """The source files of sftchat that render prompts and sample tokens."""
 DEVICE_FILES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
-"""Device files of accelerators on Linux."""
+"""Device files of accelerators in ``/dev`` on Linux."""
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 """Environment variables that hide accelerators."""
 
 
 def identify(
-    model: str,
-    engine_types: Mapping[str, EngineType],
-    *,
-    hashed: FileHasher = file_hash,
-    base: str | None = None,
-    allow_pickle: bool = False,
-    template: str | None = None,
-    template_name: str | None = None,
-    template_arguments: Mapping[str, Any] | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> str:
+    model: str, engine_types: Mapping[str, EngineType], *, hashed: FileHasher = file_hash, base: str | None = None, allow_pickle: bool = False,
+    template: str | None = None, template_name: str | None = None, template_arguments: Mapping[str, Any] | None = None,
+    extra_body: Mapping[str, Any] | None = None, **options: Any,
+) -> str:  # fmt: skip
     """Return a hash of everything besides the request that affects a model's replies.
 
     For a local model: the bytes of weights, adapter, configs, tokenizer and template; dtype, device type and all other options; the source of
-    sftchat's engine and renderer, and the versions of the libraries below them. A request adds its messages and sampling parameters
-    (``sftchat.evaluation.cached_engine.request_key``). Equal files, code and messages render to equal token ids, so the hash is as strict as one of
-    rendered ids, but needs no tokenizer, whose import takes longer than reading 200 cached replies.
+    sftchat's engine and renderer, and the versions of the libraries that they use. ``sftchat.evaluation.cached_engine.request_key`` adds the messages
+    and sampling parameters of a request. Equal files, code and messages render to equal token ids, so no tokenizer is needed, whose import takes
+    longer than reading 200 cached replies.
 
     Args:
         model: MODEL argument, see ``sftchat.models.reference.resolve``.
@@ -79,22 +71,22 @@ def identify(
     used = resolve_template_options(
         manifest, template=template or "", template_name=template_name or "", template_arguments=template_arguments
     )
-    identity_parts = {
+    affecting = {
         **{name: value for name, value in options.items() if name not in OPTIONS_WITHOUT_EFFECT},
         "files": files,
         "allow_pickle": allow_pickle,
-        "template": _template(template or ""),
+        "template": _template_identity(template or ""),
         "template_name": used["name"],
         "template_arguments": used["arguments"],
         "device": device_signature(str(options.get("device", "auto"))),
         "source": source_hash(),
         "versions": {name: installed_version(name) for name in VERSIONED_PACKAGES},
     }
-    return hashlib.sha256(json.dumps(identity_parts, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(affecting, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _template(template: str) -> str:
-    """Return what identifies a template: its name if it is one, otherwise the bytes of the file; raises ``UsageError`` or ``ModelError``."""
+def _template_identity(template: str) -> str:
+    """Return the name of a built-in template, or the hash of a template file; raises ``UsageError`` or ``ModelError``."""
     path = template_file(template)
     try:
         return template if path is None else f"file:{file_hash(path)}"
@@ -103,19 +95,19 @@ def _template(template: str) -> str:
 
 
 def device_signature(device: str) -> str:
-    """Return what determines the device type: the given type, or for ``auto`` what torch's choice depends on, without importing torch."""
+    """Return the device type; for ``auto``, a text that changes when torch's choice may change: the platform and its accelerators."""
     if device != "auto":
         return device.partition(":")[0]
-    present = [str(path) for pattern in DEVICE_FILES for path in sorted(Path("/dev").glob(pattern))]
-    hidden = [f"{name}={os.environ[name]}" for name in DEVICE_VARIABLES if name in os.environ]
-    return " ".join(["auto", platform.system(), platform.machine(), *present, *hidden])
+    device_files = [str(path) for pattern in DEVICE_FILES for path in sorted(Path("/dev").glob(pattern))]
+    variables = [f"{name}={os.environ[name]}" for name in DEVICE_VARIABLES if name in os.environ]
+    return " ".join(["auto", platform.system(), platform.machine(), *device_files, *variables])
 
 
 @cache
 def source_hash() -> str:
-    """Hash sftchat's own code that renders prompts and samples tokens; replaces an engine version that must be increased by hand."""
+    """Hash sftchat's own code that renders prompts and samples tokens, so that no version must be increased by hand."""
     digest = hashlib.sha256()
     package = Path(__file__).parent.parent
-    for path in (package / "engine.py", package / "thinking.py", *(path for pattern in SOURCES for path in sorted(package.glob(pattern)))):
+    for path in (path for pattern in SOURCES for path in sorted(package.glob(pattern))):
         digest.update(f"{path.name}\0{file_hash(path)}\0".encode())
     return digest.hexdigest()

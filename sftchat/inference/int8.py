@@ -12,10 +12,10 @@ Compute = Callable[[Tensor], Tensor]
 """Maps inputs, shape ``(…, inputs)``, to the outputs of one or more linear layers, shape ``(…, outputs)``."""
 
 MAX_INT8_ROWS = 4
-"""Maximum number of rows computed from int8 weights; more use the same weights in bfloat16 if the CPU has units for that."""
+"""Maximum number of input rows for int8 weights; for more, the same weights are faster in bfloat16 if the CPU has units for that."""
 MAX_INT8 = 127
-"""Largest absolute value of an int8."""
-LOW_SCALE = 254
+"""Largest absolute value of an int8, without -128."""
+LOW_SCALE = 2 * MAX_INT8
 """Scale of the low eight bits: maps the rounding error of the high ones, at most 1/2, to at most 127."""
 
 
@@ -33,23 +33,23 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scales.float()[:, None]).round().clamp(-MAX_INT8, MAX_INT8).to(torch.int8), scales
 
 
-def int8_linear(weight: Tensor, scales: Tensor, bias: Tensor | None, other: Compute) -> Compute:
-    """Return a function that computes linear layers from int8 weights for few rows, and by ``other`` for more.
+def int8_linear(weight: Tensor, scales: Tensor, bias: Tensor | None, bfloat16_linear: Compute) -> Compute:
+    """Return a function that computes linear layers from int8 weights for few rows, and by ``bfloat16_linear`` for more.
 
     Args:
         weight: The int8 weights, shape ``(outputs, inputs)``.
         scales: Scale of each output.
         bias: Bias of each output.
-        other: Computes the layers in bfloat16.
+        bfloat16_linear: Computes the layers in bfloat16; not used on a CPU without bfloat16 units.
     """
-    always = not computes_in_bfloat16()
-    outputs_of = _w8a16_int(weight, scales) if _has_integer_products() else _weight_only_int8(weight, scales)
+    has_bfloat16 = computes_in_bfloat16()
+    multiply = _w8a16_int(weight, scales) if _has_integer_products() else _weight_only_int8(weight, scales)
 
     def compute(states: Tensor) -> Tensor:
         rows = states.reshape(-1, states.shape[-1])
-        if not (always or len(rows) <= MAX_INT8_ROWS):
-            return other(states)
-        outputs = outputs_of(rows).view(*states.shape[:-1], -1)
+        if has_bfloat16 and len(rows) > MAX_INT8_ROWS:
+            return bfloat16_linear(states)
+        outputs = multiply(rows).view(*states.shape[:-1], -1)
         return outputs if bias is None else outputs + bias
 
     return compute
@@ -68,37 +68,39 @@ def _has_integer_products() -> bool:
 
 
 def _weight_only_int8(weight: Tensor, scales: Tensor) -> Compute:
-    """Return a product of int8 weights that are converted to floats when used."""
+    """Return a function that multiplies with int8 weights, which are converted to floats at each call."""
     return lambda rows: torch.ops.aten._weight_int8pack_mm(rows.contiguous(), weight, scales)
 
 
 def _w8a16_int(weight: Tensor, scales: Tensor) -> Compute:
-    """Return a product of int8 weights and 16-bit states, whose high and low bytes are two rows of one integer product.
+    """Return a function that multiplies int8 weights with states rounded to 16 bits, whose high and low bytes are two rows of one integer product.
 
-    Memory bandwidth limits the speed, so the second row costs almost nothing, and 16 bits are more than bfloat16's precision: with eight bits alone,
-    one large state would erase the others of its row (Dettmers et al. 2022, arXiv:2208.07339).
+    Memory bandwidth limits the speed, so the second row costs almost nothing. With eight bits alone, one large state would erase the others of its
+    row (Dettmers et al. 2022, arXiv:2208.07339); 16 bits are more precise than bfloat16.
     """
     # fbgemm derives its step from the smallest and the largest value: with -128 and 127 among them the step is 1, and integers stay exact
     bounds = torch.zeros(1, weight.shape[1])
     bounds[0, :2] = torch.tensor([-MAX_INT8 - 1, MAX_INT8])
-    sums, zeros = weight.sum(1, dtype=torch.int32), torch.zeros(len(weight))
+    weight_sums, no_bias = weight.sum(1, dtype=torch.int32), torch.zeros(len(weight))
     factors = scales.float() / MAX_INT8
 
-    def integers(rows: Tensor) -> Tensor:
-        products: Tensor = torch.fbgemm_linear_int8_weight_fp32_activation(rows, weight, packed, sums, 1.0, 0, zeros)
+    def multiply_integers(rows: Tensor) -> Tensor:
+        products: Tensor = torch.fbgemm_linear_int8_weight_fp32_activation(rows, weight, packed, weight_sums, 1.0, 0, no_bias)
         return products
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # deprecated, with a warning at each first call, but twice as fast as its replacement
         packed = torch.fbgemm_pack_quantized_matrix(weight)
-        integers(bounds)
+        multiply_integers(bounds)
 
-    def outputs_of(rows: Tensor) -> Tensor:
+    def multiply(rows: Tensor) -> Tensor:
         states = rows.float()
         largest = torch.linalg.vector_norm(states, float("inf"), 1, keepdim=True).clamp_(min=1e-30)
         states.div_(largest).mul_(MAX_INT8)
         high = states.round()
-        products = integers(torch.cat([high, states.sub_(high).mul_(LOW_SCALE), bounds]))
-        return torch.add(products[: len(rows)], products[len(rows) : -1], alpha=1 / LOW_SCALE).mul_(largest).mul_(factors).to(rows.dtype)
+        low = states.sub_(high).mul_(LOW_SCALE)
+        products = multiply_integers(torch.cat([high, low, bounds]))
+        high_products, low_products = products[: len(rows)], products[len(rows) : -1]
+        return torch.add(high_products, low_products, alpha=1 / LOW_SCALE).mul_(largest).mul_(factors).to(rows.dtype)
 
-    return outputs_of
+    return multiply

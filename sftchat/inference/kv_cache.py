@@ -1,10 +1,6 @@
-"""Keys and values: the growing and shrinking cache of a running batch, and the prompt cache of what earlier requests computed.
+"""Caches of keys and values: ``BatchCache`` for the requests of a running batch, ``PromptCache`` for later requests that begin with the same tokens.
 
-Rows are aligned on the right in buffers with spare room: a step writes one column in place, a new row is appended, a removed row is overwritten by the
-last, and columns that no row needs are dropped from the view. Sliding windows use the same buffers, because the columns of a row have no gaps.
 Models with recurrent, chunked or compressed layers use transformers' own cache and static batches.
-
-A call of up to eight requests counts as a chat: its keys and values stay in the prompt cache, matched by adapter and longest token prefix.
 """
 
 from __future__ import annotations
@@ -22,18 +18,18 @@ try:
     from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
     MERGEABLE: tuple[type, ...] = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
-    """Layers that keep one key and one value a token; none where transformers has other ones."""
+    """Layer types that store one key and one value per token; empty if the installed transformers has other types."""
 except ImportError:
     DummyLayer = DynamicLayer = DynamicSlidingWindowLayer = type("NoLayer", (), {})
     MERGEABLE = ()
 
 GROWTH_COLUMNS = 64
-"""Number of columns added when the buffers grow, i.e. steps between two copies."""
+"""Number of unused columns after the buffers have grown; they grow again, by a copy, when these are used."""
 
 
 @dataclass
-class _Frame:
-    """The part of the buffers in use, the same in every layer: the first ``rows`` rows, columns ``start`` to ``end``."""
+class _UsedArea:
+    """The part of the buffers in use, the same in every layer: the first ``rows`` rows, columns ``start`` to ``end`` (exclusive)."""
 
     rows: int = 0
     start: int = 0
@@ -43,47 +39,48 @@ class _Frame:
 class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
     """Keys and values of one layer; ``window`` is the size of its sliding window, None for full attention."""
 
-    def __init__(self, frame: _Frame, like: DynamicLayer) -> None:
+    def __init__(self, used: _UsedArea, like: DynamicLayer) -> None:
         super().__init__()
-        self.frame = frame
+        self.used = used
         self.window: int | None = like.sliding_window if like.is_sliding else None
         self.is_sliding = like.is_sliding
-        self.keys = _buffer(like.keys, 0, 0)
-        self.values = _buffer(like.values, 0, 0)
+        self.keys = _zeros(like.keys, 0, 0)
+        self.values = _zeros(like.values, 0, 0)
         self.dtype, self.device, self.is_initialized = like.keys.dtype, like.keys.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the newest columns and return all columns that the layer attends to."""
-        rows, old, new = self.frame.rows, self.frame.end, self.frame.end + key_states.shape[-2]
-        self.keys[:rows, :, old:new] = key_states
-        self.values[:rows, :, old:new] = value_states
-        first = new - self.get_mask_sizes(new - old)[0]
-        return self.keys[:rows, :, first:new], self.values[:rows, :, first:new]
+        rows, start = self.used.rows, self.used.end
+        end = start + key_states.shape[-2]
+        self.keys[:rows, :, start:end] = key_states
+        self.values[:rows, :, start:end] = value_states
+        width, _skipped = self.get_mask_sizes(end - start)
+        return self.keys[:rows, :, end - width : end], self.values[:rows, :, end - width : end]
 
     def get_seq_length(self) -> int:
         """Number of columns in use."""
-        return self.frame.end - self.frame.start
+        return self.used.end - self.used.start
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return the number of columns that ``update`` will return and how many before them are left out."""
+        """Return the number of columns that ``update`` will return, and the number of columns in use before them."""
         width = self.get_seq_length()
-        seen = width if self.window is None else min(width, self.window - 1)
-        return seen + query_length, width - seen
+        attended = width if self.window is None else min(width, self.window - 1)
+        return attended + query_length, width - attended
 
-    def rebuild(self, rows: int, columns: int, end: int) -> None:
+    def reallocate(self, rows: int, columns: int, end: int) -> None:
         """Move the columns in use into buffers of another size, so that they end before column ``end``."""
-        width, frame = self.get_seq_length(), self.frame
+        width, used = self.get_seq_length(), self.used
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = _buffer(old, rows, columns)
-            new[: frame.rows, :, end - width : end] = old[: frame.rows, :, frame.start : frame.end]
+            new = _zeros(old, rows, columns)
+            new[: used.rows, :, end - width : end] = old[: used.rows, :, used.start : used.end]
             setattr(self, name, new)
 
-    def copy_row(self, row: int, to: int) -> None:
-        """Overwrite one row with another."""
-        used = slice(self.frame.start, self.frame.end)
-        self.keys[to, :, used] = self.keys[row, :, used]
-        self.values[to, :, used] = self.values[row, :, used]
+    def copy_row(self, source: int, target: int) -> None:
+        """Overwrite row ``target`` with row ``source``."""
+        columns = slice(self.used.start, self.used.end)
+        self.keys[target, :, columns] = self.keys[source, :, columns]
+        self.values[target, :, columns] = self.values[source, :, columns]
 
 
 class BatchCache(Cache):  # type: ignore[misc]
@@ -91,15 +88,15 @@ class BatchCache(Cache):  # type: ignore[misc]
 
     Rows are aligned on the right: the newest token of each is in the last column in use, so a step writes one column in place. A new row is written
     after the last one, a removed row is overwritten by the last one, and columns that no row needs are left out of the view. transformers'
-    ``DynamicCache`` copies everything at every step and every change.
+    ``DynamicCache`` copies everything at every step and every change. Sliding windows use the same buffers, because the columns of a row have no gaps.
 
     Args:
         like: A filled cache of the same model, whose layers, sizes, dtype and device are copied, but not its rows.
     """
 
     def __init__(self, like: DynamicCache) -> None:
-        self._frame = _Frame()
-        super().__init__(layers=[layer if isinstance(layer, DummyLayer) else _Layer(self._frame, layer) for layer in like.layers])
+        self._used = _UsedArea()
+        super().__init__(layers=[layer if isinstance(layer, DummyLayer) else _Layer(self._used, layer) for layer in like.layers])
         self._filled = [layer for layer in self.layers if isinstance(layer, _Layer)]
 
     @staticmethod
@@ -114,20 +111,20 @@ class BatchCache(Cache):  # type: ignore[misc]
             other: A cache of the same model, with rows padded on the left.
             longest: Number of tokens of the longest row, at most the number of columns.
         """
-        frame, sources = self._frame, _filled_layers(other)
-        total = frame.rows + sources[0].keys.shape[0]
-        if frame.end < longest or any(layer.keys.shape[0] < total for layer in self._filled):
-            self._rebuild(total, max(self.get_seq_length(), longest))
+        used, sources = self._used, _filled_layers(other)
+        total_rows = used.rows + sources[0].keys.shape[0]
+        if used.end < longest or any(layer.keys.shape[0] < total_rows for layer in self._filled):
+            self._reallocate(total_rows, max(self.get_seq_length(), longest))
         for target, source in zip(self._filled, sources, strict=True):
             columns = source.keys.shape[2]
             copied = min(longest, columns)
-            into = (slice(frame.rows, total), slice(None), slice(frame.end - copied, frame.end))
-            target.keys[into] = source.keys[:, :, columns - copied :]
-            target.values[into] = source.values[:, :, columns - copied :]
-        frame.rows = total
-        frame.start = min(frame.start, frame.end - longest)
+            area = (slice(used.rows, total_rows), slice(None), slice(used.end - copied, used.end))
+            target.keys[area] = source.keys[:, :, columns - copied :]
+            target.values[area] = source.values[:, :, columns - copied :]
+        used.rows = total_rows
+        used.start = min(used.start, used.end - longest)
 
-    def replace(self, moves: Sequence[tuple[int, int]], rows: int, longest: int) -> None:
+    def compact(self, moves: Sequence[tuple[int, int]], rows: int, longest: int) -> None:
         """Overwrite removed rows and truncate to the remaining ones.
 
         Args:
@@ -136,10 +133,10 @@ class BatchCache(Cache):  # type: ignore[misc]
             longest: Number of tokens of the longest row; columns before those are no longer in use.
         """
         for layer in self._filled:
-            for row, to in moves:
-                layer.copy_row(row, to)
-        self._frame.rows = rows
-        self._frame.start = self._frame.end - longest
+            for row, new_row in moves:
+                layer.copy_row(row, new_row)
+        self._used.rows = rows
+        self._used.start = self._used.end - longest
 
     def clear(self, rows: Collection[int]) -> None:
         """Set rows to zero: non-finite numbers would reach, as padding, the row that takes their place."""
@@ -148,37 +145,37 @@ class BatchCache(Cache):  # type: ignore[misc]
                 layer.keys[row].zero_()
                 layer.values[row].zero_()
 
-    def make_room(self, columns: int = 1) -> None:
+    def reserve(self, columns: int = 1) -> None:
         """Grow the buffers if needed to fit ``columns`` more columns, at most ``GROWTH_COLUMNS``."""
-        if self._frame.end + columns > self._filled[0].keys.shape[2]:
-            self._rebuild(self._frame.rows, self.get_seq_length())
+        if self._used.end + columns > self._filled[0].keys.shape[2]:
+            self._reallocate(self._used.rows, self.get_seq_length())
 
     def advance(self, columns: int = 1) -> None:
         """Extend the columns in use by those that a step has written."""
-        self._frame.end += columns
+        self._used.end += columns
 
     def copy(self, row: int, length: int, count: int) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Copy the keys and values of a row, one pair per layer.
+        """Copy the keys and values of the first tokens of a row, one pair per layer.
 
         Args:
             row: Index of the row.
             length: Number of tokens of the row.
-            count: How many of them to copy, from the first.
+            count: Number of tokens to copy.
         """
-        start = self._frame.end - length
-        part = (slice(row, row + 1), slice(None), slice(start, start + count))
-        return tuple((layer.keys[part].clone(), layer.values[part].clone()) for layer in self._filled)
+        start = self._used.end - length
+        area = (slice(row, row + 1), slice(None), slice(start, start + count))
+        return tuple((layer.keys[area].clone(), layer.values[area].clone()) for layer in self._filled)
 
-    def _rebuild(self, rows: int, end: int) -> None:
-        """Allocate new buffers, the columns in use ending before ``end``."""
+    def _reallocate(self, rows: int, end: int) -> None:
+        """Allocate new buffers, in which the columns in use end before ``end``."""
         width = self.get_seq_length()
         for layer in self._filled:
-            layer.rebuild(rows, end + GROWTH_COLUMNS, end)
-        self._frame.start, self._frame.end = end - width, end
+            layer.reallocate(rows, end + GROWTH_COLUMNS, end)
+        self._used.start, self._used.end = end - width, end
 
 
 def _filled_layers(cache: Any) -> list[Any]:
-    """Return the layers with keys and values of their own; a layer that uses another's has none."""
+    """Return the layers that store keys and values; a ``DummyLayer`` uses those of another layer."""
     return [layer for layer in cache.layers if not isinstance(layer, DummyLayer)]
 
 
@@ -187,8 +184,8 @@ def without_windows(cache: DynamicCache) -> None:
     cache.layers = [DynamicLayer() if isinstance(layer, DynamicSlidingWindowLayer) else layer for layer in cache.layers]
 
 
-def _buffer(like: Tensor, rows: int, columns: int) -> Tensor:
-    """Allocate zeros: padding must be finite, because it is multiplied by an attention weight of 0."""
+def _zeros(like: Tensor, rows: int, columns: int) -> Tensor:
+    """Allocate a buffer of zeros: padding must be finite, because it is multiplied by an attention weight of 0."""
     return like.new_zeros(rows, like.shape[1], columns, like.shape[3])
 
 
@@ -196,10 +193,10 @@ MIN_SHARED_TOKENS = 256
 """Minimum number of tokens that sharing a prefix must save; below that, a separate forward pass for it costs more."""
 
 
-def common_prefix(prompts: Sequence[list[int]]) -> int:
-    """Return the length of the prefix that all prompts share; at least one token of each prompt remains."""
-    low, high = min(prompts), max(prompts)  # the common prefix of the smallest and the largest prompt is common to all
-    return min(shared_length(low, high), min(map(len, prompts)) - 1)
+def common_prefix_length(prompts: Sequence[list[int]]) -> int:
+    """Return the length of the longest prefix that all prompts share and that is shorter than each of them."""
+    first, last = min(prompts), max(prompts)  # in lexicographic order: all prompts between them share their common prefix
+    return min(shared_length(first, last), min(map(len, prompts)) - 1)
 
 
 def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
@@ -222,7 +219,7 @@ class Prefix:
     adapter: str = ""
 
     @classmethod
-    def of(cls, tokens: Sequence[int], cache: DynamicCache, adapter: str = "") -> Prefix:
+    def from_cache(cls, tokens: Sequence[int], cache: DynamicCache, adapter: str = "") -> Prefix:
         """Create a prefix from a cache of one row."""
         return cls(tuple(tokens), tuple((layer.keys, layer.values) for layer in _filled_layers(cache)), adapter)
 
@@ -231,25 +228,25 @@ class Prefix:
         """Memory in bytes."""
         return sum(int(keys.nbytes + values.nbytes) for keys, values in self.states)
 
-    def begins(self, prompts: Sequence[list[int]]) -> bool:
+    def begins_all(self, prompts: Sequence[list[int]]) -> bool:
         """Whether all prompts start with the prefix and are longer."""
         size = len(self.tokens)
         return all(len(prompt) > size and tuple(prompt[:size]) == self.tokens for prompt in prompts)
 
-    def cut(self, size: int) -> Prefix:
-        """Return the first ``size`` tokens as a view."""
+    def truncated(self, size: int) -> Prefix:
+        """Return the first ``size`` tokens with their keys and values, which are not copied."""
         return Prefix(self.tokens[:size], tuple((keys[:, :, :size], values[:, :, :size]) for keys, values in self.states), self.adapter)
 
-    def fill(self, cache: DynamicCache, rows: int) -> None:
+    def write_to(self, cache: DynamicCache, rows: int) -> None:
         """Write the prefix into each of ``rows`` rows of an empty cache."""
         for (keys, values), layer in zip(self.states, _filled_layers(cache), strict=True):
             layer.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
 
-    def close_up(self, cache: DynamicCache, gaps: Sequence[int]) -> None:
-        """Move the prefix next to the tokens that follow it, past the padding.
+    def move_past_padding(self, cache: DynamicCache, gaps: Sequence[int]) -> None:
+        """Move the prefix from the first columns to those after the padding, next to the tokens that follow it.
 
         Args:
-            cache: Rows of prefix, padding and then the rest of each prompt.
+            cache: Rows of prefix, padding and further tokens, in this order.
             gaps: Number of padding columns of each row.
         """
         size = len(self.tokens)
@@ -267,7 +264,7 @@ MAX_CONVERSATIONS = 16
 
 
 class PromptCache:
-    """LRU cache of keys and values of earlier requests to one model, matched by adapter and longest token prefix.
+    """LRU cache of the keys and values of earlier chat requests to one model, matched by adapter and longest token prefix.
 
     Args:
         share: Share of free memory that the cache may take.
@@ -289,21 +286,21 @@ class PromptCache:
         """Add a prefix; it replaces cached ones that it extends."""
         others = [old for old in self._prefixes if old.adapter != new.adapter or new.tokens[: len(old.tokens)] != old.tokens]
         self._prefixes = [*others, new][-MAX_CONVERSATIONS:]
-        allowed = self._share * (free_bytes(new.states[0][0].device) + self.bytes)
-        while self._prefixes and self.bytes > allowed:
+        keys, _ = new.states[0]
+        max_bytes = self._share * (free_bytes(keys.device) + self.bytes)
+        while self._prefixes and self.bytes > max_bytes:
             del self._prefixes[0]
 
     def find(self, adapter: str, prompts: Sequence[list[int]]) -> Prefix | None:
-        """Return the longest cached prefix of all prompts for the adapter."""
-        common = prompts[0][: common_prefix(prompts)]
-        matches = [
-            (shared_length(prefix.tokens, common), index) for index, prefix in enumerate(self._prefixes) if prefix.adapter == adapter
-        ]
+        """Return the longest cached prefix that all prompts share; None if there is none for the adapter."""
+        common = prompts[0][: common_prefix_length(prompts)]
+        matches = [(shared_length(old.tokens, common), index) for index, old in enumerate(self._prefixes) if old.adapter == adapter]
         longest, index = max(matches, default=(0, 0))
         if not longest:
             return None
-        self._prefixes.append(self._prefixes.pop(index))
-        return self._prefixes[-1].cut(longest)
+        prefix = self._prefixes.pop(index)
+        self._prefixes.append(prefix)
+        return prefix.truncated(longest)
 
     def clear(self) -> None:
         """Remove all entries."""
@@ -311,7 +308,7 @@ class PromptCache:
 
 
 OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory")
-"""Parts of the messages when torch and its backends raise a plain RuntimeError."""
+"""Parts of error messages, in lower case, for backends of torch that raise a plain RuntimeError."""
 
 
 def free_bytes(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""The local engine: transformers causal language models with continuous batching, streaming, and the probabilities of given replies."""
+"""The local engine: generation with transformers' causal language models, and the probabilities of given replies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,13 +26,13 @@ from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice, Message, Token
 
 WINDOW = 2048
-"""Number of requests sorted by length at a time; bounds memory for evalsets of any size."""
+"""Number of requests taken from the iterable and sorted by length at a time; bounds memory for evalsets of any size."""
 MAX_CHAT_REQUESTS = 8
-"""Maximum number of requests per call that count as a chat, whose keys and values go into the prompt cache."""
+"""A call with at most this many requests counts as a chat: its keys and values go into the prompt cache."""
 TAG_TOKENS = 8
-"""Number of prompt tokens decoded to look for ``<think>`` and a line break, for any tokenization."""
+"""Number of tokens at the end of a prompt that are decoded to look for ``<think>``; enough for the tag and a line break in any tokenization."""
 POSITIONS_AT_ONCE = 64
-"""Number of positions whose probabilities over the vocabulary are computed at a time."""
+"""Number of reply positions whose probabilities over the vocabulary are computed at a time; bounds memory."""
 
 
 class TransformersEngine:
@@ -61,7 +61,7 @@ class TransformersEngine:
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Names allowed in ``Request.adapter``; the first is the model's own adapter, if it was loaded with one."""
+        """Names allowed in ``Request.adapter``; if the model was loaded with an adapter, its name is the first."""
         return self._adapters.names
 
     def add_adapter(self, name: str, model: str | ModelReference) -> None:
@@ -108,67 +108,61 @@ class TransformersEngine:
     def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
         """Return the tokens of the prompt."""
         renderer = self._renderer(request.adapter)
-        return _tokens(renderer, prompt_ids(renderer, request))
+        return _make_tokens(renderer, prompt_ids(renderer, request))
 
     def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
         """Return the tokens of a conversation as in training; ``trained`` marks those that contribute to the loss."""
         renderer = self._renderer(adapter)
         rendered = renderer.training_ids(messages)
-        return _tokens(renderer, rendered.ids, [label >= 0 for label in rendered.labels])
+        return _make_tokens(renderer, rendered.ids, [label >= 0 for label in rendered.labels])
 
     def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
         """Decode token ids without special tokens."""
         return decode(self._renderer(adapter).tokenizer, token_ids)
 
     def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
-        """Return the log-probability of each token of a given reply, before sampling parameters.
+        """Return the log-probability of each token of a given reply; sampling parameters, such as the temperature, are ignored.
 
         Raises:
             UsageError: When prompt or reply is empty.
             EngineError: When they exceed the context length, or the model's logits are not finite.
         """
         profile = self._adapters.profile(request.adapter)
-        ids = reply_ids(profile.renderer, request, reply, ended)
-        self._adapters.route([profile.key])
+        scored_ids = reply_ids(profile.renderer, request, reply, ended)
+        self._adapters.select([profile.key])
         prompt = prompt_ids(profile.renderer, request)
-        if not prompt or not ids:
+        if not prompt or not scored_ids:
             raise UsageError("there is nothing to score: the prompt or the reply is empty")
-        if len(prompt) + len(ids) > self.context_length:
-            raise EngineError(f"prompt and reply have {len(prompt) + len(ids)} tokens; the model's context holds {self.context_length}")
-        return score_reply(self._adapters.model, profile.renderer, prompt, ids, alternatives)
+        count = len(prompt) + len(scored_ids)
+        if count > self.context_length:
+            raise EngineError(f"prompt and reply have {count} tokens; the model's context holds {self.context_length}")
+        return score_reply(self._adapters.model, profile.renderer, prompt, scored_ids, alternatives)
 
     def close(self) -> None:
         """Clear the prompt cache; garbage collection frees the rest."""
         self.prompt_cache.clear()
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Generate replies, longest prompts of each window first; a request joins the running batch as soon as a slot is free.
-
-        Keys and values of calls with few requests go into the prompt cache, also when a request is cancelled.
+        """Generate replies with continuous batching; the longest prompts of each window of requests start first.
 
         Raises:
             EngineError: When the model fails.
         """
         source = iter(requests)
-        size = WINDOW if self.batch_size > 1 else 1
-        window = list(islice(source, size))
+        window_size = WINDOW if self.batch_size > 1 else 1
+        window = list(islice(source, window_size))
+        prompt_cache = self.prompt_cache if len(window) <= MAX_CHAT_REQUESTS else None
         scheduler = Scheduler(
-            self.name,
-            self._adapters.model,
-            self.batch_size,
-            route=self._adapters.route,
-            mixes=self._adapters.mixes,
-            prompt_cache=self.prompt_cache if len(window) <= MAX_CHAT_REQUESTS else None,
-            merges=self._merges,
-        )
+            self.name, self._adapters.model, self.batch_size, select_adapters=self._adapters.select,
+            mixes_adapters=self._adapters.mixes, prompt_cache=prompt_cache, merges=self._merges,
+        )  # fmt: skip
         try:
             while True:
                 if len(window) > self.batch_size and not scheduler.mergeable:
-                    warnings.warn(
-                        f"model '{self.name}' has layers whose state cannot be merged: its replies are made in batches that no other joins",
-                        SftchatWarning,
-                        stacklevel=2,
+                    message = (
+                        f"model '{self.name}' has layers whose state cannot be merged: its replies are made in batches that no other joins"
                     )
+                    warnings.warn(message, SftchatWarning, stacklevel=2)
                 for request in window:
                     try:
                         scheduler.add(self._prepare(request))
@@ -177,7 +171,7 @@ class TransformersEngine:
                 if not (window or scheduler.waiting or scheduler.running):
                     return
                 yield from scheduler.advance()
-                window = [] if scheduler.waiting else list(islice(source, size))
+                window = [] if scheduler.waiting else list(islice(source, window_size))
         finally:
             scheduler.save_prompts()
 
@@ -246,26 +240,31 @@ def reply_ids(renderer: Renderer, request: Request, reply: str | Sequence[int], 
     elif request.prompt is not None:
         ids = list(renderer.tokenizer.encode(reply, add_special_tokens=False))
     else:
-        used, prefix = _with_arguments(renderer, request), request.reply_prefix
-        before = used.prompt_ids(request.messages, prefix, request.tools)
-        ids = used.prompt_ids(request.messages, prefix + reply, request.tools)[len(before) :]
+        prompt_renderer = _with_arguments(renderer, request)
+        without_reply = prompt_renderer.prompt_ids(request.messages, request.reply_prefix, request.tools)
+        with_reply = prompt_renderer.prompt_ids(request.messages, request.reply_prefix + reply, request.tools)
+        ids = with_reply[len(without_reply) :]
+    if not ended:
+        return ids
     stop = renderer.for_tools(request.tools).stop_token if request.prompt is None else renderer.tokenizer.eos_token_id
-    return [*ids, stop] if ended and stop is not None and ids[-1:] != [stop] else ids
+    return ids if stop is None or ids[-1:] == [stop] else [*ids, stop]
 
 
-def _tokens(renderer: Renderer, ids: Sequence[int], trained: Sequence[bool] = ()) -> tuple[Token, ...]:
-    """Return tokens with their text.
-
-    Args:
-        renderer: Has the tokenizer.
-        ids: Token ids.
-        trained: Whether each token contributes to the training loss; False for all by default.
-    """
+def _make_tokens(renderer: Renderer, ids: Sequence[int], trained: Sequence[bool] = ()) -> tuple[Token, ...]:
+    """Return token ids as ``Token``; ``trained`` marks those that contribute to the training loss, by default none."""
     tokenizer = renderer.tokenizer
     special = frozenset(tokenizer.added_tokens_decoder)
-    texts = {token: tokenizer.convert_ids_to_tokens(token) if token in special else tokenizer.decode([token]) for token in set(ids)}
-    flags = trained or [False] * len(ids)
-    return tuple(Token(token, texts[token], token in special, flag) for token, flag in zip(ids, flags, strict=True))
+    texts = {id: tokenizer.convert_ids_to_tokens(id) if id in special else tokenizer.decode([id]) for id in set(ids)}
+    trained = trained or [False] * len(ids)
+    return tuple(Token(id, texts[id], id in special, is_trained) for id, is_trained in zip(ids, trained, strict=True))
+
+
+class _PositionScore(NamedTuple):
+    """Log-probability and rank of the reply's token at one position, and the ids and log-probabilities of the most likely tokens there."""
+
+    logprob: float
+    rank: int
+    alternatives: list[tuple[int, float]]
 
 
 def score_reply(model: Any, renderer: Renderer, prompt: Sequence[int], reply: Sequence[int], alternatives: int) -> tuple[Choice, ...]:
@@ -281,28 +280,31 @@ def score_reply(model: Any, renderer: Renderer, prompt: Sequence[int], reply: Se
     Raises:
         EngineError: When the model's logits are not finite.
     """
-    scores: list[tuple[float, int, list[tuple[int, float]]]] = []
+    scores: list[_PositionScore] = []
     takes_logits_to_keep = "logits_to_keep" in inspect.signature(unwrapped(model).forward).parameters
+    arguments = {"logits_to_keep": len(reply)} if takes_logits_to_keep else {}
     with torch.inference_mode():
         ids = torch.tensor([[*prompt, *reply[:-1]]], device=model.device)
-        logits = model(input_ids=ids, use_cache=False, **({"logits_to_keep": len(reply)} if takes_logits_to_keep else {})).logits
+        logits = model(input_ids=ids, use_cache=False, **arguments).logits[0, -len(reply) :]
         for start in range(0, len(reply), POSITIONS_AT_ONCE):
-            part = slice(start, start + POSITIONS_AT_ONCE)
-            scores += _score_positions(logits[0, -len(reply) :][part], reply[part], alternatives)
-    if broken := next((number for number, (value, _, _) in enumerate(scores, start=1) if math.isnan(value)), None):
-        raise EngineError(f"the model's logits are not finite at token {broken} of the reply")
-    named = {token.id: token for token in _tokens(renderer, sorted({*reply, *(token for _, _, others in scores for token, _ in others)}))}
+            positions = slice(start, start + POSITIONS_AT_ONCE)
+            scores += _score_positions(logits[positions], reply[positions], alternatives)
+    for number, score in enumerate(scores, start=1):
+        if math.isnan(score.logprob):
+            raise EngineError(f"the model's logits are not finite at token {number} of the reply")
+    all_ids = {*reply, *(id for score in scores for id, _ in score.alternatives)}
+    tokens = {token.id: token for token in _make_tokens(renderer, sorted(all_ids))}
     return tuple(
-        Choice(named[token], logprob, rank, tuple((named[other], value) for other, value in others))
-        for token, (logprob, rank, others) in zip(reply, scores, strict=True)
+        Choice(tokens[id], score.logprob, score.rank, tuple((tokens[other], logprob) for other, logprob in score.alternatives))
+        for id, score in zip(reply, scores, strict=True)
     )
 
 
-def _score_positions(logits: Tensor, reply: Sequence[int], alternatives: int) -> list[tuple[float, int, list[tuple[int, float]]]]:
-    """Return log-probability, rank and top alternatives of tokens at consecutive positions."""
+def _score_positions(logits: Tensor, reply: Sequence[int], alternatives: int) -> list[_PositionScore]:
+    """Score tokens at consecutive positions; ``logits`` has the shape ``(tokens, vocabulary)``."""
     logprobs = logits.float().log_softmax(-1)
-    chosen = logprobs.gather(1, torch.tensor(list(reply), device=logprobs.device)[:, None])
-    ranks = (logprobs > chosen).sum(-1).tolist()
+    reply_logprobs = logprobs.gather(1, torch.tensor(list(reply), device=logprobs.device)[:, None])
+    ranks = (logprobs > reply_logprobs).sum(-1)
     best = logprobs.topk(min(alternatives, logprobs.shape[-1]))
-    others = [list(zip(*row, strict=True)) for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
-    return list(zip(chosen[:, 0].tolist(), ranks, others, strict=True))
+    rows = zip(reply_logprobs[:, 0].tolist(), ranks.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
+    return [_PositionScore(logprob, rank, list(zip(ids, values, strict=True))) for logprob, rank, ids, values in rows]

@@ -1,4 +1,4 @@
-"""Open the engine that a MODEL argument names; cheap checks first, weights last."""
+"""Opens the engine for a MODEL argument; options and files are checked before weights are loaded."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from sftchat.types import Message
 
 
 def require_endpoint(what: str) -> None:
-    """Raise an error with the install command if the HTTP client is not installed.
+    """Check that the HTTP client is installed.
+
+    Args:
+        what: What needs it, for the message.
 
     Raises:
-        MissingExtraError: When the extra ``endpoint`` is missing.
+        MissingExtraError: When the extra ``endpoint`` is missing; the message has the install command.
     """
     if any(find_spec(name) is None for name in ("httpx2", "anyio")):
         raise MissingExtraError(what, "endpoint")
@@ -47,8 +50,8 @@ def load_engine(
         extra_body: Additional fields of the JSON body of every request to a server.
         quantize: ``int8`` rounds the linear layers of a model on a CPU to eight bits, ``nf4`` to four bits with bitsandbytes; None for no
             quantization.
-        importing: Context manager around the import of model libraries and the loading of a local model; ``deferred_imports`` for programs that only
-            do inference.
+        importing: Returns a context manager for the import of model libraries and the loading of a local model; ``deferred_imports`` for programs
+            that only do inference.
         options: ``dtype``, ``device``, ``trust_remote_code``, ``preferred`` (the task's template).
 
     Raises:
@@ -81,7 +84,7 @@ def load_engine(
         _check_quantization(quantize, options)
         options |= {"dtype": "bfloat16", "four_bit": quantize == "nf4"}
         if quantize == "nf4":
-            importing = nullcontext  # bitsandbytes needs the modules that are deferred otherwise
+            importing = nullcontext  # bitsandbytes needs the modules that ``deferred_imports`` would not import
 
     def open_local() -> Engine:
         with LOADING, importing():
@@ -106,7 +109,7 @@ def load_engine(
 
 
 def _is_missing_import(error: BaseException | None) -> bool:
-    """Whether an error was caused by a missing module or a missing name in a module."""
+    """Whether an error, or one that caused it, is about a missing module or a missing name in a module."""
     while error is not None:
         if isinstance(error, ImportError | AttributeError | NameError):
             return True
@@ -130,10 +133,11 @@ def _check_quantization(quantize: str, options: Mapping[str, Any]) -> None:
 
 
 Load = Callable[..., Engine]
+"""Opens a model, given MODEL and the options of ``load_engine``: ``Session.load_engine``."""
 
 
 class AdapterEngine:
-    """One model of a shared engine: an ``Engine`` whose requests use its own adapter.
+    """An ``Engine`` for one of the models that share an engine.
 
     Args:
         name: Name of the model, as the user gave it.
@@ -175,9 +179,9 @@ def load_with_adapters(load: Load, base: ModelReference, adapters: Sequence[Mode
     """Open a base model and add adapters to it, each under its MODEL argument.
 
     Args:
-        load: Opens one model, such as ``Session.load_engine``.
+        load: Opens the base model.
         base: The base model.
-        adapters: The adapters; without any, the base model is returned as loaded.
+        adapters: The adapters; may be empty.
         options: Further arguments of ``load``.
 
     Raises:
@@ -200,9 +204,9 @@ class EnginePool:
     """Opens models; loads the base model of several adapters only once.
 
     Args:
-        load: Opens one model: ``Session.load_engine``.
+        load: Opens a base model, or a model with the scheme of a server or a plugin.
         schemes: Schemes of the engine types of plugins.
-        max_open: Maximum number of open engines; the oldest is closed before the next one is loaded.
+        max_open: Maximum number of open base models; the oldest is closed before the next one is loaded.
     """
 
     def __init__(self, load: Load, schemes: Collection[str] = (), max_open: int = 1) -> None:
@@ -222,14 +226,15 @@ class EnginePool:
         if reference.scheme:
             return self._load(model, base=base, **options)
         base_model = reference.base or reference
-        chosen = sorted((name, repr(value)) for name, value in options.items() if value is not None)
-        key = (base_model.source, base_model.revision, *chosen)
+        given_options = sorted((name, repr(value)) for name, value in options.items() if value is not None)
+        key = (base_model.source, base_model.revision, *given_options)
         if key not in self._open:
             while len(self._open) >= self._max_open:
-                self._open.pop(next(iter(self._open))).close()
+                oldest = next(iter(self._open))
+                self._open.pop(oldest).close()
             self._open[key] = self._load(base_model.argument, base=None, **options)
         engine = self._open[key]
-        if not isinstance(engine, Adapts):  # an engine from a test
+        if not isinstance(engine, Adapts):  # only an engine from a test; it is not shared
             del self._open[key]
             return engine
         if reference.base is None:

@@ -19,7 +19,7 @@ from torch.utils.data import Sampler
 
 from sftchat._util.fallback import report_fallback
 from sftchat.errors import in_one_line
-from sftchat.inference.cpu import implementation
+from sftchat.inference.cpu import attention_implementation
 from sftchat.models.loading import unwrapped
 from sftchat.templates.renderer import IGNORED
 
@@ -259,7 +259,7 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
     """
     inner = unwrapped(model)
     config = inner.config.get_text_config()
-    original = implementation(inner)
+    original = attention_implementation(inner)
     has_window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     on_cpu = inner.device.type == "cpu"
     packs = packing == "on" or (packing == "auto" and on_cpu)
@@ -292,7 +292,7 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
 def original_attention(model: Any) -> Iterator[None]:
     """Restore the model's own attention within the block, for generation."""
     inner = unwrapped(model)
-    replaced = implementation(inner) == ATTENTION_NAME
+    replaced = attention_implementation(inner) == ATTENTION_NAME
     if replaced:
         inner.set_attn_implementation("sdpa")
     try:
@@ -304,7 +304,7 @@ def original_attention(model: Any) -> Iterator[None]:
 
 def restore_attention(model: Any) -> None:
     """Restore the model's own attention permanently."""
-    if implementation(unwrapped(model)) == ATTENTION_NAME:
+    if attention_implementation(unwrapped(model)) == ATTENTION_NAME:
         unwrapped(model).set_attn_implementation("sdpa")
 
 

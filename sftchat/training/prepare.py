@@ -308,8 +308,8 @@ def _resolve_device(requested: str) -> str:
         return device
     import torch
 
-    if (local := process_info().local) is not None:
-        return f"cuda:{local}"
+    if (local_rank := process_info().local_rank) is not None:
+        return f"cuda:{local_rank}"
     if torch.cuda.device_count() > 1:
         raise UsageError(
             f"{torch.cuda.device_count()} accelerators are visible; hide all but one with CUDA_VISIBLE_DEVICES=0, or use all with "

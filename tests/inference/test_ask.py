@@ -8,7 +8,7 @@ import pytest
 
 from sftchat.engine import Request, collect
 from sftchat.errors import EngineError
-from sftchat.inference.ask import ask, ask_all, ask_models, ask_streaming, question
+from sftchat.inference.ask import ask, ask_all, ask_models, ask_streaming, make_question
 from sftchat.models.reference import ModelReference
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
@@ -25,7 +25,7 @@ def test_a_reply_streams_and_is_returned_without_its_thoughts() -> None:
 
     reply = ask_streaming(
         engine,
-        Request("1", question("x").messages),
+        Request("1", make_question("x").messages),
         on_text=texts.append,
         on_thoughts=thoughts.append,
         on_text_was_thoughts=lambda: pytest.fail("the opening tag was there"),
@@ -37,11 +37,11 @@ def test_a_reply_streams_and_is_returned_without_its_thoughts() -> None:
 
 def test_a_request_that_fails_is_an_exception() -> None:
     with pytest.raises(EngineError, match="out of memory"):
-        ask(ScriptedEngine([EngineError("out of memory")]), Request("1", question("x").messages))
+        ask(ScriptedEngine([EngineError("out of memory")]), Request("1", make_question("x").messages))
 
 
 def test_samples_follow_each_other_in_the_order_of_the_questions() -> None:
-    questions = [question("a", id="1"), question("b", id="2")]
+    questions = [make_question("a", id="1"), make_question("b", id="2")]
 
     replies = list(ask_all(ScriptedEngine(echo), questions, SamplingParams(temperature=1.0, seed=5), samples=2))
 
@@ -58,7 +58,7 @@ def test_every_model_is_opened_and_closed_and_replies_to_every_question() -> Non
         return opened[model]
 
     references = [ModelReference("one", "one"), ModelReference("two", "two")]
-    replies = ask_models(load, references, [question("a"), question("b")], SamplingParams(), {})
+    replies = ask_models(load, references, [make_question("a"), make_question("b")], SamplingParams(), {})
 
     assert {(model, number): getattr(reply, "text", "") for model, number, reply in replies} == {
         (0, 0): "one: a", (0, 1): "one: b", (1, 0): "two: a", (1, 1): "two: b",
@@ -72,7 +72,10 @@ def test_stopping_keeps_the_text_so_far() -> None:
 
     replies = dict(
         collect(
-            engine, [Request("1", question("x").messages)], on_chunk=lambda chunk: chunks.append(chunk.text), stop=lambda: len(chunks) == 3
+            engine,
+            [Request("1", make_question("x").messages)],
+            on_chunk=lambda chunk: chunks.append(chunk.text),
+            stop=lambda: len(chunks) == 3,
         )
     )
 

@@ -34,10 +34,10 @@ PROMPTS = ("一", "二三 四五六", "one two three four")
 @pytest.fixture(autouse=True)
 def _report_again() -> Iterator[None]:
     report_fallback.cache_clear()
-    adapters.adapted_layers.cache_clear()
+    adapters.adapted_layer_types.cache_clear()
     yield
     report_fallback.cache_clear()
-    adapters.adapted_layers.cache_clear()
+    adapters.adapted_layer_types.cache_clear()
 
 
 def gone(*_: Any, **__: Any) -> Any:
@@ -98,7 +98,7 @@ def test_a_name_that_cannot_be_imported_is_not_needed(tiny_checkpoint: Path, mon
 
 def test_an_optimization_that_changes_the_logits_is_undone(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = replies(tiny_checkpoint)
-    monkeypatch.setattr(decoding, "packed_weight", lambda product: lambda states: 2 * product.plain(states))
+    monkeypatch.setattr(decoding, "packed_weight", lambda product: lambda states: 2 * product.compute_plain(states))
 
     found, reported = replies(tiny_checkpoint)
 
@@ -120,7 +120,7 @@ def test_int8_uses_another_implementation_where_torch_lacks_one(name: str, tiny_
 
 def test_a_cache_that_fails_later_is_replaced_without_losing_a_token(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = replies(tiny_checkpoint)
-    monkeypatch.setattr(BatchCache, "replace", gone)
+    monkeypatch.setattr(BatchCache, "compact", gone)
     monkeypatch.setattr(BatchCache, "advance", gone)
 
     found, reported = replies(tiny_checkpoint, prepared=False)
@@ -167,7 +167,7 @@ def test_sequences_of_several_adapters_run_separately_where_peft_has_other_layer
 
     expected = answers()
     monkeypatch.delattr("peft.tuners.lora.LoraLayer")
-    adapters.adapted_layers.cache_clear()
+    adapters.adapted_layer_types.cache_clear()
 
     with pytest.warns(SftchatWarning, match="a batch of several adapters does not work"):
         found = answers()

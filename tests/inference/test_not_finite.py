@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sftchat.engine import Request, collect
 from sftchat.errors import EngineError
 from sftchat.inference.local import TransformersEngine
-from sftchat.inference.sequence import Sampler, likeliest
+from sftchat.inference.sequence import Sampler, most_likely_tokens
 from sftchat.models.loading import load
 from sftchat.models.reference import resolve
 from sftchat.types import Message, Reply, SamplingParams
@@ -98,7 +98,7 @@ NUMBERS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 @given(st.lists(st.lists(NUMBERS, min_size=4, max_size=4), min_size=1, max_size=3))
 def test_the_largest_logit_of_a_row_decides_whether_a_token_can_be_chosen(rows: list[list[float]]) -> None:
     logits = torch.tensor(rows)
-    tokens, best = likeliest(logits)
+    tokens, best = most_likely_tokens(logits)
 
     for row, token, value in zip(logits, tokens, best, strict=True):
         usable = not bool(row.isnan().any()) and bool(row.max().isfinite())
