@@ -20,10 +20,6 @@ SelectAdapters = Callable[[Sequence[str]], None]
 """Called before each forward pass with the adapter of every row."""
 
 
-def ignore_adapters(adapters: Sequence[str]) -> None:
-    """``SelectAdapters`` of a model without adapters."""
-
-
 @dataclass
 class Prefill:
     """Prompts in prefill; once it is complete, they can be inserted into a batch.
@@ -79,9 +75,7 @@ class Batch:
         mergeable: Whether prompts may be inserted into a running batch; otherwise only into an empty one.
     """
 
-    def __init__(
-        self, model: Any, select_adapters: SelectAdapters = ignore_adapters, prompt_cache: PromptCache | None = None, merges: bool = True
-    ) -> None:
+    def __init__(self, model: Any, select_adapters: SelectAdapters, prompt_cache: PromptCache | None, merges: bool) -> None:
         self._model = model
         self._merges = merges
         self._select_adapters = select_adapters

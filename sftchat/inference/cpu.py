@@ -155,7 +155,7 @@ def _plain_logits(model: Any) -> Tensor:
 
 def _decoded_logits(model: Any, merges: bool) -> Tensor:
     """Return the same logits as the engine computes them: prefill, insertion into a batch, one decoding step."""
-    batch = Batch(model, merges=merges)
+    batch = Batch(model, lambda adapters: None, None, merges)
     prefill = batch.prepare([list(PROBE_TOKENS[:-1])], [""])
     batch.prefill(prefill)
     batch.insert(prefill)

@@ -65,21 +65,11 @@ class TransformersEngine:
         return self._adapters.names
 
     def add_adapter(self, name: str, model: str | ModelReference) -> None:
-        """Load an adapter of this base model and register it under a name.
-
-        Raises:
-            UsageError: When the name is taken.
-            ModelError: When the folder contains no adapter of this base model, or it cannot be loaded.
-        """
+        """Load an adapter of this base model; see ``Adapters.add``."""
         self._adapters.add(name, resolve(model) if isinstance(model, str) else model)
 
     def mix_adapters(self, name: str, parts: Mapping[str, float]) -> None:
-        """Create an adapter that is the weighted sum of others.
-
-        Raises:
-            UsageError: When the name is taken, or a part is not loaded.
-            ModelError: When the adapters cannot be mixed.
-        """
+        """Create an adapter that is the weighted sum of others; see ``Adapters.mix``."""
         self._adapters.mix(name, parts)
 
     @property

@@ -23,7 +23,7 @@ from torch import Tensor
 from sftchat._util.fallback import report_fallback
 from sftchat.engine import Chunk
 from sftchat.errors import EngineError, first_line, in_one_line
-from sftchat.inference.batch import Batch, Prefill, SelectAdapters, ignore_adapters, swap_remove
+from sftchat.inference.batch import Batch, Prefill, SelectAdapters, swap_remove
 from sftchat.inference.kv_cache import GROWTH_COLUMNS, Prefix, PromptCache, free_bytes, is_out_of_memory, shared_length
 from sftchat.inference.sequence import PromptLookupDecoder, RunningRequest, most_likely_tokens
 
@@ -55,8 +55,8 @@ class Scheduler:
     """
 
     def __init__(
-        self, name: str, model: Any, slots: int, *, select_adapters: SelectAdapters = ignore_adapters, mixes_adapters: bool = True,
-        prompt_cache: PromptCache | None = None, merges: bool = True,
+        self, name: str, model: Any, slots: int, *, select_adapters: SelectAdapters, mixes_adapters: bool, prompt_cache: PromptCache | None,
+        merges: bool,
     ) -> None:  # fmt: skip
         self._name = name
         self._slots = slots

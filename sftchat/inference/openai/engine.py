@@ -128,16 +128,10 @@ class EndpointEngine:
                 yield output
 
     def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
-        """Return the log-probability of each token of a given reply, if the server supports it; see ``score_text``.
-
-        Args:
-            request: The prompt.
-            reply: Text; token ids are not supported.
-            ended: Ignored: the end-of-reply token is not scored.
-            alternatives: Number of top alternatives per token.
+        """Return the log-probability of each token of a given reply, as ``Scores`` describes; the end-of-reply token is never scored.
 
         Raises:
-            UsageError: When the reply is empty or is not text.
+            UsageError: When the reply is empty, or consists of token ids.
             EngineError: When the server does not support it; names the missing feature.
         """
         if not isinstance(reply, str) or not reply:

@@ -269,16 +269,10 @@ class LimitedReader:
                     raise LimitExceeded(f"the server sent more than {max_bytes:,} bytes")
 
     async def body(self, response: httpx2.Response, max_bytes: int, *, truncate: bool = False) -> bytes:
-        """Return the content of a response.
+        """Return the content of a response, with the arguments and exceptions of ``parts``.
 
         Args:
-            response: See ``parts``.
-            max_bytes: See ``parts``.
-            truncate: Whether to return the first ``max_bytes`` of a content that is too large, instead of raising.
-
-        Raises:
-            LimitExceeded: See ``parts``; not raised with ``truncate``.
-            RequestTimeout: See ``parts``.
+            truncate: Whether to return the first ``max_bytes`` of a content that is too large, instead of raising ``LimitExceeded``.
         """
         body = bytearray()
         async with aclosing(self.parts(response, max_bytes)) as parts:

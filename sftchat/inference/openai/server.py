@@ -126,18 +126,9 @@ class Server:
         return ServerResponse(response.status_code, response.headers, content.decode("utf-8-sig", "replace"))
 
     def send(self, method: str, path: str, max_bytes: int, body: Mapping[str, Any] | None = None) -> ServerResponse:
-        """Send a short request and return the response, whose maximum time is ``request_timeout``, or ``CONNECT_SECONDS + timeout`` if shorter.
+        """Send a short request and return the response, with the arguments and exceptions of ``stream`` and ``read``.
 
-        Args:
-            method: See ``stream``.
-            path: See ``stream``.
-            max_bytes: See ``read``.
-            body: See ``stream``.
-
-        Raises:
-            LimitExceeded: When the response is too large.
-            RequestTimeout: When it does not arrive in time.
-            httpx2.RequestError: When there is no response.
+        The maximum time is ``request_timeout``, or the time to connect plus ``timeout`` if that is shorter.
         """
 
         async def exchange() -> ServerResponse:
