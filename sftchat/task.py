@@ -16,12 +16,12 @@ NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 def ratio(numerator: Any, denominator: Any, empty: float = 0.0) -> Any:
-    """Divide numbers or NumPy arrays.
+    """Divide numbers or NumPy arrays; ``empty`` is the result where the denominator is 0.
 
     Args:
         numerator: A number or an array.
         denominator: A number or an array of the same shape.
-        empty: The result where the denominator is 0.
+        empty: The result where the denominator is 0, such as the precision of a model that predicts nothing.
     """
     if isinstance(denominator, (int, float)):
         return numerator / denominator if denominator else empty
