@@ -29,7 +29,7 @@ CONSTRAINT_ERRORS = {
     "wrong_answer": "not what was asked for",
     "wrong_order": "the right items in another order",
     "wrong_format": "not in the form that was asked for",
-    "extra_text": "the right answer with more around it, where nothing else was asked for",
+    "extra_text": "the right answer with other text around it, although only the answer was asked for",
 }
 """Error classes of the checks."""
 
@@ -49,7 +49,7 @@ def violations(constraints: Iterable[Constraint], reply: str, question: str) -> 
 
 
 def constraint_problem(constraint: object) -> str:
-    """Return the problem of a constraint; empty when it is valid."""
+    """Return what is wrong with a constraint, one line; empty when it is valid."""
     if not isinstance(constraint, Mapping):
         return f"constraint {constraint!r} is no object"
     name = constraint.get("check")
@@ -60,66 +60,66 @@ def constraint_problem(constraint: object) -> str:
     for parameter in constraint:
         if parameter != "check" and parameter not in parameters:
             return f"check {name} has no parameter {parameter!r}, only {', '.join(parameters)}"
-    for parameter, fits in parameters.items():
-        if parameter in constraint and not fits(constraint[parameter]):
+    for parameter, is_valid in parameters.items():
+        if parameter in constraint and not is_valid(constraint[parameter]):
             return f"parameter {parameter} of check {name} cannot be {constraint[parameter]!r}"
         if parameter in check.required and parameter not in constraint:
             return f"check {name} needs the parameter {parameter}"
     return ""
 
 
-def _number(reply: str, constraint: Constraint, question: str) -> str:
+def _check_number(reply: str, constraint: Constraint, question: str) -> str:
     if parse_number(reply, question) != constraint["value"]:
         return "wrong_answer"
     return "extra_text" if constraint.get("only") and not is_bare_number(reply) else ""
 
 
-def _text(reply: str, constraint: Constraint, question: str) -> str:
+def _check_text(reply: str, constraint: Constraint, question: str) -> str:
     case = constraint.get("case", False)
-    answer, accepted = plain_form(reply, case=case), [plain_form(text, case=case) for text in constraint["accept"]]
+    answer = plain_form(reply, case=case)
+    accepted = [plain_form(text, case=case) for text in constraint["accept"]]
     if answer in accepted:
         return ""
-    return "extra_text" if any(text in answer and contains_value(fold(answer), text) for text in accepted) else "wrong_answer"
+    contains_answer = any(text in answer and contains_value(fold(answer), text) for text in accepted)
+    return "extra_text" if contains_answer else "wrong_answer"
 
 
-def _mentions(reply: str, constraint: Constraint, question: str) -> str:
+def _check_mentions(reply: str, constraint: Constraint, question: str) -> str:
     text = fold(reply)
-    is_right = any(contains_value(text, value) for value in constraint["any"]) and not any(
-        contains_value(text, value) for value in constraint.get("none", ())
-    )
-    return "" if is_right else "wrong_answer"
+    has_right_value = any(contains_value(text, value) for value in constraint["any"])
+    has_wrong_value = any(contains_value(text, value) for value in constraint.get("none", ()))
+    return "" if has_right_value and not has_wrong_value else "wrong_answer"
 
 
-def _sequence(reply: str, constraint: Constraint, question: str) -> str:
-    return _compare(item_tokens(reply), constraint["items"])
+def _check_sequence(reply: str, constraint: Constraint, question: str) -> str:
+    return _compare_with_items(item_tokens(reply), constraint["items"])
 
 
-def _compare(reply_tokens: Sequence[str], items: Sequence[str]) -> str:
-    """Compare tokens with those of the items."""
+def _compare_with_items(reply_tokens: Sequence[str], items: Sequence[str]) -> str:
     expected_tokens = tokens(" ".join(items))
     if list(reply_tokens) == expected_tokens:
         return ""
     return "wrong_order" if sorted(reply_tokens) == sorted(expected_tokens) else "wrong_answer"
 
 
-def _list(reply: str, constraint: Constraint, question: str) -> str:
-    rows = reply_lines(reply)
-    marks = [_MARKS[constraint["marker"]].match(row) for row in rows]
-    listed = [row[mark.end() :] for row, mark in zip(rows, marks, strict=True) if mark]
-    if not listed:
+def _check_list(reply: str, constraint: Constraint, question: str) -> str:
+    lines = reply_lines(reply)
+    markers = [marker for line in lines if (marker := _MARKERS[constraint["marker"]].match(line))]
+    if not markers:
         return "wrong_format"
-    error = _compare(tokens(" ".join(listed)), constraint["items"]) if "items" in constraint else ""
-    if len(listed) < len(rows):
+    item_texts = [marker.string[marker.end() :] for marker in markers]
+    error = _compare_with_items(tokens(" ".join(item_texts)), constraint["items"]) if "items" in constraint else ""
+    if len(markers) < len(lines):
         return error or "extra_text"
-    if constraint["marker"] == "1." and [int(mark[1]) for mark in marks if mark] != list(range(1, len(rows) + 1)):
+    if constraint["marker"] == "1." and [int(marker[1]) for marker in markers] != list(range(1, len(lines) + 1)):
         return "wrong_format"
-    return error or ("" if len(rows) == constraint["count"] else "wrong_format")
+    return error or ("" if len(lines) == constraint["count"] else "wrong_format")
 
 
-_MARKS = {"-": re.compile(r"-\s+"), "*": re.compile(r"\*\s+"), "1.": re.compile(r"([0-9]{1,3})\.\s+")}
+_MARKERS = {"-": re.compile(r"-\s+"), "*": re.compile(r"\*\s+"), "1.": re.compile(r"([0-9]{1,3})\.\s+")}
 
 
-def _json(reply: str, constraint: Constraint, question: str) -> str:
+def _check_json(reply: str, constraint: Constraint, question: str) -> str:
     text = strip_fence(reply).strip()
     start = text.find("{")
     try:
@@ -128,16 +128,14 @@ def _json(reply: str, constraint: Constraint, question: str) -> str:
         return "wrong_format"
     if not isinstance(value, dict) or set(value) != set(constraint["keys"]):
         return "wrong_format"
-    expected = constraint.get("values", {})
-    for key, accepted in expected.items():
-        if plain_form(str(value.get(key))) not in [
-            plain_form(str(alternative)) for alternative in (accepted if isinstance(accepted, list) else [accepted])
-        ]:
+    for key, expected in constraint.get("values", {}).items():
+        accepted = expected if isinstance(expected, list) else [expected]
+        if plain_form(str(value.get(key))) not in [plain_form(str(alternative)) for alternative in accepted]:
             return "wrong_answer"
     return "extra_text" if start > 0 or text[end:].strip() else ""
 
 
-def _tags(reply: str, constraint: Constraint, question: str) -> str:
+def _check_tags(reply: str, constraint: Constraint, question: str) -> str:
     tag = re.escape(constraint["tag"])
     match = re.search(rf"<{tag}>(.*)</{tag}>", reply, re.DOTALL)
     if not match:
@@ -147,40 +145,40 @@ def _tags(reply: str, constraint: Constraint, question: str) -> str:
     return "extra_text" if match[0] != reply.strip() else ""
 
 
-def _length(reply: str, constraint: Constraint, question: str) -> str:
-    least, most = constraint.get("least", 1), constraint["most"]
-    return "" if least <= text_length(reply, constraint["unit"]) <= most else "wrong_format"
+def _check_length(reply: str, constraint: Constraint, question: str) -> str:
+    length = text_length(reply, constraint["unit"])
+    return "" if constraint.get("least", 1) <= length <= constraint["most"] else "wrong_format"
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_texts(value: object) -> bool:
+def _are_texts(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_is_text, value))
 
 
-def _is_some_texts(value: object) -> bool:
-    return _is_texts(value) and bool(value)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
+def _are_texts_not_empty(value: object) -> bool:
+    return _are_texts(value) and bool(value)
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_object(value: object) -> bool:
     return isinstance(value, Mapping)
 
 
-def _one_of(*values: str) -> Callable[[object], bool]:
+def _is_one_of(*values: str) -> Callable[[object], bool]:
     return lambda value: value in values
 
 
@@ -191,7 +189,7 @@ class Check:
     Attributes:
         error_of: Function of reply, constraint and question; returns an error class or an empty string.
         description: The requirement on a reply.
-        required: Required parameters, each with a test of its value.
+        required: Required parameters, each with a function that returns whether a value is valid.
         optional: Optional parameters, likewise.
     """
 
@@ -203,33 +201,33 @@ class Check:
 
 CHECKS: dict[str, Check] = {
     "number": Check(
-        _number, "the answer is the number `value`; with `only`, nothing else is said", {"value": _is_number}, {"only": _is_flag}
+        _check_number, "the answer is the number `value`; with `only`, nothing else is said", {"value": _is_number}, {"only": _is_bool}
     ),
     "text": Check(
-        _text,
+        _check_text,
         "the whole reply is one of `accept`, quotes and closing punctuation aside; capitals count with `case`",
-        {"accept": _is_some_texts},
-        {"case": _is_flag},
+        {"accept": _are_texts_not_empty},
+        {"case": _is_bool},
     ),
-    "mentions": Check(_mentions, "one of `any` is said and none of `none`", {"any": _is_some_texts}, {"none": _is_texts}),
-    "sequence": Check(_sequence, "the `items`, in this order, are listed in whatever way", {"items": _is_some_texts}),
+    "mentions": Check(_check_mentions, "one of `any` is said and none of `none`", {"any": _are_texts_not_empty}, {"none": _are_texts}),
+    "sequence": Check(_check_sequence, "the `items`, in this order, are listed in whatever way", {"items": _are_texts_not_empty}),
     "list": Check(
-        _list,
+        _check_list,
         "`count` lines, each with the `marker` (`-`, `*` or `1.`), which list the `items`",
-        {"marker": _one_of("-", "*", "1."), "count": _is_count},
-        {"items": _is_some_texts},
+        {"marker": _is_one_of("-", "*", "1."), "count": _is_count},
+        {"items": _are_texts_not_empty},
     ),
     "json": Check(
-        _json,
+        _check_json,
         "a JSON object with exactly the `keys`, some with known `values` (a list means any of them)",
-        {"keys": _is_some_texts},
+        {"keys": _are_texts_not_empty},
         {"values": _is_object},
     ),
-    "tags": Check(_tags, "one of `accept` between `<tag>` and `</tag>`", {"tag": _is_text, "accept": _is_some_texts}),
+    "tags": Check(_check_tags, "one of `accept` between `<tag>` and `</tag>`", {"tag": _is_text, "accept": _are_texts_not_empty}),
     "length": Check(
-        _length,
+        _check_length,
         "from `least` (1) to `most` `words` or `characters`",
-        {"unit": _one_of("words", "characters"), "most": _is_count},
+        {"unit": _is_one_of("words", "characters"), "most": _is_count},
         {"least": _is_count},
     ),
 }

@@ -1,6 +1,6 @@
-"""Building blocks of all kinds of rows: choice of words and phrasings, and the draft of a row.
+"""Parts of all kinds of rows: the choice of words and phrasings, and the draft of a row.
 
-In a phrasing ``[x|y]`` is a choice, and may be empty on one side; ``{slot}`` is filled in.
+In a phrasing, ``[x|y]`` is a choice, one of which may be empty, and ``{slot}`` is replaced by a value.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SPLITS = ("train", "test")
 PHRASINGS: Mapping[str, Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {"zh": _ZH, "en": _EN}
 """Phrasings by language and form: for training, and held out."""
 
-HELD_OUT = 4
-"""About one word, or set of numbers, in this many is held out for testing."""
+TEST_ONE_IN = 4
+"""About one in this many words and sets of numbers is held out for testing."""
 
 SALT = "general-2597:"
 """Chosen so that both splits have enough words of every table."""
@@ -50,7 +50,7 @@ class Draft:
     Attributes:
         turns: Turns of user and assistant, alternating; the first and the last are the user's.
         gold: The gold reply.
-        form: Name of the phrasing of the question.
+        form: Id of the phrasing of the question.
         constraints: Constraints on the reply, see ``sftchat_general.constraints``.
         facts: Values from which the gold can be computed again.
     """
@@ -64,15 +64,15 @@ class Draft:
 
 @dataclass(frozen=True)
 class Phrase:
-    """A phrasing with every choice made and every slot filled, and the id of the phrasing."""
+    """A phrasing with its choices made and its slots filled; ``form`` is its id, such as ``who:en:train:3``."""
 
     text: str
     form: str
 
 
 @dataclass(frozen=True)
-class World:
-    """Random choices for one row.
+class RowBuilder:
+    """Draws words and phrasings for one row.
 
     Attributes:
         rng: Source of all choices.
@@ -91,46 +91,46 @@ class World:
     persona: Persona
 
     def pick(self, values: Sequence[T]) -> T:
-        """Draw one of the values of this split."""
-        return self.rng.choice(share(values, self.split))
+        """Draw one of the values that belong to this split."""
+        return self.rng.choice(values_of_split(values, self.split))
 
-    def some(self, values: Sequence[T], count: int) -> list[T]:
-        """Draw several different values of this split, in random order."""
-        return self.rng.sample(share(values, self.split), count)
+    def pick_several(self, values: Sequence[T], count: int) -> list[T]:
+        """Draw different values that belong to this split, in random order."""
+        return self.rng.sample(values_of_split(values, self.split), count)
 
-    def say(self, form: str, **slots: object) -> Phrase:
+    def phrase(self, form: str, **slots: object) -> Phrase:
         """Draw a phrasing of a form and fill its slots."""
         phrasings = PHRASINGS[self.language][form][SPLITS.index(self.phrasings)]
         number = self.rng.randrange(len(phrasings))
         text = _CHOICE.sub(lambda match: self.rng.choice(match[1].split("|")), phrasings[number])
-        return Phrase(fill(text, slots), f"{form}:{self.language}:{self.phrasings}:{number}")
+        return Phrase(_fill_slots(text, slots), f"{form}:{self.language}:{self.phrasings}:{number}")
 
-    def ask_number(self, question: Phrase, value: int, facts: Mapping[str, Any]) -> Draft:
+    def draft_number_question(self, question: Phrase, value: int, facts: Mapping[str, Any]) -> Draft:
         """Create a question whose answer is a number, sometimes with the request to answer with nothing else."""
         constraint: dict[str, Any] = {"check": "number", "value": value}
         text = question.text
         if self.rng.random() < 0.4:
-            text += ("" if self.language == "zh" else " ") + self.say("only_number").text
+            text += ("" if self.language == "zh" else " ") + self.phrase("only_number").text
             constraint["only"] = True
         return Draft((text,), str(value), question.form, (constraint,), facts)
 
-    def until_of_split(self, draw: Callable[[], T]) -> T:
+    def draw_in_split(self, draw: Callable[[], T]) -> T:
         """Draw until the value belongs to this split."""
         while True:
             value = draw()
-            if held_out(value) == (self.split == "test"):
+            if is_held_out(value) == (self.split == "test"):
                 return value
 
     def nouns(self) -> list[str]:
         """Return the words of all categories in this split."""
-        return [word for group in words.CATEGORIES[self.language].values() for word in share(group, self.split)]
+        return [word for group in words.CATEGORIES[self.language].values() for word in values_of_split(group, self.split)]
 
-    def listed(self, items: Sequence[object]) -> str:
-        """Join items to a list in one line."""
+    def join_items(self, items: Sequence[object]) -> str:
+        """Join items to one line, with the comma of the language."""
         return ("、" if self.language == "zh" else ", ").join(map(str, items))
 
-    def sentence(self) -> tuple[str, dict[str, str]]:
-        """Create a sentence; also return its words for the person and the thing."""
+    def make_sentence(self) -> tuple[str, str]:
+        """Return a sentence, and the name of the person in it."""
         thing, measure = self.pick(words.THINGS[self.language])
         slots = {
             "name": self.pick(words.NAMES[self.language]),
@@ -140,19 +140,18 @@ class World:
             "place": self.rng.choice(words.PLACES[self.language]),
             "adjective": self.rng.choice(words.ADJECTIVES),
         }
-        return fill(self.rng.choice(words.SENTENCES[self.language]), slots), {"name": slots["name"], "thing": thing}
+        return _fill_slots(self.rng.choice(words.SENTENCES[self.language]), slots), slots["name"]
 
 
-def share(values: Sequence[T], split: str) -> list[T]:
-    """Return the values of a table in one split; tuples are assigned by their first element."""
-    return [value for value in values if held_out(value[0] if isinstance(value, tuple) else value) == (split == "test")]
+def values_of_split(values: Sequence[T], split: str) -> list[T]:
+    """Return the values of a table that belong to a split; the first element decides for a tuple."""
+    return [value for value in values if is_held_out(value[0] if isinstance(value, tuple) else value) == (split == "test")]
 
 
-def held_out(value: object) -> bool:
+def is_held_out(value: object) -> bool:
     """Return whether a word or a set of numbers belongs to the test split, by its hash."""
-    return sha256(f"{SALT}{value}".encode()).digest()[0] % HELD_OUT == 0
+    return sha256(f"{SALT}{value}".encode()).digest()[0] % TEST_ONE_IN == 0
 
 
-def fill(text: str, slots: Mapping[str, object]) -> str:
-    """Fill the slots of a text."""
+def _fill_slots(text: str, slots: Mapping[str, object]) -> str:
     return _SLOT.sub(lambda match: str(slots[match[1]]), text)

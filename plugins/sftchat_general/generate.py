@@ -8,9 +8,9 @@ from random import Random
 
 from sftchat.types import Example, Message
 from sftchat_general import arithmetic, counting, identity, layout, ordering, reference, rewriting
-from sftchat_general.draft import LANGUAGES, SPLITS, Draft, Persona, World
+from sftchat_general.draft import LANGUAGES, SPLITS, Draft, Persona, RowBuilder
 
-_COMPOSERS: dict[str, Callable[[World], Draft]] = {
+_COMPOSERS: dict[str, Callable[[RowBuilder], Draft]] = {
     "identity": identity.compose,
     "arithmetic": arithmetic.compose,
     "counting": counting.compose,
@@ -30,7 +30,7 @@ PERSONA = Persona(
 """Default persona of the assistant."""
 
 MAX_DRAWS = 25
-"""Maximum number of draws to avoid a duplicate row; more are useless, because the options leave too few different rows."""
+"""Maximum number of draws to avoid a duplicate row; when all are duplicates, the options allow too few different rows."""
 
 LARGEST_RANGE = range(10, 1001)
 """Valid values of the option ``largest``."""
@@ -52,8 +52,8 @@ def generate(
 
     Held out for ``test`` are words, names, colours, cities, pairs of operands, sets of numbers, days and months to be sorted, steps from one day
     or month to another, remembered numbers, and phrasings: no row of one split uses one of the other's. Not held out are the persona, the
-    patterns, verbs and places of sentences to be rewritten, the ages, and the names of days and months. Rows are different
-    until the options leave no more choices; for identity, which has few questions, that is soon.
+    patterns, verbs and places of sentences to be rewritten, the ages, and the names of days and months. Rows are repeated
+    only when the options allow no other row; that is soon for identity, which has few questions.
 
     Args:
         n: Number of rows.
@@ -90,14 +90,17 @@ def generate(
     languages = LANGUAGES if language == "both" else (language,)
 
     def draw(rng: Random) -> tuple[str, str, Draft]:
-        kind, chosen = rng.choice(kinds), rng.choice(languages)
-        return kind, chosen, _COMPOSERS[kind](World(rng, chosen, split, phrasings or split, largest, persona))
+        kind, row_language = rng.choice(kinds), rng.choice(languages)
+        return kind, row_language, _COMPOSERS[kind](RowBuilder(rng, row_language, split, phrasings or split, largest, persona))
 
-    return _rows(n, f"general-{split}-{phrasings or split}-{seed}", draw)
+    return _generate_rows(n, f"general-{split}-{phrasings or split}-{seed}", draw)
 
 
-def _rows(n: int, prefix: str, draw: Callable[[Random], tuple[str, str, Draft]]) -> Iterator[Example]:
-    """Yield rows without duplicates, as long as possible; a row depends on earlier rows only."""
+def _generate_rows(n: int, prefix: str, draw: Callable[[Random], tuple[str, str, Draft]]) -> Iterator[Example]:
+    """Yield rows with ids that start with ``prefix``; a row repeats an earlier one only after ``MAX_DRAWS`` draws.
+
+    ``draw`` returns kind, language and draft of a row.
+    """
     digests: set[int] = set()
     for i in range(n):
         for attempt in range(MAX_DRAWS):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sftchat_general.draft import Draft, World
+from sftchat_general.draft import Draft, RowBuilder
 
 FORMS = ("who", "name", "maker", "nature")
 
@@ -65,19 +65,21 @@ PERSON = (
 """Rejected self-descriptions."""
 
 
-def compose(world: World) -> Draft:
+def compose(builder: RowBuilder) -> Draft:
     """Create a question about the persona."""
-    topic = world.rng.choice(FORMS)
-    opener, question, closer = world.say("opener").text, world.say(topic), world.say("closer").text
-    name, maker = world.persona.name[world.language], world.persona.maker[world.language]
-    gold = _GOLDS[world.language][topic]
-    gold = gold.format(name=name, maker=maker) if world.language == "en" else gold.format(name=_spaced(name), maker=_spaced(maker))
+    topic = builder.rng.choice(FORMS)
+    opener, question, closer = builder.phrase("opener").text, builder.phrase(topic), builder.phrase("closer").text
+    name, maker = builder.persona.name[builder.language], builder.persona.maker[builder.language]
+    gold = _GOLDS[builder.language][topic]
+    if builder.language == "en":
+        gold = gold.format(name=name, maker=maker)
+    else:
+        gold = gold.format(name=_space_before_latin(name), maker=_space_before_latin(maker))
     facts = {"topic": topic, "name": name, "maker": maker}
-    return Draft((opener + question.text + closer,), gold, question.form, (_constraint(topic, name, maker),), facts)
+    return Draft((opener + question.text + closer,), gold, question.form, (_make_constraint(topic, name, maker),), facts)
 
 
-def _constraint(topic: str, name: str, maker: str) -> dict[str, Any]:
-    """Return the constraint on the answer."""
+def _make_constraint(topic: str, name: str, maker: str) -> dict[str, Any]:
     if topic == "nature":
         return {"check": "mentions", "any": list(MACHINE), "none": list(PERSON)}
     answer = (maker if topic == "maker" else name).removeprefix("the ")
@@ -86,6 +88,6 @@ def _constraint(topic: str, name: str, maker: str) -> dict[str, Any]:
     return {"check": "mentions", "any": [answer], "none": [*denied, *wrong_names]}
 
 
-def _spaced(value: str) -> str:
-    """A value inside a Chinese sentence: a space parts Latin letters from the characters before them."""
+def _space_before_latin(value: str) -> str:
+    """Add a space before a value that starts with a Latin letter, as usual in a Chinese sentence."""
     return f" {value}" if value[0].isascii() else value

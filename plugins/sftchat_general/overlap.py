@@ -1,8 +1,7 @@
-"""ROUGE-L: longest common subsequence of gold and reply (Lin 2004), for Chinese and English.
+"""ROUGE-L: F1 of the longest common subsequence of gold and reply (Lin 2004), for Chinese and English.
 
-The F1 of the longest common subsequence by rouge-score, with equal weight of precision and recall. Its own tokenizer drops all
-non-ASCII characters, so that identical Chinese texts score 0.0; with the tokens of ``sftchat.text`` they score 1.0. Figures are not comparable with
-those of tools that segment Chinese by a dictionary.
+Computed by rouge-score, with the tokens of ``sftchat.text``: the tokenizer of rouge-score drops all non-ASCII characters, so that identical
+Chinese texts would score 0.0. Scores are not comparable with those of tools that segment Chinese by a dictionary.
 """
 
 from __future__ import annotations
@@ -18,16 +17,18 @@ MAX_TOKENS = 2000
 
 
 class _Tokenizer:
-    """The tokenizer interface of rouge-score."""
+    """Implements the tokenizer interface of rouge-score."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Return the first tokens of a text."""
+        """Return the tokens of a text, at most ``MAX_TOKENS``."""
         return tokens(text)[:MAX_TOKENS]
 
 
 @cache
-def _scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer  # here because it brings nltk and scipy, which data and plugins must not pay for
+def _rouge_scorer() -> Any:
+    from rouge_score.rouge_scorer import (
+        RougeScorer,  # here, because it imports nltk and scipy, which the CLI verbs data and plugins do not need
+    )
 
     return RougeScorer(["rougeL"], tokenizer=_Tokenizer())
 
@@ -41,4 +42,4 @@ def rouge_l(gold: str, reply: str) -> float:
     """
     if not tokens(gold) and not tokens(reply):
         return float(plain_form(gold) == plain_form(reply))
-    return float(_scorer().score(gold, reply)["rougeL"].fmeasure)
+    return float(_rouge_scorer().score(gold, reply)["rougeL"].fmeasure)

@@ -8,11 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from sftchat_general import words
-from sftchat_general.draft import Draft, World
+from sftchat_general.draft import Draft, RowBuilder
 
 FORMS = ("ask_name", "ask_number", "ask_colour", "ask_two")
-
-_TOPICS = ("name", "number", "colour", "two")
 
 _GOLDS = {
     "zh": {
@@ -30,32 +28,31 @@ _GOLDS = {
 }
 
 
-def compose(world: World) -> Draft:
+def compose(builder: RowBuilder) -> Draft:
     """Create turns that state one or two facts, and a question about one of them."""
-    topics = world.rng.sample(_TOPICS, world.rng.randint(1, 2))
-    topic = world.rng.choice(topics)
-    facts = _facts(world)
+    topics = builder.rng.sample(tuple(_GOLDS["zh"]), builder.rng.randint(1, 2))
+    asked_topic = builder.rng.choice(topics)
+    facts = _draw_facts(builder)
     turns: list[str] = []
-    for told_topic in topics:
-        turns += [world.say(f"tell_{told_topic}", **facts).text, world.say(f"answer_{told_topic}", **facts).text]
-    if len(topics) == 1 and world.rng.random() < 0.5:
-        turns += [world.say("filler").text, world.say("answer_filler").text]
-    facts["thing"] = facts[world.rng.choice(("first", "second"))]
+    for topic in topics:
+        turns += [builder.phrase(f"tell_{topic}", **facts).text, builder.phrase(f"answer_{topic}", **facts).text]
+    if len(topics) == 1 and builder.rng.random() < 0.5:
+        turns += [builder.phrase("filler").text, builder.phrase("answer_filler").text]
+    facts["thing"] = facts[builder.rng.choice(("first", "second"))]
     facts["answer"] = facts["colour" if facts["thing"] == facts["first"] else "another"]
-    question = world.say(f"ask_{topic}", **facts)
-    gold = _GOLDS[world.language][topic].format(**facts)
-    return Draft(
-        (*turns, question.text), gold, question.form, (_constraint(topic, facts, world),), {"topic": topic, "told": topics, **facts}
-    )
+    question = builder.phrase(f"ask_{asked_topic}", **facts)
+    gold = _GOLDS[builder.language][asked_topic].format(**facts)
+    constraint = _make_constraint(asked_topic, facts, builder)
+    return Draft((*turns, question.text), gold, question.form, (constraint,), {"topic": asked_topic, "told": topics, **facts})
 
 
-def _facts(world: World) -> dict[str, Any]:
-    """Draw all facts; the favourite colour is that of the first thing, to avoid ambiguity."""
-    first, second = world.some(words.BELONGINGS[world.language], 2)
-    colour, other_colour = world.some(words.COLOURS[world.language], 2)
-    number = world.until_of_split(lambda: world.rng.randint(10, 99))
+def _draw_facts(builder: RowBuilder) -> dict[str, Any]:
+    """Draw the facts of all topics; the first thing has the favourite colour, so that two topics do not contradict each other."""
+    first, second = builder.pick_several(words.BELONGINGS[builder.language], 2)
+    colour, other_colour = builder.pick_several(words.COLOURS[builder.language], 2)
+    number = builder.draw_in_split(lambda: builder.rng.randint(10, 99))
     return {
-        "name": world.pick(words.NAMES[world.language]),
+        "name": builder.pick(words.NAMES[builder.language]),
         "number": number,
         "colour": colour,
         "another": other_colour,
@@ -64,12 +61,12 @@ def _facts(world: World) -> dict[str, Any]:
     }
 
 
-def _constraint(topic: str, facts: dict[str, Any], world: World) -> dict[str, Any]:
+def _make_constraint(topic: str, facts: dict[str, Any], builder: RowBuilder) -> dict[str, Any]:
     if topic == "number":
         return {"check": "number", "value": facts["number"]}
     if topic == "name":
         return {"check": "mentions", "any": [facts["name"]], "none": []}
     answer = facts["colour"] if topic == "colour" else facts["answer"]
-    wrong_colours = [colour for colour in words.COLOURS[world.language] if colour != answer]
-    # 红色 may be said as 红
-    return {"check": "mentions", "any": [answer, answer[0]] if world.language == "zh" else [answer], "none": wrong_colours}
+    wrong_colours = [colour for colour in words.COLOURS[builder.language] if colour != answer]
+    accepted = [answer, answer[0]] if builder.language == "zh" else [answer]  # a reply may shorten 红色 to 红
+    return {"check": "mentions", "any": accepted, "none": wrong_colours}

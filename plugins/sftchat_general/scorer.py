@@ -54,32 +54,35 @@ def score(example: Example, reply: Reply) -> Score:
     answer = plain_form(text)
     exact = bool(text) and answer == plain_form(gold)
     question = example.messages[-1]["content"]
-    wrong = violations(constraints, text, question) if constraints else () if exact else ("wrong_answer",)
-    if not wrong and not exact and answer == plain_form(question):  # a parrot may say what a constraint looks for
-        wrong = ("wrong_answer",)
-    if wrong and not text:
-        wrong = ("empty",)
-    elif wrong and _REFUSAL.search(text):
-        wrong = ("refused",)
-    stats = {"n": 1, "correct": int(not wrong), "exact": int(exact), "rouge_l": rouge_l(gold, text)}
+    errors: tuple[str, ...] = () if exact else ("wrong_answer",)
+    if constraints:
+        errors = violations(constraints, text, question)
+        repeats_question = not exact and answer == plain_form(question)
+        if repeats_question and not errors:  # a question may contain the text that its constraint requires
+            errors = ("wrong_answer",)
+    if errors and not text:
+        errors = ("empty",)
+    elif errors and _REFUSAL.search(text):
+        errors = ("refused",)
+    stats = {"n": 1, "correct": int(not errors), "exact": int(exact), "rouge_l": rouge_l(gold, text)}
     truncated = ("truncated",) if reply.finish_reason == "length" else ()
     kind = example.metadata.get("kind")
-    return Score(stats, answer, (*wrong, *truncated), {kind: stats} if isinstance(kind, str) else {})
+    return Score(stats, answer, (*errors, *truncated), {kind: stats} if isinstance(kind, str) else {})
 
 
 def read_constraints(example: Example) -> Sequence[Constraint]:
-    """The constraints of a row.
+    """Return the constraints of a row.
 
     Raises:
-        DataError: The row has no gold or no turn, or a constraint is malformed.
+        DataError: When the row has no gold or no turn, or a constraint is malformed.
     """
-    where = example.source or example.id
+    source = example.source or example.id
     if example.gold is None or not example.messages:
-        raise DataError("row has no gold to score against" if example.gold is None else "row has no turn that asks", where)
+        raise DataError("row has no gold to score against" if example.gold is None else "row has no turn that asks", source)
     constraints = example.metadata.get("constraints") or ()
     if not isinstance(constraints, (list, tuple)):
-        raise DataError("constraints must be a list of objects", where)
+        raise DataError("constraints must be a list of objects", source)
     for constraint in constraints:
         if problem := constraint_problem(constraint):
-            raise DataError(problem, where)
+            raise DataError(problem, source)
     return constraints

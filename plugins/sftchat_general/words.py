@@ -1,6 +1,6 @@
 """Data: words of the rows, by language.
 
-About a quarter of the words is held out for ``split=test`` (``sftchat_general.draft.held_out``), the same ones in every table. The generated
+About a quarter of the words is held out for ``split=test`` (``sftchat_general.draft.is_held_out``), the same ones in every table. The generated
 rows depend on the order of a table.
 """
 

@@ -15,7 +15,7 @@ from sftchat.types import Example
 from sftchat_general import arithmetic, counting, identity, layout, ordering, reference, rewriting, words
 from sftchat_general.checks import validate_row
 from sftchat_general.constraints import violations
-from sftchat_general.draft import LANGUAGES, PHRASINGS, SPLITS, held_out, share
+from sftchat_general.draft import LANGUAGES, PHRASINGS, SPLITS, is_held_out, values_of_split
 from sftchat_general.generate import KINDS, PERSONA, generate
 
 ROWS = {split: list(generate(3000, 5, split=split)) for split in SPLITS}
@@ -160,7 +160,7 @@ TABLES = [
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table[0])
 def test_every_table_has_words_for_both_splits_and_none_twice(table: tuple[str, ...]) -> None:
-    train, test = share(table, "train"), share(table, "test")
+    train, test = values_of_split(table, "train"), values_of_split(table, "test")
     assert len(set(table)) == len(table)
     assert sorted(train + test) == sorted(table)
     assert 2 <= len(test) <= len(train)
@@ -186,7 +186,7 @@ def test_words_and_numbers_are_those_of_the_split(split: str) -> None:
             used.append(facts["name"])
         if form(row) in ("items", "reverse", "alphabetical", "bullets", "numbered", "one_word"):
             used += facts["items"]
-        assert [value for value in used if held_out(value) != wanted] == [], row
+        assert [value for value in used if is_held_out(value) != wanted] == [], row
 
 
 def test_operands_of_the_splits_are_disjoint_in_any_order() -> None:
