@@ -1,15 +1,16 @@
 """Sentence patterns of the `novel` preset, and their grammar.
 
-A form is prose with an optional tag before ``>``: ``!`` (only about people new to the passage),
-the genders of {a}, {b}, {c} as ``m``, ``f`` or ``-``, ``o`` or ``n`` for the old or the new era, and for groups the
-labels, such as ``mfm ab夫妻 ac父子 bc母子>``. In the prose ``[x|y]`` is a choice; {a}, {b}, {c} are people, {pa} is a pronoun
-and {ga} a given name; every other slot is a row of `fillers`. In a form of one relation {a} is the head and {b} the tail.
+A form is prose, with an optional tag before ``>``: ``!`` when all its people must be new to the passage; the genders of {a}, {b}, {c} as
+``m``, ``f`` or ``-``; ``o`` or ``n`` for the old or the new era; and for a group its relations, such as ``mfm ab夫妻 ac父子 bc母子>``. In the
+prose ``[x|y]`` is a choice; {a}, {b}, {c} are people, {pa} is a pronoun and {ga} a given name of {a}; every other slot is a key of
+`fillers`. In a form of one relation, {a} is the head and {b} the tail.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sftchat_relation.distractors import DISTRACTORS as _DISTRACTORS
 from sftchat_relation.forms_bonds import BONDS
@@ -33,8 +34,17 @@ _GENDERS = {
     "恋人": "mf",
     "情敌": "-=",
 }
+"""Genders of head and tail, by label; see ``Form.genders``."""
 _TAG = re.compile(r"(!?)(?:([mf-]*)([on]?)((?: [a-c]{2}[^ >]+)*)>)?")
 _PEOPLE = re.compile(r"\{([a-c])\}")
+
+
+class FormRelation(NamedTuple):
+    """Slots of head and tail, and label of a relation that a form states."""
+
+    head: str
+    tail: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -45,10 +55,10 @@ class Form:
         id: Label, split and number, such as ``师徒:train:3``.
         split: ``train`` or ``test``.
         text: Prose with choices and slots.
-        genders: Required gender of each person, by slot in alphabetical order; ``-`` is any, ``=`` that of the other.
+        genders: Required genders of {a}, {b} and {c}: ``m``, ``f``, ``-`` for any, ``=`` for that of the other person.
         eras: Eras in which it can be used.
-        relations: Head slot, tail slot and label, in order of the text; empty for a distractor.
-        newcomers: Whether all its people must be new to the passage.
+        relations: The relations that it states, in the order of the text; empty for a distractor.
+        needs_newcomers: Whether all its people must be new to the passage.
     """
 
     id: str
@@ -56,41 +66,45 @@ class Form:
     text: str
     genders: str
     eras: tuple[str, ...]
-    relations: tuple[tuple[str, str, str], ...]
-    newcomers: bool
+    relations: tuple[FormRelation, ...]
+    needs_newcomers: bool
 
     @property
     def people(self) -> tuple[str, ...]:
         """Slots of people, in order of first mention."""
         return tuple(dict.fromkeys(_PEOPLE.findall(self.text)))
 
+    def gender_of(self, slot: str) -> str:
+        """Return the required gender of the person in a slot."""
+        return self.genders["abc".index(slot)]
 
-def parse(row: str, form_id: str, split: str, label: str | None = None) -> Form:
-    """Parse one row of a table; in a table of one relation, the label and its genders come from the table."""
+
+def parse_form(row: str, form_id: str, split: str, label: str | None = None) -> Form:
+    """Parse one row of a table; ``label`` is the relation of the whole table, if there is one."""
     tag = _TAG.match(row)
     assert tag is not None  # every part of the tag is optional
-    bang, genders, era, pairs = tag.groups(default="")
-    relations = tuple((pair[0], pair[1], pair[2:]) for pair in pairs.split())
+    newcomers_mark, genders, era, pairs = tag.groups(default="")
+    relations = tuple(FormRelation(pair[0], pair[1], pair[2:]) for pair in pairs.split())
     if label is not None:
-        relations = (("a", "b", label),)
+        relations = (FormRelation("a", "b", label),)
         genders = genders or _GENDERS.get(label, "")
     eras = {"o": ERAS[:1], "n": ERAS[1:]}.get(era, ERAS)
-    return Form(form_id, split, row[tag.end() :], genders.ljust(3, "-"), eras, relations, bool(bang))
+    return Form(form_id, split, row[tag.end() :], genders.ljust(3, "-"), eras, relations, bool(newcomers_mark))
 
 
-def _table(name: str, split: str, rows: tuple[str, ...], label: str | None = None) -> tuple[Form, ...]:
-    return tuple(parse(row, f"{name}:{split}:{number}", split, label) for number, row in enumerate(rows, 1))
+def _parse_table(name: str, split: str, rows: tuple[str, ...], label: str | None = None) -> tuple[Form, ...]:
+    return tuple(parse_form(row, f"{name}:{split}:{number}", split, label) for number, row in enumerate(rows, 1))
 
 
 RELATION_FORMS: dict[tuple[str, str], tuple[Form, ...]] = {
-    (label, split): _table(label, split, rows + frames(label, split), label)
+    (label, split): _parse_table(label, split, rows + frames(label, split), label)
     for label, splits in {**KIN, **BONDS}.items()
     for split, rows in splits.items()
 }
 """Forms of one relation, by label and split."""
 
-GROUP_FORMS = {split: _table("group", split, rows) for split, rows in _GROUPS.items()}
+GROUP_FORMS = {split: _parse_table("group", split, rows) for split, rows in _GROUPS.items()}
 """Forms of several relations among three people, by split."""
 
-DISTRACTOR_FORMS = {split: _table("distractor", split, rows) for split, rows in _DISTRACTORS.items()}
+DISTRACTOR_FORMS = {split: _parse_table("distractor", split, rows) for split, rows in _DISTRACTORS.items()}
 """Forms without a relation, by split."""

@@ -1,8 +1,7 @@
-"""Data: sentences that fit many relations, with a slot for the word that names the role; the grammar is that of `forms`.
+"""Data: sentences that fit many relations, with slots for the nouns of a relation; the grammar is that of `forms`.
 
-A story states relations with few nouns in many different sentences. The nouns of a
-relation are the same in both splits, the sentences differ. {H} is the noun of the head, {T} of the tail, {N} of the person
-named after it ({Y}) in relation to the other ({X}), {D} of both together. A leading ``+`` marks friendly acts.
+The nouns of a relation are the same in both splits, the sentences differ. {H} is the noun of the head, {T} of the tail, {D} of both together,
+and {N} is the noun of {Y}, one of the two people, in relation to the other, {X}. A leading ``+`` marks friendly acts.
 """
 
 from __future__ import annotations
@@ -162,21 +161,22 @@ TOGETHER = {
 
 
 def frames(label: str, split: str) -> tuple[str, ...]:
-    """Return the rows of one relation and split, with nouns."""
+    """Return the sentences of one relation and split, with its nouns."""
     rows = []
     for nouns in PAIRS.get(label, ()):
         rows += [nouns.tag + row.replace("{H}", nouns.head).replace("{T}", nouns.tail) for row in BOTH[split]]
         if nouns.alone:
-            rows += [nouns.tag + _one(row, "a", nouns.tail, "b") for row in ONE[split]]
-            rows += [nouns.tag + _one(row, "b", nouns.head, "a") for row in ONE[split]]
+            rows += [nouns.tag + _fill_one(row, "a", nouns.tail, "b") for row in ONE[split]]
+            rows += [nouns.tag + _fill_one(row, "b", nouns.head, "a") for row in ONE[split]]
     if label in PEERS:
-        kept = [row for row in ONE[split] if not (row.startswith("+") and label in HOSTILE)]
-        rows += [_one(row, x, PEERS[label][0], y) for row in kept for x, y in ("ab", "ba")]
+        noun, _ = PEERS[label]
+        fitting = [row for row in ONE[split] if label not in HOSTILE or not row.startswith("+")]
+        rows += [_fill_one(row, x, noun, y) for row in fitting for x, y in ("ab", "ba")]
     if label in COUPLES:
         rows += [row.replace("{D}", COUPLES[label]) for row in TOGETHER[split]]
     return tuple(rows)
 
 
-def _one(row: str, x: str, noun: str, y: str) -> str:
-    """Fill people and noun into a row of `ONE`."""
+def _fill_one(row: str, x: str, noun: str, y: str) -> str:
+    """Return a row of `ONE` with the slots of two people and the noun of the second."""
     return row.removeprefix("+").replace("{X}", f"{{{x}}}").replace("{Y}", f"{{{y}}}").replace("{N}", noun)

@@ -1,7 +1,6 @@
-"""Names of invented people: surnames, given names that fit a gender, titles, and the split between train and test.
+"""Names of invented people: surnames, given names that fit a gender, and titles.
 
-A given name belongs to one split by a checksum of its characters, so that no person of a test passage was ever met in
-training, whoever generates the two files, in whatever order.
+The split of a given name is a function of its characters, so that no given name of a test passage is in a training passage.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ LAY_TITLES = {
 ORDAINED_TITLES = {"m": ("道人", "真人", "大师", "上人", "长老"), "f": ("师太", "仙姑", "真人")}
 """Suffixes of religious names."""
 
-# Second characters that make an everyday word of the first: such a name makes the passage a riddle, not an exercise.
-_WORDS = {
+# Second characters that form a common word with the first: in a text, such a name could be read as the word.
+_COMMON_WORDS = {
     "白": "云雪玉露桃菊莲兰昼鹤", "江": "山海波涛风枫", "高": "山达超雄歌原升平亭桥岚昌志峰峻明洁", "黄": "河昏金梅", "雷": "霆雨",
     "金": "玉光银秋星桂杯", "温": "婉柔泉馨", "安": "宁康静平诚慎逸雅祥乐怡", "文": "静章书明雅昌", "明": "月", "方": "正",
     "石": "林青榴竹桥松", "马": "良", "梅": "雨香竹", "寒": "冰", "清": "风", "康": "庄", "平": "安静", "沙": "海",
@@ -59,14 +58,14 @@ _WORDS = {
     "许": "诺国愿", "易": "言", "计": "算", "余": "晖光音韵波望香庆", "满": "月怀", "玉": "佩",
 }  # fmt: skip
 
-TEST_SHARE = 4
-"""One given name in this many belongs to the test split."""
+TEST_ONE_IN = 4
+"""One in this many given names belongs to the test split."""
 
 
 def split_of(given: str) -> str:
     """Return the split of a given name, from a checksum of its characters."""
-    # A multiplicative step first: the low bits of a CRC are linear in the text, and would favour some last characters.
-    return "test" if (zlib.crc32(given.encode()) * 2654435761 >> 16) % TEST_SHARE == 0 else "train"
+    # multiplied by Knuth's hash constant, because the low bits of a CRC are linear in the text and would favour some last characters
+    return "test" if (zlib.crc32(given.encode()) * 2654435761 >> 16) % TEST_ONE_IN == 0 else "train"
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,10 @@ class Person:
     """One character of a passage.
 
     Attributes:
-        name: The name as it stands in the passage and in the gold.
+        name: The name as in the passage and in the gold.
         gender: ``m`` or ``f``.
-        surname: Empty for someone known by a given or a religious name alone.
-        given: What the split is decided by; for a title, the whole name.
+        surname: Empty for a servant and for a religious name.
+        given: The given name, which decides the split; for a person with a title, the whole name.
         style: ``full``, ``titled``, ``ordained`` or ``servant``.
     """
 
@@ -89,7 +88,7 @@ class Person:
 
     @property
     def pronoun(self) -> str:
-        """Pronoun of the person."""
+        """他 or 她."""
         return "他" if self.gender == "m" else "她"
 
     @property
@@ -99,43 +98,43 @@ class Person:
 
 
 class NameSource:
-    """Draws the people of one passage: distinct, of one split, no name a part of another."""
+    """Draws the people of one passage: their names are of one split, and none is a part of another."""
 
     def __init__(self, rng: Random, split: str) -> None:
         self._rng = rng
         self._split = split
         self._people: list[Person] = []
 
-    def person(self, gender: str, *, surname: str | None = None, like: Person | None = None, marked: bool = False) -> Person:
+    def person(self, gender: str, *, surname: str | None = None, sibling: Person | None = None, shows_gender: bool = False) -> Person:
         """Draw a person with surname and given name.
 
         Args:
             gender: ``m`` or ``f``.
             surname: Surname of the family; None for an unused one.
-            like: A sibling, whose generation character may be shared.
-            marked: Whether the name must show the gender.
+            sibling: A sibling, with whom the first character of the given name may be shared.
+            shows_gender: Whether the name must show the gender.
         """
         while True:
-            family = surname if surname is not None else self.surname()
-            person = self._admit(Person("", gender, family, self._given(gender, like, marked)))
+            new_surname = self.surname() if surname is None else surname
+            person = self._try_add(gender, new_surname, self._draw_given_name(gender, sibling, shows_gender))
             if person:
                 return person
 
     def titled(self, gender: str, era: str, *, surname: str | None = None) -> Person:
         """Draw a person named by surname and title, such as 墨大夫."""
         while True:
-            family = surname if surname is not None else self.surname()
-            person = self._admit(Person("", gender, family, family + self._pick(LAY_TITLES[gender, era]), "titled"))
+            new_surname = self.surname() if surname is None else surname
+            person = self._try_add(gender, new_surname, new_surname + self._pick(LAY_TITLES[gender, era]), "titled")
             if person:
                 return person
-            if surname is not None:  # few titles fit one surname, and all may belong to the other split
+            if surname is not None:  # a surname has few titles, and all of them may belong to the other split
                 return self.person(gender, surname=surname)
 
     def ordained(self, gender: str) -> Person:
         """Draw a person with a religious name, such as 清尘道人."""
         while True:
             first, second = self._pick(NEUTRAL), self._pick(NEUTRAL)
-            person = self._admit(Person("", gender, "", first + second + self._pick(ORDAINED_TITLES[gender]), "ordained"))
+            person = self._try_add(gender, "", first + second + self._pick(ORDAINED_TITLES[gender]), "ordained")
             if person:
                 return person
 
@@ -144,43 +143,45 @@ class NameSource:
         while True:
             character = self._pick(CHARACTERS[gender] + NEUTRAL)
             given = self._pick(("阿" + character, character + "儿", "小" + character))
-            person = self._admit(Person("", gender, "", given, "servant"))
+            person = self._try_add(gender, "", given, "servant")
             if person:
                 return person
 
     def surname(self) -> str:
         """Draw a surname not yet used in the passage."""
-        taken = {person.surname for person in self._people}
+        used_surnames = {person.surname for person in self._people}
         while True:
-            surname = self._pick(SURNAMES) if self._rng.randrange(12) else self._pick(COMPOUND_SURNAMES)
-            if surname not in taken:
+            surname = self._pick(SURNAMES if self._rng.randrange(12) else COMPOUND_SURNAMES)
+            if surname not in used_surnames:
                 return surname
 
     def _pick(self, items: Sequence[str]) -> str:
         return items[self._rng.randrange(len(items))]
 
-    def _given(self, gender: str, like: Person | None, marked: bool) -> str:
-        """Draw one or two characters; usually, or always if marked, one of them shows the gender."""
+    def _draw_given_name(self, gender: str, sibling: Person | None, shows_gender: bool) -> str:
+        """Draw one or two characters; usually, and always with ``shows_gender``, one of them is a character of the gender."""
         gendered = CHARACTERS[gender]
         if self._rng.randrange(10) < 3:
-            return self._pick(gendered if marked or self._rng.randrange(3) else NEUTRAL)
-        shared = like is not None and len(like.given) == 2 and self._rng.randrange(3) == 0
-        first = like.given[0] if like is not None and shared else self._pick(gendered + NEUTRAL)
-        second = self._pick(gendered if (marked and first in NEUTRAL) or self._rng.randrange(2) else NEUTRAL)
+            return self._pick(gendered if shows_gender or self._rng.randrange(3) else NEUTRAL)
+        if sibling is not None and len(sibling.given) == 2 and self._rng.randrange(3) == 0:
+            first = sibling.given[0]
+        else:
+            first = self._pick(gendered + NEUTRAL)
+        second = self._pick(gendered if (shows_gender and first in NEUTRAL) or self._rng.randrange(2) else NEUTRAL)
         return first + second
 
-    def _admit(self, draft: Person) -> Person | None:
-        """Return the person; None when the name is of the other split, has a bad meaning or conflicts with another name."""
-        given, surname = draft.given, draft.surname
+    def _try_add(self, gender: str, surname: str, given: str, style: str = "full") -> Person | None:
+        """Add a person; None when the name is of the other split, could be read as a word, or resembles another name of the passage."""
         name = given if given.startswith(surname) else surname + given
-        # A character twice (刚刚, 香香) reads as a word; a name inside a name makes the gold ambiguous.
-        clash = any(name in other.name or other.name in name or given == other.given for other in self._people)
-        if clash or _is_word(name) or _is_word(given) or len(set(name)) < len(name) or split_of(given) != self._split:
+        # a name inside another makes the gold ambiguous
+        conflicts = any(name in other.name or other.name in name or given == other.given for other in self._people)
+        repeats_character = len(set(name)) < len(name)  # 刚刚 and 香香 are words
+        if conflicts or repeats_character or _is_word(name) or _is_word(given) or split_of(given) != self._split:
             return None
-        person = Person(name, draft.gender, surname, given, draft.style)
+        person = Person(name, gender, surname, given, style)
         self._people.append(person)
         return person
 
 
 def _is_word(text: str) -> bool:
-    return len(text) == 2 and text[1] in _WORDS.get(text[0], "")
+    return len(text) == 2 and text[1] in _COMMON_WORDS.get(text[0], "")

@@ -1,7 +1,7 @@
-"""The `novel` preset: passages of invented prose, composed so that the gold is all and only what the text says.
+"""The `novel` preset: passages of invented prose, composed so that the gold has all relations that the text states, and no other.
 
-A passage is a few units (a sentence or two each) that state relations, with sentences that state none between them. People
-may take part in two relations where no third one follows from the two; everything else is kept apart.
+A passage has a few units, each a sentence or two that state relations, and between them distractors, which state none. A person may have
+two relations only where no third relation follows from the two.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from random import Random
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sftchat_relation.fillers import FILLERS, OPENERS
 from sftchat_relation.forms import DISTRACTOR_FORMS, ERAS, GROUP_FORMS, RELATION_FORMS, Form
@@ -22,9 +22,10 @@ PROMPT = "从以下小说内容中提取人物关系:\n"
 NOTHING = "无"
 """The gold of a passage without relations."""
 
-# Cumulative percentages: how many relations a passage has, and how many distractors go with none, one or two, and more.
-_COUNTS = (12, 55, 82, 94, 98, 100)
-_DISTRACTORS = {0: (0, 42, 84, 97, 100), 1: (50, 86, 97, 100), 2: (62, 91, 98, 100), 3: (76, 96, 100)}
+# Cumulative percentages: the number at index i is the share of passages with at most i relations, or distractors.
+_RELATION_COUNTS = (12, 55, 82, 94, 98, 100)
+_DISTRACTOR_COUNTS = {0: (0, 42, 84, 97, 100), 1: (50, 86, 97, 100), 2: (62, 91, 98, 100), 3: (76, 96, 100)}
+"""By the number of relations, 3 for three and more."""
 
 _PARENTS = frozenset({"父子", "父女", "母子", "母女"})
 _SIBLINGS = frozenset({"兄弟", "姐妹", "兄妹", "姐弟"})
@@ -32,29 +33,36 @@ _KIN = _PARENTS | _SIBLINGS | {"祖孙"}
 _LOVE = frozenset({"夫妻", "恋人", "情敌"})
 _TEACHING = frozenset({"师徒", "同门"})
 
-# Percentages of people named by standing, by a religious name, by a servant's pet name; everybody else has a full name.
-_STYLES: dict[tuple[str, str], tuple[int, int, int]] = {
-    ("师徒", "a"): (12, 14, 0),
-    ("师徒", "b"): (0, 0, 8),
-    ("主仆", "a"): (20, 0, 0),
-    ("主仆", "b"): (0, 0, 45),
-    ("祖孙", "a"): (8, 0, 0),
-    ("祖孙", "b"): (0, 0, 10),
-    ("好友", "a"): (6, 3, 2),
-    ("好友", "b"): (6, 3, 2),
-    ("敌对", "a"): (6, 5, 0),
-    ("敌对", "b"): (6, 5, 0),
-    ("", "a"): (12, 5, 5),
-    ("", "b"): (12, 5, 5),
-} | {(label, "a"): (8, 0, 0) for label in sorted(_PARENTS)}
 
-_NAMED = ("titled", "ordained", "servant")
+class _StylePercentages(NamedTuple):
+    """Percentages of people with a title, a religious name, or a servant's pet name; all others have a full name."""
 
-# Words that do not go with a person named by standing, and words after which nobody should turn up in another sentence.
-_YOUNG = ("小姐", "少爷", "公子", "书童")
-_FINAL = ("临终", "灵前", "坟", "为师去后", "牺牲", "病故", "死在", "战死", "早逝", "没能回来", "含笑而逝", "遗命", "碑")
+    titled: int = 0
+    ordained: int = 0
+    servant: int = 0
 
-_MATERNAL = ("外公", "外婆", "外孙")
+
+_STYLES: dict[tuple[str, str], _StylePercentages] = {
+    ("师徒", "a"): _StylePercentages(12, 14, 0),
+    ("师徒", "b"): _StylePercentages(0, 0, 8),
+    ("主仆", "a"): _StylePercentages(20, 0, 0),
+    ("主仆", "b"): _StylePercentages(0, 0, 45),
+    ("祖孙", "a"): _StylePercentages(8, 0, 0),
+    ("祖孙", "b"): _StylePercentages(0, 0, 10),
+    ("好友", "a"): _StylePercentages(6, 3, 2),
+    ("好友", "b"): _StylePercentages(6, 3, 2),
+    ("敌对", "a"): _StylePercentages(6, 5, 0),
+    ("敌对", "b"): _StylePercentages(6, 5, 0),
+    ("", "a"): _StylePercentages(12, 5, 5),
+    ("", "b"): _StylePercentages(12, 5, 5),
+} | {(label, "a"): _StylePercentages(8, 0, 0) for label in sorted(_PARENTS)}
+"""By label and slot; the label of a distractor is empty."""
+
+_YOUTH_WORDS = ("小姐", "少爷", "公子", "书童")
+"""A form with one of these words has no person with a title."""
+_DEATH_WORDS = ("临终", "灵前", "坟", "为师去后", "牺牲", "病故", "死在", "战死", "早逝", "没能回来", "含笑而逝", "遗命", "碑")
+"""People of a form with one of these words are in no other sentence."""
+_MATERNAL_WORDS = ("外公", "外婆", "外孙")
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -62,191 +70,207 @@ _SLOT = re.compile(r"\{(\w+)\}")
 T = TypeVar("T")
 
 
+class _Unit(NamedTuple):
+    """A form, and its people by slot."""
+
+    form: Form
+    cast: dict[str, Person]
+
+
+class _Role(NamedTuple):
+    """Label of a relation, and slot of a person in it: ``a`` is the head, ``b`` the tail."""
+
+    label: str
+    slot: str
+
+
 def compose(rng: Random, names: str, forms: str) -> tuple[str, str, list[str]]:
-    """One passage: the prompt, the gold and the ids of its forms in the order of the text."""
+    """Return prompt, gold and ids of the forms, in the order of the text; ``names`` and ``forms`` are splits."""
     return _Passage(rng, names, forms).compose()
 
 
 class _Passage:
-    """The state of one passage while it is put together."""
+    """The state of one passage while it is composed."""
 
     def __init__(self, rng: Random, names: str, forms: str) -> None:
         self.rng = rng
         self.split = forms
         self.era = ERAS[rng.randrange(5) // 3]
-        self.source = NameSource(rng, names)
-        self.roles: dict[Person, list[tuple[str, str]]] = {}  # what each person already is: label and slot
-        self.circle: dict[Person, int] = {}  # people with the same number are linked somehow
+        self.names = NameSource(rng, names)
+        self.roles: dict[Person, list[_Role]] = {}
+        self.circles: dict[Person, int] = {}  # people with the same number are in one sentence, directly or through others
         self.closed: set[Person] = set()  # people that no further sentence may mention
-        self.used: set[str] = set()  # forms and fillers of this passage
+        self.used: set[str] = set()  # ids of forms, and fillers
 
     def compose(self) -> tuple[str, str, list[str]]:
         rng = self.rng
-        relation_count = self._below(_COUNTS)
-        units: list[tuple[Form, dict[str, Person]]] = []
+        relation_count = self._draw_count(_RELATION_COUNTS)
+        units: list[_Unit] = []
         stated = 0
         while stated < relation_count:
-            unit = self._group(relation_count - stated) if relation_count - stated > 1 and rng.randrange(100) < 20 else self._pair()
+            missing = relation_count - stated
+            unit = self._draw_group(missing) if missing > 1 and rng.randrange(100) < 20 else self._draw_pair()
             if unit:
                 units.append(unit)
-                stated += len(unit[0].relations)
-        for _ in range(self._below(_DISTRACTORS[min(relation_count, 3)])):
-            units.insert(rng.randrange(len(units) + 1), self._distractor(named=not self.circle))
+                stated += len(unit.form.relations)
+        for _ in range(self._draw_count(_DISTRACTOR_COUNTS[min(relation_count, 3)])):
+            units.insert(rng.randrange(len(units) + 1), self._draw_distractor())
         opener = self._fill(self._pick(OPENERS[self.era][self.split]), {}) if rng.randrange(100) < 22 else ""
         text = opener + "".join(self._fill(form.text, cast) for form, cast in units)
-        gold = [self._line(text, cast, relation) for form, cast in units for relation in form.relations]
+        gold = [
+            self._gold_line(text, cast[relation.head].name, cast[relation.tail].name, relation.label)
+            for form, cast in units
+            for relation in form.relations
+        ]
         return PROMPT + text, "\n".join(gold) or NOTHING, [form.id for form, _ in units]
 
-    def _line(self, text: str, cast: dict[str, Person], relation: tuple[str, str, str]) -> str:
-        head, tail, label = cast[relation[0]].name, cast[relation[1]].name, relation[2]
+    @staticmethod
+    def _gold_line(text: str, head: str, tail: str, label: str) -> str:
+        """Return a line of the gold; the order of a symmetric relation is that of the text."""
         if label in VOCABULARY.symmetric and text.index(tail) < text.index(head):
             head, tail = tail, head
         return f"{head}-{tail}:{label}"
 
-    def _pair(self) -> tuple[Form, dict[str, Person]] | None:
-        """A unit of one relation, about new people or about one known person and a new one."""
+    def _draw_pair(self) -> _Unit | None:
+        """Return a unit of one relation, between new people or a known and a new one; None when no form is left."""
         label = self._pick(NOVEL)
-        pool = self._open(RELATION_FORMS[label, self.split])
-        shared: dict[str, Person] = {}
+        forms = self._unused(RELATION_FORMS[label, self.split])
+        cast: dict[str, Person] = {}
         if self.rng.randrange(100) < 40:
             slot = self._pick("ab")
-            pool = [form for form in pool if not any(word in form.text for word in _FINAL)]
-            candidates = [person for person in self.roles if self._may_be(person, label, slot)]
+            forms = [form for form in forms if not _has_word(form, _DEATH_WORDS)]
+            candidates = [person for person in self.roles if self._may_have_role(person, _Role(label, slot))]
             if candidates:
-                shared[slot] = self._pick(candidates)
-                pool = [form for form in pool if form.genders["abc".index(slot)] in ("-", "=", shared[slot].gender)]
-        if not pool:
+                cast[slot] = self._pick(candidates)
+                forms = [form for form in forms if form.gender_of(slot) in ("-", "=", cast[slot].gender)]
+        if not forms:
             return None
-        form = self._pick(pool)
-        return form, self._cast(form, shared)
+        return self._cast_people(self._pick(forms), cast)
 
-    def _group(self, most: int) -> tuple[Form, dict[str, Person]] | None:
-        """A unit of several relations, at most so many, about new people."""
-        pool = [form for form in self._open(GROUP_FORMS[self.split]) if len(form.relations) <= most]
-        if not pool:
-            return None
-        form = self._pick(pool)
-        return form, self._cast(form, {})
+    def _draw_group(self, max_relations: int) -> _Unit | None:
+        """Return a unit of several relations between new people; None when no form is left."""
+        forms = [form for form in self._unused(GROUP_FORMS[self.split]) if len(form.relations) <= max_relations]
+        return self._cast_people(self._pick(forms), {}) if forms else None
 
-    def _distractor(self, *, named: bool) -> tuple[Form, dict[str, Person]]:
-        """A sentence without a relation, about new or known people who have nothing to do with one another."""
-        pool = [form for form in self._open(DISTRACTOR_FORMS[self.split]) if form.people or not named]
-        form = self._pick(pool)
+    def _draw_distractor(self) -> _Unit:
+        """Return a unit without a relation, about new people or known ones from different circles; the first of a passage has a name."""
+        form = self._pick([form for form in self._unused(DISTRACTOR_FORMS[self.split]) if form.people or self.circles])
         cast: dict[str, Person] = {}
-        for slot in sorted(form.people) if not form.newcomers else ():
-            gender = form.genders["abc".index(slot)]
-            circles = {self.circle[person] for person in cast.values()}
-            known = [
+        for slot in sorted(form.people) if not form.needs_newcomers else ():
+            gender = form.gender_of(slot)
+            circles_of_cast = {self.circles[person] for person in cast.values()}
+            candidates = [
                 person
-                for person, circle in self.circle.items()
-                if person not in self.closed and circle not in circles and gender in ("-", person.gender)
+                for person, circle in self.circles.items()
+                if person not in self.closed and circle not in circles_of_cast and gender in ("-", person.gender)
             ]
-            if known and self.rng.randrange(100) < 45:
-                cast[slot] = self._pick(known)
-        return form, self._cast(form, cast)
+            if candidates and self.rng.randrange(100) < 45:
+                cast[slot] = self._pick(candidates)
+        return self._cast_people(form, cast)
 
-    def _may_be(self, person: Person, label: str, slot: str) -> bool:
-        """Return whether a known person can have one more relation without implying a third one."""
-        if person in self.closed or len(self.roles[person]) > 1 or (label in _KIN and not person.surname):
+    def _may_have_role(self, person: Person, role: _Role) -> bool:
+        """Return whether a known person may have one more role without implying a third relation."""
+        roles = self.roles[person]
+        if person in self.closed or len(roles) > 1 or (role.label in _KIN and not person.surname):
             return False
-        if person.style != "full" and not _STYLES.get((label, slot), (0, 0, 0))[_NAMED.index(person.style)]:
+        if person.style != "full" and not _STYLES.get(role, _StylePercentages())._asdict()[person.style]:
             return False
-        return all(_independent(role, (label, slot)) for role in self.roles[person])
+        return all(_are_independent(other_role, role) for other_role in roles)
 
-    def _cast(self, form: Form, known: dict[str, Person]) -> dict[str, Person]:
-        """People for every slot: the known ones, and new ones of fitting gender, surname and standing."""
-        cast = dict(known)
+    def _cast_people(self, form: Form, known_people: dict[str, Person]) -> _Unit:
+        """Return the form with people for every slot: the known ones, and new ones of fitting gender, surname and style."""
+        cast = dict(known_people)
         self.used.add(form.id)
         for slot in sorted(form.people):
-            if slot in cast:
-                continue
-            gender = self._gender(form, slot, cast)
-            relative = next((cast[other] for other in sorted(cast) if self._share_surname(form, slot, other, cast, gender)), None)
-            siblings = {head + tail for head, tail, label in form.relations if label in _SIBLINGS}
-            like = next((cast[other] for other in sorted(cast) if slot + other in siblings or other + slot in siblings), None)
-            cast[slot] = self._name(form, slot, gender, relative, like)
-        circle = min((self.circle[person] for person in cast.values() if person in self.circle), default=len(self.circle))
-        merged = {self.circle[person] for person in cast.values() if person in self.circle}
-        self.circle |= {person: circle for person in self.circle if self.circle[person] in merged}
-        self.circle |= dict.fromkeys(cast.values(), circle)
+            if slot not in cast:
+                cast[slot] = self._draw_person(form, slot, cast)
+        merged_circles = {self.circles[person] for person in cast.values() if person in self.circles}
+        circle = min(merged_circles, default=len(self.circles))
+        self.circles |= {person: circle for person, former_circle in self.circles.items() if former_circle in merged_circles}
+        self.circles |= dict.fromkeys(cast.values(), circle)
         for head, tail, label in form.relations:
-            self.roles.setdefault(cast[head], []).append((label, "a"))
-            self.roles.setdefault(cast[tail], []).append((label, "b"))
-        if form.newcomers or any(word in form.text for word in _FINAL):
+            self.roles.setdefault(cast[head], []).append(_Role(label, "a"))
+            self.roles.setdefault(cast[tail], []).append(_Role(label, "b"))
+        if form.needs_newcomers or _has_word(form, _DEATH_WORDS):
             self.closed |= set(cast.values())
-        return cast
+        return _Unit(form, cast)
 
-    def _gender(self, form: Form, slot: str, cast: dict[str, Person]) -> str:
-        gender = form.genders["abc".index(slot)]
-        other = next((cast[slot].gender for slot in sorted(cast)), None)
-        if "=" in form.genders and gender in "-=" and other:  # rivals: the second person has the gender of the first
-            return other
+    def _draw_person(self, form: Form, slot: str, cast: dict[str, Person]) -> Person:
+        gender = self._draw_gender(form, slot, cast)
+        sibling: Person | None = None
+        surname: str | None = None
+        for head, tail, label in form.relations:
+            relative = cast.get({head: tail, tail: head}.get(slot, ""))
+            if relative is None:
+                continue
+            elder_gender = gender if slot == head else relative.gender
+            is_paternal = label in _PARENTS | {"祖孙"} and elder_gender == "m" and not _has_word(form, _MATERNAL_WORDS)
+            if sibling is None and label in _SIBLINGS:
+                sibling = relative
+            if surname is None and (label in _SIBLINGS or is_paternal):
+                surname = relative.surname
+        titled, ordained, servant = _StylePercentages()
+        if len(form.relations) <= 1:
+            form_label = form.relations[0].label if form.relations else ""
+            titled, ordained, servant = _STYLES.get((form_label, slot), _StylePercentages())
+        if not form.relations and form.genders != "---":  # a distractor about marriage or brothers
+            titled = ordained = 0
+        percentage = self.rng.randrange(100)
+        if percentage < titled and not _has_word(form, _YOUTH_WORDS):
+            return self.names.titled(gender, self.era, surname=surname)
+        if titled <= percentage < titled + ordained and self.era == "old":
+            return self.names.ordained(gender)
+        if titled + ordained <= percentage < titled + ordained + servant:
+            return self.names.servant(gender)
+        shows_gender = form.gender_of(slot) in "mf" and any(slot in (relation.head, relation.tail) for relation in form.relations)
+        return self.names.person(gender, surname=surname, sibling=sibling, shows_gender=shows_gender)
+
+    def _draw_gender(self, form: Form, slot: str, cast: dict[str, Person]) -> str:
+        gender = form.gender_of(slot)
+        if "=" in form.genders and gender in "-=" and cast:  # rivals: the second person has the gender of the first
+            return cast[min(cast)].gender
         return gender if gender in "mf" else self._pick("mf")
 
-    @staticmethod
-    def _share_surname(form: Form, slot: str, other: str, cast: dict[str, Person], gender: str) -> bool:
-        """Return whether a new person has the surname of one already cast."""
-        for head, tail, label in form.relations:
-            if {head, tail} != {slot, other}:
-                continue
-            elder = gender if slot == head else cast[other].gender
-            if label in _SIBLINGS or (label in _PARENTS | {"祖孙"} and elder == "m" and not any(word in form.text for word in _MATERNAL)):
-                return True
-        return False
-
-    def _name(self, form: Form, slot: str, gender: str, relative: Person | None, like: Person | None) -> Person:
-        label = form.relations[0][2] if len(form.relations) == 1 else "" if not form.relations else "group"
-        titled, ordained, servant = _STYLES.get((label, slot), (0, 0, 0))
-        surname = relative.surname if relative else None
-        if not form.relations and form.genders != "---":  # marriages and brothers: not among monks and widows
-            titled = ordained = 0
-        roll = self.rng.randrange(100)
-        if roll < titled and not any(word in form.text for word in _YOUNG):
-            return self.source.titled(gender, self.era, surname=surname)
-        if titled <= roll < titled + ordained and self.era == "old":
-            return self.source.ordained(gender)
-        if titled + ordained <= roll < titled + ordained + servant:
-            return self.source.servant(gender)
-        marked = any(form.genders["abc".index(slot)] in "mf" and slot in relation[:2] for relation in form.relations)
-        return self.source.person(gender, surname=surname, like=like, marked=marked)
-
-    def _open(self, forms: Sequence[Form]) -> list[Form]:
+    def _unused(self, forms: Sequence[Form]) -> list[Form]:
         return [form for form in forms if self.era in form.eras and form.id not in self.used]
 
     def _fill(self, text: str, cast: dict[str, Person]) -> str:
         """Return the text with choices made and slots filled."""
         text = _CHOICE.sub(lambda match: self._pick(match[1].split("|")), text)
-        return _SLOT.sub(lambda match: self._slot(match[1], cast), text)
+        return _SLOT.sub(lambda match: self._slot_value(match[1], cast), text)
 
-    def _slot(self, slot: str, cast: dict[str, Person]) -> str:
-        """Return the text of a slot: a person's name (a), pronoun (pa) or given name (ga), or else a filler, unused if possible."""
+    def _slot_value(self, slot: str, cast: dict[str, Person]) -> str:
+        """Return the name (slot ``a``), pronoun (``pa``) or given name (``ga``) of a person, or for other slots a filler, unused if possible."""
         if slot in cast:
             return cast[slot].name
         if slot[1:] in cast:
             return cast[slot[1:]].pronoun if slot[0] == "p" else cast[slot[1:]].familiar
-        values = FILLERS[slot][self.era]
-        fresh = [value for value in values if value not in self.used] or list(values)
-        value = self._pick(fresh)
-        self.used.add(value)
-        return value
+        fillers = FILLERS[slot][self.era]
+        filler = self._pick([filler for filler in fillers if filler not in self.used] or fillers)
+        self.used.add(filler)
+        return filler
 
-    def _below(self, cumulative: Sequence[int]) -> int:
-        roll = self.rng.randrange(100)
-        return next(i for i, bound in enumerate(cumulative) if roll < bound)
+    def _draw_count(self, cumulative_percentages: Sequence[int]) -> int:
+        percentage = self.rng.randrange(100)
+        return next(count for count, bound in enumerate(cumulative_percentages) if percentage < bound)
 
     def _pick(self, items: Sequence[T]) -> T:
         return items[self.rng.randrange(len(items))]
 
 
-def _independent(first: tuple[str, str], second: tuple[str, str]) -> bool:
-    """Return whether one person can have both roles without implying a relation of the two others."""
-    labels = {first[0], second[0]}
-    for role, other in ((first, second), (second, first)):
-        elder = role[1] == "a" and role[0] in _PARENTS | {"祖孙"}
-        if elder and other[0] in _LOVE:  # a parent's spouse is a parent
+def _has_word(form: Form, words: Sequence[str]) -> bool:
+    return any(word in form.text for word in words)
+
+
+def _are_independent(first: _Role, second: _Role) -> bool:
+    """Return whether one person can have both roles without implying a relation between the two other people."""
+    labels = {first.label, second.label}
+    for role, other_role in ((first, second), (second, first)):
+        is_elder = role.slot == "a" and role.label in _PARENTS | {"祖孙"}
+        if is_elder and other_role.label in _LOVE:  # a parent's spouse is a parent
             return False
-        if role[0] in _TEACHING and other[0] in _TEACHING:  # pupils of one teacher are fellow pupils
+        if role.label in _TEACHING and other_role.label in _TEACHING:  # pupils of one teacher are fellow pupils
             return False
     if labels == {"主仆"}:
-        return first[1] == second[1] == "a"
+        return first.slot == second.slot == "a"
     return not (labels <= _KIN or labels <= _LOVE or labels == {"战友"})

@@ -16,7 +16,7 @@ from sftchat.types import Example, Message
 from sftchat_relation import article, novel
 from sftchat_relation.checks import PATTERNS, Statement, statements, validate_row
 from sftchat_relation.fillers import FILLERS, OPENERS
-from sftchat_relation.forms import DISTRACTOR_FORMS, ERAS, GROUP_FORMS, RELATION_FORMS, Form, parse
+from sftchat_relation.forms import DISTRACTOR_FORMS, ERAS, GROUP_FORMS, RELATION_FORMS, Form, parse_form
 from sftchat_relation.generate import SPLITS, generate
 from sftchat_relation.names import CHARACTERS, COMPOUND_SURNAMES, SURNAMES, NameSource, split_of
 from sftchat_relation.vocabulary import DIRECTED, NOVEL, SYMMETRIC, VOCABULARY
@@ -135,8 +135,8 @@ def test_there_are_enough_names() -> None:
 @given(st.integers(), st.sampled_from(SPLITS))
 def test_people_of_a_passage_are_distinct_of_one_split_and_no_name_holds_another(seed: int, split: str) -> None:
     source = NameSource(Random(seed), split)
-    father = source.person("m", marked=True)
-    daughter = source.person("f", surname=father.surname, marked=True)
+    father = source.person("m", shows_gender=True)
+    daughter = source.person("f", surname=father.surname, shows_gender=True)
     people = [father, daughter, source.titled("m", "old"), source.ordained("f"), source.servant("m"), source.titled("f", "new")]
     people += [source.person(gender) for gender in "mfmf"]
     assert daughter.surname == father.surname
@@ -225,10 +225,10 @@ def test_every_slot_of_every_form_fills() -> None:
 
 
 def test_a_form_is_read_with_its_tag() -> None:
-    assert parse("!mfo ab夫妻 bc好友>{a}[和|与]{b}、{c}。", "x:1", "train") == Form(
+    assert parse_form("!mfo ab夫妻 bc好友>{a}[和|与]{b}、{c}。", "x:1", "train") == Form(
         "x:1", "train", "{a}[和|与]{b}、{c}。", "mf-", ("old",), (("a", "b", "夫妻"), ("b", "c", "好友")), True
     )
-    assert parse("“爹！”{b}看着{a}。", "x:2", "test", "父子") == Form(
+    assert parse_form("“爹！”{b}看着{a}。", "x:2", "test", "父子") == Form(
         "x:2", "test", "“爹！”{b}看着{a}。", "mm-", ERAS, (("a", "b", "父子"),), False
     )
 
