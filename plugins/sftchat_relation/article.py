@@ -1,8 +1,7 @@
 """The `article` preset: the published recipe for relation rows, reproduced with its noise.
 
-Twenty characters, twenty-three labels and eight sentence patterns are combined at random, so a pattern may state a label that
-contradicts it. A model trained on these rows learns the patterns, not the relations; they serve as a baseline for training and as input for
-the row check.
+Twenty characters, twenty-three labels and eight sentence patterns are combined at random, so that a sentence may contradict its label. A model
+trained on these rows learns the patterns, not the relations. The rows serve as a baseline for training and as input for the row check.
 """
 
 from __future__ import annotations
@@ -42,11 +41,10 @@ def compose(rng: Random) -> tuple[str, str, list[int]]:
     count = 1 + rng.randrange(3)
     relations = rng.sample(RELATIONS, count)
     people = rng.sample(CHARACTERS, 2 * count)
-    sentences, gold, numbers = [], [], []
-    for i, relation in enumerate(relations):
-        head, tail = people[2 * i], people[2 * i + 1]
-        number = rng.randrange(len(FORMS))
-        sentences.append(FORMS[number].format(a=head, b=tail, r=relation))
-        gold.append(f"{head}-{tail}:{relation}")
-        numbers.append(number + 1)
-    return PROMPT + " ".join(sentences), "\n".join(gold), numbers
+    sentences, gold_lines, numbers = [], [], []
+    for head, tail, relation in zip(people[::2], people[1::2], relations, strict=True):
+        number, form = rng.choice(list(enumerate(FORMS, 1)))
+        sentences.append(form.format(a=head, b=tail, r=relation))
+        gold_lines.append(f"{head}-{tail}:{relation}")
+        numbers.append(number)
+    return PROMPT + " ".join(sentences), "\n".join(gold_lines), numbers

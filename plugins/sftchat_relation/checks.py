@@ -1,7 +1,7 @@
 """Row check of the relation task.
 
-Every row is held to the shape of the gold and to its own passage. Rows in the sentence patterns of the published recipe can
-also be held to what their sentences say, because there the relation is stated in so many words.
+The gold of every row is checked for its format, and its names against the passage. If a sentence has a pattern of the published recipe, which
+states a relation in so many words, the gold is checked against the sentence too.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _LINE = re.compile(r"([^-:：]+)-([^-:：]+)[:：]([^-:：]+)")
 _LOVERS = frozenset({"夫妻", "恋人"})
 _BROTHERLY = frozenset({"兄弟", "姐妹", "同门", "好友", "战友"})
 
-# Labels that a pattern implies, by number, in addition to the label in its slot; others contradict it.
-_SAYS = {3: _LOVERS, 5: frozenset({"师徒"}), 6: _BROTHERLY, 7: _LOVERS}
+# Labels that agree with a pattern, by its number; a pattern without an entry agrees with every label.
+_AGREEING_LABELS = {3: _LOVERS, 5: frozenset({"师徒"}), 6: _BROTHERLY, 7: _LOVERS}
 
 
-def _pattern(form: str) -> re.Pattern[str]:
+def _compile_pattern(form: str) -> re.Pattern[str]:
     """Return the regular expression of a sentence pattern; commas may be full-width."""
     escaped = re.escape(form).replace(",", "[,，]")
     for slot in "abr":
@@ -31,13 +31,20 @@ def _pattern(form: str) -> re.Pattern[str]:
     return re.compile(escaped)
 
 
-PATTERNS = tuple(_pattern(form) for form in FORMS)
-"""The eight sentence patterns of the recipe, as regular expressions with the groups a, b and, except in the fifth, r."""
+PATTERNS = tuple(_compile_pattern(form) for form in FORMS)
+"""The eight sentence patterns of the recipe, as regular expressions with the groups a and b (people) and, except in the fifth, r (label)."""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A sentence in a pattern of the recipe: number of the pattern, from 1, the two people, and the label, if any."""
+    """A sentence in a pattern of the recipe.
+
+    Attributes:
+        number: Number of the pattern, from 1.
+        a: First person.
+        b: Second person.
+        label: Relation as written; None for the fifth pattern, which has none.
+    """
 
     number: int
     a: str
@@ -58,8 +65,8 @@ def statements(text: str) -> Iterator[Statement]:
 def validate_row(example: Example) -> tuple[str, ...]:
     """Return the problems of a row, each a short lower-case phrase, in the order of the gold.
 
-    Reports a malformed gold line, an unknown relation, a name that is not in the text, a pair with itself, a duplicate pair, and,
-    if a sentence in a pattern of the recipe is about the pair, a relation that contradicts the sentence.
+    Reports a malformed gold line, an unknown relation, a name that is not in the text, a pair with itself, a duplicate pair, and a relation that
+    contradicts a sentence in a pattern of the recipe.
     """
     if example.gold is None:
         return ("no gold",)
@@ -85,22 +92,28 @@ def validate_row(example: Example) -> tuple[str, ...]:
         if VOCABULARY.canonical(label) is None:
             problems.append(f"unknown relation {label}")
         elif pair in statements_by_pair:
-            problems += _against(statements_by_pair[pair], head, label)
+            problems += _compare_with_statement(head, label, statements_by_pair[pair])
     return tuple(problems)
 
 
-def _against(statement: Statement, head: str, label: str) -> Iterator[str]:
-    """Compare a gold label with the sentence about its pair; sentences without a known label are ignored."""
-    gold = _oriented(label, head != statement.a)
-    named = _oriented(statement.label, False) if statement.label and VOCABULARY.canonical(statement.label) else None
-    implied = _SAYS.get(statement.number)
-    if named is not None and gold != named and gold[0] not in VOCABULARY.broader.get(named[0], ()):
-        yield f"the text says {statement.label}, the gold {label}: {statement.a}, {statement.b}"
-    elif implied is not None and (gold[0] not in implied or gold[1]):
+def _compare_with_statement(head: str, label: str, statement: Statement) -> Iterator[str]:
+    """Yield the contradiction of a gold label and the sentence about its pair, if there is one."""
+    gold_label, gold_is_inverted = _to_canonical(label, is_inverted=head != statement.a)
+    if statement.label and VOCABULARY.canonical(statement.label):
+        text_label, text_is_inverted = _to_canonical(statement.label, is_inverted=False)
+        is_same = (gold_label, gold_is_inverted) == (text_label, text_is_inverted)
+        if not is_same and gold_label not in VOCABULARY.broader.get(text_label, ()):
+            yield f"the text says {statement.label}, the gold {label}: {statement.a}, {statement.b}"
+            return
+    agreeing_labels = _AGREEING_LABELS.get(statement.number)
+    if agreeing_labels is not None and (gold_label not in agreeing_labels or gold_is_inverted):
         yield f"{label} contradicts its sentence (pattern {statement.number}): {statement.a}, {statement.b}"
 
 
-def _oriented(label: str, swapped: bool) -> tuple[str, bool]:
-    """Return the canonical label between the two people of a sentence, and whether the second is its head."""
-    canonical, inverted = VOCABULARY.canonical(label) or ("", False)
-    return canonical, canonical not in VOCABULARY.symmetric and inverted != swapped
+def _to_canonical(label: str, *, is_inverted: bool) -> tuple[str, bool]:
+    """Return the canonical label of a relation, and whether its head is the second person of the sentence.
+
+    ``is_inverted`` is whether the second person is the head under ``label``; False is returned for labels without a direction.
+    """
+    canonical, swaps_people = VOCABULARY.canonical(label) or ("", False)
+    return canonical, canonical not in VOCABULARY.symmetric and swaps_people != is_inverted

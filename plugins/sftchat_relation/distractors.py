@@ -1,8 +1,8 @@
 """Data: sentences that state no relation between named people, by split; the grammar is that of `forms`.
 
-They include traps: relation words about unnamed people, relations that are denied, rumoured, planned or pretended, fights between
-strangers, and trades. {a} and {b} may be people who occur in the passage already, if they are unrelated; a sentence tagged ``!`` could
-contradict other sentences about such people, so it is only used for new ones.
+They include hard cases: relation words about unnamed people, relations that are denied, rumoured, planned or pretended, fights between
+strangers, and trades. {a} and {b} may be unrelated people of the passage, or new ones. A sentence with the tag ``!`` could contradict other
+sentences about people of the passage, so it is only used with new ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Names what is wrong: one class for every triple that the reply and the gold do not share.
+"""Error classes: one for every triple that only the reply or only the gold has.
 
-A predicted and a gold triple that are nearly the same are one fault with a name, not one missing and one spurious triple; what has no
-counterpart is missing or spurious. The classes follow the usual error analyses of relation extraction, as in Taillé et al. 2020.
+A gold and a predicted triple that are similar are one error, such as ``wrong_head``; triples without a similar one are missing or spurious. The
+classes follow the usual error analyses of relation extraction, as in Taillé et al. 2020.
 """
 
 from __future__ import annotations
@@ -23,39 +23,40 @@ ERROR_CLASSES = {
     "hallucinated_entity": "a name that the text does not have",
     "unknown_relation": "a label that the vocabulary does not have",
 }
-"""Classes of triples; one an error."""
+"""Error classes of triples."""
 
 REPLY_ERRORS = {
     "duplicate": "the same triple more than once; counted once",
     "format_drift": "readable, but not exactly the format",
     "ambiguous_split": "a line that could be cut into two names in several ways",
-    "extra_text": "something beside the triples",
+    "extra_text": "text beside the triples",
     "empty": "no text at all",
     "refusal": "the model declines",
     "unparsable": "neither a triple nor a statement that there is none",
     "truncated": "ended by the token limit",
 }
-"""Classes of whole replies; each at most once a reply."""
+"""Error classes of whole replies; each at most once per reply."""
 
 
-def same_pair(one: Triple, other: Triple) -> bool:
-    """Return whether two triples are about the same two people, in any order."""
-    return one[:2] in (other[:2], (other.tail, other.head))
+def _is_same_pair(first: Triple, second: Triple) -> bool:
+    return {first.head, first.tail} == {second.head, second.tail}
+
+
+def _label_entails(predicted: Triple, gold: Triple, vocabulary: RelationVocabulary) -> bool:
+    return gold.relation == predicted.relation or gold.relation in vocabulary.broader.get(predicted.relation, ())
 
 
 def entails(predicted: Triple, gold: Triple, vocabulary: RelationVocabulary) -> bool:
-    """Return whether a predicted triple entails the gold: the same relation or a finer one.
+    """Return whether a gold triple follows from a predicted one, which has the same label or a more specific one (父子 for 父母).
 
-    A finer label is right where the gold has one of its broader labels (父子 for 父母). The order must be that of the gold, unless the
-    gold's label has no direction.
+    The order of the people must be that of the gold, unless the gold's label has no direction.
     """
-    if gold.relation != predicted.relation and gold.relation not in vocabulary.broader.get(predicted.relation, ()):
-        return False
-    return predicted[:2] == gold[:2] or (gold.relation in vocabulary.symmetric and same_pair(predicted, gold))
+    is_same_order = predicted[:2] == gold[:2] or (gold.relation in vocabulary.symmetric and _is_same_pair(predicted, gold))
+    return is_same_order and _label_entails(predicted, gold, vocabulary)
 
 
 def classify_errors(gold: Iterable[Triple], predicted: Iterable[Triple], source: str, vocabulary: RelationVocabulary) -> Iterator[str]:
-    """Yield one error class for each unmatched triple, or pair of similar ones.
+    """Yield one error class for each unmatched triple, or for two similar ones.
 
     Args:
         gold: The unmatched gold triples, names and labels in normal form.
@@ -63,23 +64,20 @@ def classify_errors(gold: Iterable[Triple], predicted: Iterable[Triple], source:
         source: The text in normal form.
         vocabulary: The labels.
     """
-    missing, spurious = sorted(gold), sorted(predicted)
-    counterparts = sorted(
-        (rank, i, j, fault)
-        for (i, gold_triple), (j, predicted_triple) in product(enumerate(missing), enumerate(spurious))
-        for rank, fault in _compare(gold_triple, predicted_triple, source, vocabulary)
+    unpaired_gold, unpaired_predicted = set(gold), set(predicted)
+    similar_triples = sorted(
+        (distance, gold_triple, predicted_triple, error)
+        for gold_triple, predicted_triple in product(unpaired_gold, unpaired_predicted)
+        for distance, error in _compare(gold_triple, predicted_triple, source, vocabulary)
     )
-    paired_gold: set[int] = set()
-    paired_predicted: set[int] = set()
-    for _, i, j, fault in counterparts:  # the most similar pairs first
-        if i not in paired_gold and j not in paired_predicted:
-            paired_gold.add(i)
-            paired_predicted.add(j)
-            yield fault
-    for j, predicted_triple in enumerate(spurious):
-        if j not in paired_predicted:
-            yield _classify_unpaired(predicted_triple, source, vocabulary)
-    yield from ("missing" for i in range(len(missing)) if i not in paired_gold)
+    for _, gold_triple, predicted_triple, error in similar_triples:  # the most similar first
+        if gold_triple in unpaired_gold and predicted_triple in unpaired_predicted:
+            unpaired_gold.remove(gold_triple)
+            unpaired_predicted.remove(predicted_triple)
+            yield error
+    for triple in sorted(unpaired_predicted):
+        yield _classify_unpaired(triple, source, vocabulary)
+    yield from ["missing"] * len(unpaired_gold)
 
 
 def _classify_unpaired(predicted: Triple, source: str, vocabulary: RelationVocabulary) -> str:
@@ -90,13 +88,13 @@ def _classify_unpaired(predicted: Triple, source: str, vocabulary: RelationVocab
 
 def _compare(gold: Triple, predicted: Triple, source: str, vocabulary: RelationVocabulary) -> Iterator[tuple[int, str]]:
     """Yield the error classes that fit a gold and a predicted triple, each with a distance (smaller is more similar)."""
-    same_label = gold.relation == predicted.relation or gold.relation in vocabulary.broader.get(predicted.relation, ())
-    if same_pair(gold, predicted):
-        if same_label:
+    is_right_label = _label_entails(predicted, gold, vocabulary)
+    if _is_same_pair(gold, predicted):
+        if is_right_label:
             yield 0, "flipped_direction"
         else:
             yield 1, "wrong_relation" if predicted.relation in vocabulary.relations else "unknown_relation"
-    elif same_label:
+    elif is_right_label:
         orders = [(predicted.head, predicted.tail)]
         if gold.relation in vocabulary.symmetric:
             orders.append((predicted.tail, predicted.head))
@@ -105,8 +103,8 @@ def _compare(gold: Triple, predicted: Triple, source: str, vocabulary: RelationV
             if max(head_distance, tail_distance) <= 1:
                 yield 2, "boundary"
             elif min(head_distance, tail_distance) == 0:
-                wrong_name, fault = (tail, "wrong_tail") if head_distance == 0 else (head, "wrong_head")
-                yield 3, fault if wrong_name in source else "hallucinated_entity"
+                wrong_name, error = (tail, "wrong_tail") if head_distance == 0 else (head, "wrong_head")
+                yield 3, error if wrong_name in source else "hallucinated_entity"
 
 
 def _name_distance(gold: str, predicted: str, source: str) -> int:
@@ -115,15 +113,15 @@ def _name_distance(gold: str, predicted: str, source: str) -> int:
         return 0
     if gold in predicted or predicted in gold:
         return 1
-    # 李小芳 for 李小红 is a misspelling only when there is no 李小芳 in the text; with two characters this is undecidable.
-    misspelt = max(len(gold), len(predicted)) > 2 and predicted not in source and _one_edit(gold, predicted)
-    return 1 if misspelt else 2
+    # 李小芳 for 李小红 is a misspelling unless the text has a 李小芳; names of two characters are too short to tell
+    is_misspelt = max(len(gold), len(predicted)) > 2 and predicted not in source and _has_one_edit(gold, predicted)
+    return 1 if is_misspelt else 2
 
 
-def _one_edit(text: str, other: str) -> bool:
+def _has_one_edit(first: str, second: str) -> bool:
     """Return whether the edit distance of two texts is at most 1."""
-    short, long = sorted((text, other), key=len)
-    if len(long) - len(short) > 1:
-        return False
-    same = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
-    return short[same + (len(short) == len(long)) :] == long[same + 1 :]
+    short, long = sorted((first, second), key=len)
+    prefix_length = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    after_insertion = short[prefix_length:] == long[prefix_length + 1 :]
+    after_substitution = short[prefix_length + 1 :] == long[prefix_length + 1 :]
+    return after_substitution if len(short) == len(long) else after_insertion

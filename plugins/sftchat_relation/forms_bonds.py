@@ -1,6 +1,6 @@
 """Data: sentences that state a relation of choice (teaching, service, love, friendship, enmity), by relation and split.
 
-Written in pairs: a test form is another sentence, but its cue word and its construction occur in some train form.
+The two splits have different sentences, but the words and constructions that state a relation in a test form are in a train form too.
 """
 
 from __future__ import annotations

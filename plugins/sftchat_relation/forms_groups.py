@@ -1,7 +1,7 @@
 """Data: sentences that state several relations among three people at once, by split; the grammar is that of `forms`.
 
-The labels in the tag stand in the order the text establishes them. The sentence itself calls siblings siblings and pupils of
-one teacher fellow pupils, so that nothing has to be derived and nothing that could be is missing.
+The relations in a tag are in the order of the text. A sentence also states the relations that follow from others, such as that two pupils of
+one teacher are fellow pupils, so that the gold has every relation and the text states all of the gold.
 """
 
 from __future__ import annotations

@@ -33,11 +33,11 @@ def generate(n: int, seed: int, *, preset: str = "novel", names: str = "train", 
         if value not in values:
             raise ValueError(f"{option} is {value!r}, must be {' or '.join(values)}")
     if preset == "article":
-        return (_article(seed, i) for i in range(n))
-    return (_novel(seed, i, names, forms) for i in range(n))
+        return (_generate_article_row(seed, i) for i in range(n))
+    return (_generate_novel_row(seed, i, names, forms) for i in range(n))
 
 
-def _article(seed: int, i: int) -> Example:
+def _generate_article_row(seed: int, i: int) -> Example:
     from sftchat_relation import article
 
     prompt, gold, numbers = article.compose(Random(f"article-{seed}-{i}"))
@@ -45,8 +45,8 @@ def _article(seed: int, i: int) -> Example:
     return Example((Message(role="user", content=prompt),), gold, f"article-{seed}-{i:06d}", metadata)
 
 
-def _novel(seed: int, i: int, names: str, forms: str) -> Example:
-    from sftchat_relation import novel  # late: its tables of sentences take 30 ms, which listing plugins does not need
+def _generate_novel_row(seed: int, i: int, names: str, forms: str) -> Example:
+    from sftchat_relation import novel  # here, because listing plugins does not need its tables of sentences, which take 30 ms to import
 
     # Random hashes a text seed with SHA-512, so that the random streams of rows are independent
     prompt, gold, ids = novel.compose(Random(f"novel-{names}-{forms}-{seed}-{i}"), names, forms)

@@ -1,4 +1,4 @@
-"""Grammar of a line ``甲-乙:关系``: separators, names, bullets and ``无``, and splitting of lines."""
+"""Grammar of a line ``甲-乙:关系``: separators, names, labels, bullets and ``无``; and the splitting of lines."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ BULLET = re.compile(rf"\s*(?:[*+{_DASH}]\s+|[•·●▪◦‣]\s*|\(\d{{1,3}}\)
 """Bullets and numbering; a dash or an asterisk only before a space."""
 
 _HAN = "[\u4e00-\u9fff]"
-_PLAIN = re.compile(rf"({_HAN}{{1,{MAX_NAME_LENGTH}}})-({_HAN}{{1,{MAX_NAME_LENGTH}}}):({_HAN}{{1,{MAX_LABEL_LENGTH}}})")
+_CHINESE_LINE = re.compile(rf"({_HAN}{{1,{MAX_NAME_LENGTH}}})-({_HAN}{{1,{MAX_NAME_LENGTH}}}):({_HAN}{{1,{MAX_LABEL_LENGTH}}})")
 """Lines of Chinese characters only: the common case, matched faster than by the general rules."""
 
 _EXACT = re.compile(r"[^\s:](?:.*[^\s])?:[^\s:]+")
+"""A text and a label around the last colon, without spaces at the ends."""
 _PROSE = re.compile(r"[:：,，;；。、\n]")
-_MARK = re.compile(r"[()（）\[\]{}<>*!！?？|\"“”`]")
+_REMARK_SIGN = re.compile(r"[()（）\[\]{}<>*!！?？|\"“”`]")
 _NONE = re.compile(
     r"无|没有|暂无|(?:[\u4e00-\u9fff]{0,8}[中里])?(?:无|没有|暂无|并无|不存在|未发现)(?:任何|明确的?|明显的?|直接的?)*(?:人物)?(?:之间的?)?关系"
     r"|none|null|nil|n/a|no relations?(?: found)?",
@@ -63,13 +64,13 @@ def exact_triple(line: str, source: str) -> Triple | None:
         line: One line without its line end.
         source: The passage; decides where a line with several hyphens is cut.
     """
-    if match := _PLAIN.fullmatch(line):
+    if match := _CHINESE_LINE.fullmatch(line):
         return Triple(*match.groups())
     if len(line) > MAX_LINE_LENGTH or not _EXACT.fullmatch(line) or BULLET.match(line):
         return None
     pair, _, label = line.rpartition(":")
     cuts = [(pair[: hyphen.start()], pair[hyphen.end() :]) for hyphen in re.finditer("-", pair)]
-    names = choose_cut([(head, tail) for head, tail in cuts if _exact_name(head, source) and _exact_name(tail, source)], source)
+    names = choose_cut([(head, tail) for head, tail in cuts if _is_exact_name(head, source) and _is_exact_name(tail, source)], source)
     return Triple(*names, label) if names and is_label(label) else None
 
 
@@ -82,12 +83,12 @@ def is_name(text: str, source: str) -> bool:
     """
     if not 0 < len(text) <= MAX_NAME_LENGTH or _PROSE.search(text):
         return False
-    return not _MARK.search(text) or text in source
+    return not _REMARK_SIGN.search(text) or text in source
 
 
 def is_label(text: str) -> bool:
     """Return whether a text can be a label, known or unknown."""
-    return 0 < len(text) <= MAX_LABEL_LENGTH and not _PROSE.search(text) and not _MARK.search(text)
+    return 0 < len(text) <= MAX_LABEL_LENGTH and not _PROSE.search(text) and not _REMARK_SIGN.search(text)
 
 
 def is_none(text: str) -> bool:
@@ -96,50 +97,54 @@ def is_none(text: str) -> bool:
 
 
 def choose_cut(cuts: list[tuple[str, str]], source: str) -> tuple[str, str] | None:
-    """Return the only cut, or the only one whose parts both occur in the source; else None."""
+    """Return the only cut of a pair into head and tail, or the only one whose parts both occur in the source; else None."""
     if len(cuts) > 1:
-        cuts = [cut for cut in cuts if cut[0] in source and cut[1] in source]
+        cuts = [(head, tail) for head, tail in cuts if head in source and tail in source]
     return cuts[0] if len(cuts) == 1 else None
 
 
 def split_statements(statement: str) -> list[str]:
-    """Split at ``,`` and ``、`` before another statement, and at spaces between two statements."""
+    """Split at ``,`` and ``、`` before a statement with a pair and a colon, and at spaces between two of those."""
     statements: list[str] = []
-    for piece in _rejoin(re.split(r"([,、])", statement), both=False):
-        statements.extend(_rejoin(re.split(r"(\s+)", piece), both=True))
+    for part in _split_before_statements(r"([,、])", statement, also_before_first=True):
+        statements += _split_before_statements(r"(\s+)", part, also_before_first=False)
     return statements
 
 
 def without_heading(pair: str) -> str:
     """Remove a heading before the pair (结果:甲-乙) or the word 关系 after it (甲-乙:关系)."""
-    pieces = COLON.split(pair)
-    if len(pieces) == 2 and pieces[1].strip() in _RELATION_WORDS:
-        return pieces[0]
-    return pair if any(SEPARATOR.search(piece) for piece in pieces[:-1]) else pieces[-1]
+    *headings, last_part = COLON.split(pair)
+    if len(headings) == 1 and last_part.strip() in _RELATION_WORDS:
+        return headings[0]
+    return pair if any(SEPARATOR.search(heading) for heading in headings) else last_part
 
 
-def _exact_name(name: str, source: str) -> bool:
+def _is_exact_name(name: str, source: str) -> bool:
     """Return whether a name occurs in the source, or is normalised and without separators."""
-    if not is_name(name, source) or any(c.isspace() or c in DASHES for c in name[:1] + name[-1:]):
+    if not is_name(name, source) or any(character.isspace() or character in DASHES for character in (name[0], name[-1])):
         return False
     return name in source or (normalise(name) == name and not SEPARATOR.search(name))
 
 
-def _rejoin(pieces: list[str], *, both: bool) -> list[str]:
-    """Join pieces, which alternate with delimiters, unless the delimiter separates two statements."""
-    joined = [[pieces[0]]]
-    seen_statement = _is_statement(pieces[0])
-    for delimiter, piece in zip(pieces[1::2], pieces[2::2], strict=True):
+def _split_before_statements(delimiter_pattern: str, text: str, *, also_before_first: bool) -> list[str]:
+    """Split a text at each delimiter that is followed by a statement, the first one only with ``also_before_first``.
+
+    ``delimiter_pattern`` has one group, so that delimiters that stay in the text are not lost.
+    """
+    first_piece, *others = re.split(delimiter_pattern, text)
+    parts = [[first_piece]]
+    may_split = also_before_first or _is_statement(first_piece)
+    for delimiter, piece in zip(others[::2], others[1::2], strict=True):
         is_statement = _is_statement(piece)
-        if is_statement and (seen_statement or not both):
-            joined.append([piece])
+        if is_statement and may_split:
+            parts.append([piece])
         else:
-            joined[-1] += (delimiter, piece)
-        seen_statement = is_statement or seen_statement
-    return ["".join(parts) for parts in joined]
+            parts[-1] += (delimiter, piece)
+        may_split = may_split or is_statement
+    return ["".join(pieces) for pieces in parts]
 
 
-def _is_statement(piece: str) -> bool:
-    """Return whether a piece has a separator and a colon after it."""
-    separator = SEPARATOR.search(piece) or CONJUNCTION.search(piece)
-    return separator is not None and COLON.search(piece, separator.end()) is not None
+def _is_statement(text: str) -> bool:
+    """Return whether a text has a separator of names, and a colon after it."""
+    separator = SEPARATOR.search(text) or CONJUNCTION.search(text)
+    return separator is not None and COLON.search(text, separator.end()) is not None

@@ -1,7 +1,7 @@
 """Parser of replies into triples: strictly by the format, and leniently.
 
-Its inputs are the reply, the passage (to distinguish ``让-保罗`` from two people) and the vocabulary, not the gold: the result does not depend
-on the right answer. Scoring both results separates format errors from missing knowledge.
+The parser reads the reply, the passage (to distinguish ``让-保罗`` from two people) and the vocabulary, but not the gold, so that the result does
+not depend on the right answer. Scores of both results distinguish format errors from wrong relations.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sftchat_relation.lines import (
 from sftchat_relation.structured import Row, parse_bracket_rows, parse_json_rows
 from sftchat_relation.vocabulary import RelationVocabulary
 
-__all__ = ["NOTHING", "ParsedReply", "Triple", "parse"]
+__all__ = ["NOTHING", "ParsedReply", "Triple", "parse_reply"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ParsedReply:
         issues: Each at most once: ``format_drift`` (read, but not in the exact format), ``extra_text``, ``unknown_relation``,
             ``ambiguous_split``; for an unreadable reply one of ``empty``, ``refusal``, ``unparsable``.
         parsable: Whether the reply has a triple or states that there is none.
-        well_formed: Whether the strict parsing succeeded, also for ``无``.
+        well_formed: Whether the reply is exactly in the format, or exactly ``无``.
     """
 
     strict: tuple[Triple, ...]
@@ -65,8 +65,8 @@ _REFUSAL = re.compile(r"抱歉|对不起|很遗憾|无法|不能|不便|语言�
 _JSON_ATTEMPTS = 4  # each may scan the rest of the reply before it fails; without a bound, a reply of "[" lines takes quadratic time
 
 
-def parse(reply: str, source: str, vocabulary: RelationVocabulary) -> ParsedReply:
-    """Parse a reply both ways; never fails, deterministic, in about linear time.
+def parse_reply(reply: str, source: str, vocabulary: RelationVocabulary) -> ParsedReply:
+    """Parse a reply strictly and leniently; never raises, and takes about linear time.
 
     Args:
         reply: The reply as generated; thoughts are removed first.
@@ -77,15 +77,16 @@ def parse(reply: str, source: str, vocabulary: RelationVocabulary) -> ParsedRepl
     if not text:
         return ParsedReply((), (), ("empty",), parsable=False, well_formed=False)
     lines = text.split("\n")
-    exact = [exact_triple(line, source) for line in lines]
-    strict = tuple(triple for triple in exact if triple is not None and vocabulary.canonical(triple.relation) is not None)
+    exact_triples = [exact_triple(line, source) for line in lines]
+    strict = tuple(triple for triple in exact_triples if triple is not None and vocabulary.canonical(triple.relation) is not None)
     well_formed = text == NOTHING or len(strict) == len(lines)
-    reader = _Reader(source, vocabulary)
+    reader = _LenientReader(source, vocabulary)
     reader.read(text)
-    if not reader.triples and not reader.nothing:
-        cut = ("ambiguous_split",) if "ambiguous_split" in reader.issues else ()
-        return ParsedReply((), (), (*cut, "refusal" if _REFUSAL.search(text[:400]) else "unparsable"), parsable=False, well_formed=False)
-    if reader.triples and reader.nothing:
+    if not reader.triples and not reader.states_nothing:
+        issues = ["ambiguous_split"] if "ambiguous_split" in reader.issues else []
+        issues.append("refusal" if _REFUSAL.search(text[:400]) else "unparsable")
+        return ParsedReply((), (), tuple(issues), parsable=False, well_formed=False)
+    if reader.triples and reader.states_nothing:
         reader.issues["extra_text"] = None
     return ParsedReply(
         strict=strict if well_formed else (),
@@ -96,15 +97,21 @@ def parse(reply: str, source: str, vocabulary: RelationVocabulary) -> ParsedRepl
     )
 
 
-class _Reader:
-    """Lenient parser of one reply."""
+class _LenientReader:
+    """Lenient parser of one reply; its attributes have the result.
+
+    Attributes:
+        triples: Normalised triples.
+        issues: Keys are the issues found, in order; the values have no meaning.
+        states_nothing: Whether the reply states that there is no relation.
+    """
 
     def __init__(self, source: str, vocabulary: RelationVocabulary) -> None:
         self.raw_source = source
         self.vocabulary = vocabulary
         self.triples: list[Triple] = []
-        self.issues: dict[str, None] = {}  # used as an ordered set
-        self.nothing = False
+        self.issues: dict[str, None] = {}
+        self.states_nothing = False
 
     @cached_property
     def source(self) -> str:
@@ -112,7 +119,7 @@ class _Reader:
         return normalise(self.raw_source)
 
     def read(self, text: str) -> None:
-        """Parse a whole reply: JSON values at the start of lines, otherwise lines."""
+        """Parse a reply: JSON values that start a line, and all other lines."""
         echo = _ECHO.match(text)
         position = echo.end() if echo else 0
         if echo:
@@ -121,126 +128,130 @@ class _Reader:
         while position < len(text):
             opening = _JSON.match(text, position)
             if opening and attempts:
-                json_rows = parse_json_rows(text, opening.start(1), self._known)
+                json_rows = parse_json_rows(text, opening.start(1), self._is_known_label)
                 if json_rows:
                     rows, position = json_rows
                     self.issues["format_drift"] = None
-                    self.nothing = self.nothing or not rows
-                    self._rows(rows)
+                    self.states_nothing = self.states_nothing or not rows
+                    self._read_rows(rows)
                     continue
                 attempts -= 1
-            end = text.find("\n", position)
-            end = len(text) if end < 0 else end
-            self._line(text[position:end])
-            position = end + 1
+            line_end = text.find("\n", position)
+            if line_end < 0:
+                line_end = len(text)
+            self._read_line(text[position:line_end])
+            position = line_end + 1
 
-    def _line(self, line: str) -> None:
-        """Parse one line: ``无``, a triple in the exact format, or anything else by the loose rules."""
-        exact = exact_triple(line, self.raw_source)
+    def _read_line(self, line: str) -> None:
+        """Parse one line: ``无``, a triple in the exact format, or anything else leniently."""
+        triple = exact_triple(line, self.raw_source)
         if line == NOTHING:
-            self.nothing = True
-        elif exact and self._is_usable_as_written(exact.relation):
-            self._add_triple(normalise(exact.head), normalise(exact.tail), exact.relation)
+            self.states_nothing = True
+        elif triple and self._is_usable_as_written(triple.relation):
+            self._add_triple(normalise(triple.head), normalise(triple.tail), triple.relation)
         else:
-            self._loose_line(line)
+            self._read_loose_line(line)
 
-    def _loose_line(self, line: str) -> None:
-        state_before = len(self.triples), self.nothing
-        bare = line.replace("**", "").replace("`", "")
-        if not bare.strip() or _FENCE.fullmatch(line[:MAX_LINE_LENGTH]):
+    def _read_loose_line(self, line: str) -> None:
+        state_before = len(self.triples), self.states_nothing
+        without_markdown = line.replace("**", "").replace("`", "")
+        if not without_markdown.strip() or _FENCE.fullmatch(line[:MAX_LINE_LENGTH]):
             self.issues["format_drift"] = None
             return
-        for statement in fold_width(bare).split(";"):
-            bullet = BULLET.match(statement)
-            self._statement(statement[bullet.end() :] if bullet else statement)
-        if state_before != (len(self.triples), self.nothing):
+        for part in fold_width(without_markdown).split(";"):
+            self._read_part(_without_bullet(part))
+        if state_before != (len(self.triples), self.states_nothing):
             self.issues["format_drift"] = None
 
-    def _statement(self, statement: str) -> None:
-        if statement.lstrip()[:1] in {"(", "[", "{", "<"}:
-            rows, outside = parse_bracket_rows(statement, self._known)
+    def _read_part(self, part: str) -> None:
+        """Parse a line, or a part of it between semicolons: groups in brackets, or statements."""
+        if part.lstrip()[:1] in {"(", "[", "{", "<"}:
+            rows, outside = parse_bracket_rows(part, self._is_known_label)
             if rows:
-                self._rows(rows)
-                statement = outside
-        for chunk in split_statements(statement):
-            self._chunk(chunk)
+                self._read_rows(rows)
+                part = outside
+        for statement in split_statements(part):
+            self._read_statement(statement)
 
-    def _rows(self, rows: list[Row | str]) -> None:
+    def _read_rows(self, rows: list[Row | str]) -> None:
         for row in rows:
             if isinstance(row, str):
-                self._loose_line(row)
+                self._read_loose_line(row)
                 continue
             head, tail, relation = (normalise(part) for part in row)
             if not (is_name(head, self.source) and is_name(tail, self.source) and self._add_triple(head, tail, relation)):
                 self.issues["extra_text"] = None
 
-    def _chunk(self, chunk: str) -> None:
-        """Parse one statement: a triple, ``无``, or extra text."""
-        if not chunk.strip(PUNCTUATION):
+    def _read_statement(self, statement: str) -> None:
+        """Parse a triple, ``无``, or extra text."""
+        if not statement.strip(PUNCTUATION):
             return
-        if len(chunk) > MAX_LINE_LENGTH:
+        if len(statement) > MAX_LINE_LENGTH:
             self.issues["extra_text"] = None
             return
-        text = normalise(chunk)
-        bullet = BULLET.match(text)
-        text = (text[bullet.end() :] if bullet else text).rstrip(PUNCTUATION)
-        colons = list(COLON.finditer(text))
-        pair, label = (text[: colons[-1].start()], text[colons[-1].end() :]) if colons else ("", text)
+        text = _without_bullet(normalise(statement)).rstrip(PUNCTUATION)
+        pair, label = "", text
+        for colon in COLON.finditer(text):  # the last colon counts
+            pair, label = text[: colon.start()], text[colon.end() :]
         if is_none(label):
-            self.nothing = True
-        elif not colons or not self._pair(without_heading(pair), label.strip(PUNCTUATION)):
+            self.states_nothing = True
+        elif not self._add_pair(without_heading(pair), label.strip(PUNCTUATION)):
             self.issues["extra_text"] = None
 
-    def _pair(self, pair: str, label: str) -> bool:
-        """Add the triple of a pair, split at a separator, or at a conjunction if the label is known; False if it cannot be split or the label is prose."""
-        cuts = self._cuts(SEPARATOR, pair)
-        if not cuts and self._known(_LABEL_END.split(label)[0]):
-            cuts = self._cuts(CONJUNCTION, pair)
+    def _add_pair(self, pair: str, label: str) -> bool:
+        """Add the triple of a pair, cut at a separator, or at a conjunction if the label is known; False if it cannot be cut or the label is prose."""
+        cuts = self._find_cuts(SEPARATOR, pair)
+        if not cuts and self._is_known_label(_LABEL_END.split(label)[0]):
+            cuts = self._find_cuts(CONJUNCTION, pair)
         if not cuts:
             return False
         names = choose_cut(cuts, self.source)
-        if names is None:  # several splits are possible: reported as its own issue, not as extra text
+        if names is None:  # several cuts are possible: an issue of its own, not extra text
             self.issues["ambiguous_split"] = None
             return True
         return self._add_triple(*names, label)
 
-    def _cuts(self, separator: re.Pattern[str], pair: str) -> list[tuple[str, str]]:
-        cuts = [(self._name(pair[: match.start()]), self._name(pair[match.end() :])) for match in separator.finditer(pair)]
+    def _find_cuts(self, separator: re.Pattern[str], pair: str) -> list[tuple[str, str]]:
+        """Return all cuts of a pair at a separator into two possible names."""
+        cuts = [(self._clean_name(pair[: match.start()]), self._clean_name(pair[match.end() :])) for match in separator.finditer(pair)]
         return [(head, tail) for head, tail in cuts if is_name(head, self.source) and is_name(tail, self.source)]
 
-    def _name(self, text: str) -> str:
+    def _clean_name(self, text: str) -> str:
         """Remove quotes, and a remark in brackets unless it is part of the name in the passage."""
         name = text.strip(_QUOTES)
         return name if name in self.source else _COMMENT.sub("", name).strip(_QUOTES)
 
-    def _known(self, label: str) -> bool:
+    def _is_known_label(self, label: str) -> bool:
         return self.vocabulary.canonical(normalise(label).removesuffix("关系")) is not None
 
     def _is_usable_as_written(self, label: str) -> bool:
         """Return whether a label is known as written, or cannot be converted to a known one."""
-        return self.vocabulary.canonical(label) is not None or (self._within(label) is None and not is_none(label))
+        return self.vocabulary.canonical(label) is not None or (self._find_known_label(label) is None and not is_none(label))
 
-    def _within(self, label: str) -> str | None:
+    def _find_known_label(self, label: str) -> str | None:
         """Return the known label in a text, ignoring a final 关系 and text after a comma, bracket or space; None without one."""
-        if self.vocabulary.canonical(label) is not None:
-            return label
         first_word = _LABEL_END.split(label)[0]
         candidates = (label, label.removesuffix("关系"), first_word, first_word.removesuffix("关系"))
         return next((candidate for candidate in candidates if self.vocabulary.canonical(candidate) is not None), None)
 
     def _add_triple(self, head: str, tail: str, label: str) -> bool:
         """Add a triple with a known or unknown label; False when the label is prose."""
-        known_label = self._within(label)
+        known_label = self._find_known_label(label)
         if known_label is not None:
             if label.removeprefix(known_label).removeprefix("关系")[:1] not in {"", "("}:
                 self.issues["extra_text"] = None  # 夫妻，他们很恩爱: the label counts, the remark is extra text
             relation, inverted = self.vocabulary.canonical(known_label) or (known_label, False)
             self.triples.append(Triple(tail, head, relation) if inverted else Triple(head, tail, relation))
         elif is_none(label):
-            self.nothing = True
+            self.states_nothing = True
         elif is_label(label):
             self.issues["unknown_relation"] = None
             self.triples.append(Triple(head, tail, label))
         else:
             return False
         return True
+
+
+def _without_bullet(text: str) -> str:
+    bullet = BULLET.match(text)
+    return text[bullet.end() :] if bullet else text

@@ -9,7 +9,7 @@ from sftchat import DemoConfig, Example, Reply, SamplingParams, Score, Task, Tra
 from sftchat_relation.generate import generate
 from sftchat_relation.metrics import METRICS
 
-TINY = 50_000_000
+TINY_MODEL = 50_000_000
 """Models with fewer parameters than this train in minutes on a CPU; they get one epoch."""
 
 _PACKAGE = Path(__file__).parent
@@ -29,7 +29,7 @@ def sftchat_register_tasks() -> Iterable[Task]:
             sampling=SamplingParams(max_new_tokens=128),
             training_defaults=training_defaults,
             validate_row=validate_row,
-            evalsets={"relation": _evalset("relation.jsonl")},
+            evalsets={"relation": _evalset_path("relation.jsonl")},
             row_format="alpaca",
             demonstration=DemoConfig(
                 rows=12000,
@@ -41,14 +41,14 @@ def sftchat_register_tasks() -> Iterable[Task]:
 
 
 def score(example: Example, reply: Reply) -> Score:
-    """Score a reply with ``sftchat_relation.scorer.score``, which is imported when it is first needed, so that listing plugins is fast."""
+    """Score a reply with ``sftchat_relation.scorer.score``, which is imported here, so that listing plugins is fast."""
     from sftchat_relation import scorer
 
     return scorer.score(example, reply)
 
 
 def validate_row(example: Example) -> tuple[str, ...]:
-    """Return the problems of a row with ``sftchat_relation.checks.validate_row``, imported when it is first needed."""
+    """Return the problems of a row with ``sftchat_relation.checks.validate_row``, which is imported here, so that listing plugins is fast."""
     from sftchat_relation import checks
 
     return checks.validate_row(example)
@@ -61,10 +61,10 @@ def training_defaults(method: str, parameters: int) -> TrainingDefaults:
         method: ``full``, or a kind of adapter; not used, because the default learning rates fit.
         parameters: Number of parameters of the base model.
     """
-    return TrainingDefaults(batch_size=8, epochs=1.0 if parameters < TINY else 3.0, max_length=512, lora_rank=32, rows=12_000)
+    return TrainingDefaults(batch_size=8, epochs=1.0 if parameters < TINY_MODEL else 3.0, max_length=512, lora_rank=32, rows=12_000)
 
 
-def _evalset(name: str) -> Path:
-    """Return the path of an evalset: in the package when installed from a wheel, in ``evalsets/`` of the repository in a checkout."""
+def _evalset_path(name: str) -> Path:
+    """Return the path of an evalset: an installed package contains it, and a checkout has it in ``evalsets/``."""
     packaged = _PACKAGE / "evalsets" / name
     return packaged if packaged.is_file() else _PACKAGE.parent.parent / "evalsets" / name

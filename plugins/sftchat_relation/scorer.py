@@ -1,8 +1,7 @@
 """Scorer of the relation task: counts whose sums give every metric, and error classes.
 
-Counts follow the relation-extraction literature (Taillé et al. 2020): triples are compared as sets, repeats count once, and an item
-without relations adds nothing to the counts of triples; whether the reply is right is in ``exact``. An unreadable reply
-is scored as one without triples.
+Counts follow the relation-extraction literature (Taillé et al. 2020): triples are compared as sets, so repeats count once. An item whose gold
+is ``无`` has no gold triples; ``exact`` counts whether its reply is right. An unreadable reply is scored as one without triples.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Iterable
 from sftchat import DataError, Example, Reply, Score
 from sftchat.text import normalise
 from sftchat_relation.error_classes import classify_errors, entails
-from sftchat_relation.parser import NOTHING, ParsedReply, Triple, parse
+from sftchat_relation.parser import NOTHING, ParsedReply, Triple, parse_reply
 from sftchat_relation.vocabulary import VOCABULARY
 
 STATS = {
@@ -48,74 +47,75 @@ def score(example: Example, reply: Reply) -> Score:
         DataError: When the gold is missing or malformed; never because of the reply.
     """
     source = "\n".join(message["content"] for message in example.messages if message["role"] == "user")
-    gold_reading = _Interpretation(_gold(example, source))
-    reply_reading = gold_reading if reply.text == example.gold else _Interpretation(parse(reply.text, source, VOCABULARY))
-    parsed, gold, predicted = reply_reading.parsed, gold_reading.facts, reply_reading.facts
-    matched = _match(gold, predicted)
-    right_pairs = gold_reading.pairs & reply_reading.pairs
-    truncated = reply.finish_reason == "length"
-    is_exact = parsed.parsable and len(matched) == len(gold) == len(predicted)
+    gold_triples = _ComparableTriples(_parse_gold(example, source))
+    is_gold_text = reply.text == example.gold
+    reply_triples = gold_triples if is_gold_text else _ComparableTriples(parse_reply(reply.text, source, VOCABULARY))
+    parsed, gold, predicted = reply_triples.parsed, gold_triples.by_folded, reply_triples.by_folded
+    predicted_by_gold = _match(gold, predicted)
+    right_pairs = gold_triples.pairs & reply_triples.pairs
+    is_truncated = reply.finish_reason == "length"
+    is_exact = parsed.parsable and len(predicted_by_gold) == len(gold) == len(predicted)
     stats = {
         "n": 1,
-        "tp": len(matched),
+        "tp": len(predicted_by_gold),
         "pred": len(predicted),
         "gold": len(gold),
-        "strict_tp": len({fact for text, fact in reply_reading.written.items() if text in gold_reading.written}),
-        "strict_pred": len(set(reply_reading.written.values())),
+        "strict_tp": len({folded for literal, folded in reply_triples.by_literal.items() if literal in gold_triples.by_literal}),
+        "strict_pred": len(set(reply_triples.by_literal.values())),
         "pair_tp": len(right_pairs),
-        "pair_pred": len(reply_reading.pairs),
-        "pair_gold": len(gold_reading.pairs),
-        "relation_right": len(_pairs(matched)),
+        "pair_pred": len(reply_triples.pairs),
+        "pair_gold": len(gold_triples.pairs),
+        "relation_right": len(_pairs(predicted_by_gold)),
         "relation_total": len(right_pairs),
         "exact": int(is_exact),
         "parsed": int(parsed.parsable),
-        "truncated": int(truncated),
+        "truncated": int(is_truncated),
     }
-    matched_predicted = set(matched.values())
-    unmatched_gold = [triple for fact, triple in gold.items() if fact not in matched]
-    unmatched_predicted = [triple for fact, triple in predicted.items() if fact not in matched_predicted]
-    errors = [
-        *(
-            classify_errors(unmatched_gold, unmatched_predicted, normalise(source), VOCABULARY)
-            if unmatched_gold or unmatched_predicted
-            else ()
-        ),
-        *(["duplicate"] if len(predicted) < len(parsed.lenient) else []),
-        *(issue for issue in parsed.issues if issue != UNKNOWN),  # each such triple has an error class already
-        *(["truncated"] if truncated else []),
-    ]
+    matched_predicted = set(predicted_by_gold.values())
+    unmatched_gold = [triple for folded, triple in gold.items() if folded not in predicted_by_gold]
+    unmatched_predicted = [triple for folded, triple in predicted.items() if folded not in matched_predicted]
+    errors: list[str] = []
+    if unmatched_gold or unmatched_predicted:
+        errors += classify_errors(unmatched_gold, unmatched_predicted, normalise(source), VOCABULARY)
+    if len(predicted) < len(parsed.lenient):
+        errors.append("duplicate")
+    errors += (issue for issue in parsed.issues if issue != UNKNOWN)  # each triple with an unknown label has an error class already
+    if is_truncated:
+        errors.append("truncated")
     answer = "\n".join(map(str, predicted.values())) or (NOTHING if parsed.parsable else "")
-    return Score(stats, answer, tuple(errors), _groups(gold, predicted, matched, stats["parsed"]))
+    return Score(stats, answer, tuple(errors), _count_by_relation(gold, predicted, predicted_by_gold, stats["parsed"]))
 
 
-class _Interpretation:
-    """A parsed text, prepared for comparison.
+class _ComparableTriples:
+    """The triples of a parsed text, in the forms in which they are compared.
 
     Args:
         parsed: The parsed text.
 
     Attributes:
         parsed: The same.
-        facts: Its triples by folded form.
-        written: Folded forms of its triples by their literal form; empty when it is not exactly in the format.
-        pairs: Its pairs.
+        by_folded: The triples by their folded form (see ``_fold``), without duplicates.
+        by_literal: The folded forms by the triples' literal form; empty when the text is not exactly in the format.
+        pairs: The pairs of people.
     """
 
     def __init__(self, parsed: ParsedReply) -> None:
         self.parsed = parsed
-        self.facts = _facts(parsed.lenient)
-        self.written = {_as_written(triple): _fold(_canonical(triple)) for triple in parsed.strict}
-        self.pairs = _pairs(self.facts)
+        self.by_folded: dict[Triple, Triple] = {}
+        for triple in parsed.lenient:
+            self.by_folded.setdefault(_fold(triple), triple)
+        self.by_literal = {_sort_literal(triple): _fold(_to_canonical(triple)) for triple in parsed.strict}
+        self.pairs = _pairs(self.by_folded)
 
 
-def _gold(example: Example, source: str) -> ParsedReply:
+def _parse_gold(example: Example, source: str) -> ParsedReply:
     """Parse the gold, which must be in the exact format, with any known spelling of a label."""
     source_name = example.source or example.id
     if example.gold is None:
         raise DataError("row has no gold to score against", source_name)
-    parsed = parse(example.gold, source, VOCABULARY)
+    parsed = parse_reply(example.gold, source, VOCABULARY)
     if not parsed.well_formed:
-        bad_line = next((line for line in example.gold.strip().split("\n") if not parse(line, source, VOCABULARY).well_formed), "")
+        bad_line = next((line for line in example.gold.strip().split("\n") if not parse_reply(line, source, VOCABULARY).well_formed), "")
         raise DataError(
             f"malformed gold line {bad_line!r}: must be 甲-乙:关系 with a known relation, or the whole gold {NOTHING}", source_name
         )
@@ -123,38 +123,31 @@ def _gold(example: Example, source: str) -> ParsedReply:
 
 
 def _fold(triple: Triple) -> Triple:
-    """Return a triple with head and tail sorted if its relation has no direction."""
+    """Return a canonical triple with head and tail sorted if its relation has no direction."""
     if triple.relation in VOCABULARY.symmetric and triple.tail < triple.head:
         return Triple(triple.tail, triple.head, triple.relation)
     return triple
 
 
-def _facts(triples: Iterable[Triple]) -> dict[Triple, Triple]:
-    """Return triples by folded form, without duplicates, each in its first form."""
-    facts: dict[Triple, Triple] = {}
-    for triple in triples:
-        facts.setdefault(_fold(triple), triple)
-    return facts
-
-
-def _canonical(triple: Triple) -> Triple:
+def _to_canonical(triple: Triple) -> Triple:
+    """Return a triple with normalised names, canonical label and its direction."""
     relation, inverted = VOCABULARY.canonical(triple.relation) or (triple.relation, False)
     head, tail = (triple.tail, triple.head) if inverted else (triple.head, triple.tail)
     return Triple(normalise(head), normalise(tail), relation)
 
 
-def _as_written(triple: Triple) -> Triple:
-    """Return a triple with literal label and names, sorted if the label has no direction."""
-    if _canonical(triple).relation in VOCABULARY.symmetric and triple.tail < triple.head:
+def _sort_literal(triple: Triple) -> Triple:
+    """Return a triple as written, except that head and tail are sorted if its relation has no direction."""
+    if _to_canonical(triple).relation in VOCABULARY.symmetric and triple.tail < triple.head:
         return Triple(triple.tail, triple.head, triple.relation)
     return triple
 
 
 def _match(gold: Iterable[Triple], predicted: Iterable[Triple]) -> dict[Triple, Triple]:
-    """Match each gold triple to at most one predicted triple: equal ones first, then predictions whose label is more specific than the gold's."""
+    """Return the predicted triple of each gold triple that has one: an equal one, or else one with a more specific label than the gold's."""
     gold_triples, predicted_triples = set(gold), set(predicted)
     matched = {triple: triple for triple in gold_triples & predicted_triples}
-    unmatched: dict[frozenset[str], list[Triple]] = {}  # by the pair of persons
+    unmatched: dict[frozenset[str], list[Triple]] = {}  # by the pair of people
     for triple in sorted(predicted_triples - gold_triples):  # sorted, so that the order of the lines cannot matter
         unmatched.setdefault(frozenset(triple[:2]), []).append(triple)
     for triple in sorted(gold_triples - predicted_triples):
@@ -166,12 +159,14 @@ def _match(gold: Iterable[Triple], predicted: Iterable[Triple]) -> dict[Triple, 
     return matched
 
 
-def _pairs(facts: Iterable[Triple]) -> set[frozenset[str]]:
-    return {frozenset(fact[:2]) for fact in facts}
+def _pairs(triples: Iterable[Triple]) -> set[frozenset[str]]:
+    return {frozenset((triple.head, triple.tail)) for triple in triples}
 
 
-def _groups(gold: Iterable[Triple], predicted: Iterable[Triple], matched: dict[Triple, Triple], parsed: int) -> dict[str, dict[str, float]]:
-    """Return the counts by relation; a correct finer label counts under the gold's."""
+def _count_by_relation(
+    gold: Iterable[Triple], predicted: Iterable[Triple], predicted_by_gold: dict[Triple, Triple], parsed: int
+) -> dict[str, dict[str, float]]:
+    """Return the counts by relation; a right label that is more specific than the gold's counts under the gold's."""
     groups: dict[str, dict[str, float]] = {}
 
     def count(relation: str, *keys: str) -> None:
@@ -179,10 +174,10 @@ def _groups(gold: Iterable[Triple], predicted: Iterable[Triple], matched: dict[T
         for key in keys:
             group[key] += 1
 
-    for fact in gold:
-        count(fact.relation, *(("tp", "pred", "gold") if fact in matched else ("gold",)))
-    used = set(matched.values())
-    for fact in predicted:
-        if fact not in used:
-            count(fact.relation if fact.relation in VOCABULARY.relations else UNKNOWN, "pred")
+    for triple in gold:
+        count(triple.relation, *(("tp", "pred", "gold") if triple in predicted_by_gold else ("gold",)))
+    matched_predicted = set(predicted_by_gold.values())
+    for triple in predicted:
+        if triple not in matched_predicted:
+            count(triple.relation if triple.relation in VOCABULARY.relations else UNKNOWN, "pred")
     return groups

@@ -10,16 +10,16 @@ from typing import Any
 Row = tuple[str, str, str]
 """Head, tail and relation as written."""
 
-_HEAD = frozenset(
+_HEAD_KEYS = frozenset(
     ["head", "subject", "source", "from", "a", "person1", "entity1", "name1", "h", "人物a", "人物1", "人物一", "主体", "头实体", "实体1"]
 )
-_TAIL = frozenset(
+_TAIL_KEYS = frozenset(
     ["tail", "object", "target", "to", "b", "person2", "entity2", "name2", "t", "人物b", "人物2", "人物二", "客体", "尾实体", "实体2"]
 )
-_RELATION = frozenset(["relation", "relationship", "predicate", "type", "label", "r", "关系", "人物关系", "关系类型", "谓词"])
+_RELATION_KEYS = frozenset(["relation", "relationship", "predicate", "type", "label", "r", "关系", "人物关系", "关系类型", "谓词"])
 
-_OPEN, _CLOSE, _INNER = r"[(\[{<]", r"[)\]}>]", r"([^()\[\]{}<>,、|:]{1,60})"
-_BRACKETS = re.compile(rf"{_OPEN}{_INNER}[,、|]{_INNER}[,、|]{_INNER}{_CLOSE}")
+_OPEN, _CLOSE, _PART = r"[(\[{<]", r"[)\]}>]", r"([^()\[\]{}<>,、|:]{1,60})"
+_BRACKETS = re.compile(rf"{_OPEN}{_PART}[,、|]{_PART}[,、|]{_PART}{_CLOSE}")
 _MAX_DEPTH = 6
 
 
@@ -40,7 +40,7 @@ def parse_json_rows(text: str, position: int, is_label: Callable[[str], bool]) -
         value, end = json.JSONDecoder().raw_decode(text, position)
     except (ValueError, RecursionError):
         return None
-    rows = list(_rows(value, is_label, _MAX_DEPTH))
+    rows = list(_iter_rows(value, is_label, _MAX_DEPTH))
     return (rows, end) if rows or _is_empty(value, _MAX_DEPTH) else None
 
 
@@ -59,40 +59,40 @@ def parse_bracket_rows(statement: str, is_label: Callable[[str], bool]) -> tuple
 
 
 def order_parts(parts: list[str], is_label: Callable[[str], bool]) -> Row:
-    """Order three parts as a row: the relation is the middle one, as in the literature, unless only the last one is a label."""
+    """Order three parts as a row: the relation is the second part, as usual in the literature, unless only the third is a label."""
     first, second, third = parts
     if is_label(third) and not is_label(second):
         return first, second, third
     return first, third, second
 
 
-def _rows(value: Any, is_label: Callable[[str], bool], depth: int) -> Iterator[Row | str]:
+def _iter_rows(value: Any, is_label: Callable[[str], bool], depth: int) -> Iterator[Row | str]:
     """Yield the rows of a JSON value; a string outside a row is yielded as a line."""
     if depth == 0:
         return
     if isinstance(value, list):
-        texts = [item for item in value if isinstance(item, str)]
-        if len(texts) == len(value) == 3 and not any(":" in text or "：" in text for text in texts):
-            yield order_parts(texts, is_label)
+        is_row = len(value) == 3 and all(isinstance(item, str) and ":" not in item and "：" not in item for item in value)
+        if is_row:
+            yield order_parts(value, is_label)
             return
         for item in value:
             if isinstance(item, str):
                 yield item
             else:
-                yield from _rows(item, is_label, depth - 1)
+                yield from _iter_rows(item, is_label, depth - 1)
     elif isinstance(value, dict):
-        parts = [_part(value, keys) for keys in (_HEAD, _TAIL, _RELATION)]
-        if all(parts):
-            yield parts[0], parts[1], parts[2]
+        head, tail, relation = (_find_text(value, keys) for keys in (_HEAD_KEYS, _TAIL_KEYS, _RELATION_KEYS))
+        if head and tail and relation:
+            yield head, tail, relation
             return
         for key, item in value.items():
             if isinstance(item, str):
                 yield f"{key}:{item}"
             else:
-                yield from _rows(item, is_label, depth - 1)
+                yield from _iter_rows(item, is_label, depth - 1)
 
 
-def _part(row: dict[str, Any], keys: frozenset[str]) -> str:
+def _find_text(row: dict[str, Any], keys: frozenset[str]) -> str:
     return next((item for key, item in row.items() if key.strip().lower() in keys and isinstance(item, str)), "")
 
 

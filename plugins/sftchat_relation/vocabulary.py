@@ -1,6 +1,6 @@
 """Relation labels: directions, other spellings, and which labels are broader than others.
 
-Everything a scorer or a checker must know about a label is a row of these tables; no code tests for a label by name.
+Scorer, parser and row check read these tables instead of testing for single labels.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class RelationVocabulary:
-    """The labels of one labelling scheme, as data.
+    """The labels of one labelling scheme.
 
     Attributes:
         relations: The canonical labels.
-        symmetric: Those of them whose pairs have no order.
-        aliases: Another spelling, and the canonical label it stands for with whether head and tail change places:
-            ``甲-乙:徒弟`` (甲 is the pupil) is ``乙-甲:师徒``.
-        broader: A label and the coarser labels that also hold wherever it holds, in the same direction.
+        symmetric: The canonical labels without a direction.
+        aliases: Canonical label of another spelling, and whether head and tail are swapped: ``甲-乙:徒弟`` (甲 is the pupil) is ``乙-甲:师徒``.
+        broader: By label, the less specific labels that hold wherever it holds, in the same direction.
     """
 
     relations: tuple[str, ...]
@@ -38,12 +37,12 @@ DIRECTED = ("师徒", "父子", "父女", "母子", "母女", "兄妹", "姐弟"
 """The nine directed relations of novel prose; the head is the teacher, the parent, the elder or the master."""
 
 SYMMETRIC = ("夫妻", "恋人", "好友", "敌对", "情敌", "战友", "同门", "兄弟", "姐妹")
-"""The nine relations of novel prose whose pairs have no order."""
+"""The nine relations of novel prose without a direction."""
 
 NOVEL = DIRECTED + SYMMETRIC
-"""The eighteen relations that the evalset of novel prose uses, the `novel` preset generates and its forms state."""
+"""The eighteen relations of the `novel` preset and of the evalset of novel prose."""
 
-# Labels of the published recipe that are nobody's alias, then those of real data sets, which are coarser or outside novels.
+# Other labels of the published recipe, then labels of real data sets, which are less specific or do not occur in novels.
 _ELDERS = ("师叔", "师伯", "师姑")
 _COARSE_DIRECTED = ("父母", "师生", "上下级", "君臣", "雇佣")
 _COARSE_SYMMETRIC = ("兄弟姐妹", "亲戚", "姻亲", "同学", "合作", "同事", "盟友", "邻居")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat_relation.parser import ParsedReply, Triple, parse
+from sftchat_relation.parser import ParsedReply, Triple, parse_reply
 from sftchat_relation.vocabulary import VOCABULARY
 
 SOURCE = "让-保罗和玛丽相恋。张三是李四的师父，王五与赵六是夫妻。李和平娶了王芳。苏步青认识苏（松本）米子。"
@@ -16,7 +16,7 @@ COUPLE = Triple("王五", "赵六", "夫妻")
 
 
 def read(reply: str, source: str = SOURCE) -> ParsedReply:
-    return parse(reply, source, VOCABULARY)
+    return parse_reply(reply, source, VOCABULARY)
 
 
 def strictly(*triples: Triple) -> ParsedReply:
