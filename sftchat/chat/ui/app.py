@@ -32,12 +32,14 @@ from sftchat.chat.ui.scrollback import App, Scrollback, breaks_rows, format_outp
 from sftchat.chat.ui.status import StatusItem, activity, pane_items, status_line, vi_mode
 from sftchat.errors import UsageError
 from sftchat.task import ReplyScore
-from sftchat.thinking import THOUGHTS_BEGIN
+from sftchat.thinking import THOUGHTS_BEGIN, THOUGHTS_END
 
 EXIT_ARMED_SECONDS = 2.0
 """A second Ctrl-C within this time leaves the chat."""
 TICK_SECONDS = 0.5
 """Interval of status line redraws while something is running."""
+MAX_PENDING_SHOWN = 3
+"""Maximum number of pending lines shown above the input; the others are counted."""
 
 
 class Terminal:
@@ -67,20 +69,22 @@ class Terminal:
         self.chat = make_chat(self)
         self._clock = clock
         self._started = clock()
-        self._armed_until = 0.0
+        self._exit_armed_until = 0.0
         self._tick: asyncio.TimerHandle | None = None
         self._output = output if output is not None else create_output(for_renderer(sys.stdout))
-        self._above = Scrollback(self._output, lambda: self._app, breaks_rows(environment), "TMUX" in environment)
-        self._thinking: set[int] = set()
-        self._replies = Replies(self._above, lambda: self._app, self.chat.display)
-        self._notes: list[StyleAndTextTuples] = []
+        self._scrollback = Scrollback(self._output, lambda: self._app, breaks_rows(environment), "TMUX" in environment)
+        self._replies = Replies(self._scrollback, lambda: self._app, self.chat.display)
+        self._panes_in_thoughts: set[int] = set()  # whose opening tag was passed to the replies and the closing one was not
+        self._delayed_notes: list[StyleAndTextTuples] = []
         self._pasted = Pasted()
         self._buffer = Buffer(
             completer=CommandCompleter(self.chat), complete_while_typing=True, history=open_history(history), multiline=True
         )
         vi = prefers_vi(environment) if vi is None else vi
         self._app = App(
-            layout=chat_layout(self._buffer, self._pasted, self._tail, self._waiting, self._status, lambda: self._output.get_size().rows),
+            layout=chat_layout(
+                self._buffer, self._pasted, self._tail, self._pending_lines, self._status, lambda: self._output.get_size().rows
+            ),
             key_bindings=chat_keys(self, self._buffer, self._pasted),
             style=STYLE,
             editing_mode=EditingMode.VI if vi else EditingMode.EMACS,
@@ -88,7 +92,7 @@ class Terminal:
             output=self._output,
             erase_when_done=True,
         )
-        self._app.before_drawing = self._above.before_drawing
+        self._app.before_drawing = self._scrollback.before_drawing
 
     def run(self) -> None:
         """Run the chat until the user leaves.
@@ -97,8 +101,8 @@ class Terminal:
             SftchatError: When a model could not be loaded.
         """
         # before the first drawing: tmux copies text erased from the top of the screen to its history
-        self._above.note(f"chat with {' and '.join(self._names)}; /help lists the commands, ctrl-d leaves")
-        writer = LineWriter(lambda line: self.post(lambda: self.info(line)))  # the next redraw would overwrite the output of a plain print
+        self._scrollback.note(f"chat with {' and '.join(self._names)}; /help lists the commands, ctrl-d leaves")
+        writer = LineWriter(lambda line: self.post(lambda: self.info(line)))  # a redraw would overwrite what print writes to the terminal
         with contextlib.redirect_stdout(writer), contextlib.redirect_stderr(writer), contextlib.suppress(EOFError):
             try:
                 self._app.run(pre_run=lambda: self.post(self._begin))
@@ -134,49 +138,50 @@ class Terminal:
 
     def show_typed(self, text: str) -> None:
         """Show a typed line above the prompt when it is processed."""
-        self._above.write([("", "\n"), ("class:prompt", "> "), ("class:typed", escape_controls(text).replace("\n", "\n  ") + "\n")])
+        self._scrollback.write([("", "\n"), ("class:prompt", "> "), ("class:typed", escape_controls(text).replace("\n", "\n  ") + "\n")])
         self._keep_ticking()
 
     def begin_reply(self, pane: int, text: str) -> None:
         """Begin the reply of a pane."""
-        self._thinking.discard(pane)
+        self._panes_in_thoughts.discard(pane)
         thinking = self.chat.panes[pane].template_opens_thoughts(self.chat.settings.template_arguments)
         self._replies.begin(pane, self._names[pane], text, thinking)
 
     def show_piece(self, text: str, pane: int) -> None:
         """Show more text of a pane's reply."""
-        over = "</think>" if pane in self._thinking else ""
-        self._thinking.discard(pane)
-        self._replies.feed(pane, over + text)
+        closing_tag = THOUGHTS_END if pane in self._panes_in_thoughts else ""
+        self._panes_in_thoughts.discard(pane)
+        self._replies.feed(pane, closing_tag + text)
 
     def show_thoughts(self, text: str, pane: int) -> None:
-        """Show thoughts of a pane's model; they are drawn between tags."""
-        opening_tag = "" if pane in self._thinking else THOUGHTS_BEGIN
-        self._thinking.add(pane)
+        """Show thoughts of a pane's model; the replies recognise them by tags around them."""
+        opening_tag = "" if pane in self._panes_in_thoughts else THOUGHTS_BEGIN
+        self._panes_in_thoughts.add(pane)
         self._replies.feed(pane, opening_tag + text)
 
     def text_was_thoughts(self, pane: int) -> None:
-        """Treat the text shown so far as thoughts: hide what has not become final, and add a line that says so."""
+        """Treat the text shown so far as thoughts, see ``Replies.retract``."""
         self._replies.retract(pane)
 
     def end_reply(self, pane: int) -> None:
         """End the reply of a pane."""
         self._replies.end(pane)
-        if not self._replies.several:
+        if not self._replies.several_stream:
             self._write_notes()
 
     def show_score(self, score: ReplyScore, pane: int) -> None:
         """Show the score of a reply."""
-        who = f"{self._names[pane]}: " if len(self._names) > 1 else ""
-        style = "class:note" if score.value is None else "class:good" if score.right else "class:bad"
-        self._note(wrap_note(who + score.text, style, self._above.columns))
+        model_prefix = f"{self._names[pane]}: " if len(self._names) > 1 else ""
+        right_or_wrong = "class:good" if score.right else "class:bad"
+        style = "class:note" if score.value is None else right_or_wrong
+        self._note(wrap_note(model_prefix + score.text, style, self._scrollback.columns))
 
     def info(self, text: str | Fragments) -> None:
         """Show lines that are not from a model."""
         if isinstance(text, str):
-            self._note(wrap_note(text, "class:note", self._above.columns))
+            self._note(wrap_note(text, "class:note", self._scrollback.columns))
         else:
-            self._note(format_output(text, self._above.columns))
+            self._note(format_output(text, self._scrollback.columns))
 
     def prefill_input(self, text: str) -> bool:
         """Put text into the input line, if it is empty."""
@@ -187,18 +192,18 @@ class Terminal:
 
     def error(self, text: str) -> None:
         """Show a one-line error."""
-        self._note(wrap_note("error: " + " ".join(text.split()), "class:error", self._above.columns))
+        self._note(wrap_note("error: " + " ".join(text.split()), "class:error", self._scrollback.columns))
 
     def _note(self, fragments: StyleAndTextTuples) -> None:
         """Write a note; while several replies stream, delay it until they end."""
-        self._notes.append(fragments)
-        if not self._replies.several:
+        self._delayed_notes.append(fragments)
+        if not self._replies.several_stream:
             self._write_notes()
 
     def _write_notes(self) -> None:
-        notes, self._notes = self._notes, []
+        notes, self._delayed_notes = self._delayed_notes, []
         if notes:
-            self._above.write([pair for note in notes for pair in note])
+            self._scrollback.write([pair for note in notes for pair in note])
 
     def leave(self, error: Exception | None) -> None:
         """End the view; partial replies stay on the screen."""
@@ -224,9 +229,9 @@ class Terminal:
         if self._buffer.text:
             self._clear()
         elif not self.chat.stop():
-            if self._clock() < self._armed_until:
+            if self._clock() < self._exit_armed_until:
                 self.leave(None)
-            self._armed_until = self._clock() + EXIT_ARMED_SECONDS
+            self._exit_armed_until = self._clock() + EXIT_ARMED_SECONDS
             self._keep_ticking()
 
     def toggle_thoughts(self) -> None:
@@ -235,31 +240,18 @@ class Terminal:
 
     def edit_input(self) -> None:
         """Edit the input in ``$VISUAL`` or ``$EDITOR``; streamed output waits meanwhile."""
+        self._app.create_background_task(self._edit_in_terminal(self._pasted.expand(self._buffer.text)))
 
-        def edited(text: str) -> None:
-            self._pasted.clear()
-            self._buffer.text = text
-            self._buffer.cursor_position = len(text)
-
-        self.edit(self._pasted.expand(self._buffer.text), edited)
-
-    def edit(self, text: str, then: Callable[[str], None]) -> None:
-        """Open a text in the user's editor.
-
-        Args:
-            text: Initial text.
-            then: Called with the saved text; not called when the editor failed.
-        """
-        self._app.create_background_task(self._edit(text, then))
-
-    async def _edit(self, text: str, then: Callable[[str], None]) -> None:
-        """Run an editor that takes over the terminal."""
+    async def _edit_in_terminal(self, text: str) -> None:
+        """Replace the input by an edited text; the editor takes over the terminal."""
         try:
             edited = await run_in_terminal(lambda: edit_text(text), in_executor=True)
         except UsageError as error:
             self.error(str(error))
             return
-        then(edited)
+        self._pasted.clear()
+        self._buffer.text = edited
+        self._buffer.cursor_position = len(edited)
 
     def suspend(self) -> None:
         """Suspend the process (ctrl-z); ``fg`` resumes it."""
@@ -272,34 +264,37 @@ class Terminal:
     # drawing
 
     def _keep_ticking(self) -> None:
-        """Schedule redraws of the status line while its numbers change; an idle chat draws nothing."""
+        """Schedule the next redraw of the status line, unless one is scheduled; an idle chat draws nothing."""
         if self._tick is None and self._app.loop is not None:
             self._tick = self._app.loop.call_later(TICK_SECONDS, self._next_tick)
 
     def _next_tick(self) -> None:
         self._tick = None
         self._app.invalidate()
-        if self.chat.state != "ready" or self._armed_until:
-            if self._clock() >= self._armed_until:
-                self._armed_until = 0.0
+        if self.chat.state != "ready" or self._exit_armed_until:
+            if self._clock() >= self._exit_armed_until:
+                self._exit_armed_until = 0.0
             self._keep_ticking()
 
     def _tail(self) -> list[Line]:
-        """Return the unfinished part of the replies, as far as it fits; one screen row stays free, see ``run``."""
+        """Return the unfinished part of the replies, as far as it fits."""
         rows = self._output.get_size().rows
-        others = 4 + self._buffer.text.count("\n") + len(self._waiting())
-        return self._replies.tail(max(1, min(rows - others, rows // 2)))
+        # input, status line, an empty line between, and a row at the top that stays free: see ``run``
+        other_rows = 4 + self._buffer.text.count("\n") + len(self._pending_lines())
+        return self._replies.tail(max(1, min(rows - other_rows, rows // 2)))
 
-    def _waiting(self) -> list[Line]:
+    def _pending_lines(self) -> list[Line]:
         pending = list(self.chat.pending)
-        shown = [clip(f"  waits: {line}", self._above.columns) for line in pending[:3]]
-        more = [f"  and {len(pending) - 3} more"] if len(pending) > 3 else []
-        return [[("class:note", line)] for line in [*shown, *more]]
+        lines = [clip(f"  waits: {line}", self._scrollback.columns) for line in pending[:MAX_PENDING_SHOWN]]
+        if len(pending) > MAX_PENDING_SHOWN:
+            lines.append(f"  and {len(pending) - MAX_PENDING_SHOWN} more")
+        return [[("class:note", line)] for line in lines]
 
     def _status(self) -> str:
-        """Return the status line: model, state and speed."""
-        if self._clock() < self._armed_until:
+        """Return the status line: model, activity, speed and others."""
+        if self._clock() < self._exit_armed_until:
             return "ctrl-c again leaves"
-        doing = activity(self.chat, self._clock() - self._started)
-        columns = pane_items(self._names, self.chat.panes)
-        return status_line([*columns[:1], doing, *columns[1:], StatusItem(vi_mode(self._app), 2)], self._output.get_size().columns)
+        first_item, *other_items = pane_items(self._names, self.chat.panes)
+        current_activity = activity(self.chat, self._clock() - self._started)
+        items = [first_item, current_activity, *other_items, StatusItem(vi_mode(self._app), 2)]
+        return status_line(items, self._output.get_size().columns)

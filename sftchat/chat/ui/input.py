@@ -32,8 +32,8 @@ class CommandCompleter(Completer):
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """Return completions for the menu."""
         for completion in self._chat.commands.complete(self._chat, document.text_before_cursor):
-            shown = escape_controls(completion.text).replace("\n", "␊").replace("\t", "␉")
-            yield Completion(completion.text, -completion.length, display=shown, display_meta=escape_controls(completion.summary))
+            display = escape_controls(completion.text).replace("\n", "␊").replace("\t", "␉")
+            yield Completion(completion.text, -completion.length, display=display, display_meta=escape_controls(completion.summary))
 
 
 def edit_text(text: str) -> str:
@@ -83,10 +83,10 @@ PLACEHOLDER_LINES, PLACEHOLDER_CHARACTERS = 8, 1000
 
 
 class Pasted:
-    """Long pastes in the input, by placeholder."""
+    """Long pastes in the input, each shown as a placeholder."""
 
     def __init__(self) -> None:
-        self._texts: dict[str, str] = {}
+        self._texts: dict[str, str] = {}  # by placeholder
 
     def shorten(self, text: str) -> str:
         """Return the text to insert for a paste: the paste, or a placeholder when it is long."""
@@ -95,20 +95,20 @@ class Pasted:
         if lines < PLACEHOLDER_LINES and len(text) < PLACEHOLDER_CHARACTERS:
             return text
         size = f"{lines} lines" if lines >= PLACEHOLDER_LINES else f"{len(text)} characters"
-        number = sum(1 for label in self._texts if label.startswith(f"[pasted {size}")) + 1
-        label = f"[pasted {size}]" if number == 1 else f"[pasted {size}, {number}]"
-        self._texts[label] = text
-        return label
+        number = sum(placeholder.startswith(f"[pasted {size}") for placeholder in self._texts) + 1
+        placeholder = f"[pasted {size}]" if number == 1 else f"[pasted {size}, {number}]"
+        self._texts[placeholder] = text
+        return placeholder
 
     def expand(self, text: str) -> str:
         """Replace the placeholders in a text by the pastes."""
         pattern = self._pattern()
         return pattern.sub(lambda match: self._texts[match[0]], text) if pattern is not None else text
 
-    def before(self, document: Document) -> int:
+    def length_before_cursor(self, document: Document) -> int:
         """Return the length of the placeholder that ends at the cursor; 0 when there is none."""
-        typed = document.text_before_cursor
-        return next((len(label) for label in self._texts if typed.endswith(label)), 0)
+        text = document.text_before_cursor
+        return next((len(placeholder) for placeholder in self._texts if text.endswith(placeholder)), 0)
 
     def clear(self) -> None:
         """Forget all pastes, after the input was sent or discarded."""
@@ -127,6 +127,7 @@ class Pasted:
         return [*fragments, ("", line[last_end:])]
 
     def _pattern(self) -> re.Pattern[str] | None:
+        """Return a pattern that matches each placeholder; None when there are none."""
         return re.compile("|".join(map(re.escape, self._texts))) if self._texts else None
 
 

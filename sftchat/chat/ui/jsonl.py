@@ -28,9 +28,9 @@ from sftchat.thinking import separate_thoughts, with_opening_tag
 class JsonLines(Plain):
     """Shows a chat as JSON Lines; a ``View``."""
 
-    _id: Any = None
+    _id: Any = None  # that of the last input line
 
-    def _take(self, line: str) -> None:
+    def _submit_line(self, line: str) -> None:
         if not line.strip():
             return
         self._id = None
@@ -58,12 +58,12 @@ class JsonLines(Plain):
         self._running.discard(pane)
         if self._running:
             return
-        for number in self._replies:
-            answer = self.chat.conversation.node(self.chat.conversation.head).answers[number]
+        for index in self._replies:
+            answer = self.chat.conversation.node(self.chat.conversation.head).answers[index]
             reply = answer.reply
-            if self._opened.pop(number, None) is not None:
+            if self._splitters.pop(index, None) is not None:
                 reply = separate_thoughts(replace(reply, text=with_opening_tag(reply.text, reply.finish_reason)))
-            self._put(
+            self._write_object(
                 "reply",
                 model=answer.model,
                 adapter=answer.adapter,
@@ -81,17 +81,17 @@ class JsonLines(Plain):
     def show_score(self, score: ReplyScore, pane: int) -> None:
         """Write the score of a reply."""
         model = self.chat.panes[pane].name
-        self._put("mark", model=model, metric=score.metric, value=score.value, errors=list(score.errors), answer=score.answer)
+        self._write_object("mark", model=model, metric=score.metric, value=score.value, errors=list(score.errors), answer=score.answer)
 
     def info(self, text: str | Fragments) -> None:
         """Write a note."""
-        self._put("note", text=text if isinstance(text, str) else "".join(piece for _, piece in text))
+        self._write_object("note", text=text if isinstance(text, str) else "".join(piece for _, piece in text))
 
     def error(self, text: str) -> None:
         """Write an error and count it."""
         self.failures += 1
-        self._put("error", error=" ".join(text.split()))
+        self._write_object("error", error=" ".join(text.split()))
 
-    def _put(self, kind: str, **fields: Any) -> None:
-        row: Mapping[str, Any] = {"type": kind, **({} if self._id is None else {"id": self._id}), **fields}
+    def _write_object(self, type: str, **fields: Any) -> None:
+        row: Mapping[str, Any] = {"type": type, **({} if self._id is None else {"id": self._id}), **fields}
         self._write(sanitize_json(json.dumps(row, ensure_ascii=False)) + "\n")

@@ -1,4 +1,4 @@
-"""Key bindings of the chat: enter sends, ctrl-c clears, stops or arms the exit, ctrl-d leaves; the rest as in readline and vi."""
+"""Key bindings of the chat: enter sends, ctrl-c clears, stops or arms the exit, ctrl-d leaves; others as in readline and vi."""
 
 from __future__ import annotations
 
@@ -29,42 +29,40 @@ def chat_keys(terminal: Terminal, buffer: Buffer, pasted: Pasted) -> KeyBindings
         pasted: Long pastes in the input.
     """
     keys = KeyBindings()
-    writing = has_focus(buffer)
+    in_input = has_focus(buffer)
 
-    @keys.add("enter", filter=writing)
+    @keys.add("enter", filter=in_input)
     def _(event: KeyPressEvent) -> None:
         terminal.send()
 
-    @keys.add(
-        "escape", "enter", filter=writing & emacs_mode
-    )  # in vi mode a single escape must take effect without waiting for the next key
-    @keys.add("c-j", filter=writing)
+    @keys.add("escape", "enter", filter=in_input & emacs_mode)  # in vi mode, escape must take effect without waiting for another key
+    @keys.add("c-j", filter=in_input)
     def _(event: KeyPressEvent) -> None:
         buffer.insert_text("\n")
 
-    @keys.add(Keys.BracketedPaste, filter=writing)
+    @keys.add(Keys.BracketedPaste, filter=in_input)
     def _(event: KeyPressEvent) -> None:
         buffer.insert_text(pasted.shorten(event.data))
 
-    @keys.add("backspace", filter=writing & Condition(lambda: pasted.before(buffer.document) > 0))
+    @keys.add("backspace", filter=in_input & Condition(lambda: pasted.length_before_cursor(buffer.document) > 0))
     def _(event: KeyPressEvent) -> None:
-        buffer.delete_before_cursor(pasted.before(buffer.document))
+        buffer.delete_before_cursor(pasted.length_before_cursor(buffer.document))
 
-    @keys.add("tab", filter=writing)
+    @keys.add("tab", filter=in_input)
     def _(event: KeyPressEvent) -> None:
         _complete(buffer)
 
-    @keys.add("c-c", filter=writing)
+    @keys.add("c-c", filter=in_input)
     @keys.add("<sigint>")
     def _(event: KeyPressEvent) -> None:
         terminal.interrupt()
 
-    @keys.add("c-d", filter=writing & Condition(lambda: not buffer.text))
+    @keys.add("c-d", filter=in_input & Condition(lambda: not buffer.text))
     def _(event: KeyPressEvent) -> None:
         terminal.leave(None)
 
-    @keys.add("c-x", "c-e", filter=writing)
-    @keys.add("v", filter=writing & vi_navigation_mode)
+    @keys.add("c-x", "c-e", filter=in_input)
+    @keys.add("v", filter=in_input & vi_navigation_mode)
     def _(event: KeyPressEvent) -> None:
         terminal.edit_input()
 
@@ -85,7 +83,7 @@ def chat_keys(terminal: Terminal, buffer: Buffer, pasted: Pasted) -> KeyBindings
 
 
 def _complete(buffer: Buffer) -> None:
-    """Insert the only completion, the common prefix of all, or the next one in the menu.
+    """Go to the next completion of an open menu; otherwise insert the only completion or the common prefix of all, or open the menu.
 
     prompt_toolkit's own binding does nothing when tab is pressed before the menu has opened.
     """
@@ -109,7 +107,9 @@ def prefers_vi(environment: Mapping[str, str]) -> bool:
         lines = expand_user(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except (OSError, RuntimeError):
         return False
-    chosen = [
-        words[2] for words in map(str.split, lines) if [word.lower() for word in words[:2]] == ["set", "editing-mode"] and len(words) > 2
-    ]
-    return chosen[-1:] == ["vi"]
+    mode = ""
+    for line in lines:
+        words = line.split()
+        if len(words) > 2 and [word.lower() for word in words[:2]] == ["set", "editing-mode"]:
+            mode = words[2]
+    return mode == "vi"

@@ -19,7 +19,7 @@ def chat_layout(
     buffer: Buffer,
     pasted: Pasted,
     tail: Callable[[], list[Line]],
-    waiting: Callable[[], list[Line]],
+    pending: Callable[[], list[Line]],
     status: Callable[[], str],
     height: Callable[[], int],
 ) -> Layout:
@@ -29,12 +29,12 @@ def chat_layout(
         buffer: The input.
         pasted: Long pastes in the input.
         tail: Returns the unfinished part of the replies, in rows.
-        waiting: Returns the pending lines.
+        pending: Returns the pending lines.
         status: Returns the status line.
         height: Returns the number of terminal rows.
     """
     search = SearchToolbar()
-    written = Window(
+    input_window = Window(
         BufferControl(buffer, lexer=PastedLexer(pasted), search_buffer_control=search.control),
         height=lambda: Dimension(min=1, max=max(1, height() // 2)),
         dont_extend_height=True,
@@ -43,22 +43,22 @@ def chat_layout(
     )
     rows: list[AnyContainer] = [
         _window_for_lines(tail),
-        _window_for_lines(waiting),
-        Window(height=Dimension(min=0, preferred=1, max=1)),  # an empty line separates the input, as it does later in the scrollback
-        written,
+        _window_for_lines(pending),
+        Window(height=Dimension(min=0, preferred=1, max=1)),  # an empty line before the input, as in the scrollback
+        input_window,
         search,
         CompletionsMenu(max_height=6),
         Window(FormattedTextControl(status), height=1, style="class:note"),
     ]
-    return Layout(HSplit(rows), focused_element=written)
+    return Layout(HSplit(rows), focused_element=input_window)
 
 
 def _window_for_lines(lines: Callable[[], list[Line]]) -> Window:
-    """Return a window no higher than its lines; shows the last ones when space is short."""
+    """Return a window as high as the lines; it shows the last ones when space is short, because its hidden cursor is there."""
 
     def text() -> StyleAndTextTuples:
-        shown = lines()
-        return [pair for index, line in enumerate(shown) for pair in (*line, ("", "\n" if index < len(shown) - 1 else ""))]
+        fragments = [pair for line in lines() for pair in (*line, ("", "\n"))]
+        return [*fragments[:-1]]
 
     control = FormattedTextControl(text, show_cursor=False, get_cursor_position=lambda: Point(0, max(0, len(lines()) - 1)))
     return Window(control, height=lambda: Dimension(min=0, preferred=len(lines()), max=len(lines())))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from sftchat.chat.context import Fragments, View
@@ -11,7 +11,7 @@ from sftchat.chat.controller import ChatController
 from sftchat.chat.safe_text import ControlEscaper, escape_controls
 from sftchat.errors import UsageError
 from sftchat.task import ReplyScore
-from sftchat.thinking import ThoughtSplitter
+from sftchat.thinking import ReplyPart, ThoughtSplitter
 
 
 class Plain:
@@ -33,15 +33,15 @@ class Plain:
         self._stdin = stdin
         self._stdout = stdout
         self._stderr = stderr
-        self._person = stdin.isatty()
-        self._printable = ControlEscaper() if stdout.isatty() else None
+        self._is_interactive = stdin.isatty()
+        self._escaper = ControlEscaper() if stdout.isatty() else None
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._replies: dict[int, str] = {}
-        self._running: set[int] = set()
-        self._opened: dict[int, ThoughtSplitter] = {}
-        self._left = False
-        self._armed = False
-        self._problem: Exception | None = None
+        self._replies: dict[int, str] = {}  # text by pane
+        self._running: set[int] = set()  # panes whose reply has not ended
+        self._splitters: dict[int, ThoughtSplitter] = {}  # by pane, when the template opened the thoughts
+        self._ended = False
+        self._exit_armed = False
+        self._load_error: Exception | None = None
 
     def run(self) -> None:
         """Process all input lines.
@@ -53,20 +53,20 @@ class Plain:
         self.chat.start()
         try:
             self._work_until(lambda: self.chat.settled)  # a resumed session may have a message without a reply
-            while not self._left and (line := self._read()):
-                self._take(line.removesuffix("\n").removesuffix("\r"))
+            while not self._ended and (line := self._read_line()):
+                self._submit_line(line.removesuffix("\n").removesuffix("\r"))
                 self._work_until(lambda: self.chat.settled)
         finally:
             self.chat.close()
-        if self._problem is not None:
-            raise self._problem
+        if self._load_error is not None:
+            raise self._load_error
 
-    def _take(self, line: str) -> None:
+    def _submit_line(self, line: str) -> None:
         self.chat.submit(line)
 
-    def _read(self) -> str:
-        """Read the next line; empty at the end."""
-        if self._person:
+    def _read_line(self) -> str:
+        """Read the next line with its newline; empty at the end of the input."""
+        if self._is_interactive:
             self._stderr.write("> ")
             self._stderr.flush()
         try:
@@ -74,25 +74,26 @@ class Plain:
         except UnicodeDecodeError as error:
             raise UsageError(f"standard input is not {error.encoding}: {error.reason} at byte {error.start}") from None
         except KeyboardInterrupt:
-            self._interrupted()
+            self._handle_interrupt()
             return "\n"
-        self._armed = False
+        self._exit_armed = False
         return line
 
     def _work_until(self, done: Callable[[], bool]) -> None:
         """Run posted actions until ``done`` returns True."""
-        while not self._left and not done():
+        while not self._ended and not done():
             try:
-                self._actions.get()()
+                action = self._actions.get()
+                action()
             except KeyboardInterrupt:
-                self._interrupted()
+                self._handle_interrupt()
 
-    def _interrupted(self) -> None:
-        """Handle Ctrl-C: on a terminal, stop the reply, and leave at the second time; otherwise raise ``KeyboardInterrupt`` as usual."""
-        if not self._person or self._armed:
+    def _handle_interrupt(self) -> None:
+        """Handle Ctrl-C: on a terminal, stop the reply, or leave at the second time; otherwise raise ``KeyboardInterrupt``."""
+        if not self._is_interactive or self._exit_armed:
             raise KeyboardInterrupt
         if not self.chat.stop():
-            self._armed = True
+            self._exit_armed = True
             self.info("ctrl-c again leaves")
 
     # View interface
@@ -105,54 +106,50 @@ class Plain:
         """Do nothing: the typed line is already visible."""
 
     def begin_reply(self, pane: int, text: str) -> None:
-        """Begin the reply of a pane; of several, later ones wait for the earlier ones."""
+        """Begin the reply of a pane; the text of a continued reply is written again, so that the output has complete replies."""
         self._replies[pane] = ""
         self._running.add(pane)
         if self.chat.panes[pane].template_opens_thoughts(self.chat.settings.template_arguments):
-            self._opened[pane] = ThoughtSplitter(True)
-        self.show_piece(text, pane)  # a line contains a whole reply, even when it was continued
+            self._splitters[pane] = ThoughtSplitter(True)
+        self.show_piece(text, pane)
 
     def show_piece(self, text: str, pane: int) -> None:
-        """Write text immediately; replies of several models are written when all are complete. Thoughts that the template opened are left
-        out.
-        """
-        opened = self._opened.get(pane)
-        self._show(text if opened is None else "".join(part.text for part in opened.feed(text) if not part.is_thought), pane)
+        """Write the text without thoughts that the template opened: at once, or with several models when all replies are complete."""
+        splitter = self._splitters.get(pane)
+        self._add_text(text if splitter is None else _answer_text(splitter.feed(text)), pane)
 
-    def _show(self, text: str, pane: int) -> None:
+    def _add_text(self, text: str, pane: int) -> None:
         self._replies[pane] += text
         if len(self.chat.panes) == 1:
-            self._write(text if self._printable is None else self._printable.feed(text))
+            self._write(text if self._escaper is None else self._escaper.feed(text))
 
     def show_thoughts(self, text: str, pane: int) -> None:
         """Do nothing: the output has replies only."""
 
     def text_was_thoughts(self, pane: int) -> None:
-        """Discard thoughts that were not written yet; end the line of those that were."""
-        written, self._replies[pane] = self._replies[pane], ""
-        if len(self.chat.panes) == 1 and written and not written.endswith("\n"):
-            self._write((self._printable.end() if self._printable is not None else "") + "\n")
+        """Discard the thoughts; with one model they are already written, and their last line is ended."""
+        thoughts, self._replies[pane] = self._replies[pane], ""
+        if len(self.chat.panes) == 1 and thoughts and not thoughts.endswith("\n"):
+            self._end_line()
 
     def end_reply(self, pane: int) -> None:
-        """End a reply with a newline."""
+        """End the reply of a pane; with the last one, end the line or write all replies."""
         self._running.discard(pane)
         if self._running:
             return
-        for number, opened in self._opened.items():
-            rest = "".join(part.text for part in opened.end() if not part.is_thought)
-            reply = self.chat.conversation.node(self.chat.conversation.head).answers[number].reply
-            never_ended = opened.in_thoughts and reply.finish_reason == "stop"
-            self._show(
-                opened.thought_text if never_ended else rest, number
-            )  # thoughts that never ended, in a reply that did, are the reply
-        self._opened.clear()
+        for index, splitter in self._splitters.items():
+            end_of_answer = _answer_text(splitter.end())
+            reply = self.chat.conversation.node(self.chat.conversation.head).answers[index].reply
+            only_thoughts = splitter.in_thoughts and reply.finish_reason == "stop"  # no closing tag came: they are the answer
+            self._add_text(splitter.thought_text if only_thoughts else end_of_answer, index)
+        self._splitters.clear()
         replies, self._replies = self._replies, {}
         if len(replies) == 1:
-            self._write((self._printable.end() if self._printable is not None else "") + "\n")
+            self._end_line()
             return
-        for number, text in replies.items():
-            shown = f"{self.chat.panes[number].name}: {text}\n"
-            self._write(shown if self._printable is None else escape_controls(shown))
+        for index, text in replies.items():
+            line = f"{self.chat.panes[index].name}: {text}\n"
+            self._write(line if self._escaper is None else escape_controls(line))
 
     def show_score(self, score: ReplyScore, pane: int) -> None:
         """Write the score as a note."""
@@ -160,8 +157,8 @@ class Plain:
 
     def info(self, text: str | Fragments) -> None:
         """Write a note to stderr."""
-        words = text if isinstance(text, str) else "".join(piece for _, piece in text)
-        self._stderr.write(f"{escape_controls(words) if self._stderr.isatty() else words}\n")
+        note = text if isinstance(text, str) else "".join(piece for _, piece in text)
+        self._stderr.write(f"{escape_controls(note) if self._stderr.isatty() else note}\n")
         self._stderr.flush()
 
     def error(self, text: str) -> None:
@@ -175,9 +172,16 @@ class Plain:
 
     def leave(self, error: Exception | None) -> None:
         """End the view; with an error when a model could not be loaded."""
-        self._left, self._problem = True, error
+        self._ended, self._load_error = True, error
+
+    def _end_line(self) -> None:
+        self._write((self._escaper.end() if self._escaper is not None else "") + "\n")
 
     def _write(self, text: str) -> None:
         if text:
             self._stdout.write(text)
             self._stdout.flush()
+
+
+def _answer_text(parts: Iterable[ReplyPart]) -> str:
+    return "".join(part.text for part in parts if not part.is_thought)

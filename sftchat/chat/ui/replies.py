@@ -1,4 +1,4 @@
-"""Streaming replies on a terminal: drawn in frames, complete lines go to the scrollback, the rest to the layout."""
+"""Streaming replies on a terminal: drawn in frames; complete lines go to the scrollback, the unfinished part to the layout."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ class Replies:
     """The replies to the last message: a single one, several side by side, or stacked when the terminal is narrow.
 
     Args:
-        above: Scrollback for complete lines.
+        scrollback: Takes the complete lines.
         app: Returns the application, once it exists.
         display: Display options.
     """
 
-    def __init__(self, above: Scrollback, app: Callable[[], App], display: Display) -> None:
-        self._above = above
+    def __init__(self, scrollback: Scrollback, app: Callable[[], App], display: Display) -> None:
+        self._scrollback = scrollback
         self._app = app
         self._display = display
+        # all dicts and sets have pane indices as keys
         self._started: dict[int, _StartedReply] = {}
         self._running: set[int] = set()
-        self._numbers: dict[int, int] = {}
-        self._said: dict[int, str] = {}
-        self._shown: SideBySide | Stacked = Stacked([], [])
-        self._fresh: list[tuple[int, str]] = []
+        self._numbers: dict[int, int] = {}  # position in the renderer; empty until it is made
+        self._texts: dict[int, str] = {}
+        self._renderer: SideBySide | Stacked = Stacked([], [])
+        self._undrawn: list[tuple[int, str]] = []  # (pane, piece) since the last frame
         self._frame: asyncio.TimerHandle | None = None
-        self._drawn: tuple[object, list[Line]] = (None, [])
+        self._tail_cache: tuple[object, list[Line]] = (None, [])
 
     @property
-    def several(self) -> bool:
-        """True while more than one reply streams; notes must wait until all are complete."""
+    def several_stream(self) -> bool:
+        """True while several replies stream, until all are complete."""
         return len(self._numbers) > 1 and bool(self._running)
 
     def begin(self, pane: int, name: str, text: str, thinking: bool = False) -> None:
@@ -70,32 +71,32 @@ class Replies:
 
     def feed(self, pane: int, piece: str) -> None:
         """Add a piece of a reply; drawn with the next frame."""
-        self._choose()
-        self._fresh.append((pane, piece))
+        self._make_renderer()
+        self._undrawn.append((pane, piece))
         loop = self._app().loop
         if self._frame is None and loop is not None:
             self._frame = loop.call_later(FRAME_SECONDS, self._draw)
 
     def retract(self, pane: int) -> None:
         """Treat the reply so far as thoughts."""
-        self._choose()
-        self._take_fresh()
-        self._shown.retract(self._numbers[pane])
-        self._said[pane] = ""
+        self._make_renderer()
+        self._feed_renderer()
+        self._renderer.retract(self._numbers[pane])
+        self._texts[pane] = ""
         self._draw()
 
     def end(self, pane: int) -> None:
         """End a reply."""
         if pane not in self._running:
             return
-        self._choose()
-        self._take_fresh()
+        self._make_renderer()
+        self._feed_renderer()
         self._running.discard(pane)
-        self._shown.end(self._numbers[pane])
+        self._renderer.end(self._numbers[pane])
         self._draw()
         if not self._running and len(self._numbers) > 1:
-            titles = [self._started[pane].name for pane in self._numbers]
-            self._above.note(difference_note(titles, [self._said[pane] for pane in self._numbers]))
+            titles = [reply.name for reply in self._started.values()]
+            self._scrollback.note(difference_note(titles, list(self._texts.values())))
 
     def end_all(self) -> None:
         """End all replies because the chat ends."""
@@ -105,48 +106,51 @@ class Replies:
     def toggle_thoughts(self) -> bool:
         """Show or hide thoughts, including those of the last reply; return whether they are shown."""
         self._display.thoughts = not self._display.thoughts
-        if self._display.thoughts and isinstance(self._shown, Stacked):
-            self._above.lines(self._shown.unseen())
+        if self._display.thoughts and isinstance(self._renderer, Stacked):
+            self._scrollback.lines(self._renderer.unseen())
         return self._display.thoughts
 
     def tail(self, height: int) -> list[Line]:
         """Return the unfinished part in rows as the terminal breaks them; only the last ones when there are more than ``height``."""
-        columns = self._above.columns
-        if isinstance(self._shown, SideBySide):
-            return self._shown.tail(height)
-        tail = self._shown.tail(columns)
+        columns = self._scrollback.columns
+        if isinstance(self._renderer, SideBySide):
+            return self._renderer.tail(height)
+        tail = self._renderer.tail(columns)
         key = (tail, columns, height)
-        if key != self._drawn[0]:  # the layout calls this several times per frame
-            self._drawn = key, [row for line in tail for row in break_line(line, columns)][-height:]
-        return self._drawn[1]
+        cached_key, rows = self._tail_cache
+        if key != cached_key:  # the layout calls this several times per frame
+            rows = [row for line in tail for row in break_line(line, columns)][-height:]
+            self._tail_cache = key, rows
+        return rows
 
-    def _choose(self) -> None:
+    def _make_renderer(self) -> None:
+        """Make the renderer once all replies have begun: side by side if the terminal is wide enough."""
         if self._numbers:
             return
         self._numbers = {pane: number for number, pane in enumerate(self._started)}
-        self._said = dict.fromkeys(self._started, "")
-        started = list(self._started.values())
-        titles = [reply.name for reply in started]
-        if column_widths(len(titles), self._above.columns) is not None:
-            self._shown = SideBySide(titles, self._display.thoughts, [reply.thinking for reply in started])
+        self._texts = dict.fromkeys(self._started, "")
+        replies = list(self._started.values())
+        titles = [reply.name for reply in replies]
+        if column_widths(len(titles), self._scrollback.columns) is not None:
+            self._renderer = SideBySide(titles, self._display.thoughts, [reply.thinking for reply in replies])
         else:
-            self._shown = Stacked(titles if len(titles) > 1 else [""], [ReplyText(self._display, reply.thinking) for reply in started])
-        self._fresh += [(pane, reply.text) for pane, reply in self._started.items() if reply.text]
+            renderers = [ReplyText(self._display, reply.thinking) for reply in replies]
+            self._renderer = Stacked(titles if len(titles) > 1 else [""], renderers)
+        self._undrawn += [(pane, reply.text) for pane, reply in self._started.items() if reply.text]
 
-    def _take_fresh(self) -> None:
-        """Pass on the text that arrived since the last frame."""
-        for pane, piece in self._fresh:
-            self._shown.feed(self._numbers[pane], piece)
-            self._said[pane] += piece
-        self._fresh.clear()
+    def _feed_renderer(self) -> None:
+        for pane, piece in self._undrawn:
+            self._renderer.feed(self._numbers[pane], piece)
+            self._texts[pane] += piece
+        self._undrawn.clear()
 
     def _draw(self) -> None:
         if self._frame is not None:
             self._frame.cancel()
             self._frame = None
-        self._take_fresh()
-        complete_lines = self._shown.lines(self._above.columns)
+        self._feed_renderer()
+        complete_lines = self._renderer.lines(self._scrollback.columns)
         if complete_lines:
-            self._above.lines(complete_lines)
+            self._scrollback.lines(complete_lines)
         else:
             self._app().invalidate()

@@ -1,8 +1,8 @@
 """Scrollback above the prompt, and the position of the prompt after the terminal was made narrower.
 
-Many terminals then break rows that have become too long, and the cursor moves down with them. prompt_toolkit moves up by the number of rows
-it drew, so stale copies of the upper rows remain. Querying the cursor position would not help, because it does not tell how many rows were
-broken.
+Many terminals then break the rows that have become too long, and the cursor moves down with them. prompt_toolkit would move up by the number
+of rows that it drew, so stale copies of the upper rows would remain. The terminal can report the cursor position, but not how many rows it
+broke; so ``row_of_cursor`` computes it.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def row_of_cursor(drawn_rows: Sequence[str], row: int, column: int, columns: int
 
     Args:
         drawn_rows: The rows as drawn, without trailing blanks.
-        row: Cursor row before.
-        column: Cursor column before, in cells.
+        row: Cursor row as drawn.
+        column: Cursor column as drawn, in cells.
         columns: The new width.
         width: Returns the width of a character in cells.
     """
@@ -97,7 +97,7 @@ class App(Application[None]):
         super()._redraw(render_as_done)
 
     def _on_resize(self) -> None:
-        if not self.away:  # an editor draws itself
+        if not self.away:  # while an editor has the terminal, it draws
             self.before_drawing()
             super()._on_resize()
 
@@ -127,18 +127,18 @@ class Scrollback:
         self._app = app
         self._breaks_rows = breaks_rows
         self._queued_fragments: StyleAndTextTuples = []
-        self._escapes = isinstance(output, Vt100_Output)
-        self._composing = False
+        self._supports_escapes = isinstance(output, Vt100_Output)
+        self._delays_flush = False
         write = output.write
         # prompt_toolkit removes the escape character, but not C1 control characters and bidirectional formatting characters
         output.write = lambda data: write(sanitize_lines(data, allowed="\t\r"))  # type: ignore[method-assign]
         if isinstance(output, Vt100_Output):
             output.enable_cpr = False
             flush = output.flush
-            output.flush = lambda: None if self._composing else flush()  # type: ignore[method-assign]
+            output.flush = lambda: None if self._delays_flush else flush()  # type: ignore[method-assign]
             if breaks_rows:
-                # Keep autowrap on: a drawing in progress when the terminal is made narrower must be broken like existing rows. If its rows
-                # were cut at the margin, we would move up too far and erase the scrollback.
+                # Keep autowrap on: when the terminal is made narrower during a drawing, its rows must be broken like the earlier ones. With
+                # rows cut at the margin, the computed cursor row would be too large; prompt_toolkit would move up too far and erase scrollback.
                 output.disable_autowrap = lambda: None  # type: ignore[method-assign]
             if keeps_erased:
                 output.erase_down = self._erase_rows  # type: ignore[method-assign]
@@ -159,9 +159,7 @@ class Scrollback:
         self.write(wrap_note(text, style, self.columns))
 
     def write(self, fragments: StyleAndTextTuples) -> None:
-        """Write whole lines, as one synchronized update where the terminal supports it. While an editor has the terminal, they are
-        queued.
-        """
+        """Write complete lines, as one synchronized update where the terminal supports it; while an editor has the terminal, queue them."""
         app = self._app()
         if not app.is_running:
             self._print(fragments)
@@ -169,41 +167,40 @@ class Scrollback:
         self._queued_fragments += fragments
         if app.away:
             return
-        self._composing = True  # erase, write and redraw in one output, otherwise the prompt flickers
+        self._delays_flush = True  # erase, write and redraw in one output, otherwise the prompt flickers
         try:
-            if self._escapes:
-                self._output.write_raw("\x1b[?2026h")
+            if self._supports_escapes:
+                self._output.write_raw("\x1b[?2026h")  # begin a synchronized update
             app.redraw()
-            if self._escapes:
+            if self._supports_escapes:
                 self._output.write_raw("\x1b[?2026l")
         finally:
-            self._composing = False
+            self._delays_flush = False
             self._output.flush()
 
     def before_drawing(self) -> None:
         """Prepare drawing the screen: locate the prompt after a resize, and write queued text above it."""
         app = self._app()
-        self._find_top(app)
+        self._correct_cursor_row(app)
         if self._queued_fragments:
             fragments, self._queued_fragments = self._queued_fragments, []
             app.renderer.erase()
             self._print(fragments)
 
-    def _find_top(self, app: App) -> None:
-        """Correct the renderer's cursor position when the terminal was made narrower since the last drawing."""
+    def _correct_cursor_row(self, app: App) -> None:
+        """Correct the renderer's cursor position, and erase the drawing, when the terminal was made narrower since the last drawing."""
         renderer = app.renderer
-        screen, size = renderer.last_rendered_screen, renderer._last_size
-        if not self._breaks_rows or screen is None or size is None or self.columns >= size.columns:
+        screen, last_size, cursor = renderer.last_rendered_screen, renderer._last_size, renderer._cursor_pos
+        if not self._breaks_rows or screen is None or last_size is None or self.columns >= last_size.columns:
             return
-        drawn_rows = [_screen_row_text(screen.data_buffer[row]) for row in range(renderer._cursor_pos.y)]
-        row = row_of_cursor(drawn_rows, renderer._cursor_pos.y, renderer._cursor_pos.x, self.columns, get_cwidth)
-        renderer._cursor_pos = Point(x=renderer._cursor_pos.x, y=row)
+        drawn_rows = [_screen_row_text(screen.data_buffer[row]) for row in range(cursor.y)]
+        renderer._cursor_pos = Point(x=cursor.x, y=row_of_cursor(drawn_rows, cursor.y, cursor.x, self.columns, get_cwidth))
         renderer.erase()
 
     def _erase_rows(self) -> None:
-        """Erase from the cursor down, row by row."""
-        below = self._output.get_size().rows - 1
-        self._output.write_raw("\x1b7\x1b[K" + "\x1b[B\x1b[2K" * below + "\x1b8")
+        """Erase from the cursor down, row by row: save the cursor, erase to the end of its row, erase each row below, restore the cursor."""
+        rows_below = self._output.get_size().rows - 1
+        self._output.write_raw("\x1b7\x1b[K" + "\x1b[B\x1b[2K" * rows_below + "\x1b8")
 
     def _print(self, fragments: StyleAndTextTuples) -> None:
         print_formatted_text(self._output, fragments, STYLE, color_depth=self._app().color_depth)
@@ -215,15 +212,17 @@ def _screen_row_text(row: Mapping[int, Char]) -> str:
 
 
 def wrap_note(text: str, style: str, columns: int) -> StyleAndTextTuples:
-    """Wrap lines that are not from a model between words."""
-    return [(style, "".join(f"{row}\n" for line in escape_controls(text).split("\n") for row in wrap_words(line, columns, get_cwidth)))]
+    """Wrap the lines of a note between words."""
+    rows = [row for line in escape_controls(text).split("\n") for row in wrap_words(line, columns, get_cwidth)]
+    return [(style, "".join(f"{row}\n" for row in rows))]
 
 
 def format_output(text: Fragments, columns: int) -> StyleAndTextTuples:
-    """Format command output: pure notes are wrapped between words; other text, which may be copied, is left to the terminal."""
-    shown: StyleAndTextTuples = []
+    """Format command output: lines of notes are wrapped between words; the terminal breaks other lines, so that they can be copied."""
+    fragments: StyleAndTextTuples = []
     for line in split_lines([(f"class:{style}" if style else "", escape_controls(piece)) for style, piece in text]):
         pairs = [(pair[0], pair[1]) for pair in line]
-        break_at_margin = wrap_line(pairs, columns) if all(style == "class:note" for style, piece in pairs if piece) else [pairs]
-        shown += [pair for row in break_at_margin or [pairs] for pair in (*row, ("", "\n"))]
-    return shown
+        is_note = all(style == "class:note" for style, piece in pairs if piece)
+        for row in wrap_line(pairs, columns) if is_note else [pairs]:
+            fragments += [*row, ("", "\n")]
+    return fragments

@@ -29,21 +29,18 @@ def pane_items(names: Sequence[str], panes: Sequence[ModelPane]) -> list[StatusI
             for name, pane in zip(names, panes, strict=True)
         ]
     pane = panes[0]
-    used, most = pane.context_used, pane.context_length
-    context = f"{used}/{most}" if most else str(used)
-    first = pane.first_token_seconds
-    score = pane.score
+    adapter = escape_controls(pane.adapter)
+    context = f"{pane.context_used}/{pane.context_length}" if pane.context_length else str(pane.context_used)
+    first_token = _format_seconds(pane.first_token_seconds)
+    score_text = escape_controls(pane.score.text) if pane.score is not None else ""
+    score_value = f"{pane.score.value:.2f}" if pane.score is not None and pane.score.value is not None else ""
     return [
         StatusItem(names[0], 1, _last_path_part(names[0])),
-        StatusItem(f"adapter {escape_controls(pane.adapter)}" if pane.adapter else "", 2, escape_controls(pane.adapter)),
-        StatusItem(
-            escape_controls(score.text) if score is not None else "",
-            2,
-            f"{score.value:.2f}" if score is not None and score.value is not None else "",
-        ),
-        StatusItem(f"context {context}" if used else "", 3, context),
+        StatusItem(f"adapter {adapter}" if adapter else "", 2, adapter),
+        StatusItem(score_text, 2, score_value),
+        StatusItem(f"context {context}" if pane.context_used else "", 3, context),
         StatusItem(_format_speed(pane), 4, _format_speed(pane).replace(" tokens", "")),
-        StatusItem(f"first token {_format_seconds(first)}" if first else "", 5, _format_seconds(first)),
+        StatusItem(f"first token {first_token}" if pane.first_token_seconds else "", 5, first_token),
     ]
 
 
@@ -108,14 +105,15 @@ def status_line(items: Sequence[StatusItem], columns: int) -> str:
 
     When they do not fit, the least important items are shortened first, then removed; a single item that is still too long is cut.
     """
-    shown = [item for item in items if item.text]
-    by_rank = sorted(range(len(shown)), key=lambda index: (-shown[index].rank, -index))
-    for index in by_rank:
-        if text_width(_join_items(shown)) > columns and shown[index].short:
-            shown[index] = StatusItem(shown[index].short, shown[index].rank)
-    while len(shown) > 1 and text_width(_join_items(shown)) > columns:
-        shown.remove(max(reversed(shown), key=lambda item: item.rank))
-    return clip(_join_items(shown), columns)
+    remaining = [item for item in items if item.text]
+    least_important_first = sorted(range(len(remaining)), key=lambda index: (-remaining[index].rank, -index))
+    for index in least_important_first:
+        item = remaining[index]
+        if text_width(_join_items(remaining)) > columns and item.short:
+            remaining[index] = StatusItem(item.short, item.rank)
+    while len(remaining) > 1 and text_width(_join_items(remaining)) > columns:
+        remaining.remove(max(reversed(remaining), key=lambda item: item.rank))  # the last one of the highest rank
+    return clip(_join_items(remaining), columns)
 
 
 def _join_items(items: Sequence[StatusItem]) -> str:
