@@ -43,19 +43,19 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, on_progress: Callable[[TrainingStatus], None]) -> None:
         self._on_progress = on_progress
-        self._started = 0.0
-        self._first = 0
+        self._started_at = 0.0
+        self._first_step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Record the start time."""
-        self._started, self._first = time.monotonic(), state.global_step
+        """Record the start time, and the first step, which is not 0 in a resumed run."""
+        self._started_at, self._first_step = time.monotonic(), state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Report loss and remaining time."""
         if not logs or "loss" not in logs:
             return
-        done = max(1, state.global_step - self._first)
-        seconds_left = (time.monotonic() - self._started) / done * (state.max_steps - state.global_step)
+        steps_done = max(1, state.global_step - self._first_step)
+        seconds_left = (time.monotonic() - self._started_at) / steps_done * (state.max_steps - state.global_step)
         self._on_progress(
             TrainingStatus(state.global_step, state.max_steps, float(logs["loss"]), float(logs.get("learning_rate", 0.0)), seconds_left)
         )
@@ -91,26 +91,27 @@ class ScoringResult:
 class PeriodicScoring(TrainerCallback):  # type: ignore[misc]
     """Requests a scoring at regular steps and at the last, and ends training when the scores stop improving.
 
-    A loss is logged at the last step and at every step that scores or saves, so that the means between two reports start at the same steps in a
-    resumed run.
+    A loss is also logged at the last step and at every step that scores or saves. So the mean loss of the next report starts at the same step whether
+    or not the run was resumed there.
 
     Args:
-        every: Steps between scorings; 0 never scores.
-        stalled: Returns whether to end training.
+        interval: Steps between scorings; 0 never scores.
+        has_stalled: Returns whether to end training.
     """
 
-    def __init__(self, every: int, stalled: Callable[[], bool]) -> None:
-        self._every, self._stalled = every, stalled
+    def __init__(self, interval: int, has_stalled: Callable[[], bool]) -> None:
+        self._interval, self._has_stalled = interval, has_stalled
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Request a scoring when one is due."""
-        if self._every and (state.global_step % self._every == 0 or state.global_step >= state.max_steps):
+        is_last = state.global_step >= state.max_steps
+        if self._interval and (state.global_step % self._interval == 0 or is_last):
             control.should_evaluate = True
-        control.should_log |= control.should_evaluate or control.should_save or state.global_step >= state.max_steps
+        control.should_log |= control.should_evaluate or control.should_save or is_last
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End training when the scores stop improving."""
-        if state.global_step and self._stalled():
+        if state.global_step and self._has_stalled():
             control.should_training_stop = True
 
 
@@ -124,26 +125,26 @@ def guard_callback(plugin: str, callback: Any) -> TrainerCallback:
         callback: Return value of its hook: an instance or a subclass of ``TrainerCallback``.
 
     Raises:
-        PluginError: When it is neither, or its class cannot be derived from.
+        PluginError: When the callback is neither, or no class can be derived from its class.
     """
     description = f"trainer callback {getattr(callback, '__name__', type(callback).__name__)} of plugin '{plugin}'"
     if isinstance(callback, type) and issubclass(callback, TrainerCallback):
         callback = call_plugin(description, callback)
     if not isinstance(callback, TrainerCallback):
         raise PluginError(f"{description} is no transformers TrainerCallback")
-    kind = type(callback)
-    events = {name: _event(description, getattr(kind, name), name) for name in dir(TrainerCallback) if name.startswith("on_")}
+    original_class = type(callback)
+    guarded_events = {
+        name: _guard_event(description, getattr(original_class, name), name) for name in dir(TrainerCallback) if name.startswith("on_")
+    }
 
-    def derived() -> TrainerCallback:
-        callback.__class__ = type(kind.__name__, (kind,), events)
+    def replace_class() -> TrainerCallback:
+        callback.__class__ = type(original_class.__name__, (original_class,), guarded_events)
         return callback
 
-    return call_plugin(description, derived)
+    return call_plugin(description, replace_class)
 
 
-def _event(description: str, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Wrap one event of a plugin's callback."""
-
+def _guard_event(description: str, function: Callable[..., Any], name: str) -> Callable[..., Any]:
     def call(self: TrainerCallback, *args: Any, **kwargs: Any) -> Any:
         def call_event() -> Any:
             control = function(self, *args, **kwargs)
@@ -169,10 +170,10 @@ class GracefulStop(TrainerCallback):  # type: ignore[misc]
 
     @contextmanager
     def on_interrupt(self, on_stopping: Callable[[], None]) -> Iterator[None]:
-        """Handle Ctrl-C in the block: the first requests a stop, the second interrupts. Only the main thread receives signals."""
+        """Handle Ctrl-C in the block: the first requests a stop and calls ``on_stopping``, the second raises KeyboardInterrupt."""
         import threading
 
-        if threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():  # other threads receive no signals
             yield
             return
         previous_handler = signal.getsignal(signal.SIGINT)

@@ -2,7 +2,7 @@
 
 The lock is the operating system's lock on the run folder, which is released when the process ends for any reason.
 
-A checkpoint is written below ``.unfinished`` and renamed when its manifest is there; a checkpoint that is deleted loses its manifest first. So a
+A checkpoint is written below ``.unfinished``, its manifest last, and then renamed; when a checkpoint is deleted, its manifest is deleted first. So a
 folder with a manifest is complete.
 """
 
@@ -49,8 +49,8 @@ def check_not_in_use(run: Path) -> None:
 def lock_run(run: Path) -> Iterator[None]:
     """Hold the lock of a run folder while the block runs.
 
-    The folder is created when missing; created folders that are still empty at the end are removed. The lock needs no file, so a killed training
-    leaves none. On file systems without folder locks, such as NFS, nothing is refused.
+    The folder is created when missing; created folders that are still empty at the end are removed. The lock is not a file, so a killed training
+    leaves no lock file. File systems without folder locks, such as NFS, never refuse a lock.
 
     Raises:
         UsageError: When another process holds the lock.
@@ -85,20 +85,21 @@ def _open_folder(folder: Path) -> int | None:
         os.close(descriptor)
 
 
-def _in_use_error(run: Path, folder: int) -> UsageError:
-    """Build the error for a folder that another process is training into."""
-    return UsageError(f"{_lock_holder(folder)} is training into '{run}'; wait for it, or give another -o")
+def _in_use_error(run: Path, descriptor: int) -> UsageError:
+    return UsageError(f"{_lock_holder(descriptor)} is training into '{run}'; wait for it, or give another -o")
 
 
-def _lock_holder(folder: int) -> str:
-    """Return the process that holds the lock of an open folder, as text; ``another process`` when unknown."""
-    status = os.fstat(folder)
+def _lock_holder(descriptor: int) -> str:
+    """Return the process that holds the lock of an open folder, such as ``process 21811``; ``another process`` when unknown."""
+    status = os.fstat(descriptor)
     inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
         for line in HELD_LOCKS.read_text(encoding="utf-8").splitlines():
-            fields = line.split()  # "28: FLOCK ADVISORY WRITE 21811 fe:00:2663578 0 EOF"
-            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == inode and fields[4] > "0":
-                return f"process {fields[4]}"
+            fields = line.split()  # such as "28: FLOCK ADVISORY WRITE 21811 fe:00:2663578 0 EOF"
+            if len(fields) > 5:
+                _, lock_type, _, _, process, locked_inode, *_ = fields
+                if lock_type == "FLOCK" and locked_inode == inode and process > "0":  # 0 for a process in another container
+                    return f"process {process}"
     return "another process"
 
 
@@ -119,38 +120,35 @@ TRAINING_FILE_PREFIXES = (
 )
 """Name prefixes of files that belong to the training and not to the model, and of the libraries' model card, which the manifest replaces."""
 TORCH_WRITE_ERRORS = ("PytorchStreamWriter", "inline_container.cc")
-"""Text in torch's errors about files that it writes."""
+"""Texts by which torch's errors about writing a file are recognised."""
 UNFINISHED = ".unfinished"
 """Folder of a run for files that are not yet complete."""
 
 
 def list_checkpoints(run: Path) -> tuple[list[Path], list[Path]]:
-    """Return the checkpoints of a run that can be resumed from, the earliest first, and the incomplete ones that a killed process left."""
+    """Return the complete checkpoints of a run, the earliest first, and the incomplete ones that a killed process left."""
     folders = checkpoints_of(run)
-    incomplete = [path for path in folders if not _is_complete(path)]
-    unfinished = sorted((run / UNFINISHED).glob("checkpoint-*")) if (run / UNFINISHED).is_dir() else []
-    return [path for path in folders if path not in incomplete], incomplete + unfinished
+    complete = [path for path in folders if _is_complete(path)]
+    incomplete = [path for path in folders if path not in complete]
+    return complete, [*incomplete, *sorted((run / UNFINISHED).glob("checkpoint-*"))]
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    """Return whether a checkpoint is complete; the manifest is written last and deleted first."""
     names = {path.name for path in checkpoint.iterdir()}
-    weights = any(name.endswith(".safetensors") for name in names) or any(
-        name.startswith(("global_step", "pytorch_model_fsdp")) for name in names
-    )
-    optimizer = any(name.startswith(("optimizer", "global_step")) for name in names)
-    return set(NEEDED_FILES) <= names and weights and optimizer and all(map(_has_full_length, checkpoint.iterdir()))
+    has_weights = any(name.endswith(".safetensors") or name.startswith(("global_step", "pytorch_model_fsdp")) for name in names)
+    has_optimizer = any(name.startswith(("optimizer", "global_step")) for name in names)
+    return set(NEEDED_FILES) <= names and has_weights and has_optimizer and all(map(_has_full_length, checkpoint.iterdir()))
 
 
 def _has_full_length(path: Path) -> bool:
-    """Return whether a file has its full length, when its format states it; a power failure may keep file names and lose their content."""
+    """Whether a file has the length that its format states; True for other formats. A power failure may keep file names and lose their content."""
     if path.suffix == ".safetensors":
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            header_length = int.from_bytes(file.read(8), "little")
             try:
-                header = load_json(file.read(min(length, MAX_BYTES)))
-                ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-                return bool(path.stat().st_size == 8 + length + max(ends, default=0))
+                header = load_json(file.read(min(header_length, MAX_BYTES)))
+                tensor_ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+                return bool(path.stat().st_size == 8 + header_length + max(tensor_ends, default=0))
             except (ValueError, TypeError, KeyError, AttributeError, IndexError):
                 return False
     if path.suffix in (".pt", ".pth"):
@@ -175,23 +173,18 @@ def prune(run: Path, keep: int, best: int | None) -> None:
     complete, _ = list_checkpoints(run)
     protected = {complete[-1].name, f"checkpoint-{best}"} if complete else set()
     deletable = [path for path in complete if path.name not in protected]
-    for path in deletable[: max(0, len(complete) - max(keep, len(complete) - len(deletable)))]:
-        delete_checkpoint(path)
+    for path in deletable[: max(0, len(complete) - keep)]:
+        (path / MANIFEST).unlink(missing_ok=True)  # first, so that a half-deleted checkpoint is recognised as incomplete
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def delete_checkpoint(path: Path) -> None:
-    """Delete a checkpoint, its manifest first, so that a half-deleted one is recognised as incomplete."""
-    (path / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def publish(source: Path, run: Path, only_move: bool = False) -> None:
-    """Publish the model of a folder as the run's own: weights first, then configs, so that no config refers to missing weights.
+def publish(source: Path, run: Path, move: bool = False) -> None:
+    """Publish the model of a folder as the run's own: weights first and the config last, so that no config refers to missing weights.
 
     Args:
         source: A checkpoint, or a folder written for publishing.
         run: Run folder.
-        only_move: Whether the files may be moved instead of copied.
+        move: Whether to move the files instead of copying them.
     """
     files = [
         path for path in source.iterdir() if path.is_file() and not path.name.startswith(TRAINING_FILE_PREFIXES) and path.name != MANIFEST
@@ -200,7 +193,7 @@ def publish(source: Path, run: Path, only_move: bool = False) -> None:
     for path in sorted(files, key=lambda path: (path.suffix != ".safetensors", path.name in ("config.json", ADAPTER_CONFIG), path.name)):
         target = run / path.relative_to(source)
         target.parent.mkdir(exist_ok=True)
-        if only_move:
+        if move:
             path.replace(target)
             continue
         with path.open("rb") as content, atomic_file(target) as stream:
@@ -219,32 +212,33 @@ def cleanup_on_write_error(run: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = os_write_error(error)
+        reason = write_error_reason(error)
         if not reason:
             raise
         clear_unfinished(run)
         with suppress(OSError):  # not empty: it holds earlier checkpoints
             run.rmdir()
-        again = "; --resume goes on once there is room" if run.is_dir() else ""
-        raise SftchatError(f"run folder '{run}' cannot be written: {reason}{again}") from error
+        advice = "; --resume goes on once there is room" if run.is_dir() else ""
+        raise SftchatError(f"run folder '{run}' cannot be written: {reason}{advice}") from error
 
 
-def os_write_error(error: BaseException) -> str:
-    """Return the reason of a write error; empty for other errors."""
+def write_error_reason(error: BaseException) -> str:
+    """Return why a file could not be written; empty for errors that are not about writing.
+
+    Args:
+        error: An OSError, or an error of safetensors or torch.
+    """
     if isinstance(error, OSError):
         return (error.strerror or first_line(error)).lower()
-    if isinstance(error, (RuntimeError, MemoryError)):  # torch's error types for failed writes
-        return (
-            "a file could not be written to its end; is the disk full?"
-            if any(marker in str(error) for marker in TORCH_WRITE_ERRORS)
-            else ""
-        )
-    match = re.search(r"I/O error: (.*?)(?: \(os error \d+\))?$", str(error))
+    if isinstance(error, (RuntimeError, MemoryError)):  # of torch
+        is_write_error = any(text in str(error) for text in TORCH_WRITE_ERRORS)
+        return "a file could not be written to its end; is the disk full?" if is_write_error else ""
+    match = re.search(r"I/O error: (.*?)(?: \(os error \d+\))?$", str(error))  # of safetensors
     return (match[1] if match else first_line(error)).lower()
 
 
 def clear_unfinished(run: Path, incomplete: Iterable[Path] = ()) -> None:
-    """Delete incomplete files and checkpoints of a killed run."""
+    """Delete the files of a run that are not yet complete, and the given incomplete checkpoints."""
     for path in (*incomplete, run / UNFINISHED):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -253,7 +247,8 @@ def check_output(run: Path, resume: bool) -> None:
     """Refuse an unsuitable run folder, before any slow work.
 
     Raises:
-        UsageError: When it holds a run although none is resumed, holds other files, has nothing to resume, or cannot be a folder.
+        UsageError: When a run is to be resumed and the folder has none, or a finished one; otherwise when the folder has any files, or cannot be a
+            folder.
     """
     check_output_folder(run)
     holds_run = (run / MANIFEST).is_file() or any(run.glob("checkpoint-*"))
@@ -317,13 +312,12 @@ def check_unchanged(run: Path, earlier: Manifest, current: Manifest) -> None:
     Raises:
         UsageError: When something changed; names everything that did.
     """
-    changes = list(_changes(earlier, after_round_trip(current)))
+    changes = list(_describe_changes(earlier, after_round_trip(current)))
     if changes:
         raise UsageError(f"cannot resume '{run}': {'; '.join(changes)}; undo that, or train into another folder")
 
 
-def _changes(earlier: Manifest, current: Manifest) -> Iterator[str]:
-    """Yield descriptions of what changed."""
+def _describe_changes(earlier: Manifest, current: Manifest) -> Iterator[str]:
     for name, label in (("task", "the task"), ("method", "the method")):
         if getattr(earlier, name) != getattr(current, name):
             yield f"{label} was {getattr(earlier, name)}, is now {getattr(current, name)}"
@@ -331,9 +325,9 @@ def _changes(earlier: Manifest, current: Manifest) -> Iterator[str]:
         yield f"the base model has other weights ({earlier.base}, now {current.base})"
     if earlier.template_hash != current.template_hash:
         yield f"the chat template changed ({earlier.template}, now {current.template})"
-    data = list(_data_changes(earlier.data, current.data))
-    yield from data
-    if earlier.tokens_hash != current.tokens_hash and not data and earlier.template_hash == current.template_hash:
+    data_changes = list(_describe_data_changes(earlier.data, current.data))
+    yield from data_changes
+    if earlier.tokens_hash != current.tokens_hash and not data_changes and earlier.template_hash == current.template_hash:
         yield f"the rows render to other tokens (tokens hash was {earlier.tokens_hash[:12]}, is now {current.tokens_hash[:12]})"
     if earlier.validation != current.validation:
         yield "the validation items changed"
@@ -344,20 +338,20 @@ def _changes(earlier: Manifest, current: Manifest) -> Iterator[str]:
             yield f"--{name.replace('_', '-')} was {old}, is now {new}"
 
 
-def _data_changes(earlier: tuple[Mapping[str, Any], ...], current: tuple[Mapping[str, Any], ...]) -> Iterator[str]:
-    """Yield descriptions of changed files and changed sources."""
-    old = {str(entry.get("file")): entry for entry in earlier}
+def _describe_data_changes(earlier: tuple[Mapping[str, Any], ...], current: tuple[Mapping[str, Any], ...]) -> Iterator[str]:
+    """Yield descriptions of changed files, and of other files or generators than before."""
+    earlier_hashes = {str(entry["file"]): entry.get("sha256") for entry in earlier if "file" in entry}
     for entry in current:
-        name = str(entry.get("file"))
-        if "file" in entry and name in old and old[name].get("sha256") != entry.get("sha256"):
-            yield f"{name} changed (sha256 was {str(old[name].get('sha256'))[:12]}, is now {str(entry.get('sha256'))[:12]})"
-    sources = [[entry.get("file") or dict(entry) for entry in data] for data in (earlier, current)]
-    if sources[0] != sources[1]:
-        yield f"the rows come from {_describe_sources(sources[1])}, came from {_describe_sources(sources[0])}"
+        name, new_hash = str(entry.get("file")), entry.get("sha256")
+        if "file" in entry and name in earlier_hashes and earlier_hashes[name] != new_hash:
+            yield f"{name} changed (sha256 was {str(earlier_hashes[name])[:12]}, is now {str(new_hash)[:12]})"
+    earlier_sources, current_sources = ([entry.get("file") or dict(entry) for entry in data] for data in (earlier, current))
+    if earlier_sources != current_sources:
+        yield f"the rows come from {_describe_sources(current_sources)}, came from {_describe_sources(earlier_sources)}"
 
 
 def _describe_sources(sources: list[Any]) -> str:
-    """Describe sources of rows briefly."""
+    """Join the sources of rows: names of files, and the options of generators."""
     descriptions = [
         source if isinstance(source, str) else ", ".join(f"{key} {value}" for key, value in source.items() if value not in ({}, None))
         for source in sources

@@ -144,15 +144,12 @@ def configure(task: Task, parameters: int, hyperparameters: Mapping[str, Any]) -
     method = set_by_user.get("method", "full")
     is_small = parameters < SMALL_MODEL
     # LoRA needs about ten times the rate of full fine-tuning (Schulman et al. 2025, "LoRA without regret"); tiny models need more than large ones
-    learning_rate = (1e-3 if is_small else 2e-5) if method == "full" else (5e-3 if is_small else 2e-4)
-    defaults = TrainingConfig(method=method, learning_rate=learning_rate)
+    full_rate, adapter_rate = (1e-3, 5e-3) if is_small else (2e-5, 2e-4)
+    defaults = TrainingConfig(method=method, learning_rate=full_rate if method == "full" else adapter_rate)
     task_defaults = training_defaults(task, method, parameters)
-    from_task = {
-        key: getattr(task_defaults, key)
-        for key in ("learning_rate", "epochs", "batch_size", "max_length", "lora_rank")
-        if getattr(task_defaults, key) is not None
-    }
-    return replace(defaults, **{**from_task, **set_by_user})
+    from_task = {key: getattr(task_defaults, key) for key in ("learning_rate", "epochs", "batch_size", "max_length", "lora_rank")}
+    set_by_task = {key: value for key, value in from_task.items() if value is not None}
+    return replace(defaults, **{**set_by_task, **set_by_user})
 
 
 def limit_to_context(length: int, context: int | None, requested: int | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ class DryRun:
 
 
 class _StepClock(TrainerCallback):  # type: ignore[misc]
-    """Records the start of each step and the end of the last."""
+    """Records the start of each step and the end of the last, and ends the training when measuring takes too long."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -77,9 +78,12 @@ def perform_dry_run(setup: TrainingSetup) -> DryRun:
     """
     config = setup.config
     rows, size = setup.rows, min(config.batch_size, len(setup.rows.ids))
-    order = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
-    typical_batches = max(2, min(MEASURED_BATCHES, len(order) // size))
-    batches = [order[:size], *([order[(k + i * typical_batches) % len(order)] for i in range(size)] for k in range(typical_batches))]
+    longest_first = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
+    longest = len(rows.ids[longest_first[0]])
+    typical_batches = max(2, min(MEASURED_BATCHES, len(longest_first) // size))
+    batches = [longest_first[:size]]
+    for first in range(typical_batches):  # each takes rows at equal distances in the order of length, so that all have similar lengths
+        batches.append([longest_first[(first + number * typical_batches) % len(longest_first)] for number in range(size)])
     row_indices = [row for batch in batches for row in batch]
     sample = RenderedRows(tuple(rows.ids[row] for row in row_indices), tuple(rows.labels[row] for row in row_indices))
     short_config = replace(
@@ -89,7 +93,7 @@ def perform_dry_run(setup: TrainingSetup) -> DryRun:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=setup.model, args=sft_config(short_config, folder, config.precision, setup.device), data_collator=collate, train_dataset=to_dataset(sample),
-            processing_class=setup.renderer.tokenizer, callbacks=[clock], packed=setup.attention.packed, in_order=True, hooks=Hooks(smaller=rows_at_once.append),
+            processing_class=setup.renderer.tokenizer, callbacks=[clock], packed=setup.attention.packed, in_order=True, hooks=Hooks(on_smaller_batch=rows_at_once.append),
         )  # fmt: skip
         if setup.device != "cpu":
             torch.cuda.reset_peak_memory_stats()
@@ -98,15 +102,14 @@ def perform_dry_run(setup: TrainingSetup) -> DryRun:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise EngineError(f"the dry run failed: {first_line(error)}") from error
-            raise EngineError(f"one row of {len(rows.ids[order[0]])} tokens does not fit into memory: {MEMORY_ADVICE}") from error
-    measured = batches[FIRST_TIMED_STEP : len(clock.times) - 1]
-    speed = sum(len(rows.ids[row]) for batch in measured for row in batch) / (clock.times[-1] - clock.times[FIRST_TIMED_STEP])
-    batch = config.batch_size * config.accumulation
-    steps_per_epoch = -(-len(rows.ids) // batch)
+            raise EngineError(f"one row of {longest} tokens does not fit into memory: {MEMORY_ADVICE}") from error
+    timed_batches = batches[FIRST_TIMED_STEP : len(clock.times) - 1]
+    timed_tokens = sum(len(rows.ids[row]) for batch in timed_batches for row in batch)
+    tokens_per_second = timed_tokens / (clock.times[-1] - clock.times[FIRST_TIMED_STEP])
+    steps_per_epoch = ceil(len(rows.ids) / (config.batch_size * config.accumulation))
     steps = config.max_steps or round(steps_per_epoch * config.epochs)
-    return DryRun(
-        len(rows.ids[order[0]]), rows_at_once[-1], _peak_memory(setup.device), speed, steps, rows.tokens * steps / steps_per_epoch / speed
-    )
+    seconds = rows.tokens * steps / steps_per_epoch / tokens_per_second
+    return DryRun(longest, rows_at_once[-1], _peak_memory(setup.device), tokens_per_second, steps, seconds)
 
 
 def _peak_memory(device: str) -> int:

@@ -1,8 +1,9 @@
 """Batches of similar lengths in random order, and sequence packing: the rows of a batch as one long row, with causal attention within each.
 
-Linear layers, norms and activations process real tokens only; attention works on padded copies of each row; a prefix that all rows share is
-computed once. Both copies are index selections (``_Unpack``, ``_Repack``), so no gradient is scattered. The layout reaches the attention as a
-keyword that transformers passes through; whether a model passes it on, and gives the same logits, is tested before the first step.
+Linear layers, norms and activations process the long row, i.e. no padding, and a prefix that all rows share only once. Attention works on the padded
+rows, which are copied from the long row and back by selecting indices (``_Unpack``, ``_Repack``); this is also how their gradients are computed,
+without slow scattering. The layout reaches the attention as a keyword that transformers passes through; before the first step, a trial tests whether
+the model passes it on and gives the same logits.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class SimilarLengths(Sampler[int]):
     """Yields row indices such that each batch holds rows of similar lengths.
 
     transformers' own sampler for this (``group_by_length``) leaves the batches of each pool in descending order of length, so that row length
-    falls and jumps back every fifty steps. Here the batches are shuffled.
+    falls and jumps back every fifty steps. This sampler shuffles the batches.
 
     Args:
         lengths: Length of each row in tokens.
@@ -54,16 +55,15 @@ class SimilarLengths(Sampler[int]):
         rng = Random(f"{self.seed}-{self.epoch}")
         order = list(range(len(self.lengths)))
         rng.shuffle(order)
-        size, remainder = self.batch_size, len(order) % self.batch_size
-        in_full_batches, incomplete = order[: len(order) - remainder], order[len(order) - remainder :]
-        pools = [
-            sorted(in_full_batches[start : start + POOL_BATCHES * size], key=lambda row: self.lengths[row])
-            for start in range(0, len(in_full_batches), POOL_BATCHES * size)
-        ]
-        batches = [pool[start : start + size] for pool in pools for start in range(0, len(pool), size)]
+        size, pool_size = self.batch_size, POOL_BATCHES * self.batch_size
+        in_full_batches = len(order) - len(order) % size
+        batches = []
+        for pool_start in range(0, in_full_batches, pool_size):
+            pool = sorted(order[pool_start : min(pool_start + pool_size, in_full_batches)], key=lambda row: self.lengths[row])
+            batches += [pool[start : start + size] for start in range(0, len(pool), size)]
         rng.shuffle(batches)
         yield from (row for batch in batches for row in batch)
-        yield from incomplete
+        yield from order[in_full_batches:]
 
 
 LENGTH_MULTIPLE = 32
@@ -72,7 +72,7 @@ LENGTH_MULTIPLE = 32
 
 @dataclass(frozen=True)
 class Layout:
-    """Token positions of a batch in the long row.
+    """A batch as one long row, and the positions of its tokens in the long row and in the padded batch.
 
     Attributes:
         ids: Token ids, shape ``(1, tokens)``.
@@ -82,7 +82,8 @@ class Layout:
             to the first row, padding of the long row to cell 0.
         shared: Length of the prefix that all rows share.
         count: Number of tokens in the long row without its padding.
-        owns_token: 1 for cells that own their token, 0 for padding and for the shared prefix of other rows, shape ``(rows, width, 1)``.
+        owns_token: Whether a cell of the padded batch has its own token in the long row; False for padding, and for the shared prefix in all rows but
+            the first, shape ``(rows, width, 1)``.
         labelled: Positions in the long row that predict a labelled token; those of the shared prefix may occur several times.
         targets: The labelled tokens predicted there.
     """
@@ -108,12 +109,13 @@ def pack_batch(ids: Tensor, labels: Tensor, lengths: Tensor) -> Layout:
     """
     rows, width = int(ids.shape[0]), int(lengths.max())
     ids, labels = ids[:, :width], labels[:, :width]
-    equals_first = (ids == ids[:1]).all(0)[: int(lengths.min())]
-    shared = int(equals_first.long().cumprod(0).sum()) if rows > 1 else 0
+    is_same_in_all_rows = (ids == ids[:1]).all(0)[: int(lengths.min())]
+    shared = int(is_same_in_all_rows.long().cumprod(0).sum()) if rows > 1 else 0  # up to the first difference
     position = torch.arange(width, device=ids.device)
     is_real = position < lengths[:, None]
-    owned = is_real & ((position >= shared) | (torch.arange(rows, device=ids.device)[:, None] == 0))
-    padded_positions = owned.flatten().nonzero().flatten()
+    is_first_row = torch.arange(rows, device=ids.device)[:, None] == 0
+    owns_token = is_real & ((position >= shared) | is_first_row)
+    padded_positions = owns_token.flatten().nonzero().flatten()
     count = padded_positions.numel()
     packed_positions = torch.zeros(rows * width, dtype=torch.long, device=ids.device)
     packed_positions[padded_positions] = torch.arange(count, device=ids.device)
@@ -124,8 +126,16 @@ def pack_batch(ids: Tensor, labels: Tensor, lengths: Tensor) -> Layout:
     next_labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
     has_label = next_labels != IGNORED
     return Layout(
-        ids.flatten()[padded_positions][None], (padded_positions % width)[None], packed_positions, padded_positions, shared, count, owned[..., None], packed_positions[has_label], next_labels[has_label],
-    )  # fmt: skip
+        ids=ids.flatten()[padded_positions][None],
+        positions=(padded_positions % width)[None],
+        packed_positions=packed_positions,
+        padded_positions=padded_positions,
+        shared=shared,
+        count=count,
+        owns_token=owns_token[..., None],
+        labelled=packed_positions[has_label],
+        targets=next_labels[has_label],
+    )
 
 
 class _Unpack(torch.autograd.Function):
@@ -140,14 +150,14 @@ class _Unpack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         layout, gradient = ctx.layout, gradients[0]
-        flat = gradient.flatten(0, 1).index_select(0, layout.padded_positions)
-        flat[layout.count :] = 0  # padding has no gradient
-        flat[: layout.shared] += gradient[1:, : layout.shared].sum(0)
-        return flat, None
+        packed = gradient.flatten(0, 1).index_select(0, layout.padded_positions)
+        packed[layout.count :] = 0  # padding has no gradient
+        packed[: layout.shared] += gradient[1:, : layout.shared].sum(0)
+        return packed, None
 
 
 class _Repack(torch.autograd.Function):
-    """Padded rows to long row; cells without their own token get no gradient."""
+    """Padded rows to long row; cells that do not own their token get no gradient."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, layout: Layout) -> Tensor:
@@ -238,19 +248,19 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor
             query, key, value, is_causal=True, scale=scaling, enable_gqa=groups != heads
         )
         return attended.transpose(1, 2).contiguous()
-    folded = query.reshape(batch, groups, -1, size)
-    scores = torch.matmul(folded * scaling, key.transpose(-1, -2)).view(batch, heads, tokens, tokens)
+    grouped_query = query.reshape(batch, groups, -1, size)
+    scores = torch.matmul(grouped_query * scaling, key.transpose(-1, -2)).view(batch, heads, tokens, tokens)
     scores = scores + torch.full((tokens, tokens), -torch.inf, dtype=scores.dtype, device=scores.device).triu(1)
     weights = scores.softmax(-1).to(value.dtype).view(batch, groups, -1, tokens)
     return torch.matmul(weights, value).view(batch, heads, tokens, size).transpose(1, 2).contiguous()
 
 
 def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attention:
-    """Switch a model to ``causal_attention`` if it gives the same logits; return the attention in use.
+    """Switch a model to ``causal_attention`` if the model then gives the same logits; return the attention in use.
 
-    A trial on a few tokens decides, not a list of architectures: a model with attention sinks or capped scores fails the comparison and keeps its
-    own attention. A sliding window has no effect on a few tokens, so it is excluded by its config. The choice does not depend on timing, because
-    a resumed run must repeat it.
+    A trial on a few tokens decides, not a list of architectures: a model with attention sinks or capped scores gives other logits and keeps its
+    own attention. A sliding window has no effect on a few tokens, so models with one are recognised by their config. The choice does not depend on
+    timing, because a resumed run must repeat it.
 
     Args:
         model: A causal language model, possibly with an adapter.
@@ -261,14 +271,11 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
     config = inner.config.get_text_config()
     original = attention_implementation(inner)
     has_window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    is_supported = original == "sdpa" and not has_window and not getattr(config, "attention_dropout", 0.0)
     on_cpu = inner.device.type == "cpu"
-    packs = packing == "on" or (packing == "auto" and on_cpu)
-    if (
-        original != "sdpa"
-        or has_window
-        or getattr(config, "attention_dropout", 0.0)
-        or not (packs or (on_cpu and longest <= MAX_MATRIX_TOKENS))
-    ):
+    may_pack = packing == "on" or (packing == "auto" and on_cpu)
+    faster_unpacked = on_cpu and longest <= MAX_MATRIX_TOKENS
+    if not is_supported or not (may_pack or faster_unpacked):
         return Attention(original, packed=False)
     try:
         from transformers import AttentionInterface
@@ -278,11 +285,11 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
         report_fallback("attention over a packed batch", in_one_line(error))
         return Attention(original, packed=False)
     ids, lengths = _trial_batch(config.vocab_size, inner.device)
-    reference_logits = _logits(inner, ids)
+    original_logits = _compute_logits(inner, ids)
     inner.set_attn_implementation(ATTENTION_NAME)
-    if packs and _logits_agree(reference_logits, _packed_logits(inner, ids, lengths), lengths):
+    if may_pack and _logits_agree(original_logits, _compute_packed_logits(inner, ids, lengths), lengths):
         return Attention(ATTENTION_NAME, packed=True)
-    if on_cpu and longest <= MAX_MATRIX_TOKENS and _logits_agree(reference_logits, _logits(inner, ids), lengths):
+    if faster_unpacked and _logits_agree(original_logits, _compute_logits(inner, ids), lengths):
         return Attention(ATTENTION_NAME, packed=False)
     inner.set_attn_implementation(original)
     return Attention(original, packed=False)
@@ -292,13 +299,12 @@ def choose_attention(model: Any, longest: int, packing: str = "auto") -> Attenti
 def original_attention(model: Any) -> Iterator[None]:
     """Restore the model's own attention within the block, for generation."""
     inner = unwrapped(model)
-    replaced = attention_implementation(inner) == ATTENTION_NAME
-    if replaced:
-        inner.set_attn_implementation("sdpa")
+    was_replaced = attention_implementation(inner) == ATTENTION_NAME
+    restore_attention(model)
     try:
         yield
     finally:
-        if replaced:
+        if was_replaced:
             inner.set_attn_implementation(ATTENTION_NAME)
 
 
@@ -324,21 +330,21 @@ def _logits_agree(expected: Tensor | None, actual: Tensor | None, lengths: Tenso
     return torch.allclose(expected[is_real].float(), actual[is_real].float(), rtol=tolerance, atol=tolerance)
 
 
-def _logits(model: Any, ids: Tensor, **arguments: Any) -> Tensor | None:
+def _compute_logits(model: Any, ids: Tensor, **arguments: Any) -> Tensor | None:
     """Return the logits of a batch; None when the model raises."""
-    training = model.training
+    was_training = model.training
     try:
         with torch.inference_mode():
             logits: Tensor = model.eval()(input_ids=ids, use_cache=False, **arguments).logits
     except (ValueError, TypeError, RuntimeError, IndexError):
         return None
     finally:
-        model.train(training)
+        model.train(was_training)
     return logits
 
 
-def _packed_logits(model: Any, ids: Tensor, lengths: Tensor) -> Tensor | None:
-    """Return the logits of the same batch, passed as one long row."""
+def _compute_packed_logits(model: Any, ids: Tensor, lengths: Tensor) -> Tensor | None:
+    """Return the logits of a batch that is passed as one long row, in the shape of the padded batch."""
     layout = pack_batch(ids, ids, lengths)
-    logits = _logits(model, layout.ids, position_ids=layout.positions, layout=layout)
+    logits = _compute_logits(model, layout.ids, position_ids=layout.positions, layout=layout)
     return None if logits is None else logits[0][layout.packed_positions]

@@ -71,8 +71,8 @@ def load_base(reference: ModelReference, method: str, device: str, trust_remote_
     return load_model(reference, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
 
 
-def add_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
-    """Return the model, or an adapter over all its linear layers except the head.
+def create_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
+    """Return the model with a new adapter on all its linear layers except the head, or the model itself for full fine-tuning.
 
     Args:
         model: Base model.
@@ -97,8 +97,8 @@ def add_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
 
 
 MIN_BFLOAT16_WIDTH = 512
-"""Hidden width from which bfloat16 is faster on a CPU. At the 256 of ``sftchat:nano`` both take equal time on a processor with AMX, so float32 is
-used; a wider model spends its time in the matrix products that AMX and AVX512_BF16 accelerate.
+"""Hidden width from which ``auto`` chooses bfloat16 on a CPU: wide models spend their time in the matrix products that AMX and AVX512_BF16
+accelerate. At the width of ``sftchat:nano``, 256, bfloat16 and float32 take equal time on a processor with AMX.
 """
 BFLOAT16_INSTRUCTIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16"}
 """CPU capabilities with bfloat16 products, by their names in ``torch.cpu.get_capabilities``, and their display names."""
@@ -118,7 +118,7 @@ class Precision:
 
 
 def choose_precision(requested: str, device: str, unit: str, width: int) -> Precision:
-    """Choose the precision; depends on the arguments alone.
+    """Choose the precision; the choice depends on the arguments alone.
 
     Args:
         requested: ``auto``, ``float32`` or ``bfloat16``.
@@ -169,11 +169,12 @@ class TrainingJob:
         examples: Conversations to train on.
         data: Sources of the examples, for the manifest; generated rows have one entry with ``generator``.
         hyperparameters: Hyper-parameters set by the user; the others get defaults.
-        validation: A file of items to score, or a data set of the Hub; without one, items are split off from the rows or drawn from the generator.
+        validation: A file of items to score, or a data set of the Hub; if None, the items are split off from the rows or come from the generator.
         template: Chat template name or file that replaces the model's own.
-        template_name: Which of the model's own templates renders every conversation, stored in the manifest; empty to choose by the use of tools.
+        template_name: Name of the model's own template to use for every conversation, stored in the manifest; empty to choose by the presence of
+            tools.
         template_arguments: Arguments of the template, stored in the manifest so that inference uses the same.
-        row_options: Options for reading the rows of ``validation``, and used for those of ``data``.
+        row_options: Options for reading the rows of ``validation``; the rows of ``data`` were read with the same.
         force: Whether to train even when the parity proof fails.
         resume: Whether to continue from the last checkpoint of ``output``.
         trust_remote_code: Whether code in the model repository may run.
@@ -239,7 +240,7 @@ def prepare(job: TrainingJob, engine_types: Collection[str] = ()) -> TrainingSet
         engine_types: Schemes of the installed engines, whose models cannot be trained here.
 
     Raises:
-        UsageError: When the folder is taken, an option is out of range, or the run cannot be resumed with these rows.
+        UsageError: When the folder has other files or another run, an option is out of range, or the run cannot be resumed with these rows.
         DataError: When there is no row to train on.
         ModelError: When the model cannot be loaded, or its template fails the parity proof.
         MissingExtraError: When packages of the method are not installed.
@@ -274,12 +275,14 @@ def prepare(job: TrainingJob, engine_types: Collection[str] = ()) -> TrainingSet
     config = replace(config, max_length=limit_to_context(config.max_length, context, job.hyperparameters.get("max_length")))
     examples, validation = _split_validation(job, config)
     rows = render_rows(examples, renderer, config.max_length, train_on_all=config.train_on == "all", context_length=context)
-    _seed_generators(config.seed)
-    model = add_adapter(model, config, job.model)
+    from transformers import set_seed
+
+    set_seed(config.seed)  # the weights of a new adapter are random
+    model = create_adapter(model, config, job.model)
     attention = choose_attention(model, max(map(len, rows.ids)), "off" if config.neftune_alpha else config.packing)
     precision = _choose_precision(earlier, config, model, device)
     config = replace(config, precision=precision.name)
-    manifest = replace(_manifest(job, reference, renderer, config, rows, validation), precision_reason=precision.reason)
+    manifest = replace(_initial_manifest(job, reference, renderer, config, rows, validation), precision_reason=precision.reason)
     if earlier is not None:
         check_unchanged(job.output, earlier, manifest)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -310,10 +313,11 @@ def _resolve_device(requested: str) -> str:
 
     if (local_rank := process_info().local_rank) is not None:
         return f"cuda:{local_rank}"
-    if torch.cuda.device_count() > 1:
+    count = torch.cuda.device_count()
+    if count > 1:
         raise UsageError(
-            f"{torch.cuda.device_count()} accelerators are visible; hide all but one with CUDA_VISIBLE_DEVICES=0, or use all with "
-            f"'torchrun --nproc-per-node {torch.cuda.device_count()} -m sftchat train …'"
+            f"{count} accelerators are visible; hide all but one with CUDA_VISIBLE_DEVICES=0, or use all with "
+            f"'torchrun --nproc-per-node {count} -m sftchat train …'"
         )
     return device
 
@@ -325,29 +329,22 @@ def _split_validation(job: TrainingJob, config: TrainingConfig) -> tuple[list[Ex
         return examples, None
     if job.validation is not None:
         return examples, validation_from_file(job.validation, config.validation_items, job.row_options)
-    generated = next((entry for entry in job.data if "generator" in entry), None)
-    if generated is not None and examples:
-        return validation_from_generator(
-            job.task, examples, config.validation_items, int(generated.get("seed", 0)), dict(generated.get("options") or {})
-        )
+    generator_call = next((entry for entry in job.data if "generator" in entry), None)
+    if generator_call is not None and examples:
+        seed, options = int(generator_call.get("seed", 0)), dict(generator_call.get("options") or {})
+        return validation_from_generator(job.task, examples, config.validation_items, seed, options)
     return validation_from_rows(examples, config.validation_items, config.seed)
-
-
-def _seed_generators(seed: int) -> None:
-    """Seed the random generators that initialise adapters."""
-    from transformers import set_seed
-
-    set_seed(seed)
 
 
 def _choose_precision(earlier: Manifest | None, config: TrainingConfig, model: Any, device: str) -> Precision:
     """Return the precision; with ``auto``, a resumed run keeps its earlier one."""
-    if earlier is not None and config.precision == "auto" and (earlier_choice := str(earlier.config.get("precision", "auto"))) != "auto":
-        return Precision(earlier_choice, earlier.precision_reason)
+    earlier_precision = str(earlier.config.get("precision", "auto")) if earlier is not None else "auto"
+    if earlier is not None and config.precision == "auto" and earlier_precision != "auto":
+        return Precision(earlier_precision, earlier.precision_reason)
     return choose_precision(config.precision, device, bfloat16_unit(device), int(model.get_input_embeddings().weight.shape[1]))
 
 
-def _manifest(
+def _initial_manifest(
     job: TrainingJob,
     reference: ModelReference,
     renderer: Renderer,
@@ -355,21 +352,21 @@ def _manifest(
     rows: RenderedRows,
     validation: Validation | None,
 ) -> Manifest:
-    """Build the manifest of what is known before training."""
+    """Create the manifest as it is before training."""
     versions = {"python": platform.python_version(), **installed_versions(PACKAGES)}
     base = str(reference.folder.absolute()) if reference.folder and job.model == str(reference.folder) else job.model
-    validation_json = {}
+    validation_record = {}
     if validation is not None:
-        validation_json = {
+        validation_record = {
             "metric": job.task.metric.name, "higher_is_better": job.task.metric.higher_is_better, "items": len(validation.examples),
             "source": validation.source, "hash": validation.hash,
         }  # fmt: skip
         if job.validation is not None:
-            validation_json["file"] = job.validation
+            validation_record["file"] = job.validation
             if Path(job.validation).is_file():
-                validation_json["sha256"] = file_hash(Path(job.validation))
+                validation_record["sha256"] = file_hash(Path(job.validation))
     return Manifest(
         task=job.task.name, base=base, base_identity=identity(reference), method=config.method, config=asdict(config) | {"report_to": list(config.report_to)}, data=job.data, rows=len(rows.ids),
         tokens_hash=rows.hash, template=renderer.name, template_hash=renderer.template_hash, template_arguments=dict(renderer.arguments), versions=versions,
-        command=job.command, validation=validation_json, template_name=renderer.template_name,
+        command=job.command, validation=validation_record, template_name=renderer.template_name,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Rows to train on: read from files or generated, then rendered to token ids and labels.
 
-Rows that do not fit are dropped, counted and named, never truncated.
+Rows that are too long are dropped, counted and named; none is truncated.
 """
 
 from __future__ import annotations
@@ -50,36 +50,35 @@ def collect_rows(
         notes: Records changes to the rows that the user should know of.
 
     Returns:
-        The examples, and one entry for each source as stored in the manifest: files with a hash of their content, or the generator.
+        The examples, and the sources as stored in the manifest: one entry for each file, with a hash of its content, or one for the generator.
 
     Raises:
         UsageError: When options of the generator are given together with files, or are unknown.
         DataError: When a file cannot be used.
     """
-    if row_options.non_default and not files:
-        raise UsageError(
-            "--map, --label-column, --role-map, --merge-turns and --leading-assistant say how rows are read; give rows with --data"
-        )
-    if files:
-        if rows is not None or options:
-            raise UsageError("--rows and --option are for the generator; with --data give neither")
-        examples: list[Example] = []
-        sources = []
-        for name in files:
-            from_file = list(read_examples(name, row_options, notes))
-            examples += from_file
-            if notes is not None:
-                unanswered = (row for row in from_file if row.messages and row.conversation[-1]["role"] != "assistant")
-                notes.changes.update("the last turn has no reply; the row is learned up to the reply before it" for _ in unanswered)
-            file = Path(name)
-            entry = {"file": "stdin" if name == "-" else name, "sha256": file_hash(file) if file.is_file() else examples_hash(from_file)}
-            sources.append({**entry, "rows_read": row_options.non_default} if row_options.non_default else entry)
-        return examples, tuple(sources)
-    generator_options = parse_options(task, options)
-    count = rows or training_defaults(task, "full", 0).rows or 2000
-    return list(generate_examples(task, count, seed, generator_options)), (
-        {"generator": task.name, "n": count, "seed": seed, "options": generator_options},
-    )
+    if not files:
+        if row_options.non_default:
+            raise UsageError(
+                "--map, --label-column, --role-map, --merge-turns and --leading-assistant say how rows are read; give rows with --data"
+            )
+        generator_options = parse_options(task, options)
+        count = rows or training_defaults(task, "full", 0).rows or 2000
+        generator_call = {"generator": task.name, "n": count, "seed": seed, "options": generator_options}
+        return list(generate_examples(task, count, seed, generator_options)), (generator_call,)
+    if rows is not None or options:
+        raise UsageError("--rows and --option are for the generator; with --data give neither")
+    examples: list[Example] = []
+    sources = []
+    for name in files:
+        from_file = list(read_examples(name, row_options, notes))
+        examples += from_file
+        if notes is not None:
+            unanswered = (row for row in from_file if row.messages and row.conversation[-1]["role"] != "assistant")
+            notes.changes.update("the last turn has no reply; the row is learned up to the reply before it" for _ in unanswered)
+        file = Path(name)
+        entry = {"file": "stdin" if name == "-" else name, "sha256": file_hash(file) if file.is_file() else examples_hash(from_file)}
+        sources.append({**entry, "rows_read": row_options.non_default} if row_options.non_default else entry)
+    return examples, tuple(sources)
 
 
 @dataclass(frozen=True)
@@ -117,8 +116,8 @@ class RenderedRows:
         return digest.hexdigest()
 
 
-def _training_texts(example: Example, renderer: Renderer) -> tuple[RowText | Rendered, ...]:
-    """Return the rows of an example, none without a turn to train on; an example without messages is plain text."""
+def _render_example(example: Example, renderer: Renderer) -> tuple[RowText | Rendered, ...]:
+    """Return the rows of an example: none if there is no turn to learn, a tokenised one if it is plain text without messages."""
     if not example.messages:
         return (renderer.text_ids(example.gold),) if example.gold else ()
     conversation = example.conversation
@@ -127,22 +126,22 @@ def _training_texts(example: Example, renderer: Renderer) -> tuple[RowText | Ren
     return renderer.training_texts(conversation, tools_of(example))
 
 
-def _render(examples: Iterable[Example], renderer: Renderer) -> Iterator[tuple[str, list[Rendered]]]:
+def _render_in_batches(examples: Iterable[Example], renderer: Renderer) -> Iterator[tuple[str, list[Rendered]]]:
     """Yield the source of each example and its rows, tokenised in batches."""
     numbered = enumerate(examples, 1)
     while batch := list(islice(numbered, TOKENIZE_BATCH)):
-        texts: list[tuple[str, tuple[RowText | Rendered, ...]]] = []
-        for index, example in batch:
-            source = example.source or example.id or f"row {index}"
+        rows_by_example: list[tuple[str, tuple[RowText | Rendered, ...]]] = []
+        for number, example in batch:
+            source = example.source or example.id or f"row {number}"
             try:
-                texts.append((source, _training_texts(example, renderer)))
+                rows_by_example.append((source, _render_example(example, renderer)))
             except TemplateError as error:
                 message = add_remedy(error, renderer, example.conversation, tools_of(example))
                 raise TemplateError(f"{source}: {message}") from error
-        encoded = renderer.encode_rows([row for _, rows in texts for row in rows if isinstance(row, RowText)])
-        for source, rows in texts:
+        tokenised = renderer.encode_rows([row for _, rows in rows_by_example for row in rows if isinstance(row, RowText)])
+        for source, rows in rows_by_example:
             try:
-                yield source, [next(encoded) if isinstance(row, RowText) else row for row in rows]
+                yield source, [next(tokenised) if isinstance(row, RowText) else row for row in rows]
             except TemplateError as error:
                 raise TemplateError(f"{source}: {error}") from error
 
@@ -150,38 +149,35 @@ def _render(examples: Iterable[Example], renderer: Renderer) -> Iterator[tuple[s
 def render_rows(
     examples: Iterable[Example], renderer: Renderer, max_length: int, *, train_on_all: bool = False, context_length: int | None = None
 ) -> RenderedRows:
-    """Render every example, with the gold reply as the last assistant turn; if the template rewrites history, one row per reply.
+    """Render every example, with the gold reply as the last assistant turn; if the template rewrites history, each reply becomes a row.
 
     Args:
         examples: Conversations to train on.
         renderer: Tokenizer and template.
         max_length: Maximum row length in tokens. Longer rows are dropped: a row without its stop token would teach the model never to stop.
         train_on_all: Whether every token has a loss, not only assistant turns.
-        context_length: Context length of the model in tokens, the maximum that an error message recommends; None without a limit.
+        context_length: Context length of the model in tokens, so that no error message recommends a larger ``max_length``; None without a limit.
 
     Raises:
         DataError: When no row is left.
         TemplateError: When the template cannot render a conversation.
     """
-    ids, labels, too_long, without_reply, shortest = [], [], [], [], 0
-    for source, rows in _render(examples, renderer):
+    ids, labels, too_long, without_reply, dropped_lengths = [], [], [], [], []
+    for source, rows in _render_in_batches(examples, renderer):
         if not rows:
             without_reply.append(source)
         for row in rows:
             if len(row.ids) > max_length:
                 too_long.append(source)
-                shortest = min(shortest or len(row.ids), len(row.ids))
+                dropped_lengths.append(len(row.ids))
                 continue
             ids.append(row.ids)
             labels.append(row.ids if train_on_all else row.labels)
     if not ids:
         if too_long:
-            exceeds_context = context_length is not None and shortest > context_length
-            advice = (
-                f"shorten them, for the model's context holds {context_length}"
-                if exceeds_context
-                else f"raise --max-length to {shortest} or more"
-            )
+            advice = f"raise --max-length to {min(dropped_lengths)} or more"
+            if context_length is not None and min(dropped_lengths) > context_length:
+                advice = f"shorten them, for the model's context holds {context_length}"
             raise DataError(f"all {len(too_long)} rows are longer than {max_length} tokens; {advice}", too_long[0])
         raise DataError(
             "no row has a reply to learn from; training rows need an assistant turn or a gold reply",

@@ -1,4 +1,4 @@
-"""Run a training: trainer, scoring, checkpoints, selection of the best weights, and the parity proof of the saved model."""
+"""Runs a training: trainer, scoring, checkpoints, selection of the best weights, and the parity proof of the saved model."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from sftchat.training.checkpoints import (
     complete_checkpoint,
     list_checkpoints,
     lock_run,
-    os_write_error,
     prune,
     publish,
+    write_error_reason,
 )
 from sftchat.training.config import TrainingConfig
 from sftchat.training.packing import restore_attention
@@ -43,7 +43,7 @@ __all__ = ["TrainingJob", "TrainingListener", "TrainingSetup", "train"]
 PluginCallbacks: TypeAlias = Callable[[Task, TrainingConfig], Iterable[tuple[str, Any]]]
 
 LAST_LOSSES = 5
-"""Number of reports whose mean is the final loss."""
+"""Number of last reported losses whose mean is the final loss."""
 MEMORY_ADVICE = "lower --batch-size, --max-length or --validation-items, add --gradient-checkpointing, or use --method lora"
 
 
@@ -94,12 +94,13 @@ def train(
         The manifest that was written.
 
     Raises:
-        UsageError: When the folder is taken or in use, an option is out of range, or the run cannot be resumed with these rows.
+        UsageError: When the folder has other files or another run, or is in use, an option is out of range, or the run cannot be resumed with these
+            rows.
         DataError: When there is no row to train on.
         ModelError: When the model cannot be loaded, or its template fails the parity proof.
         EngineError: When training itself fails.
         SftchatError: When the folder cannot be written to; earlier checkpoints stay complete.
-        KeyboardInterrupt: When it was stopped; a checkpoint of the last step is kept.
+        KeyboardInterrupt: When the user stopped the training; there is a checkpoint of the last step.
     """
     with lock_run(job.output) if is_main_process() else nullcontext():
         run = TrainingRun(job, prepare(job, engine_types), listener or TrainingListener(), plugin_callbacks)
@@ -127,7 +128,7 @@ class TrainingRun:
         """Train, save the model and prove parity."""
         setup = self.setup
         setup.renderer.tokenizer.chat_template = setup.renderer.saved
-        checkpoint = self._checkpoint() if self.job.resume else None
+        checkpoint = self._find_checkpoint() if self.job.resume else None
         if is_main_process():
             if setup.validation is not None:
                 setup.validation.write(self.output)
@@ -136,16 +137,17 @@ class TrainingRun:
         if checkpoint is not None:
             state = load_json(read_text(checkpoint / STATE_FILE))
             if state["global_step"] >= state["max_steps"]:  # the trainer would run one step too many
-                return self._finish(None, state["global_step"], state["log_history"], 0.1)
+                # not 0 seconds, by which a manifest says that the training has not ended
+                return self._finish(None, state["global_step"], state["log_history"], seconds=0.1)
         stopper = GracefulStop()
-        trainer = self._trainer(stopper, resumed=checkpoint is not None)
+        trainer = self._create_trainer(stopper, is_resumed=checkpoint is not None)
         self.listener.on_start(setup)
         started_at = time.monotonic()
         try:
             with stopper.on_interrupt(self.listener.on_stopping):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (RuntimeError, MemoryError) as error:
-            if os_write_error(error):
+            if write_error_reason(error):
                 raise
             advice = f"; {MEMORY_ADVICE}" if is_out_of_memory(error) else ""
             raise EngineError(f"training failed at step {trainer.state.global_step}: {first_line(error)}{advice}") from error
@@ -155,13 +157,17 @@ class TrainingRun:
         trainer.end()
         return manifest
 
-    def _trainer(self, stopper: GracefulStop, resumed: bool) -> Trainer:
-        """Build the trainer with its callbacks."""
+    def _create_trainer(self, stopper: GracefulStop, is_resumed: bool) -> Trainer:
         setup, config = self.setup, self.setup.config
         arguments = sft_config(config, str(self.output), config.precision, setup.device)
-        arguments.eval_on_start = config.eval_steps > 0 and not resumed
-        hooks = Hooks(self._score if setup.validation else None, self._complete, self._saved, self._smaller)
-        scoring = PeriodicScoring(config.eval_steps, lambda: self.history.stalled(config.patience))
+        arguments.eval_on_start = config.eval_steps > 0 and not is_resumed
+        hooks = Hooks(
+            score=self._score if setup.validation else None,
+            complete=self._complete,
+            after_checkpoint=self._after_checkpoint,
+            on_smaller_batch=self._report_smaller_batch,
+        )
+        scoring = PeriodicScoring(config.eval_steps, lambda: self.history.has_stalled(config.patience))
         from_plugins = [guard_callback(name, callback) for name, callback in self.plugin_callbacks(self.job.task, config)]
         with _tensorboard_folder(self.output / "runs"):
             trainer = Trainer(
@@ -179,8 +185,8 @@ class TrainingRun:
             )
         return trainer
 
-    def _checkpoint(self) -> Path | None:
-        """Return the checkpoint to resume from; incomplete ones are reported and deleted."""
+    def _find_checkpoint(self) -> Path | None:
+        """Return the checkpoint to resume from, None without a complete one, and read the history of its scores; incomplete ones are deleted."""
         complete, incomplete = list_checkpoints(self.output)
         if incomplete:
             self.listener.on_message(f"ignored as incomplete: {', '.join(path.name for path in incomplete)}")
@@ -189,69 +195,80 @@ class TrainingRun:
         if not complete:
             self.listener.on_message("the run has no complete checkpoint yet: it starts again from the base model")
             return None
-        if any(complete[-1].glob("*.safetensors")):  # not for sharded checkpoints, which only the launcher can read
-            check_saved(complete[-1], self.setup.model)
-        self.listener.on_message(f"continuing from {complete[-1].name}")
-        manifest = read_manifest(complete[-1])
+        latest = complete[-1]
+        if any(latest.glob("*.safetensors")):  # not for sharded checkpoints, which only the launcher can read
+            check_saved(latest, self.setup.model)
+        self.listener.on_message(f"continuing from {latest.name}")
+        manifest = read_manifest(latest)
         if manifest is not None:
             self.history = read_history(self.history.metric, self.history.higher_is_better, manifest.scores)
-        return complete[-1]
+        return latest
 
     def _score(self, step: int) -> tuple[dict[str, float], bool]:
-        """Score the current model."""
+        """Score the current model; return the metrics, and whether this step is the best so far."""
         validation = self.setup.validation
         assert validation is not None
         started_at = time.monotonic()
         result = score_model(self.setup.model, self.setup.renderer, self.job.task, validation.examples, "validation")
         self.history = self.history.add(step, {metric.name: metric.value for metric in result.metrics})
-        primary, best = result.metric(self.history.metric), self.history.best or 0
+        primary, best_step = result.metric(self.history.metric), self.history.best_step or 0
         self.listener.on_scoring(
             ScoringResult(
-                step, primary.name, primary.value, primary.low, primary.high, len(result.items), best, self.history.value(best), time.monotonic() - started_at
+                step=step, metric=primary.name, value=primary.value, low=primary.low, high=primary.high, items=len(result.items),
+                best=best_step, best_value=self.history.value(best_step), seconds=time.monotonic() - started_at,
             )
         )  # fmt: skip
-        return dict(self.history.scores[step]), best == step
+        return dict(self.history.scores[step]), best_step == step
 
-    def _manifest(self, steps: int, chosen_step: int) -> Manifest:
-        """Return the manifest after ``steps`` steps, for the weights of step ``chosen_step``."""
-        best = f"checkpoint-{self.history.best}" if self.history.best and (self.output / f"checkpoint-{self.history.best}").is_dir() else ""
-        return replace(self.setup.manifest, steps=steps, chosen_step=chosen_step, scores=self.history.as_manifest(), best_checkpoint=best)
+    def _current_manifest(self, steps: int, chosen_step: int) -> Manifest:
+        """Return the manifest after ``steps`` steps, for the weights of step ``chosen_step``; both are 0 while the training runs."""
+        best_step = self.history.best_step
+        has_checkpoint = best_step is not None and (self.output / f"checkpoint-{best_step}").is_dir()
+        best_checkpoint = f"checkpoint-{best_step}" if has_checkpoint else ""
+        scores = self.history.as_manifest()
+        return replace(self.setup.manifest, steps=steps, chosen_step=chosen_step, scores=scores, best_checkpoint=best_checkpoint)
 
     def _complete(self, folder: Path, step: int) -> None:
-        """Add what inference needs to a checkpoint's weights."""
+        """Add what inference needs to a checkpoint's weights, and the manifest."""
         complete_checkpoint(folder, self.setup.model, self.setup.renderer)
         (folder / "training_args.bin").unlink(missing_ok=True)  # an unused pickle that would count as weights
-        write_manifest(folder, self._manifest(step, step))
+        write_manifest(folder, self._current_manifest(step, step))
 
-    def _saved(self, run: Path) -> None:
+    def _after_checkpoint(self, run: Path) -> None:
         """Record the best checkpoint in the run's manifest, and delete surplus checkpoints."""
-        write_manifest(run, self._manifest(0, 0))
-        prune(run, self.setup.config.save_limit, self.history.best)
+        write_manifest(run, self._current_manifest(0, 0))
+        prune(run, self.setup.config.save_limit, self.history.best_step)
 
-    def _smaller(self, rows: int) -> None:
-        """Report that memory ran out."""
+    def _report_smaller_batch(self, rows: int) -> None:
         self.listener.on_message(f"out of memory: {rows} rows at once from here on, the effective batch as before")
 
     def _finish(self, trainer: Trainer | None, step: int, log_history: list[dict[str, Any]], seconds: float) -> Manifest:
-        """Publish the best weights, or the last without scores, and prove parity; without a trainer the weights come from a checkpoint."""
+        """Publish the best weights, or the last if none were scored, and prove parity.
+
+        Args:
+            trainer: Trainer with the weights of the last step in memory; None if they are only in its checkpoint.
+            step: The last step.
+            log_history: The trainer's log, with the reported losses.
+            seconds: Duration of the training.
+        """
         model, renderer = self.setup.model, self.setup.renderer
-        chosen_step = self.history.best or step
+        chosen_step = self.history.best_step or step
         restore_attention(model)
         final = self.output / UNFINISHED / "final"
-        if trainer is not None and chosen_step == step:
+        is_in_memory = trainer is not None and chosen_step == step
+        if trainer is not None and is_in_memory:
             trainer.save_model(str(final))
         losses = [entry["loss"] for entry in log_history if "loss" in entry][-LAST_LOSSES:]
-        manifest = replace(
-            self._manifest(step, chosen_step), seconds=round(seconds, 1), final_loss=round(sum(losses) / len(losses), 8) if losses else None
-        )
+        final_loss = round(sum(losses) / len(losses), 8) if losses else None
+        manifest = replace(self._current_manifest(step, chosen_step), seconds=round(seconds, 1), final_loss=final_loss)
         if is_main_process():
-            if trainer is not None and chosen_step == step:
+            if is_in_memory:
                 if not any(final.glob("*.safetensors")):
                     raise EngineError(
                         "the launcher's settings kept the weights in shards, which no model can be loaded from; have them saved whole"
                     )
                 complete_checkpoint(final, model, renderer)
-                publish(final, self.output, only_move=True)
+                publish(final, self.output, move=True)
             else:
                 publish(self.output / f"checkpoint-{chosen_step}", self.output)
             clear_unfinished(self.output)

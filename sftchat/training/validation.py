@@ -52,20 +52,20 @@ class ValidationHistory:
         return self.scores[step][self.metric]
 
     @property
-    def trained(self) -> tuple[int, ...]:
+    def trained_steps(self) -> tuple[int, ...]:
         """The scored steps after the base model, in order."""
         return tuple(sorted(step for step in self.scores if step > 0))
 
     @property
-    def best(self) -> int | None:
+    def best_step(self) -> int | None:
         """The best step after the base model, the earliest among ties; None before the first scoring."""
         sign = 1 if self.higher_is_better else -1
-        return max(self.trained, key=lambda step: (sign * self.value(step), -step), default=None)
+        return max(self.trained_steps, key=lambda step: (sign * self.value(step), -step), default=None)
 
-    def stalled(self, patience: int) -> bool:
+    def has_stalled(self, patience: int) -> bool:
         """Return whether the last ``patience`` scorings brought no improvement; False with a patience of 0."""
-        since = sum(step > (self.best or 0) for step in self.trained)
-        return patience > 0 and since >= patience
+        scorings_since_best = sum(step > (self.best_step or 0) for step in self.trained_steps)
+        return patience > 0 and scorings_since_best >= patience
 
     def as_manifest(self) -> dict[str, dict[str, float]]:
         """Return the scores as stored in a manifest: step numbers as strings, in order."""
@@ -133,9 +133,9 @@ def validation_from_rows(examples: Sequence[Example], items: int, seed: int) -> 
     if count == 0:
         raise DataError(f"{len(scorable)} rows are too few to keep some for validation; give --validation FILE, or --eval-steps 0")
     picked = sorted(Random(f"validation-{seed}").sample(scorable, count))
-    index_by_prompt = {examples[index].messages[-1]["content"]: index for index in picked}  # of rows with one prompt, only the last
+    index_by_prompt = {examples[index].messages[-1]["content"]: index for index in picked}  # of rows with the same prompt, only the last
     sample = [examples[index] for index in sorted(index_by_prompt.values())]
-    remaining = _without(examples, index_by_prompt)
+    remaining = _without_prompts(examples, index_by_prompt)
     if not remaining:
         raise DataError("all rows have the same prompt; give --validation FILE, or --eval-steps 0")
     numbered = tuple(replace(example, id=f"validation-{number}") for number, example in enumerate(sample, 1))
@@ -145,32 +145,37 @@ def validation_from_rows(examples: Sequence[Example], items: int, seed: int) -> 
 def validation_from_generator(
     task: Task, examples: Sequence[Example], items: int, seed: int, options: dict[str, Any]
 ) -> tuple[list[Example], Validation]:
-    """Generate items from the task's held-out set if it declares one, else new rows with another seed.
+    """Generate items with the options of the task's first held-out set, if it has one, and another seed than that of the training rows.
 
     Args:
-        task: Task whose demonstration may name the options of a held-out set.
+        task: Task whose demonstration may name the options of held-out sets.
         examples: Training rows; those with the prompt of an item are removed.
         items: Number of items.
         seed: Seed of the training rows.
         options: Generator options of the training rows.
+
+    Returns:
+        The remaining training rows, and the items.
+
+    Raises:
+        DataError: When no training row remains.
     """
-    held_out = next(iter(task.demonstration.held_out.items()), None) if task.demonstration else None
-    title, held_out_options = held_out if held_out else ("another seed", {})
+    held_out_sets = task.demonstration.held_out if task.demonstration else {}
+    title, held_out_options = next(iter(held_out_sets.items()), ("another seed", {}))
     generated = tuple(assign_ids(generate_examples(task, items, seed + 1_000_003, {**options, **held_out_options})))
     check_examples(generated)
-    remaining = _without(examples, {example.messages[-1]["content"] for example in generated})
+    remaining = _without_prompts(examples, {example.messages[-1]["content"] for example in generated})
     if not remaining:
         raise DataError(f"the generator of task '{task.name}' has no other rows to validate on; give --validation FILE, or --eval-steps 0")
     return remaining, Validation(generated, f"{len(generated)} generated items: {title}")
 
 
-def _without(examples: Sequence[Example], prompts: Container[str]) -> list[Example]:
-    """Return the rows with other prompts."""
+def _without_prompts(examples: Sequence[Example], prompts: Container[str]) -> list[Example]:
     return [example for example in examples if not example.messages or example.messages[-1]["content"] not in prompts]
 
 
 def score_model(model: Any, renderer: Renderer, task: Task, examples: Sequence[Example], title: str) -> ModelResult:
-    """Generate and score replies with a model in memory; in a distributed run each process handles its shard and all get the full result.
+    """Generate and score replies with a model in memory; in a distributed run, each process generates a part and returns the full result.
 
     Args:
         model: The model without the wrapper of a distributed run.
@@ -200,14 +205,15 @@ def score_model(model: Any, renderer: Renderer, task: Task, examples: Sequence[E
 
 @contextmanager
 def _generation_mode(model: Any) -> Iterator[None]:
-    """Prepare the model as a loader would: eval mode, its own attention, the precision of its weights.
+    """Within the block, make a model in training behave like its loaded checkpoint: eval mode, its own attention, the precision of its weights.
 
-    accelerate's mixed precision wraps ``forward``; a loaded checkpoint has no such wrapper, so it is removed for the block.
+    accelerate's mixed precision wraps ``forward``; a loaded checkpoint has no such wrapper, so the wrapper is removed.
     """
     from sftchat.training.packing import original_attention
 
     was_training, wrapped_forward = model.training, model.__dict__.get("forward")
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]  # peft freezes an adapter for inference
+    # remembered because the engine makes peft freeze an adapter
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     original_forward = model.__dict__.get("_original_forward")
     model.eval()
     if original_forward is not None:
@@ -224,7 +230,6 @@ def _generation_mode(model: Any) -> Iterator[None]:
 
 
 def _rank_and_world_size() -> tuple[int, int]:
-    """Return the rank and the number of processes."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():

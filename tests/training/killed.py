@@ -46,7 +46,7 @@ def arm(moment: str, step: int) -> None:
         Trainer._step_in_parts = half_a_step  # type: ignore[method-assign]
     elif moment == "publish":
 
-        def half_a_publication(source: Path, folder: Path, only_move: bool = False) -> None:
+        def half_a_publication(source: Path, folder: Path, move: bool = False) -> None:
             (folder / "adapter_model.safetensors").write_bytes((source / "adapter_model.safetensors").read_bytes()[:100])
             kill()
 

@@ -52,7 +52,7 @@ def test_a_dora_run_is_an_adapter_with_magnitudes_that_replies(tiny_checkpoint: 
 def test_an_adapter_names_its_base_as_the_user_did(tiny_checkpoint: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    adapted = methods.add_adapter(AutoModelForCausalLM.from_pretrained(tiny_checkpoint), TrainingConfig(method="lora"), "org/name")
+    adapted = methods.create_adapter(AutoModelForCausalLM.from_pretrained(tiny_checkpoint), TrainingConfig(method="lora"), "org/name")
 
     assert adapted.peft_config["default"].base_model_name_or_path == "org/name"
 

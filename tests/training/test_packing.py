@@ -106,8 +106,8 @@ def test_the_last_mlp_runs_only_at_used_positions_with_the_same_loss_and_gradien
     trimmed.model.layers[-1].mlp.gate_proj.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
     ids, positions = torch.arange(40).reshape(2, 20), torch.tensor([3, 3, 17, 39])
 
-    assert trimming.works
-    with trimming.at(positions):
+    assert trimming.is_active
+    with trimming.only_at(positions):
         ours = trimmed(input_ids=ids, use_cache=False).logits.flatten(0, 1)[positions].logsumexp(-1).sum()
     ours.backward()
     theirs = plain(input_ids=ids, use_cache=False).logits.flatten(0, 1)[positions].logsumexp(-1).sum()
@@ -131,5 +131,5 @@ def test_a_model_whose_last_mlp_needs_all_positions_is_not_trimmed(tiny_checkpoi
     alone = network.forward
     network.forward = lambda states: alone(states + states.mean(1, keepdim=True))
 
-    assert not SkipLastMlp(model).works
+    assert not SkipLastMlp(model).is_active
     assert len(network._forward_hooks) == 0

@@ -106,9 +106,9 @@ def test_training_ends_when_scores_stall(tiny_checkpoint: Path, tmp_path: Path) 
 def test_the_best_step_is_the_earliest_of_those_that_tie_and_never_the_base_model() -> None:
     curve = ValidationHistory("f1").add(0, {"f1": 0.9}).add(10, {"f1": 0.5}).add(20, {"f1": 0.6}).add(30, {"f1": 0.6})
 
-    assert (curve.best, curve.stalled(1), curve.stalled(2), curve.stalled(0)) == (20, True, False, False)
+    assert (curve.best_step, curve.has_stalled(1), curve.has_stalled(2), curve.has_stalled(0)) == (20, True, False, False)
     errors = ValidationHistory("errors", higher_is_better=False).add(0, {"errors": 0.9}).add(10, {"errors": 0.5}).add(20, {"errors": 0.6})
-    assert errors.best == 10
+    assert errors.best_step == 10
 
 
 def test_validation_rows_are_not_trained_on() -> None:
