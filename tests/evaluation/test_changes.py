@@ -91,7 +91,7 @@ def test_the_terminal_shows_some_changes_and_counts_the_rest() -> None:
     assert "(missing)" in text
     assert text.count("(missing)") == 5
     assert "… 2 more newly broken, all in the report (-o DIR)\n" in text
-    assert "7 newly broken, 0 newly fixed, 1 changed alike; 8 of 9 replies differ\n" in text
+    assert "7 newly broken, 0 newly fixed, 1 other text, same counts; 8 of 9 replies differ\n" in text
 
 
 def test_a_loss_is_positive_where_lower_is_better_and_the_item_rose(example: Callable[..., Example]) -> None:

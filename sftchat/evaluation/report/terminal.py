@@ -37,8 +37,8 @@ COLOURS: Mapping[Judgement, str] = {"better": "green", "worse": "red", "no signi
 
 def print_report(report: Report, console: Console) -> None:
     """Print a report."""
-    for part in report_sections(report):
-        console.print(part)
+    for section in report_sections(report):
+        console.print(section)
         console.print()
 
 
@@ -46,13 +46,14 @@ def report_sections(report: Report) -> Iterator[RenderableType]:
     """Yield the renderables of a report, one evalset after the other."""
     for task, evalset in dict.fromkeys((result.task, result.evalset) for result in report.results):
         results = [result for result in report.results if (result.task, result.evalset) == (task, evalset)]
-        comparisons = [one for one in report.comparisons if (one.candidate.task, one.candidate.evalset) == (task, evalset)]
-        first = results[0]
-        asked = len(first.items) + len(first.failures)
-        size = pluralize(asked, "item") if asked >= evalset.size else f"{asked} of {pluralize(evalset.size, 'item')}"
+        comparisons = [
+            comparison for comparison in report.comparisons if (comparison.candidate.task, comparison.candidate.evalset) == (task, evalset)
+        ]
+        requested = len(results[0].items.requested_ids)
+        size = pluralize(requested, "item") if requested >= evalset.size else f"{requested} of {pluralize(evalset.size, 'item')}"
         yield Text.assemble((task or report.task, "bold"), f" on {evalset.name}, {size}")
         if len(results) > 1:
-            ranking = next((found for found in report.rankings if found[0].result in results), ())
+            ranking = next((ranking for ranking in report.rankings if ranking[0].result in results), ())
             yield _models_table(ranking, results)
         if comparisons:
             for comparison in comparisons:
@@ -84,26 +85,36 @@ def _model_section(result: ModelResult) -> Iterator[RenderableType]:
 
 
 def _models_table(ranking: Sequence[Ranked], results: Sequence[ModelResult]) -> RenderableType:
-    """Return a table of several models, one row each, by step if they have one; the best and its ties are marked."""
-    shown = [ranked.result for ranked in ranking] or results
-    names = [metric.name for metric in shown[0].metrics]
-    steps = any(ranked.step is not None for ranked in ranking)
-    columns = ["model", *([">step"] if steps else []), *(f">{name}" for name in names[:1]), *(["95 % interval"] if names else [])]
-    table = _empty_table(*columns, *([""] if ranking else []), *(f">{name}" for name in names[1:4]))
-    for index, result in enumerate(shown):
-        ranked = ranking[index] if ranking else None
-        step = [f"{ranked.step:,}" if ranked and ranked.step is not None else ""] if steps else []
-        first = (
-            [format_value(result.metrics[0].value), format_interval(result.metrics[0].low, result.metrics[0].high)]
-            if result.metrics
-            else []
-        )
-        mark = [("best" if ranked.best else "as good" if ranked.tied else "")] if ranked else []
-        table.add_row(_safe_text(result.model), *step, *first, *mark, *(format_value(metric.value) for metric in result.metrics[1:4]))
+    """Return a table of several models, one row each; with a ranking, in its order, and with the best and its ties marked."""
+    ordered = [ranked.result for ranked in ranking] or results
+    names = [metric.name for metric in ordered[0].metrics]
+    has_steps = any(ranked.step is not None for ranked in ranking)
+    columns = ["model"]
+    if has_steps:
+        columns.append(">step")
+    if names:
+        columns += [f">{names[0]}", "95 % interval"]
+    if ranking:
+        columns.append("")
+    table = _empty_table(*columns, *(f">{name}" for name in names[1:4]))
+    for index, result in enumerate(ordered):
+        cells = []
+        if has_steps:
+            step = ranking[index].step
+            cells.append("" if step is None else f"{step:,}")
+        for metric in result.metrics[:1]:
+            cells += [format_value(metric.value), format_interval(metric.low, metric.high)]
+        if ranking:
+            cells.append("best" if ranking[index].best else "as good" if ranking[index].tied else "")
+        cells += [format_value(metric.value) for metric in result.metrics[1:4]]
+        table.add_row(_safe_text(result.model), *cells)
     if not ranking:
         return table
-    words = f"as good: these {len(shown[0].items)} items cannot tell it from the best; the best looks better here than it is, because it was chosen here"
-    return Group(table, Text(words, "dim"))
+    note = (
+        f"as good: these {len(ordered[0].items)} items do not distinguish it from the best; "
+        "the value of the best is too good on average, because it was chosen on these items"
+    )
+    return Group(table, Text(note, "dim"))
 
 
 def _comparison_section(comparison: Comparison) -> Iterator[RenderableType]:
@@ -114,51 +125,50 @@ def _comparison_section(comparison: Comparison) -> Iterator[RenderableType]:
     for metric in comparison.metrics:
         table.add_row(_safe_text(metric.name), format_value(metric.baseline), format_value(metric.candidate), *_difference_cells(metric))
     yield table
-    yield from (
-        Text(f"{printable(metric.name)}: {words}", "dim") for metric in comparison.metrics if (words := describe_disagreement(metric))
-    )
+    for metric in comparison.metrics:
+        if disagreement := describe_disagreement(metric):
+            yield Text(f"{printable(metric.name)}: {disagreement}", "dim")
     yield from _slices_table(old, new)
     if rows := error_class_rows(new, comparison):
         table = _empty_table("fault", ">baseline", ">model", ">change")
         for row in rows:
             table.add_row(_safe_text(row.name), str(row.before), str(row.count), row.change)
         yield table
-    kinds = {
+    pairs_by_title = {
         "newly broken": comparison.broken,
         "newly fixed": comparison.fixed,
         "other counts": comparison.score_changed,
-        "changed alike": comparison.text_changed,
+        "other text, same counts": comparison.text_changed,
     }
-    for title, pairs in kinds.items():
+    for title, pairs in pairs_by_title.items():
         yield from _changed_items_table(title, pairs)
-    told = ", ".join(f"{len(pairs)} {title}" for title, pairs in kinds.items() if pairs or title.startswith("newly"))
-    yield Text(f"{told}; {comparison.differing} of {comparison.n} replies differ")
+    counts = ", ".join(f"{len(pairs)} {title}" for title, pairs in pairs_by_title.items() if pairs or title.startswith("newly"))
+    yield Text(f"{counts}; {comparison.differing} of {comparison.n} replies differ")
     yield Text("\n").join((_notes_line(old), _notes_line(new)))
 
 
 def _difference_cells(metric: MetricDifference) -> tuple[Text, Text, str]:
-    """Return the difference, with ``~`` before it when it is not significant, the interval and the p-value."""
+    """Return the cells of a difference, its interval and its p-value."""
     colour = COLOURS[metric.judgement]
     return Text(format_difference(metric), colour), Text(format_difference_interval(metric), colour), format_p_values(metric)
 
 
 def _slices_table(old: ModelResult, new: ModelResult) -> Iterator[RenderableType]:
-    """Yield a table of the slices of both models, by the first metric that can be computed per slice."""
-    befores = {group.name: group for group in old.slices}
+    """Yield a table of the slices of both models, by the first metric that slices have; nothing without such a metric."""
     names = slice_metrics(new)
     if not names:
         return
+    old_values = {group.name: group.metrics.get(names[0]) for group in old.slices}
     table = _empty_table(f"group ({names[0]})", ">gold", ">baseline", ">model", ">change")
     for group in new.slices[:MAX_SLICES]:
-        after = group.metrics.get(names[0])
-        before = befores[group.name].metrics.get(names[0]) if group.name in befores else None
+        after, before = group.metrics.get(names[0]), old_values.get(group.name)
         change = "" if before is None or after is None else format_change(after - before)
         table.add_row(_safe_text(group.name), f"{group.support:g}", format_value(before), format_value(after), change)
     yield table
 
 
 def _changed_items_table(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iterator[RenderableType]:
-    """Yield a few items with their gold reply and both models' replies."""
+    """Yield a table of a few items with their gold reply and both models' replies; nothing when there are no items."""
     if not pairs:
         return
     table = _empty_table(title, "gold", "baseline", "model")
@@ -174,9 +184,9 @@ def _changed_items_table(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iter
 
 def _reply_cell(item: Item, gold: str) -> Text:
     """Return a reply with its error classes; lines that are not in the gold reply are red."""
-    right = {line.strip() for line in gold.split("\n")}
+    gold_lines = {line.strip() for line in gold.split("\n")}
     reply = item.reply.text.strip() or "(empty)"
-    shown = _first_lines(reply.split("\n"), lambda line: "green" if line.strip() in right else "red")
+    shown = _first_lines(reply.split("\n"), lambda line: "green" if line.strip() in gold_lines else "red")
     classes = ", ".join(error_classes(item))
     return Text.assemble(shown, "\n", _safe_text(f"({classes})", "dim")) if classes else shown
 
@@ -188,7 +198,7 @@ def _first_lines(lines: Sequence[str], style: Callable[[str], str] = lambda line
 
 
 def _safe_text(text: str, style: str = "") -> Text:
-    """Return text of a model or a plugin, without markup and without control characters."""
+    """Return untrusted text: markup is not interpreted, and control characters are replaced."""
     return Text(printable(text), style)
 
 
@@ -202,19 +212,18 @@ def _empty_table(*headers: str) -> Table:
 
 
 def _legend(**names: str) -> Text:
-    """Return the legend of the models."""
-    wide = max(map(len, names))
-    return Text("\n".join(f"{role:<{wide}}  {name}" for role, name in names.items()), "dim")
+    """Return a line per model: its role and its name."""
+    width = max(map(len, names))
+    return Text("\n".join(f"{role:<{width}}  {name}" for role, name in names.items()), "dim")
 
 
 def _notes_line(result: ModelResult) -> Text:
-    """Return the line of notes on one model: its errors, tokens, cached replies and time."""
-    entries, tokens = model_notes(result), result.items.totals.completion_tokens
+    notes, tokens = model_notes(result), result.items.totals.completion_tokens
     if tokens:
-        entries.append(f"{tokens:,} tokens")
+        notes.append(f"{tokens:,} tokens")
     if result.cached:
-        entries.append(f"{result.cached} of {len(result.items) + len(result.failures)} replies cached")
+        notes.append(f"{result.cached} of {len(result.items.requested_ids)} replies cached")
     if result.seconds is not None:
         speed = f" ({tokens / result.seconds:,.0f}/s)" if tokens and result.seconds > 0 else ""
-        entries.append(f"{result.seconds:.1f} s{speed}")
-    return Text(f"{result.model}: {', '.join(entries)}", "dim")
+        notes.append(f"{result.seconds:.1f} s{speed}")
+    return Text(f"{result.model}: {', '.join(notes)}", "dim")

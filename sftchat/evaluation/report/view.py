@@ -1,4 +1,4 @@
-"""The report as data, and what all output formats share: rows, number formats and the lines on gate results.
+"""The report as data, and what the output formats share: rows, number formats and the lines on gate results.
 
 A report has no timestamps, so that the same inputs give the same bytes.
 """
@@ -21,31 +21,30 @@ if TYPE_CHECKING:
     from sftchat.evaluation.gate import GateConfig, Verdict  # imports the report
 
 SCHEMA_VERSION = 1
-
-
 DIGITS = 10
-"""Decimals in the JSON: more than any evalset can measure, and few enough to hide the rounding errors of another summation order."""
+"""Number of decimals in the JSON: more than any evalset can measure, but too few to show in which order numbers were summed."""
 MAX_SLICES = 30
 """Maximum number of slices in a table."""
 Change = Literal["broken", "failed", "fixed", "wrong", "right"]
+"""How an item changed since the baseline, see ``ItemHistory``."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Report of an evaluation: models, evalsets, and a baseline if there is one; usually of one task.
+    """Report of an evaluation.
 
     Attributes:
-        task: Name of the task; comma-separated when there are several, and each result then names its own.
+        task: Name of the task; for several tasks, their names separated by commas.
         results: One per model and evalset, in the order of the command line.
-        baselines: The baseline's results, one per evalset.
+        baselines: The baseline's results, one per evalset; empty without a baseline.
         comparisons: Each model with the baseline on each evalset.
         sampling: Sampling parameters.
         seed: Seed of the statistics.
         versions: Versions of the packages that affect the numbers.
         gates: Gate results, one per gated metric of each comparison.
-        rankings: Per evalset with several models, the models by step, with those that tie with the best.
+        rankings: The models by step, for each evalset that several models answered.
         verdict: Verdict on the results; None before it is decided.
-        remarks: Further lines for the reader of the verdict, such as that there is no baseline yet.
+        remarks: Further reasons of the verdict, such as that there is no baseline yet.
     """
 
     task: str
@@ -66,7 +65,7 @@ class Report:
 
     @property
     def failures(self) -> tuple[tuple[ModelResult, Failure], ...]:
-        """Failures of all models, with the model's result."""
+        """Failures of all models, each with the result that it belongs to."""
         return tuple((result, failure) for result in (*self.baselines, *self.results) for failure in result.failures)
 
     def to_json(self) -> str:
@@ -92,7 +91,7 @@ class Report:
 
 
 def _round_floats(value: Any) -> Any:
-    """Round floats to the decimals that are the same on every machine."""
+    """Round the floats of a document to ``DIGITS`` decimals."""
     if isinstance(value, float):
         return round(value, DIGITS) + 0.0  # turns -0.0 into 0.0
     if isinstance(value, Mapping):
@@ -104,11 +103,11 @@ def _round_floats(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ItemHistory:
-    """One item under one model, and under the baseline if there is one.
+    """The outcomes of one item: the model's, and the baseline's if there is one.
 
     Attributes:
-        change: ``broken``: was right and is wrong; ``failed``: was not answered; ``fixed``: was wrong and is right; ``wrong`` and ``right``:
-            all others, including every answered item of a report without a baseline.
+        change: ``broken``: right under the baseline, now wrong; ``fixed``: the reverse; ``failed``: not answered by the model; ``wrong`` or
+            ``right`` for every other item.
         new: Outcome of the model.
         old: Outcome of the baseline; None without a baseline.
     """
@@ -138,20 +137,23 @@ def item_histories(result: ModelResult, comparison: Comparison | None = None) ->
 
     Args:
         result: Result of one model on one evalset.
-        comparison: Its comparison with the baseline, if there is one; it defines which items are broken and fixed.
+        comparison: Its comparison with the baseline; None without a baseline.
     """
-    old = {} if comparison is None else comparison.baseline.items.outcomes
-    broken, fixed = ((), ()) if comparison is None else ([new for _, new in pairs] for pairs in (comparison.broken, comparison.fixed))
-    changed = {item.example.id for item in (*broken, *fixed)}
-    unchanged = [item for item in result.items if item.example.id not in changed]
-    kinds: dict[Change, Iterable[Outcome]] = {
+    old_outcomes = {} if comparison is None else comparison.baseline.items.outcomes
+    broken = [] if comparison is None else [new for _, new in comparison.broken]
+    fixed = [] if comparison is None else [new for _, new in comparison.fixed]
+    changed_ids = {item.example.id for item in (*broken, *fixed)}
+    unchanged = [item for item in result.items if item.example.id not in changed_ids]
+    outcomes_by_change: dict[Change, Iterable[Outcome]] = {
         "broken": broken,
         "failed": result.failures,
         "fixed": fixed,
         "wrong": (item for item in unchanged if not item.right),
         "right": (item for item in unchanged if item.right),
     }
-    return [ItemHistory(change, new, old.get(new.example.id)) for change, outcomes in kinds.items() for new in outcomes]
+    return [
+        ItemHistory(change, new, old_outcomes.get(new.example.id)) for change, outcomes in outcomes_by_change.items() for new in outcomes
+    ]
 
 
 def count_changes(histories: Iterable[ItemHistory]) -> dict[Change, int]:
@@ -163,12 +165,12 @@ def count_changes(histories: Iterable[ItemHistory]) -> dict[Change, int]:
 
 
 def error_classes(outcome: Outcome | None) -> tuple[str, ...]:
-    """Return the distinct error classes of an answered item, in the scorer's order."""
+    """Return the distinct error classes of an item, in the scorer's order; empty when it was not answered."""
     return tuple(dict.fromkeys(outcome.score.errors)) if isinstance(outcome, Item) else ()
 
 
 def reply_text(outcome: Outcome | None) -> str:
-    """Return the text of a reply; for a failure, the error message in brackets."""
+    """Return the text of a reply; for a failure, the error message in brackets; for None, an empty text."""
     if outcome is None:
         return ""
     return f"[not answered: {outcome.error}]" if isinstance(outcome, Failure) else outcome.reply.text
@@ -185,8 +187,8 @@ def format_interval(low: float | None, high: float | None) -> str:
 
 
 def format_difference(metric: MetricDifference) -> str:
-    """Format a difference with its sign, with ``~`` before it when it is not significant, as in benchstat."""
-    return f"{'~ ' if metric.judgement == 'no significant difference' else ''}{metric.difference:+.3f}"
+    """Format a difference with its sign; a ``~`` before it marks one that is not significant, as in benchstat."""
+    return ("~ " if metric.judgement == "no significant difference" else "") + f"{metric.difference:+.3f}"
 
 
 def format_difference_interval(metric: MetricDifference) -> str:
@@ -200,13 +202,13 @@ def format_p_value(p: float) -> str:
 
 
 def format_p_values(metric: MetricDifference) -> str:
-    """Format the p-value of a difference, and the adjusted one that decides if it differs."""
+    """Format the p-value of a difference; the adjusted one follows in parentheses when it is another."""
     plain, deciding = format_p_value(metric.p), format_p_value(metric.deciding_p)
     return plain if plain == deciding else f"{plain} ({deciding} adjusted)"
 
 
 def describe_disagreement(metric: MetricDifference) -> str:
-    """Describe how test and interval disagree when only one of them finds a difference (then not significant); empty when they agree."""
+    """Say why a difference is not significant when only one of the test and the interval finds it; empty when the two agree."""
     significant = metric.deciding_p < LEVEL
     if significant == metric.excludes_zero:
         return ""
@@ -218,7 +220,7 @@ def describe_disagreement(metric: MetricDifference) -> str:
 
 
 def format_change(change: float) -> str:
-    """Format a change of a count or a value; empty for none."""
+    """Format a change of a count or of a value with its sign; empty for 0."""
     if not change:
         return ""
     return f"{change:+d}" if isinstance(change, int) else f"{change:+.3f}"
@@ -226,7 +228,7 @@ def format_change(change: float) -> str:
 
 @dataclass(frozen=True)
 class ErrorClassRow:
-    """An error class with its counts; ``before`` is None without a baseline."""
+    """How often an error class occurs in a result, and before in the baseline's (None without a baseline)."""
 
     name: str
     count: int
@@ -234,43 +236,53 @@ class ErrorClassRow:
 
     @property
     def change(self) -> str:
-        """Change since the baseline with its sign; empty for none."""
+        """Change since the baseline with its sign; empty for 0 and without a baseline."""
         return "" if self.before is None else format_change(self.count - self.before)
 
 
 def error_class_rows(result: ModelResult, comparison: Comparison | None = None) -> list[ErrorClassRow]:
-    """Return the error classes of a model, and of the baseline if there is one, the most frequent first."""
-    new, old = result.errors, {} if comparison is None else comparison.baseline.errors
+    """Return the error classes of a result and of the baseline's, the most frequent first.
+
+    Args:
+        result: Result of one model on one evalset.
+        comparison: Its comparison with the baseline; None without a baseline.
+    """
+    new = result.errors
+    old = {} if comparison is None else comparison.baseline.errors
     names = sorted({*new, *old}, key=lambda name: (-max(new.get(name, 0), old.get(name, 0)), name))
     return [ErrorClassRow(name, new.get(name, 0), None if comparison is None else old.get(name, 0)) for name in names]
 
 
 def slice_metrics(result: ModelResult) -> list[str]:
-    """Return the names of the metrics that can be computed per slice."""
+    """Return the names of the metrics that at least one slice has."""
     return [metric.name for metric in result.metrics if any(metric.name in group.metrics for group in result.slices)]
 
 
 def model_notes(result: ModelResult) -> list[str]:
-    """Return short notes on a model besides its metrics, such as the number of truncated replies; unanswered items are the last."""
-    # the items without an error class may differ from those that a metric counts as right
-    entries = [f"{result.items.totals.right} of {len(result.items)} items without any error class"]
-    entries += [f"{result.items.totals.truncated} truncated"] if result.items.totals.truncated else []
-    entries += [f"{result.items.totals.cut_thinking} cut while thinking"] if result.items.totals.cut_thinking else []
-    return entries + ([f"{len(result.failures)} not answered"] if result.failures else [])
+    """Return short notes on a result besides its metrics, such as the number of truncated replies; that of unanswered items stands last."""
+    totals = result.items.totals
+    notes = [f"{totals.right} of {len(result.items)} items without any error class"]  # not "right": a metric may count others as right
+    if totals.truncated:
+        notes.append(f"{totals.truncated} truncated")
+    if totals.cut_thinking:
+        notes.append(f"{totals.cut_thinking} cut while thinking")
+    if result.failures:
+        notes.append(f"{len(result.failures)} not answered")
+    return notes
 
 
 @dataclass(frozen=True)
 class Unsettled:
-    """An inconclusive comparison: what it could not exclude.
+    """What an inconclusive comparison could not exclude.
 
     Attributes:
         metric: Name of the metric.
-        drop: Drop, in points, that cannot be excluded at the 5 % level; None without a bound.
+        drop: Largest drop, in points, that cannot be excluded at the 5 % level; None without a bound.
         margin: Drop, in points, that had to be excluded.
-        n: Items, or clusters, compared.
-        items_needed: Approximate number that would settle it; None when unknown.
-        units: ``items`` or ``clusters``.
-        falls: Whether a fall of the metric is a loss; False for a metric that is better when lower.
+        n: Number of items, or of clusters, that were compared.
+        items_needed: Approximate number that would settle the outcome; None when unknown.
+        units: What ``n`` counts: ``items`` or ``clusters``.
+        falls: Whether the drop is a fall of the metric; False for a metric that is better when lower, whose drop is a rise.
     """
 
     metric: str
@@ -284,18 +296,21 @@ class Unsettled:
     @property
     def words(self) -> str:
         """The drop and the number of items that would settle it, as text."""
-        way = "drop" if self.falls else "rise"
-        bound = f"no bound on the {way} of {self.metric}"
-        if self.drop is not None:
-            bound = f"a {way} of {self.drop:.1f} points of {self.metric} cannot be excluded"
-        more = "" if self.items_needed is None else f"; about {self.items_needed:,} {self.units} would settle it, here are {self.n:,}"
+        direction = "drop" if self.falls else "rise"
+        if self.drop is None:
+            bound = f"no bound on the {direction} of {self.metric}"
+        else:
+            bound = f"a {direction} of {self.drop:.1f} points of {self.metric} cannot be excluded"
+        needed = ""
         if self.n < MIN_DIFFERING_ITEMS:
-            more = f"; {self.n} {self.units} are too few for any {way} to be significant, it takes {MIN_DIFFERING_ITEMS}"
-        return f"{bound}, the margin is {self.margin:g}{more}"
+            needed = f"; {self.n} {self.units} are too few for any {direction} to be significant, it takes {MIN_DIFFERING_ITEMS}"
+        elif self.items_needed is not None:
+            needed = f"; about {self.items_needed:,} {self.units} would settle it, here are {self.n:,}"
+        return f"{bound}, the margin is {self.margin:g}{needed}"
 
 
 def subset_line(result: ModelResult, report: Report, config: GateConfig) -> str:
-    """Return the line on a verdict over a part of the items; empty when nothing is decided or all items are included."""
+    """Return the line on a verdict over a part of the items; empty when all items are included or nothing is required."""
     count, size = len(result.items.requested_ids), result.evalset.size
     compared = any(report.gates_of(comparison) for comparison in report.comparisons if comparison.candidate is result)
     if count >= size or not (compared or config.floors or config.lower_floors or config.must_pass):
@@ -325,46 +340,57 @@ def gate_line(comparison: Comparison, gate_result: GateResult, config: GateConfi
     interval = "" if metric.low is None or metric.high is None else f" [{metric.low / POINT:+.1f}, {metric.high / POINT:+.1f}]"
     adjusted = f" ({gate_result.p:.3g} adjusted)" if round(gate_result.p, 12) != round(metric.p, 12) else ""
     numbers = f"{metric.name} {metric.difference / POINT:+.1f} points{interval}, p = {metric.p:.3g}{adjusted}"
-    where, other = f"{gate_result.model} on {gate_result.evalset}", comparison.baseline.model
+    where, baseline = f"{gate_result.model} on {gate_result.evalset}", comparison.baseline.model
     if gate_result.outcome == "regressed":
-        return f"{where}: regressed, worse than {other}: {numbers}"
+        return f"{where}: regressed, worse than {baseline}: {numbers}"
     if metric.judgement == "better":
-        return f"{where}: better than {other}: {numbers}"
-    excuse = ""
+        return f"{where}: better than {baseline}: {numbers}"
+    why_no_regression = ""
     if metric.judgement == "worse":
-        excuse = ", worse by no more than a model differs from itself"
-        if small := [rule for rule in config.gated if rule.metric == metric.name and -metric.gain < rule.min_drop * POINT - TOLERANCE]:
-            excuse = f", worse by less than --min-drop {small[0].min_drop:g}"
-    unsure = f"; {words}" if (words := describe_disagreement(metric)) else ""
+        min_drop = next((rule.min_drop for rule in config.gated if rule.metric == metric.name), 0.0)
+        below_min_drop = -metric.gain < min_drop * POINT - TOLERANCE
+        limit = f"less than --min-drop {min_drop:g}" if below_min_drop else "no more than the run-to-run variation"
+        why_no_regression = f", worse by {limit}"
+    disagreement = describe_disagreement(metric)
     if gate_result.outcome == "fine":
-        unchanged = ", no item changed its counts" if not metric.differing else ""
-        return f"{where}: fine against {other}{excuse}: {numbers}{unchanged}{unsure}"
-    return f"{where}: inconclusive against {other}{excuse}: {describe_unsettled(comparison, gate_result).words}; {numbers}{unsure}"
+        details = numbers if metric.differing else f"{numbers}, no item changed its counts"
+    else:
+        details = f"{describe_unsettled(comparison, gate_result).words}; {numbers}"
+    return f"{where}: {gate_result.outcome} against {baseline}{why_no_regression}: {details}" + (
+        f"; {disagreement}" if disagreement else ""
+    )
 
 
 def other_items_line(comparison: Comparison) -> str:
-    """Return the line on items that only one of the two models has, and on the share of the baseline that is compared."""
-    parts = [
-        f"{len(ids)} {what} ({list_quoted(ids)})" for what, ids in (("added", comparison.added), ("removed", comparison.removed)) if ids
-    ]
+    """Return the line on items that only one of the two models has, and on how many of the baseline's items are compared."""
+    ids_by_change = {"added": comparison.added, "removed": comparison.removed}
+    changes = " and ".join(f"{len(ids)} {change} ({list_quoted(ids)})" for change, ids in ids_by_change.items() if ids)
     where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
-    return f"{where}: compared on {comparison.n} of the baseline's {comparison.n + len(comparison.removed)} items; since the baseline {' and '.join(parts)}"
+    size = comparison.n + len(comparison.removed)
+    return f"{where}: compared on {comparison.n} of the baseline's {size} items; since the baseline {changes}"
 
 
 def trust_lines(result: ModelResult) -> Iterator[str]:
     """Yield the lines on leaked items and on run-to-run variation."""
     where = f"{result.model} on {result.evalset.name}"
-    leaks, check = result.leak_check, result.self_check
-    if leaks is not None and leaks.leaks:
-        first, count = leaks.leaks[0], len(leaks.leaks)
-        clean = f"; without {'them' if count > 1 else 'it'} {leaks.clean[0].name} is {leaks.clean[0].value:.3f}" if leaks.clean else ""
-        which = f"{count} of {len(result.items) + len(result.failures)} items {'stand' if count > 1 else 'stands'}"
-        yield f"{where}: {which} in its training data, or nearly (the first '{first.id}', {first.row or 'a generated row'}){clean}"
-    if check is not None and check.changed:
-        name = result.metrics[0].name
-        yield (
-            f"{where}: {check.changed} of {check.n} replies changed when generated again, {name} by up to {check.floors[name] / POINT:.1f} points; "
-            "no drop up to that is called a regression"
-        )
-    elif check is not None:
-        yield f"{where}: {check.n} replies were the same when generated again, alone and in other batches"
+    leak_check, self_check = result.leak_check, result.self_check
+    if leak_check is not None and leak_check.leaks:
+        first, count = leak_check.leaks[0], len(leak_check.leaks)
+        verb, pronoun = ("stand", "them") if count > 1 else ("stands", "it")
+        clean = ""
+        if leak_check.clean:
+            metric = leak_check.clean[0]
+            clean = f"; without {pronoun} {metric.name} is {metric.value:.3f}"
+        row = first.row or "a generated row"
+        size = len(result.items) + len(result.failures)
+        yield f"{where}: {count} of {size} items {verb} in its training data, or nearly (the first '{first.id}', {row}){clean}"
+    if self_check is None:
+        return
+    if not self_check.changed:
+        yield f"{where}: {self_check.n} replies were the same when generated again, alone and in other batches"
+        return
+    name = result.metrics[0].name
+    yield (
+        f"{where}: {self_check.changed} of {self_check.n} replies changed when generated again, "
+        f"{name} by up to {self_check.floors[name] / POINT:.1f} points; no drop up to that is called a regression"
+    )
