@@ -1,4 +1,4 @@
-"""Files of a report: the paths that the user gave, checked before the work, and what is written to them."""
+"""Files of a report: checks their paths before anything is evaluated, and writes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sftchat.evaluation.replies import ESCAPE_SURROGATES
 from sftchat.evaluation.report.view import Report
 
 PAGE_NAME = "report.html"
-"""The page in an output folder."""
+"""Name of the HTML page in an output folder."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class ReportFiles:
 
     @contextmanager
     def prepare(self, inputs: Iterable[Path] = ()) -> Iterator[None]:
-        """Create the folders while the block runs, and refuse what cannot be written before any work is done.
+        """Check the paths and create their folders, before any work is done; a new folder that stays empty is removed after the block.
 
         Args:
             inputs: Files that are read, and must not be overwritten.
 
         Raises:
-            UsageError: When a path is a folder, lies in something that is none, is given twice, or is an input.
+            UsageError: When a path is a folder, is given twice, is an input, or cannot be written.
         """
-        read = {path.resolve() for path in inputs}
-        seen: dict[Path, str] = {}
+        input_paths = {path.resolve() for path in inputs}
+        option_by_path: dict[Path, str] = {}
         with ExitStack() as stack:
             for name, path in vars(self).items():
                 if path is None:
@@ -52,11 +52,11 @@ class ReportFiles:
                 option = f"--{name}"
                 if path.is_dir():
                     raise UsageError(f"{option} '{path}' is a folder; give a file")
-                if path.resolve() in read:
+                if path.resolve() in input_paths:
                     raise UsageError(f"{option} '{path}' is read by this very command; give another file")
-                first = seen.setdefault(path.resolve(), option)
-                if first != option:
-                    raise UsageError(f"{first} and {option} are both '{path}'; give each a file of its own")
+                first_option = option_by_path.setdefault(path.resolve(), option)
+                if first_option != option:
+                    raise UsageError(f"{first_option} and {option} are both '{path}'; give each a file of its own")
                 try:
                     stack.enter_context(create_folder(path.parent))
                 except OSError as error:
@@ -77,9 +77,9 @@ def check_not_read(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -
     Raises:
         UsageError: Names the first such file.
     """
-    read = {path.resolve() for path in inputs}
+    input_paths = {path.resolve() for path in inputs}
     for name in names:
-        if (folder / name).resolve() in read:
+        if (folder / name).resolve() in input_paths:
             raise UsageError(f"-o '{folder}' would write over '{folder / name}', which is read by this very command; give another folder")
 
 
@@ -91,18 +91,18 @@ def write_reports(
     Args:
         report: Measurements.
         verdict: Verdict on them.
-        files: Paths, prepared.
-        output: Output folder, which gets a page too.
-        environment: With ``GITHUB_STEP_SUMMARY`` the summary is appended to that file, with ``GITHUB_ACTIONS`` newly broken items are
-            annotated on standard error.
+        files: Paths, checked by ``prepare``.
+        output: Output folder, into which an HTML page is written too; None without one.
+        environment: The summary is appended to the file in ``GITHUB_STEP_SUMMARY``, if it is set. If ``GITHUB_ACTIONS`` is ``true``, newly broken
+            items are annotated on standard error.
         warn: Called with a line when the summary cannot be written.
     """
-    pages = [*filter(None, (files.html,)), *([output / PAGE_NAME] if output is not None else [])]
-    if pages:
+    page_paths = [path for path in (files.html, output / PAGE_NAME if output is not None else None) if path is not None]
+    if page_paths:
         from sftchat.evaluation.report.html import to_html
 
         page = to_html(report, verdict)
-        for path in pages:
+        for path in page_paths:
             write_atomically(path, page)
     if files.junit is not None:
         from sftchat.evaluation.report.junit import to_junit
@@ -125,7 +125,7 @@ def write_reports(
 
 
 def _append_summary(report: Report, verdict: Verdict, path: Path) -> None:
-    """Add the report to what the step has written already; GitHub drops the whole summary when it gets too long."""
+    """Append the report to the summary, shortened so that the file does not become too long: GitHub would drop it as a whole."""
     from sftchat.evaluation.report.markdown import SUMMARY_BYTES, to_markdown
 
     bytes_left = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)

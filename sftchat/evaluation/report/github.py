@@ -1,7 +1,7 @@
 """A verdict as GitHub workflow commands, which become annotations of the changed lines.
 
-GitHub shows ten errors per step and silently drops the rest, so there is one for the verdict and at most nine for newly broken items. The same
-limit applies to warnings, which an inconclusive verdict uses instead.
+GitHub shows ten errors per step and silently drops the others, so there is one for the verdict and at most nine for newly broken items. An
+inconclusive verdict is reported with warnings, to which the same limit applies.
 Escapes: https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts
 """
 
@@ -28,15 +28,15 @@ def annotate(report: Report, verdict: Verdict) -> tuple[str, ...]:
     if verdict.outcome in ("pass", "not asked"):
         return ()
     level: Level = "warning" if verdict.outcome == "inconclusive" else "error"
-    words = "\n".join((verdict.headline, *verdict.reasons))
+    message = "\n".join((verdict.headline, *verdict.reasons))
     return (
-        _format_command(level, words, title=f"sftchat eval {report.task}"),
+        _format_command(level, message, title=f"sftchat eval {report.task}"),
         *islice(_broken_item_commands(report, level), MAX_ITEM_ANNOTATIONS),
     )
 
 
 def _broken_item_commands(report: Report, level: Level) -> Iterator[str]:
-    """Yield the annotations of newly broken items, the worst first."""
+    """Yield the annotations of newly broken items, those of each comparison with the largest loss first."""
     for comparison in report.comparisons:
         where = f"{comparison.candidate.model} on {comparison.candidate.evalset.name}"
         for _, new in comparison.broken:
@@ -46,9 +46,8 @@ def _broken_item_commands(report: Report, level: Level) -> Iterator[str]:
 
 
 def _format_command(level: Level, message: str, **properties: str) -> str:
-    """Format one workflow command."""
-    given = ",".join(f"{name}={_escape_property(value)}" for name, value in properties.items())
-    return f"::{level} {given}::{_escape_message(message)}"
+    formatted = ",".join(f"{name}={_escape_property(value)}" for name, value in properties.items())
+    return f"::{level} {formatted}::{_escape_message(message)}"
 
 
 def _escape_message(text: str) -> str:
@@ -57,5 +56,4 @@ def _escape_message(text: str) -> str:
 
 
 def _escape_property(text: str) -> str:
-    """Escape the value of a property."""
     return _escape_message(text).replace(":", "%3A").replace(",", "%2C")

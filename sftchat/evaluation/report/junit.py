@@ -1,8 +1,8 @@
 """A report as JUnit XML, so that a CI server lists the items that a checkpoint newly broke, not those that were wrong before.
 
-There is one suite per model and evalset, and one case per item. With a baseline, a newly broken item is a failure and an item that was wrong
-before is skipped. Without a baseline new errors cannot be told from old ones, so wrong items are skipped and the gate's case reports the
-floors. An item that was not answered is an error. The suite ``gate`` has one case, the verdict, with its numbers as properties.
+There is one suite per model and evalset, and one case per item. A newly broken item is a failure, an item that was wrong before is skipped, and an
+item that was not answered is an error. Without a baseline it is unknown which errors are new, so wrong items are skipped. The suite ``gate`` has
+one case, the verdict, with its numbers as properties.
 
 GitHub Actions, GitLab and Jenkins read this format; it is valid against ``junit-10.xsd`` of Jenkins' xunit-plugin. It has no times: the same
 replies give the same bytes.
@@ -36,8 +36,8 @@ class Case:
     Attributes:
         name: Name in the list of cases.
         outcome: None for a case that passed.
-        message: One line.
-        details: Text of the opened case.
+        message: One line that explains the outcome.
+        details: Further text, shown when the case is opened.
     """
 
     name: str
@@ -53,40 +53,35 @@ def to_junit(report: Report, verdict: Verdict) -> str:
         report: Measurements.
         verdict: Verdict on them; it makes no case when nothing was required.
     """
-    suites: list[tuple[str, Mapping[str, str], list[Case]]] = [
-        (f"{result.model} on {result.evalset.name}", {}, _result_cases(report, number)) for number, result in enumerate(report.results)
-    ]
+    suites: list[tuple[str, Mapping[str, str], list[Case]]] = []  # name, properties and cases of each
     if verdict.headline:
-        suites.insert(0, ("gate", _verdict_properties(verdict), [_verdict_case(verdict)]))
-    every = [case for *_, cases in suites for case in cases]
+        suites.append(("gate", _verdict_properties(verdict), [_verdict_case(verdict)]))
+    for result in report.results:
+        cases = [_item_case(item) for item in item_histories(result, comparison_of(report, result))]
+        suites.append((f"{result.model} on {result.evalset.name}", {}, cases))
+    all_cases = [case for *_, cases in suites for case in cases]
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
-        f"<testsuites name={_quote_attribute(f'sftchat eval {report.task}')} {_count_attributes(every)}>",
+        f"<testsuites name={_quote_attribute(f'sftchat eval {report.task}')} {_count_attributes(all_cases)}>",
     ]
-    for name, found, cases in suites:
+    for name, properties, cases in suites:
         skipped = sum(case.outcome == "skipped" for case in cases)
         lines.append(f'  <testsuite name={_quote_attribute(name)} {_count_attributes(cases)} skipped="{skipped}">')
-        lines.extend(_property_lines(found))
+        lines.extend(_property_lines(properties))
         lines.extend(_case_lines(cases, name))
         lines.append("  </testsuite>")
     return "\n".join([*lines, "</testsuites>"]) + "\n"
 
 
-def _result_cases(report: Report, number: int) -> list[Case]:
-    """Return the cases of one result."""
-    result = report.results[number]
-    return [_item_case(item) for item in item_histories(result, comparison_of(report, result))]
-
-
 def _item_case(item: ItemHistory) -> Case:
-    name, wrong = item.example.id, ", ".join(error_classes(item.new))
+    name, errors = item.example.id, ", ".join(error_classes(item.new))
     if item.change == "failed":
         return Case(name, "error", "not answered", reply_text(item.new))
     if item.change == "broken":
-        return Case(name, "failure", f"newly broken: {wrong}", _item_details(item))
+        return Case(name, "failure", f"newly broken: {errors}", _item_details(item))
     if item.change == "wrong":
-        known = "broken as before" if error_classes(item.old) else "not right, and no baseline says whether that is new"
-        return Case(name, "skipped", f"{known}: {wrong}")
+        change = "broken as before" if error_classes(item.old) else "not right, and no baseline says whether that is new"
+        return Case(name, "skipped", f"{change}: {errors}")
     return Case(name)
 
 
@@ -97,31 +92,33 @@ def _item_details(item: ItemHistory) -> str:
 
 
 def _verdict_case(verdict: Verdict) -> Case:
-    """Return the gate's case: a failure for a regression or a missed floor, skipped when nothing is proven and that is accepted, else an error."""
+    """Return the gate's case."""
     if verdict.outcome == "pass":
         return Case("verdict")
-    outcome = "error" if verdict.outcome == "inconclusive" and verdict.exit_code else _CASE_OUTCOMES[verdict.outcome]
+    outcome = _CASE_OUTCOMES[verdict.outcome]
+    if verdict.outcome == "inconclusive" and verdict.exit_code:
+        outcome = "error"
     return Case("verdict", outcome, verdict.headline, "\n".join(verdict.reasons))
 
 
 def _verdict_properties(verdict: Verdict) -> dict[str, str]:
-    """Return the verdict and its open questions as properties; unknown values are left out."""
-    found: dict[str, object] = {"verdict": verdict.outcome, "exit_code": verdict.exit_code}
+    """Return the verdict, and what is unsettled about it, as properties; unknown values are left out."""
+    values: dict[str, object] = {"verdict": verdict.outcome, "exit_code": verdict.exit_code}
     if verdict.unsettled is not None:
-        found |= {name: value for name, value in vars(verdict.unsettled).items() if value is not None}
-    return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in found.items()}
+        values |= {name: value for name, value in vars(verdict.unsettled).items() if value is not None}
+    return {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in values.items()}
 
 
-def _property_lines(found: Mapping[str, str]) -> Iterator[str]:
-    """Yield the properties of a suite as XML; nothing when there are none."""
-    if found:
+def _property_lines(properties: Mapping[str, str]) -> Iterator[str]:
+    if properties:
         yield "    <properties>"
-        yield from (f"      <property name={_quote_attribute(name)} value={_quote_attribute(value)}/>" for name, value in found.items())
+        yield from (
+            f"      <property name={_quote_attribute(name)} value={_quote_attribute(value)}/>" for name, value in properties.items()
+        )
         yield "    </properties>"
 
 
 def _case_lines(cases: Iterable[Case], suite: str) -> Iterator[str]:
-    """Yield the cases of a suite as XML."""
     for case in cases:
         head = f"    <testcase classname={_quote_attribute(suite)} name={_quote_attribute(case.name)}"
         if case.outcome is None:
@@ -129,8 +126,8 @@ def _case_lines(cases: Iterable[Case], suite: str) -> Iterator[str]:
         elif not case.details:
             yield f"{head}><{case.outcome} message={_quote_attribute(case.message)}/></testcase>"
         else:
-            kind = re.split("[:;]", case.message)[0]
-            opening = f"<{case.outcome} type={_quote_attribute(kind)} message={_quote_attribute(case.message)}>"
+            error_type = re.split("[:;]", case.message)[0]
+            opening = f"<{case.outcome} type={_quote_attribute(error_type)} message={_quote_attribute(case.message)}>"
             yield f"{head}>{opening}{_escape_text(case.details)}</{case.outcome}></testcase>"
 
 
@@ -146,7 +143,7 @@ def _replace_illegal(text: str) -> str:
 
 
 def _escape_text(text: str) -> str:
-    """Escape text between tags; a carriage return too, because a parser reads a bare one as a newline."""
+    """Escape text between tags; a carriage return too, which a parser would read as a newline."""
     return escape(_replace_illegal(text), {"\r": "&#13;"})
 
 

@@ -1,7 +1,7 @@
 """A report as GitHub-flavoured Markdown: metrics, verdict and changed items, within the size limit of its destination.
 
-Replies are untrusted text: they are placed in ``<code>``, where GitHub links no @user, #1 or :emoji:, and all Markdown or HTML syntax in them is
-written as character references. Chinese characters are kept.
+Replies are untrusted text. They are placed in ``<code>``, where GitHub does not interpret @user, #1 or :emoji:, and all Markdown or HTML syntax in
+them is written as character references.
 """
 
 from __future__ import annotations
@@ -27,23 +27,21 @@ from sftchat.evaluation.report.view import (
     slice_metrics,
 )
 from sftchat.evaluation.results import Comparison, ModelResult
-from sftchat.evaluation.scored import Item
+from sftchat.evaluation.scored import Pair
 from sftchat.text import sanitize_lines
 
 SUMMARY_BYTES = 1024 * 1024
-"""Maximum size of a step summary; GitHub shows nothing of a longer one
+"""Maximum size of a step summary; GitHub does not show a larger one
 (https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands#step-isolation-and-limits).
 """
 COMMENT_BYTES = 65_536
-"""Maximum size of a GitHub comment; the limit is in characters, of which there are never more than bytes."""
-
+"""Maximum size of a GitHub comment. GitHub's limit is in characters, of which a text never has more than bytes."""
 MAX_REPLY_CHARACTERS = 400
 """Maximum number of characters shown of one reply."""
 TRUNCATION_NOTE = "*The rest does not fit here; it is in the other files of the report.*\n"
 
-Pair = tuple[Item, Item]
-"""The baseline's item and the candidate's."""
 
+# Markdown and HTML syntax; underscores next to a space or punctuation; the ``:`` of ``http://`` and the dot of ``www.``, which would become links
 _SYNTAX = re.compile(r"[&<>|\\`*~\[$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=\bwww)\.")
 _OUTCOME_SIGNS: dict[VerdictOutcome, str] = {"pass": "✅", "fail": "❌", "inconclusive": "🟡"}
 
@@ -51,7 +49,7 @@ _OUTCOME_SIGNS: dict[VerdictOutcome, str] = {"pass": "✅", "fail": "❌", "inco
 def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) -> str:
     """Return the report as Markdown.
 
-    Metrics come first, then newly broken items, then newly fixed ones; items that do not fit are counted instead.
+    Metrics come first, then newly broken items, then newly fixed ones. For items that do not fit, their number is given.
 
     Args:
         report: Measurements.
@@ -70,8 +68,10 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
         if len(results) > 1:
             blocks.append(_models_table(results))
         for result in results:
-            comparison = comparison_of(report, result)
-            blocks.extend(_comparison_section(comparison) if comparison else _model_section(result) if len(results) == 1 else ())
+            if comparison := comparison_of(report, result):
+                blocks.extend(_comparison_section(comparison))
+            elif len(results) == 1:
+                blocks.extend(_model_section(result))
     text, bytes_left = "", limit - _byte_size(TRUNCATION_NOTE)
     for block in blocks:
         if _byte_size(block) + 2 > bytes_left:
@@ -86,18 +86,17 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
 
 
 def escape_markdown(text: str) -> str:
-    """Return text on one line, with all Markdown and HTML syntax escaped."""
-    shown = sanitize_lines(text.replace("\r\n", "\n").strip("\n"), allowed="")
-    return _SYNTAX.sub(lambda found: f"&#{ord(found[0])};", shown).replace("\n", "<br>")
+    """Return text on one line of Markdown, with all Markdown and HTML syntax escaped."""
+    lines = sanitize_lines(text.replace("\r\n", "\n").strip("\n"), allowed="")
+    return _SYNTAX.sub(lambda match: f"&#{ord(match[0])};", lines).replace("\n", "<br>")
 
 
 def format_code(text: str) -> str:
-    """Return untrusted text in ``<code>``, truncated."""
-    return (
-        f"<code>{escape_markdown(text if len(text) <= MAX_REPLY_CHARACTERS else text[: MAX_REPLY_CHARACTERS - 1] + '…')}</code>"
-        if text.strip()
-        else "*(empty)*"
-    )
+    """Return untrusted text in ``<code>``, truncated to ``MAX_REPLY_CHARACTERS``."""
+    if not text.strip():
+        return "*(empty)*"
+    shown = text if len(text) <= MAX_REPLY_CHARACTERS else text[: MAX_REPLY_CHARACTERS - 1] + "…"
+    return f"<code>{escape_markdown(shown)}</code>"
 
 
 def _model_section(result: ModelResult) -> Iterator[str]:
@@ -144,13 +143,9 @@ def _comparison_section(comparison: Comparison) -> Iterator[str]:
         for m in comparison.metrics
     ]
     yield _format_table(("metric", ">baseline", ">model", ">difference", "95 % interval", ">p"), rows)
-    unsure = [
-        f"- {escape_markdown(metric.name)}: {escape_markdown(words)}"
-        for metric in comparison.metrics
-        if (words := describe_disagreement(metric))
-    ]
-    if unsure:
-        yield "\n".join(unsure)
+    disagreements = {metric.name: describe_disagreement(metric) for metric in comparison.metrics}
+    if any(disagreements.values()):
+        yield "\n".join(f"- {escape_markdown(name)}: {escape_markdown(text)}" for name, text in disagreements.items() if text)
     befores = {group.name: group.metrics for group in old.slices}
     for name in slice_metrics(new)[:1]:
         groups = [
@@ -168,16 +163,16 @@ def _comparison_section(comparison: Comparison) -> Iterator[str]:
 
 
 def _notes_line(result: ModelResult) -> str:
-    """Join the notes on a model; the number of unanswered items is bold."""
-    *entries, last = model_notes(result)
-    return ", ".join([*entries, f"**{last}**" if result.failures else last])
+    """Join the notes on a model; the number of unanswered items, which is the last note, is bold."""
+    *notes, last = model_notes(result)
+    return ", ".join([*notes, f"**{last}**" if result.failures else last])
 
 
 def _item_tables(report: Report) -> Iterator[tuple[str, Sequence[Pair]]]:
-    """Yield the tables of newly broken items of every comparison, then of newly fixed ones: a title, and pairs that may be cut at the end."""
-    kinds = [("broken", comparison, comparison.broken) for comparison in report.comparisons]
-    kinds += [("fixed", comparison, comparison.fixed) for comparison in report.comparisons]
-    for change, comparison, pairs in kinds:
+    """Yield the title and the pairs of every table: newly broken items of all comparisons, then newly fixed ones."""
+    tables = [("broken", comparison, comparison.broken) for comparison in report.comparisons]
+    tables += [("fixed", comparison, comparison.fixed) for comparison in report.comparisons]
+    for change, comparison, pairs in tables:
         if pairs:
             candidate = comparison.candidate
             where = f": {format_code(candidate.model)} on {format_code(candidate.evalset.name)}" if len(report.comparisons) > 1 else ""
@@ -185,26 +180,27 @@ def _item_tables(report: Report) -> Iterator[tuple[str, Sequence[Pair]]]:
 
 
 def _item_row(pair: Pair) -> str:
-    """Return one row of an item table, with the error classes of either reply."""
+    """Return one row of an item table; its last cell has the error classes of the new reply, or of the old one when the new one has none."""
     old, new = pair
     cells = (format_code(new.example.id), format_code(new.example.gold or ""), format_code(old.reply.text), format_code(new.reply.text))
     return f"| {' | '.join(cells)} | {escape_markdown(', '.join(error_classes(new) or error_classes(old)))} |\n"
 
 
-def _fitting_table(title: str, items: Sequence[Pair], bytes_left: int) -> str:
+def _fitting_table(title: str, pairs: Sequence[Pair], bytes_left: int) -> str:
     """Return a foldable table with as many items as fit into ``bytes_left`` bytes, and the number of the others; empty when none fits."""
     head = f"<details><summary>{title}</summary>\n\n| item | gold | baseline | model | faults |\n|---|---|---|---|---|\n"
-    rest, end = "\n{} more in the other files of the report\n", "\n</details>\n\n"
-    left = bytes_left - _byte_size(head) - _byte_size(rest.format(len(items))) - _byte_size(end)
+    more, end = "\n{} more in the other files of the report\n", "\n</details>\n\n"
+    bytes_left -= _byte_size(head) + _byte_size(more.format(len(pairs))) + _byte_size(end)
     rows: list[str] = []
-    for row in map(_item_row, items):
-        left -= _byte_size(row)
-        if left < 0:
+    for row in map(_item_row, pairs):
+        bytes_left -= _byte_size(row)
+        if bytes_left < 0:
             break
         rows.append(row)
     if not rows:
         return ""
-    return head + "".join(rows) + (rest.format(len(items) - len(rows)) if len(rows) < len(items) else "") + end
+    hidden = len(pairs) - len(rows)
+    return head + "".join(rows) + (more.format(hidden) if hidden else "") + end
 
 
 def _foldable_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -215,8 +211,8 @@ def _foldable_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[
 
 def _format_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table; a column whose header begins with ``>`` is right-aligned."""
-    rule = "".join("---:|" if header.startswith(">") else "---|" for header in headers)
-    lines = [f"| {' | '.join(header.removeprefix('>') for header in headers)} |", f"|{rule}"]
+    alignments = "".join("---:|" if header.startswith(">") else "---|" for header in headers)
+    lines = [f"| {' | '.join(header.removeprefix('>') for header in headers)} |", f"|{alignments}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 

@@ -198,7 +198,7 @@ def _first_lines(lines: Sequence[str], style: Callable[[str], str] = lambda line
 
 
 def _safe_text(text: str, style: str = "") -> Text:
-    """Return untrusted text: markup is not interpreted, and control characters are replaced."""
+    """Return untrusted text, made safe to print; its markup is not interpreted."""
     return Text(printable(text), style)
 
 
