@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from bench_eval import load_135m, load_nano
@@ -195,8 +195,11 @@ async def client_seconds(url: str, model: str, messages: Sequence[Message]) -> f
         return min([await once() for _ in range(5)])
 
 
-TimedReply = tuple[float, tuple[int, ...]]
-"""A reply: the seconds from its first token to its last, and its token ids."""
+class TimedReply(NamedTuple):
+    """The token ids of a reply, and the seconds from its first token to its last."""
+
+    seconds: float
+    ids: tuple[int, ...]
 
 
 def time_engine(engine: TransformersEngine, request: Request) -> TimedReply:
@@ -206,7 +209,7 @@ def time_engine(engine: TransformersEngine, request: Request) -> TimedReply:
     for chunk in engine.generate([request]):
         ids += chunk.token_ids
         first = first or (now() if ids else 0.0)
-    return now() - first, tuple(ids)
+    return TimedReply(now() - first, tuple(ids))
 
 
 def time_generate(loaded: Loaded, ids: Sequence[int], count: int, stop: Sequence[int] = ()) -> TimedReply:
@@ -224,22 +227,24 @@ def time_generate(loaded: Loaded, ids: Sequence[int], count: int, stop: Sequence
             """Do nothing."""
 
     clock, prompt = Clock(), torch.tensor([list(ids)])
-    attention_mask, eos_token_ids = torch.ones_like(prompt), list(stop) or -1  # the model's own stop tokens must not end the timed reply
     reply_ids = loaded.model.generate(
-        prompt,
-        attention_mask=attention_mask,
-        max_new_tokens=count,
-        do_sample=False,
-        pad_token_id=0,
-        eos_token_id=eos_token_ids,
-        streamer=clock,
-    )[0, len(ids) :].tolist()
-    return clock.times[-1] - clock.times[1], tuple(reply_ids[:-1] if reply_ids[-1] in stop else reply_ids)  # the first put is the prompt
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=count, do_sample=False, pad_token_id=0, streamer=clock,
+        eos_token_id=list(stop) or -1,  # without -1 the model's own stop tokens would end the reply
+    )[0, len(ids) :].tolist()  # fmt: skip
+    if reply_ids[-1] in stop:
+        reply_ids.pop()
+    first_token_time = clock.times[1]  # the streamer gets the prompt first
+    return TimedReply(clock.times[-1] - first_token_time, tuple(reply_ids))
 
 
 def best_speed(replies: Iterable[TimedReply]) -> float:
     """Return the highest speed among the replies, in tokens per second after the first token."""
-    return max((len(ids) - 1) / seconds for seconds, ids in replies)
+    return max((len(reply.ids) - 1) / reply.seconds for reply in replies)
+
+
+def total_speed(replies: Sequence[TimedReply]) -> float:
+    """Return the speed over all replies, in tokens per second after the first token of each."""
+    return sum(len(reply.ids) - 1 for reply in replies) / sum(reply.seconds for reply in replies)
 
 
 @contextmanager
@@ -296,9 +301,6 @@ def lookup_section(run: str) -> None:
     requests = [Request(example.id, example.messages, sampling=task.sampling) for example in examples]
     prompts = [loaded.renderer.prompt_ids(example.messages) for example in examples]
 
-    def rate(replies: Sequence[TimedReply]) -> float:
-        return sum(len(ids) - 1 for _, ids in replies) / sum(seconds for seconds, _ in replies)
-
     generate_replies = [time_generate(loaded, ids, task.sampling.max_new_tokens, loaded.stop_ids) for ids in prompts]
     optimize_for_inference(loaded.model)  # as in load_engine
     engine = TransformersEngine("bench", loaded)
@@ -311,13 +313,13 @@ def lookup_section(run: str) -> None:
     print_row("  passes without and with prompt lookup", f"{passes_without_lookup}, {len(passes) - passes_without_lookup}")
     one_token, two_tokens, four_tokens = (pass_seconds(loaded, count) for count in (1, 2, 4))
     print_row("  a pass over two and over four tokens against one", f"{two_tokens / one_token:.2f} ×, {four_tokens / one_token:.2f} ×")
-    equal_replies = sum(
-        one_token[1] == two_tokens[1] == three[1]
-        for one_token, two_tokens, three in zip(generate_replies, replies_without_lookup, replies_with_lookup, strict=True)
-    )
+    replies = zip(generate_replies, replies_without_lookup, replies_with_lookup, strict=True)
+    equal_replies = sum(generated.ids == without.ids == with_lookup.ids for generated, without, with_lookup in replies)
+    generate_speed, speed_without, speed_with = map(total_speed, (generate_replies, replies_without_lookup, replies_with_lookup))
     print_row(
         f"relation extraction, {len(requests)} passages: ours with prompt lookup, without, generate",
-        f"{rate(replies_with_lookup):.0f}, {rate(replies_without_lookup):.0f}, {rate(generate_replies):.0f} tokens/s, {rate(replies_with_lookup) / rate(generate_replies):.2f} ×, {equal_replies} of {len(requests)} replies equal",
+        f"{speed_with:.0f}, {speed_without:.0f}, {generate_speed:.0f} tokens/s, {speed_with / generate_speed:.2f} ×, "
+        f"{equal_replies} of {len(requests)} replies equal",
         "≥ 1.5 ×, all equal",
     )
 

@@ -73,18 +73,8 @@ def main() -> None:
         rows = [{"id": e.id, "messages": e.messages, "gold": e.gold} for e in examples]
         _write_jsonl(root / "items.jsonl", rows)
         _write_jsonl(root / "prompts.jsonl", [{"prompt": renderer.prompt_text(e.messages), "gold": e.gold} for e in examples])
-        sftchat_command = [
-            sys.executable,
-            "-m",
-            "sftchat",
-            "eval",
-            str(folder),
-            "--task",
-            args.task,
-            "--evalset",
-            str(root / "items.jsonl"),
-            "--quiet",
-        ]
+        evaluation = ["eval", str(folder), "--task", args.task, "--evalset", str(root / "items.jsonl"), "--quiet"]
+        sftchat_command = [sys.executable, "-m", "sftchat", *evaluation]
         measurements = {"sftchat eval": min(measure([*sftchat_command, "--fresh"], environment) for _ in range(args.rounds))}
         measure(sftchat_command, environment)  # fills the cache
         measurements["sftchat eval, every reply cached"] = min(measure(sftchat_command, environment) for _ in range(args.rounds))
@@ -93,18 +83,10 @@ def main() -> None:
             (root / "tasks" / "items.yaml").write_text(
                 HARNESS_TASK.format(items=root / "prompts.jsonl", limit=task.sampling.max_new_tokens), encoding="utf-8"
             )
-            harness_arguments = [
-                "--model",
-                "hf",
-                "--model_args",
-                f"pretrained={folder},dtype=float32",
-                "--tasks",
-                "sftchat_items",
-                "--device",
-                "cpu",
-            ]
+            model = ["--model", "hf", "--model_args", f"pretrained={folder},dtype=float32", "--device", "cpu"]
+            tasks = ["--tasks", "sftchat_items", "--include_path", str(root / "tasks")]
             for size in args.batch_sizes:
-                harness_command = [args.harness, *harness_arguments, "--include_path", str(root / "tasks"), "--batch_size", size]
+                harness_command = [args.harness, *model, *tasks, "--batch_size", size]
                 measurements[f"lm-evaluation-harness, batch {size}"] = min(
                     measure(harness_command, environment) for _ in range(args.rounds)
                 )

@@ -41,6 +41,7 @@ from sftchat.evaluation.statistics import Counts, metric_interval
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))
 KEYS = ("gold", "pred", "tp")
+"""Columns of the counts: gold triples, predicted triples, right triples."""
 RESAMPLED_SHARE = 0.2
 BASE_F1 = 0.8
 SIZES = (100, 300, 1000)
@@ -88,14 +89,17 @@ def ours(before: Rows, after: Rows) -> str:
 
 
 def nel_binary(before: Rows, after: Rows) -> str:
-    """``nel compare --strict`` over exact matches: BLOCK exits 1, WARN and INCONCLUSIVE exit 2."""
+    """Apply ``nel compare --strict`` to exact matches."""
     old, new = exact_matches(before), exact_matches(after)
     broken, fixed = int((old & ~new).sum()), int((new & ~old).sum())
     return _nel(_upper_tail(broken, broken + fixed), (broken - fixed) / len(old), broken, fixed)
 
 
 def nel_f1(before: Rows, after: Rows) -> str:
-    """``nel compare --strict`` over the F1 of each item: permutation of means, Cohen's d for its effect, flips of rewards above 0."""
+    """Apply ``nel compare --strict`` to the F1 of each item: a permutation test of the means, Cohen's d as the effect.
+
+    An item counts as broken or fixed when its F1 falls to 0 or rises from 0.
+    """
     old, new = item_f1(before), item_f1(after)
     deltas = old - new
     changed = deltas[deltas != 0]
@@ -107,7 +111,7 @@ def nel_f1(before: Rows, after: Rows) -> str:
 
 
 def _nel(p: float, effect: float, broken: int, fixed: int, max_drop: float = 0.05) -> str:
-    """Return the result of a CI job: BLOCK fails it; WARN and INCONCLUSIVE leave it undecided."""
+    """Return the result of a CI job: BLOCK fails it (exit code 1); WARN and INCONCLUSIVE leave it undecided (exit code 2)."""
     if broken + fixed == 0:
         return PASS
     if p < 0.05:
@@ -116,37 +120,37 @@ def _nel(p: float, effect: float, broken: int, fixed: int, max_drop: float = 0.0
 
 
 def trainjudge_verify(before: Rows, after: Rows) -> str:
-    """``trainjudge verify --strict``: anything but a significant gain of 3 points is rejected."""
+    """Apply ``trainjudge verify --strict``, which rejects anything but a significant gain of 3 points."""
     old, new = exact_matches(before), exact_matches(after)
     gained, lost = int((new & ~old).sum()), int((old & ~new).sum())
     return PASS if (gained - lost) / len(old) * 100 >= 3 and _two_sided(gained, lost) < 0.05 else FAIL
 
 
 def trainjudge_regression(before: Rows, after: Rows) -> str:
-    """TrainJudge's regression rule."""
+    """Apply TrainJudge's regression rule."""
     net = int(exact_matches(before).sum()) - int(exact_matches(after).sum())
     return FAIL if net / len(before) * 100 > 5 and net >= 2 else PASS
 
 
 def evalgate(before: Rows, after: Rows) -> str:
-    """evalgate: fails when significantly worse."""
+    """Apply evalgate's rule, which fails a model that is significantly worse."""
     old, new = exact_matches(before), exact_matches(after)
     broken, fixed = int((old & ~new).sum()), int((new & ~old).sum())
     return FAIL if broken > fixed and _two_sided(broken, fixed) < 0.05 else PASS
 
 
 def soup_task(before: Rows, after: Rows) -> str:
-    """``soup ship``, first leg: the task's score must be strictly higher."""
+    """Apply the first rule of ``soup ship``: the task's score must be strictly higher."""
     return PASS if micro_f1(after) > micro_f1(before) else FAIL
 
 
 def soup_suite(before: Rows, after: Rows) -> str:
-    """``soup ship``, second leg: a suite may be down by .05, with a tolerance for rounding."""
+    """Apply the second rule of ``soup ship``: a suite may drop by .05, with a tolerance for rounding."""
     return FAIL if micro_f1(before) - micro_f1(after) > 0.05 + 1e-9 else PASS
 
 
 def soup_against(before: Rows, after: Rows) -> str:
-    """``soup eval against``: every resample of one aggregate is that aggregate, so both bounds are the difference itself."""
+    """Apply ``soup eval against``: each resample of a single aggregate is that aggregate, so both bounds are the difference itself."""
     return FAIL if micro_f1(after) - micro_f1(before) < -0.02 else PASS
 
 
@@ -165,12 +169,14 @@ RULES: dict[str, Rule] = {
 
 def exact_matches(rows: Rows) -> NDArray[np.bool_]:
     """Return for each item whether all its triples are right."""
-    return (rows[:, 0] == rows[:, 2]) & (rows[:, 1] == rows[:, 2])
+    gold, predicted, right = rows.T
+    return (gold == right) & (predicted == right)
 
 
 def item_f1(rows: Rows) -> Rows:
     """Return the F1 of each item."""
-    return np.asarray(2 * rows[:, 2] / (rows[:, 0] + rows[:, 1]))
+    gold, predicted, right = rows.T
+    return np.asarray(2 * right / (gold + predicted))
 
 
 def micro_f1(rows: Rows) -> float:

@@ -54,11 +54,11 @@ class StepTimer(TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Record the start of the step."""
-        self.began = time.process_time()
+        self.step_start = time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Record the processor seconds of the step."""
-        self.seconds.append(time.process_time() - self.began)
+        self.seconds.append(time.process_time() - self.step_start)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Record the loss."""

@@ -28,19 +28,16 @@ def main() -> None:
     runs = {"full": folder / "full", "lora": folder / "lora"}
     for method, run in runs.items():
         if not (run / "sftchat.json").is_file():
-            options = lora_options if method == "lora" else ()
             validation = ("--eval-steps", args.rows // 24, "--validation-items", 100)
-            run_or_exit(
-                "train", TASK, "--model", MODEL, "--rows", args.rows, "--seed", 1, "--method", method, *validation, "-o", run, *options
-            )
+            further = (*validation, *lora_options) if method == "lora" else validation
+            run_or_exit("train", TASK, "--model", MODEL, "--rows", args.rows, "--seed", 1, "--method", method, *further, "-o", run)
         run_or_exit("inspect", run)  # its output includes the curve and the chosen step
     lines = []
     for name, options in HELD_OUT.items():
         items = folder / f"{name}.jsonl"
         option_words = [word for option in options for word in ("--option", option)]
-        run_or_exit(
-            "data", "generate", TASK, "-n", args.items, "--seed", 2, "--format", "evalset", *option_words, "-o", items, "--overwrite"
-        )
+        sampling = ("-n", args.items, "--seed", 2, *option_words)
+        run_or_exit("data", "generate", TASK, *sampling, "--format", "evalset", "-o", items, "--overwrite")
         compare(runs["lora"], runs["full"], folder / "report", "--task", TASK, "--evalset", items)
         lines.append(table_line(name, read_comparison(folder / "report", METRIC)))
     print(f"\n| {METRIC} | full | LoRA | difference | p |\n|---|---:|---:|---:|---:|")

@@ -40,21 +40,8 @@ def main() -> None:
     for kind, (held_out, options) in product(KINDS, HELD_OUT.items()):
         items = folder / f"{kind}, {held_out}.jsonl"
         option_words = [word for option in (f"kinds={kind}", *options) for word in ("--option", option)]
-        run_or_exit(
-            "data",
-            "generate",
-            "general",
-            "-n",
-            args.items,
-            "--seed",
-            SEED,
-            "--format",
-            "evalset",
-            *option_words,
-            "-o",
-            items,
-            "--overwrite",
-        )
+        sampling = ("-n", args.items, "--seed", SEED, *option_words)
+        run_or_exit("data", "generate", "general", *sampling, "--format", "evalset", "-o", items, "--overwrite")
         lines.append(compare_on(items.stem, trained, folder / "report", "--evalset", items))
     lines.append(compare_on("the evalset written by hand", trained, folder / "report"))
     print("\n| set | base | tuned | difference | p |\n|---|---:|---:|---:|---:|")

@@ -247,12 +247,12 @@ def scenes(rng: random.Random) -> tuple[str, str]:
     sentences = [sentence for sentence, _ in events_and_lines]
     unmentioned = [person for person in people if not any(person in sentence for sentence in sentences)]
     for _ in range(rng.choice((0, 0, 1, 1, 2)) + (count == 0)):
-        kind = rng.random()
-        if kind < 0.5 and len(unmentioned) > 1:
+        roll = rng.random()
+        if roll < 0.5 and len(unmentioned) > 1:
             a, b = rng.sample(unmentioned, 2)
             extra = fill_form(rng, rng.choice(IDLE), a, b, rng.choice(VERBS))
         else:
-            extra = rng.choice(PROSE_SENTENCES) if PROSE_SENTENCES and kind < 0.8 else rng.choice(FILLER)
+            extra = rng.choice(PROSE_SENTENCES) if PROSE_SENTENCES and roll < 0.8 else rng.choice(FILLER)
         sentences.insert(rng.randint(0, len(sentences)), extra)
     instruction = rng.choice(("从下文中提取人物之间的动作:\n", "读下面的文字，写出谁对谁做了什么，格式为 甲-乙:类别:\n", "提取动作：\n", "谁和谁之间发生了什么？每行一条:\n"))
     if verbatim:
