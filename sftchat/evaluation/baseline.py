@@ -132,7 +132,7 @@ def similar_file_hint(text: str) -> str:
     path = Path(text)
     if not path.parent.is_dir():
         return f" (there is no folder '{path.parent}')"
-    names = {other.stem: other.name for other in path.parent.iterdir() if other.is_file()}
+    names = {file.stem: file.name for file in path.parent.iterdir() if file.is_file()}
     similar = get_close_matches(path.stem, names, n=1, cutoff=0.7)
     return f" (there is '{path.with_name(names[similar[0]])}')" if similar else ""
 

@@ -112,14 +112,15 @@ def _hash_code(function: Callable[..., object], hash_file: FileHasher) -> str:
     """Return a hash of all files of the package that defines a function; empty when the function may depend on more, such as a closure."""
     if not isfunction(function) or function.__closure__:
         return ""
-    file = getattr(sys.modules.get(function.__module__.partition(".")[0]), "__file__", None)
-    if file is None or function.__module__ == "__main__":
+    top_module = sys.modules.get(function.__module__.partition(".")[0])
+    module_file = getattr(top_module, "__file__", None)
+    if module_file is None or function.__module__ == "__main__":
         return ""
-    path = Path(file)
+    path = Path(module_file)
     try:
         if path.name != "__init__.py":
             return hash_file(path)
-        names = [other.relative_to(path.parent).as_posix() for other in path.parent.rglob("*") if other.is_file()]
+        names = [file.relative_to(path.parent).as_posix() for file in path.parent.rglob("*") if file.is_file()]
         return files_digest(path.parent, [name for name in names if "__pycache__" not in name], hash_file)
     except OSError:
         return ""

@@ -293,14 +293,14 @@ def _template() -> Template:
     return environment.get_template("report.html.jinja")
 
 
-def metric_rows(shown: ResultView) -> list[dict[str, Any]]:
+def metric_rows(view: ResultView) -> list[dict[str, Any]]:
     """Return a row per metric, with its chart and, if there is a baseline, its difference."""
-    comparison = shown.comparison
-    olds = {} if comparison is None else {metric.name: metric for metric in comparison.baseline.metrics}
+    comparison = view.comparison
+    old_values = {} if comparison is None else {metric.name: metric for metric in comparison.baseline.metrics}
     differences = {} if comparison is None else {metric.name: metric for metric in comparison.metrics}
     rows = []
-    for metric in shown.result.metrics:
-        old = olds.get(metric.name)
+    for metric in view.result.metrics:
+        old = old_values.get(metric.name)
         points = [("model", metric.value, metric.low, metric.high)]
         if old is not None:
             points.insert(0, ("baseline", old.value, old.low, old.high))
@@ -308,22 +308,22 @@ def metric_rows(shown: ResultView) -> list[dict[str, Any]]:
     return rows
 
 
-def slice_rows(shown: ResultView) -> tuple[str, list[dict[str, Any]]]:
+def slice_rows(view: ResultView) -> tuple[str, list[dict[str, Any]]]:
     """Return the name of the first metric that slices have, and a row per slice; empty when there is no such metric."""
-    name = next(iter(slice_metrics(shown.result)), "")
-    groups = [group for group in shown.result.slices if name in group.metrics]
-    olds = {} if shown.comparison is None else {group.name: group.metrics.get(name) for group in shown.comparison.baseline.slices}
-    full_value = max([1.0, *(group.metrics[name] for group in groups), *(old for old in olds.values() if old is not None)])
+    name = next(iter(slice_metrics(view.result)), "")
+    groups = [group for group in view.result.slices if name in group.metrics]
+    old_values = {} if view.comparison is None else {group.name: group.metrics.get(name) for group in view.comparison.baseline.slices}
+    full_value = max([1.0, *(group.metrics[name] for group in groups), *(old for old in old_values.values() if old is not None)])
     rows = []
     for group in groups:
-        value, old = group.metrics[name], olds.get(group.name)
+        value, old = group.metrics[name], old_values.get(group.name)
         rows.append({"group": group, "value": value, "old": old, "bar": draw_bar(value, old, full_value)})
     return name, rows
 
 
-def error_class_bars(shown: ResultView) -> list[dict[str, Any]]:
+def error_class_bars(view: ResultView) -> list[dict[str, Any]]:
     """Return a row per error class, the most frequent first, with the baseline's count; None without a baseline."""
-    rows = error_class_rows(shown.result, shown.comparison)
+    rows = error_class_rows(view.result, view.comparison)
     full_value = max([1, *(max(row.count, row.before or 0) for row in rows)])
     return [{"name": row.name, "count": row.count, "old": row.before, "bar": draw_bar(row.count, row.before, full_value)} for row in rows]
 

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
-  const PAGE = 25; // items drawn at once
+  const PAGE_SIZE = 25; // items shown at once
+  // name, label, and whether a row is shown
   const FILTERS = [
     ["broken", "Newly broken", (row) => row.change === "broken"],
     ["fixed", "Newly fixed", (row) => row.change === "fixed"],
@@ -9,134 +10,132 @@
     ["wrong", "Wrong", (row) => row.faults.length > 0],
     ["all", "All", () => true],
   ];
-  const WORDS = { broken: "newly broken", fixed: "newly fixed", failed: "not answered", wrong: "wrong", right: "right" };
+  const CHANGE_LABELS = { broken: "newly broken", fixed: "newly fixed", failed: "not answered", wrong: "wrong", right: "right" };
 
-  const find = (id) => document.getElementById(id);
-  const count = (value) => value.toLocaleString("en");
+  const byId = (id) => document.getElementById(id);
+  const formatCount = (value) => value.toLocaleString("en");
 
-  const data = JSON.parse(find("data").textContent);
+  const data = JSON.parse(byId("data").textContent);
   const results = data.results.map((result) => ({
     ...result,
-    rows: result.rows.map(([place, change, reply, faults, differs]) => {
-      const [id, prompt, gold, old] = data.evalsets[result.evalset][place];
-      return { id, prompt, gold, old, change, reply, faults, differs: Boolean(differs), words: "" };
+    rows: result.rows.map(([index, change, reply, faults, differs]) => {
+      const [id, prompt, gold, old] = data.evalsets[result.evalset][index];
+      return { id, prompt, gold, old, change, reply, faults, differs: Boolean(differs), searchText: "" };
     }),
   }));
   const state = { result: 0, filter: "all", fault: "", query: "", page: 0, matches: [] };
 
-  // Invisible characters are differences too: they are shown by their code points, the joiner of emoji left in peace.
-  const visible = (text) => text.replace(/(?![\n\t\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (sign) => `\u27e8U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
-  const make = (tag, name, text) => {
+  // Invisible characters can be differences, so they are replaced by their code points; except the joiner of emoji (U+200D).
+  const showInvisible = (text) => text.replace(/(?![\n\t\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (sign) => `\u27e8U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
+  const makeElement = (tag, name, text) => {
     const element = document.createElement(tag);
     if (name) element.className = name;
-    if (text !== undefined) element.textContent = visible(text);
+    if (text !== undefined) element.textContent = showInvisible(text);
     return element;
   };
 
-  // Text in which the runs of characters that are not common are marked.
-  function marked(lines, name) {
-    const body = make("p");
+  // A paragraph in which the characters that are not common are marked; name is the CSS class of the marks.
+  function makeMarkedText(lines, name) {
+    const paragraph = makeElement("p");
     if (lines.every((line) => !line.text.trim())) {
-      body.append(make("span", "empty", "(empty)"));
-      return body;
+      paragraph.append(makeElement("span", "empty", "(empty)"));
+      return paragraph;
     }
     lines.forEach((line, number) => {
-      if (number) body.append("\n");
+      if (number) paragraph.append("\n");
       for (let from = 0, to; from < line.letters.length; from = to) {
         for (to = from; to < line.letters.length && line.mask[to] === line.mask[from]; ) to++;
-        const text = visible(line.letters.slice(from, to).join(""));
-        body.append(line.mask[from] ? text : make("mark", name, text));
+        const text = showInvisible(line.letters.slice(from, to).join(""));
+        paragraph.append(line.mask[from] ? text : makeElement("mark", name, text));
       }
     });
-    return body;
+    return paragraph;
   }
 
-  function column(title, faults, body) {
-    const element = make("div", "reply");
-    const heading = make("h4", "", title);
-    if (faults.length) heading.append(" ", make("span", "", faults.join(", ")));
+  function makeReply(title, faults, body) {
+    const element = makeElement("div", "reply");
+    const heading = makeElement("h4", "", title);
+    if (faults.length) heading.append(" ", makeElement("span", "", faults.join(", ")));
     element.append(heading, body);
     return element;
   }
 
-  function article(row) {
-    const element = make("article", "item");
-    const head = make("header");
-    head.append(make("h3", "", row.id), make("span", `change ${row.change}`, WORDS[row.change]));
-    const prompt = make("details");
-    prompt.append(make("summary", "", row.prompt));
-    const replies = make("div", "replies");
-    const [gold, reply] = beside(row.gold, row.reply);
-    replies.append(column("gold", [], marked(gold, "missed")));
-    if (row.old) replies.append(column("baseline", row.old[1], marked(beside(row.gold, row.old[0])[1], "off")));
-    replies.append(column("model", row.faults, row.change === "failed" ? make("p", "empty", row.reply) : marked(reply, "off")));
+  function makeItem(row) {
+    const element = makeElement("article", "item");
+    const head = makeElement("header");
+    head.append(makeElement("h3", "", row.id), makeElement("span", `change ${row.change}`, CHANGE_LABELS[row.change]));
+    const prompt = makeElement("details");
+    prompt.append(makeElement("summary", "", row.prompt));
+    const replies = makeElement("div", "replies");
+    const [gold, reply] = compareLines(row.gold, row.reply);
+    replies.append(makeReply("gold", [], makeMarkedText(gold, "missed")));
+    if (row.old) replies.append(makeReply("baseline", row.old[1], makeMarkedText(compareLines(row.gold, row.old[0])[1], "off")));
+    replies.append(makeReply("model", row.faults, row.change === "failed" ? makeElement("p", "empty", row.reply) : makeMarkedText(reply, "off")));
     element.append(head, prompt, replies);
     return element;
   }
 
-  const predicate = () => FILTERS.find(([name]) => name === state.filter)[2];
-
-  function draw() {
+  function drawPage() {
     const rows = state.matches;
-    const pages = Math.max(1, Math.ceil(rows.length / PAGE));
+    const pages = Math.max(1, Math.ceil(rows.length / PAGE_SIZE));
     state.page = Math.min(state.page, pages - 1);
-    const from = state.page * PAGE;
-    const shown = rows.slice(from, from + PAGE);
-    find("items").replaceChildren(...(shown.length ? shown.map(article) : [make("p", "nothing", "No item matches.")]));
-    find("status").textContent = rows.length ? `${count(from + 1)}\u2013${count(from + shown.length)} of ${count(rows.length)} items` : "0 items";
-    find("page").textContent = `${count(state.page + 1)} / ${count(pages)}`;
-    find("previous").disabled = state.page === 0;
-    find("next").disabled = state.page >= pages - 1;
+    const from = state.page * PAGE_SIZE;
+    const shown = rows.slice(from, from + PAGE_SIZE);
+    byId("items").replaceChildren(...(shown.length ? shown.map(makeItem) : [makeElement("p", "nothing", "No item matches.")]));
+    byId("status").textContent = rows.length ? `${formatCount(from + 1)}\u2013${formatCount(from + shown.length)} of ${formatCount(rows.length)} items` : "0 items";
+    byId("page").textContent = `${formatCount(state.page + 1)} / ${formatCount(pages)}`;
+    byId("previous").disabled = state.page === 0;
+    byId("next").disabled = state.page >= pages - 1;
   }
 
-  function select() {
-    const holds = predicate();
+  function selectRows() {
+    const isShown = FILTERS.find(([name]) => name === state.filter)[2];
     const query = state.query.trim().toLowerCase();
     state.matches = results[state.result].rows.filter((row) => {
-      if (!holds(row) || (state.fault && !row.faults.includes(state.fault))) return false;
-      if (query && !row.words) row.words = [row.id, row.prompt, row.gold, row.reply, row.old ? row.old[0] : ""].join("\n").toLowerCase();
-      return row.words.includes(query);
+      if (!isShown(row) || (state.fault && !row.faults.includes(state.fault))) return false;
+      if (query && !row.searchText) row.searchText = [row.id, row.prompt, row.gold, row.reply, row.old ? row.old[0] : ""].join("\n").toLowerCase();
+      return row.searchText.includes(query);
     });
     state.page = 0;
-    draw();
+    drawPage();
   }
 
-  function filters() {
+  function drawFilters() {
     const rows = results[state.result].rows;
-    const buttons = FILTERS.map(([name, label, holds]) => {
-      const total = rows.filter(holds).length;
-      const needed = name === "all" || name === "wrong" || results[state.result].baseline !== null;
-      if (name === "failed" ? !total : !needed) return null;
-      const button = make("button", "", label);
+    const buttons = FILTERS.map(([name, label, isShown]) => {
+      const total = rows.filter(isShown).length;
+      const applies = name === "all" || name === "wrong" || results[state.result].baseline !== null;
+      if (name === "failed" ? !total : !applies) return null;
+      const button = makeElement("button", "", label);
       button.type = "button";
       button.dataset.filter = name;
-      button.append(make("span", "", count(total)));
+      button.append(makeElement("span", "", formatCount(total)));
       button.disabled = !total && name !== "all";
       button.addEventListener("click", () => {
         state.filter = name;
-        press();
-        select();
+        markPressed();
+        selectRows();
       });
       return button;
     });
     document.querySelector(".filters").replaceChildren(...buttons.filter(Boolean));
     const usable = [...document.querySelectorAll(".filters button:not(:disabled)")];
     if (!usable.some((button) => button.dataset.filter === state.filter)) state.filter = usable[0].dataset.filter;
-    press();
+    markPressed();
     const names = [...new Set(rows.flatMap((row) => row.faults))].sort();
     if (!names.includes(state.fault)) state.fault = "";
-    const options = [new Option("any", ""), ...names.map((name) => new Option(visible(name), name))];
-    find("fault").replaceChildren(...options);
-    find("fault").value = state.fault;
+    const options = [new Option("any", ""), ...names.map((name) => new Option(showInvisible(name), name))];
+    byId("fault").replaceChildren(...options);
+    byId("fault").value = state.fault;
   }
 
-  function press() {
+  function markPressed() {
     for (const button of document.querySelectorAll(".filters button"))
       button.setAttribute("aria-pressed", String(button.dataset.filter === state.filter));
   }
 
-  // Show one model's figures and items; with a single one there is nothing to choose.
-  function choose(number) {
+  // Shows the figures and items of one result.
+  function showResult(number) {
     state.result = number;
     if (results.length > 1) {
       document.querySelectorAll(".result").forEach((section) => (section.hidden = section.id !== `result-${number}`));
@@ -147,68 +146,70 @@
       });
     }
     const { model, baseline, name } = results[number];
-    find("items-of").textContent = visible(`${model} on ${name}${baseline === null ? "" : `, beside ${baseline}`}`);
-    filters();
-    select();
+    byId("items-of").textContent = showInvisible(`${model} on ${name}${baseline === null ? "" : `, beside ${baseline}`}`);
+    drawFilters();
+    selectRows();
   }
 
-  const addressed = () => Math.min(Number((/^#result-(\d+)$/.exec(location.hash) || [0, 0])[1]), results.length - 1);
+  // Index of the result in the address, such as #result-1; 0 without one.
+  const resultInAddress = () => Math.min(Number((/^#result-(\d+)$/.exec(location.hash) || [0, 0])[1]), results.length - 1);
 
-  function theme(name) {
+  function setTheme(name) {
     document.documentElement.dataset.theme = name;
-    find("theme").textContent = name === "dark" ? "Light" : "Dark";
-    find("theme").setAttribute("aria-label", `Switch to ${name === "dark" ? "light" : "dark"} colours`);
+    byId("theme").textContent = name === "dark" ? "Light" : "Dark";
+    byId("theme").setAttribute("aria-label", `Switch to ${name === "dark" ? "light" : "dark"} colours`);
   }
 
-  function remembered(name) {
+  // Stores the name of a theme, if one is given; returns the stored name.
+  function storedTheme(name) {
     try {
       if (name) localStorage.setItem("sftchat-theme", name);
       return localStorage.getItem("sftchat-theme");
     } catch {
-      return null; // a sandboxed page may keep nothing
+      return null; // a sandboxed page has no storage
     }
   }
 
-  function turn(step) {
+  function turnPage(step) {
     const before = state.page;
-    state.page = Math.max(0, Math.min(before + step, Math.ceil(state.matches.length / PAGE) - 1));
+    state.page = Math.max(0, Math.min(before + step, Math.ceil(state.matches.length / PAGE_SIZE) - 1));
     if (state.page === before) return;
-    draw();
-    find("status").scrollIntoView({ block: "center" });
+    drawPage();
+    byId("status").scrollIntoView({ block: "center" });
   }
 
-  theme(remembered() || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
-  find("theme").hidden = false;
-  find("theme").addEventListener("click", () => {
+  setTheme(storedTheme() || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+  byId("theme").hidden = false;
+  byId("theme").addEventListener("click", () => {
     const other = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    theme(other);
-    remembered(other);
+    setTheme(other);
+    storedTheme(other);
   });
   if (!results.length) return;
-  find("explorer").hidden = false;
-  find("fault").addEventListener("change", (event) => {
+  byId("explorer").hidden = false;
+  byId("fault").addEventListener("change", (event) => {
     state.fault = event.target.value;
-    select();
+    selectRows();
   });
-  let waiting = 0;
-  find("search").addEventListener("input", (event) => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => {
+  let searchTimer = 0;
+  byId("search").addEventListener("input", (event) => {
+    clearTimeout(searchTimer);
+    searchTimer = setTimeout(() => {
       state.query = event.target.value;
-      select();
+      selectRows();
     }, 60);
   });
-  find("previous").addEventListener("click", () => turn(-1));
-  find("next").addEventListener("click", () => turn(1));
+  byId("previous").addEventListener("click", () => turnPage(-1));
+  byId("next").addEventListener("click", () => turnPage(1));
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, [tabindex]")) return;
     if (event.key === "/") {
       event.preventDefault();
-      find("search").focus();
-    } else if (event.key === "ArrowRight") turn(1);
-    else if (event.key === "ArrowLeft") turn(-1);
+      byId("search").focus();
+    } else if (event.key === "ArrowRight") turnPage(1);
+    else if (event.key === "ArrowLeft") turnPage(-1);
   });
-  addEventListener("hashchange", () => choose(addressed()));
-  state.filter = FILTERS.find(([name, , holds]) => name !== "fixed" && results[addressed()].rows.some(holds))?.[0] ?? "all";
-  choose(addressed());
+  addEventListener("hashchange", () => showResult(resultInAddress()));
+  state.filter = FILTERS.find(([name, , isShown]) => name !== "fixed" && results[resultInAddress()].rows.some(isShown))?.[0] ?? "all";
+  showResult(resultInAddress());
 })();
