@@ -37,7 +37,6 @@ from sftchat.inference.openai.protocol import (
     path_and_body,
     read_event,
     rename_error_fields,
-    usable_finish_reason,
 )
 from sftchat.inference.openai.reply import StreamedReply
 from sftchat.inference.openai.server import KEYS, Server, ServerResponse, check_model, server_and_model
@@ -47,9 +46,9 @@ IDLE_CHUNK_SECONDS = 0.1
 """Seconds without data after which the caller gets an empty chunk, so that it can cancel while the server is busy."""
 DRAIN_SECONDS = 1.0
 """Seconds to read the end of a stream after its last event; only a fully read connection can be reused."""
-EVENT_STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8"}
-"""Headers of a decompressed stream; event streams are always UTF-8, whatever the server's header says."""
 EVENT_STREAM_TYPE = "text/event-stream"
+EVENT_STREAM_HEADERS = {"content-type": f"{EVENT_STREAM_TYPE}; charset=utf-8"}
+"""Headers of a decompressed stream; event streams are always UTF-8, whatever the server's header says."""
 OTHER_STREAM_TYPES = ("text/plain", "application/octet-stream", "")
 """Content types that some servers and proxies send with an event stream instead of the standard one."""
 TRAILING_SECONDS = 10.0
@@ -87,7 +86,7 @@ class EndpointEngine:
         self._extra_body = dict(extra_body or {})
         self._template_arguments = dict(template_arguments or {})
         self._adaptations: dict[str, list[Adaptation]] = {}  # by name of the model on the server
-        self._reported: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()  # topic of a warning, and name of the model
 
     def close(self) -> None:
         """Do nothing: connections are closed at the end of each call."""
@@ -139,7 +138,7 @@ class EndpointEngine:
         return score_text(self._post, request, self.model, reply, alternatives, template_arguments=self._template_arguments)
 
     def _post(self, path: str, body: Mapping[str, Any], tokens: int) -> ServerResponse:
-        """Send a request that is not streamed, and again without what the server refuses; see ``likelihood.Post``. Raises ``EngineError``."""
+        """Send a request that is not streamed (``likelihood.Post``), and again without a part that the server refuses; raises ``EngineError``."""
         while True:
             full_body = adapt({**body, **self._extra_body, "stream": False}, self._adaptations.get(body["model"], ()))
             try:
@@ -147,7 +146,7 @@ class EndpointEngine:
             except (httpx2.RequestError, LimitExceeded) as error:
                 message = error.message if isinstance(error, LimitExceeded) else self._server.sanitize(first_line(error))
                 raise EngineError(f"the server at {self._server.url} did not answer: {message}") from None
-            if not self._adapts_to(response, full_body, _issue_warning):
+            if not self._adapt_after_refusal(response, full_body, _issue_warning):
                 return replace(response, error=self._server.error_of(response) if response.status != 200 else "")
 
     async def _send_all(self, to_send: asyncio.Queue[Request], emit: Emit) -> None:
@@ -197,7 +196,6 @@ class EndpointEngine:
         path, body = path_and_body(request, self.model, template_arguments=self._template_arguments)
         body = adapt({**body, **self._extra_body}, self._adaptations.get(body["model"], ()))
         max_tokens = request.sampling.max_new_tokens
-        server_reason, prompt_tokens, completion_tokens = "", 0, 0
         reply = StreamedReply(request, self._server.redaction, self._server.limits)
         reader = LimitedReader(self._server.request_timeout)
         interruption: RequestFailed | None = None
@@ -208,17 +206,13 @@ class EndpointEngine:
                 async with aclosing(self._events(response, reader, max_tokens)) as events:
                     async for data in events:
                         if data == DONE:
-                            if reply.has_text and not server_reason:
-                                server_reason = "stop"
+                            reply.mark_done()
                             break
                         delta = read_event(data, self._server.redaction.text)
+                        if delta.finish_reason and not reply.server_reason:
+                            reader.shorten(TRAILING_SECONDS)
                         for chunk in reply.feed(delta):
                             yield chunk
-                        prompt_tokens = delta.prompt_tokens or prompt_tokens
-                        completion_tokens = delta.completion_tokens or completion_tokens
-                        if delta.finish_reason and not server_reason:
-                            reader.shorten(TRAILING_SECONDS)
-                        server_reason = delta.finish_reason or server_reason or ("stop" if delta.complete else "")
                         if reply.stopped or reply.truncated:
                             break
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
@@ -226,24 +220,17 @@ class EndpointEngine:
             raise RequestFailed(message, retryable=True, fatal=True) from None
         except (httpx2.RequestError, LimitExceeded) as error:
             interruption = self._interruption(error, max_tokens)  # ignored if the reply is already complete
-        if not (server_reason or reply.stopped or reply.truncated):
+        if not reply.is_complete:
             raise interruption or RequestFailed("the stream ended before the reply did", retryable=True)
-        text, thoughts = reply.end()
+        last_chunk = reply.finish()
         model, url = request.adapter or self.model, self._server.url
         if reply.truncated:
-            server_reason = "length"
             warning = f"the server at {url} did not stop after max_tokens {max_tokens}; replies of model '{model}' are cut"
             self._warn_once("length", model, warning, emit)
-        finish_reason = "stop" if reply.stopped else usable_finish_reason(server_reason, reply.called_functions)
         if "logprobs" in body and reply.has_text and not reply.has_logprobs:
             warning = f"model '{model}' of {url} gives no log-probabilities: its server accepts the request but sends none"
             self._warn_once("logprobs", model, warning, emit)
-        choices = reply.last_choices(ended=finish_reason == "stop")
-        logprobs = tuple(choice.logprob for choice in choices) or None
-        yield Chunk(
-            request.id, text, (), finish_reason, prompt_tokens, logprobs, unlisted_tokens=completion_tokens, thoughts=thoughts, refused=reply.refused,
-            choices=choices,
-        )  # fmt: skip
+        yield last_chunk
 
     async def _events(self, response: httpx2.Response, reader: LimitedReader, max_tokens: int) -> AsyncGenerator[str]:
         """Yield the data of each event of a response, then ``DONE`` if the server sent it; a response that is not streamed is one event.
@@ -294,8 +281,8 @@ class EndpointEngine:
             self._reported.add((topic, model))
             emit(SftchatWarning(warning))
 
-    def _adapts_to(self, response: ServerResponse, body: Mapping[str, Any], emit: Emit) -> bool:
-        """Whether the request can be sent again without what the server refuses; a new adaptation is stored for the model and reported once."""
+    def _adapt_after_refusal(self, response: ServerResponse, body: Mapping[str, Any], emit: Emit) -> bool:
+        """Store and report the adaptation of the model's requests to a refusal; return whether it changes this request, which is then sent again."""
         if response.status not in (*REFUSAL_STATUSES, *OTHER_REFUSAL_STATUSES):
             return False
         adaptation = adaptation_to(response.text, body)
@@ -310,9 +297,9 @@ class EndpointEngine:
         return adapt(dict(body), adaptations) != body
 
     def _failure_of(self, response: ServerResponse, request: Request, body: Mapping[str, Any], emit: Emit) -> RequestFailed:
-        """Return the error for a response with a status other than 200."""
+        """Return the error for a response with a status other than 200; may store an adaptation."""
         status, message = response.status, self._server.error_of(response)
-        if self._adapts_to(response, body, emit):
+        if self._adapt_after_refusal(response, body, emit):
             return RequestFailed(message, resend=True)
         if status in RETRYABLE_STATUSES or status >= 500:
             wait = retry_after(response.headers.get("retry-after"), self._retries.now())

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from sftchat.engine import Chunk, Request, emittable_length
 from sftchat.inference.openai.limits import ResponseLimits
 from sftchat.inference.openai.logprobs import ReplyTokens
-from sftchat.inference.openai.protocol import Delta
+from sftchat.inference.openai.protocol import Delta, usable_finish_reason
 from sftchat.inference.openai.server import RedactedStream, Redaction
 from sftchat.thinking import ReplyPart, ThoughtSplitter
-from sftchat.types import Choice
+from sftchat.types import Choice, FinishReason
 
 
 class TextFilter:
@@ -98,17 +98,18 @@ class StreamedReply:
         limits: Limits of the response.
 
     Attributes:
+        server_reason: The server's finish reason; empty until it is received.
         has_text: Whether any text was received.
-        refused: Whether the server marked the reply as a refusal.
-        called_functions: Names of functions that the model calls.
         has_logprobs: Whether any token had a log-probability.
     """
 
     def __init__(self, request: Request, redaction: Redaction, limits: ResponseLimits) -> None:
+        self.server_reason = ""
         self.has_text = False
-        self.refused = False
-        self.called_functions: tuple[str, ...] = ()
         self.has_logprobs = False
+        self._refused = False
+        self._called_functions: tuple[str, ...] = ()
+        self._prompt_tokens = self._completion_tokens = 0
         self._id = request.id
         self._splitter = ThoughtSplitter(allow_missing_opening=True) if request.prompt is None and not request.reply_prefix else None
         characters = limits.max_reply_characters(request.sampling.max_new_tokens)
@@ -131,12 +132,25 @@ class StreamedReply:
         """Whether a limit was exceeded."""
         return self._text.truncated or self._thoughts.truncated
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is missing at the end of the reply, even if the stream is interrupted."""
+        return bool(self.server_reason) or self.stopped or self.truncated
+
+    def mark_done(self) -> None:
+        """Handle the event ``DONE``; without a finish reason it ends a reply that has text."""
+        if self.has_text and not self.server_reason:
+            self.server_reason = "stop"
+
     def feed(self, delta: Delta) -> Iterator[Chunk]:
         """Add the content of an event; yields the chunks that can be emitted."""
+        self.server_reason = delta.finish_reason or self.server_reason or ("stop" if delta.complete else "")
         self.has_text = self.has_text or bool(delta.text)
-        self.refused = self.refused or delta.refused
-        self.called_functions = self.called_functions or delta.called_functions
         self.has_logprobs = self.has_logprobs or bool(delta.choices)
+        self._refused = self._refused or delta.refused
+        self._called_functions = self._called_functions or delta.called_functions
+        self._prompt_tokens = delta.prompt_tokens or self._prompt_tokens
+        self._completion_tokens = delta.completion_tokens or self._completion_tokens
         if self._tokens is not None:
             self._tokens.feed(delta.thoughts + delta.text, delta.choices)
         self._stream_characters += len(delta.thoughts)
@@ -148,25 +162,30 @@ class StreamedReply:
                 [ReplyPart(delta.text, is_thought=False)] if self._splitter is None else self._splitter.feed(delta.text)
             )
 
-    def end(self) -> tuple[str, str]:
-        """Finish the reply; returns the text and the thoughts still held back."""
+    def finish(self) -> Chunk:
+        """Return the last chunk, with the text and thoughts still held back.
+
+        Raises:
+            RequestFailed: When the server's finish reason means that there is no usable reply.
+        """
         text = thoughts = ""
         for part in [] if self._splitter is None else self._splitter.end():
             if part.is_thought:
                 thoughts += self._thoughts.feed(part.text)
             else:
                 text += self._add_to_reply(part.text)
-        return text + self._text.end(), thoughts + self._thoughts.end()
-
-    def last_choices(self, *, ended: bool) -> tuple[Choice, ...]:
-        """Return the remaining tokens of the reply, after ``end``.
-
-        Args:
-            ended: Whether the model ended the reply.
-        """
-        if self._tokens is None or self._text.altered:
-            return ()
-        return self._tokens.take_rest(self._emitted_position, ended=ended and not self.stopped)
+        text += self._text.end()
+        thoughts += self._thoughts.end()
+        finish_reason: FinishReason = "stop"
+        if not self.stopped:
+            finish_reason = "length" if self.truncated else usable_finish_reason(self.server_reason, self._called_functions)
+        choices: tuple[Choice, ...] = ()
+        if self._tokens is not None and not self._text.altered:
+            choices = self._tokens.take_rest(self._emitted_position, ended=finish_reason == "stop" and not self.stopped)
+        return Chunk(
+            self._id, text, (), finish_reason, self._prompt_tokens, _logprobs(choices), unlisted_tokens=self._completion_tokens,
+            thoughts=thoughts, refused=self._refused, choices=choices,
+        )  # fmt: skip
 
     def _chunks(self, parts: list[ReplyPart]) -> Iterator[Chunk]:
         for part in parts:
@@ -181,7 +200,7 @@ class StreamedReply:
                     yield Chunk(self._id, thoughts=ready)
             elif ready := self._add_to_reply(part.text):
                 choices = self._tokens.take_until(self._emitted_position) if self._tokens is not None and not self._text.altered else ()
-                yield Chunk(self._id, ready, logprobs=tuple(choice.logprob for choice in choices) or None, choices=choices)
+                yield Chunk(self._id, ready, logprobs=_logprobs(choices), choices=choices)
 
     def _add_to_reply(self, text: str) -> str:
         """Add the latest text of the stream to the reply; returns the text that can be emitted."""
@@ -206,3 +225,7 @@ class StreamedReply:
             if previous_characters < reply_characters:
                 return start + reply_characters - previous_characters
         return 0
+
+
+def _logprobs(choices: Sequence[Choice]) -> tuple[float, ...] | None:
+    return tuple(choice.logprob for choice in choices) or None
