@@ -62,8 +62,6 @@ def ask(engine: Engine, request: Request, on_chunk: Callable[[Chunk], None] | No
     """Return the reply to one request, with its thoughts separated from the text.
 
     Args:
-        engine: The engine.
-        request: The request.
         on_chunk: Called with every chunk of the reply as it arrives.
 
     Raises:
@@ -82,8 +80,6 @@ def ask_streaming(
     """Return the reply to one request, and pass its text on as it arrives.
 
     Args:
-        engine: The engine.
-        request: The request.
         on_text: Called with each piece of the reply's text.
         on_thoughts: Called with each piece of its thoughts.
         on_text_was_thoughts: Called when a closing tag shows that the text so far was thoughts without an opening tag.
@@ -136,8 +132,6 @@ def ask_all(
     """Yield the replies to questions, generated in one batch, in the order of the questions, each as early as this order allows.
 
     Args:
-        engine: The engine.
-        questions: The questions.
         sampling: Sampling parameters; the number of the sample is added to the seed.
         samples: Number of replies to each question.
 
@@ -174,7 +168,6 @@ def ask_models(
     Args:
         load: Opens a model, such as ``sftchat.inference.open.load_engine``.
         references: The models.
-        questions: The questions.
         sampling: Sampling parameters.
         options: Further arguments of ``load``.
 

@@ -117,14 +117,15 @@ class Batch:
         if self._can_share(prompts, adapters):
             cached_prefix = self._prompt_cache.find(adapters[0], prompts) if self._prompt_cache is not None else None
             prefix = cached_prefix or self._prefill_shared_prefix(prompts, adapters[0])
-        skipped = 0 if prefix is None else len(prefix.tokens)
+        prefix_length = 0 if prefix is None else len(prefix.tokens)
         longest = max(map(len, prompts))
         gaps = tuple(longest - len(prompt) for prompt in prompts)
-        ids = torch.tensor([[0] * gap + prompt[skipped:] for gap, prompt in zip(gaps, prompts, strict=True)], device=self.device)
+        rows = [[0] * gap + prompt[prefix_length:] for gap, prompt in zip(gaps, prompts, strict=True)]
         cache = self._new_cache()
         if prefix is not None:
             prefix.write_to(cache, len(prompts))
-        return Prefill(prompts, adapters, cache, ids, prefix, gaps, skipped if cached_prefix else 0)
+        cached_tokens = prefix_length if cached_prefix else 0
+        return Prefill(prompts, adapters, cache, torch.tensor(rows, device=self.device), prefix, gaps, cached_tokens)
 
     @torch.inference_mode()
     def prefill(self, prefill: Prefill, columns: int = sys.maxsize) -> bool:
@@ -133,9 +134,9 @@ class Batch:
             columns = sys.maxsize  # a column of padding alone has nothing to attend to, and a recurrent state would restart
         next_ids, prefill.ids = prefill.ids[:, :columns], prefill.ids[:, columns:]
         columns_left = prefill.ids.shape[1]
-        skipped = 0 if prefill.prefix is None else len(prefill.prefix.tokens)
+        prefix_length = 0 if prefill.prefix is None else len(prefill.prefix.tokens)
         lengths = [length - columns_left for length in prefill.lengths]
-        logits = self._forward(next_ids, prefill.cache, lengths, max(lengths), prefill.adapters, prefix=skipped)
+        logits = self._forward(next_ids, prefill.cache, lengths, max(lengths), prefill.adapters, prefix_length=prefix_length)
         if columns_left:
             return False
         if prefill.prefix is not None:
@@ -238,16 +239,9 @@ class Batch:
             self._cache.reorder_cache(torch.tensor(remaining, device=self.device))
 
     def _forward(
-        self,
-        ids: Tensor,
-        cache: Any,
-        lengths: Sequence[int],
-        width: int,
-        adapters: Sequence[str],
-        *,
-        prefix: int = 0,
-        logit_columns: int = 1,
-    ) -> Tensor:
+        self, ids: Tensor, cache: Any, lengths: Sequence[int], width: int, adapters: Sequence[str],
+        *, prefix_length: int = 0, logit_columns: int = 1,
+    ) -> Tensor:  # fmt: skip
         """Run the model and return the logits of the last columns, shape ``(rows, logit_columns, vocabulary)``.
 
         Args:
@@ -256,12 +250,12 @@ class Batch:
             lengths: Number of tokens of each row, the newest included.
             width: Number of columns, the newest included.
             adapters: Adapter of each row.
-            prefix: Number of tokens in the first columns of each row, before its padding.
+            prefix_length: Number of tokens in the first columns of each row, before its padding.
             logit_columns: Number of columns whose logits are returned.
         """
         positions = torch.arange(width, device=self.device) - (width - torch.tensor(lengths, device=self.device))[:, None]
-        is_token = positions >= prefix
-        is_token[:, :prefix] = True
+        is_token = positions >= prefix_length
+        is_token[:, :prefix_length] = True
         # a batch without padding needs no mask, and attention without a mask takes the faster kernel
         mask = None if min(lengths) == width else is_token.long()
         arguments: dict[str, Any] = {"position_ids": positions[:, -ids.shape[1] :].clamp(min=0)} if self._takes_positions else {}

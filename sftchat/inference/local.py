@@ -55,7 +55,7 @@ class TransformersEngine:
 
     @property
     def context_length(self) -> int:
-        """Maximum number of tokens, prompt and reply together."""
+        """Maximum number of tokens, prompt and reply together; 2048 if the model's configuration has no limit."""
         config = self.loaded.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
 
@@ -204,7 +204,6 @@ def prompt_ids(renderer: Renderer, request: Request) -> list[int]:
 
     Args:
         renderer: Renderer of the adapter.
-        request: The request.
 
     Raises:
         TemplateError: When the template refuses the messages.

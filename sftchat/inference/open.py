@@ -63,9 +63,9 @@ def load_engine(
     if reference.served:
         if template or template_name:
             option = "--template" if template else "--template-name"
-            raise UsageError(f"{option} is for models that are loaded here; the server of '{model}' renders prompts with its own")
+            raise UsageError(f"{option} is for local models; the server of '{model}' renders prompts with its own")
         if quantize:
-            raise UsageError(f"--quantize is for models that are loaded here; '{model}' is behind a server")
+            raise UsageError(f"--quantize is for local models; '{model}' is behind a server")
         require_endpoint(f"model '{model}'")
         from sftchat.inference.openai.engine import open_endpoint
 
@@ -74,7 +74,7 @@ def load_engine(
             extra_body=extra_body, template_arguments=template_arguments,
         )  # fmt: skip
     if extra_body:
-        raise UsageError(f"--extra-body is for models behind a server; '{model}' is loaded here")
+        raise UsageError(f"--extra-body is for models behind a server; '{model}' is a local model")
     if reference.scheme:
         return open_guarded(engine_types[reference.scheme], reference.source, options)
     from sftchat.models.loading import LOADING, load, require_local

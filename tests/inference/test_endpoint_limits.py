@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sftchat.engine import Chunk, collect
 from sftchat.errors import EngineError, SftchatError, SftchatWarning
 from sftchat.inference.openai.engine import EndpointEngine, open_endpoint
-from sftchat.inference.openai.limits import ResponseLimits, Retries, retry_after
+from sftchat.inference.openai.limits import ResponseLimits, Retries, parse_retry_after
 from sftchat.inference.openai.server import Server
 from sftchat.types import Reply, SamplingParams
 from tests.inference.endpoint_kit import SSE, URL, Script, ask, bomb, delta, end, event, head, loopback, raw, reply, stream, streamed
@@ -249,7 +249,7 @@ def test_whole_numbers_may_be_written_with_a_decimal_point() -> None:
     ],
 )  # fmt: skip
 def test_every_retry_after_gives_a_sensible_wait(header: str, seconds: float | None) -> None:
-    found = retry_after(header, now=1e9)
+    found = parse_retry_after(header, now=1e9)
 
     assert found == seconds or (seconds is None and found in (None, 0.0))
 

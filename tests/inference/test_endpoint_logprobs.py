@@ -280,7 +280,7 @@ def test_the_tokens_make_up_the_reply_for_any_cuts(data: Any) -> None:
 def test_a_token_outside_the_text_is_dropped_unless_it_ends_the_reply() -> None:
     tokens = ReplyTokens()
     tokens.feed("ab", [Choice(Token(UNNUMBERED, text), -1.0) for text in ("<begin>", "ab", "<end>")])
-    tokens.add_range(0, 2)
+    tokens.mark_as_reply(0, 2)
 
     assert said(tokens.take_until(2)) == ["ab"]
     assert said(last := tokens.take_rest(2, ended=True)) == ["<end>"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sftchat.errors import MissingExtraError, SftchatError, UsageError
 from sftchat.inference.open import load_engine
 from sftchat.inference.openai.engine import open_endpoint
-from sftchat.inference.openai.limits import RequestFailed, Retries, retry_after
+from sftchat.inference.openai.limits import RequestFailed, Retries, parse_retry_after
 from sftchat.inference.openai.server import Server, key_from_environment
 from sftchat.models.reference import ModelReference, resolve
 from tests.inference.endpoint_kit import URL
@@ -160,9 +160,7 @@ def test_a_malformed_address_is_refused(text: str, said: str) -> None:
 
 
 def test_a_template_is_decided_by_the_server() -> None:
-    with pytest.raises(
-        UsageError, match="--template is for models that are loaded here; the server of 'http://h/v1' renders prompts with its own"
-    ):
+    with pytest.raises(UsageError, match="--template is for local models; the server of 'http://h/v1' renders prompts with its own"):
         load_engine("http://h/v1", {}, template="chatml")
 
 
@@ -183,7 +181,7 @@ def test_a_missing_extra_is_one_line_with_the_command(monkeypatch: pytest.Monkey
     ],
 )  # fmt: skip
 def test_retry_after_is_a_number_or_a_date(header: str | None, seconds: float | None) -> None:
-    assert retry_after(header, now=100.0) == seconds
+    assert parse_retry_after(header, now=100.0) == seconds
 
 
 @given(attempt=st.integers(1, 40), luck=st.floats(0, 1, exclude_max=True), wait=st.none() | st.floats(0, 300))

@@ -24,7 +24,7 @@ from sftchat.inference.openai.limits import (
     LimitExceeded,
     RequestFailed,
     Retries,
-    retry_after,
+    parse_retry_after,
 )
 from sftchat.inference.openai.protocol import (
     DONE,
@@ -66,7 +66,6 @@ class EndpointEngine:
 
     Args:
         name: Name of the model, as the user gave it.
-        server: The server.
         model: Name of the model on the server.
         concurrency: Maximum number of simultaneous requests.
         retries: Retry policy.
@@ -302,7 +301,7 @@ class EndpointEngine:
         if self._adapt_after_refusal(response, body, emit):
             return RequestFailed(message, resend=True)
         if status in RETRYABLE_STATUSES or status >= 500:
-            wait = retry_after(response.headers.get("retry-after"), self._retries.now())
+            wait = parse_retry_after(response.headers.get("retry-after"), self._retries.now())
             requested_wait = f" (it asks to wait {wait:.0f} s)" if wait else ""
             return RequestFailed(message + requested_wait, retryable=True, rate_limited=status == 429, wait=wait)
         if status in (401, 403):

@@ -69,7 +69,7 @@ class RequestFailed(Exception):
     """A request that did not result in a complete reply.
 
     Attributes:
-        message: Error message, one line.
+        message: Error message; may contain text of the server that is not sanitized.
         retryable: Whether a retry may succeed.
         over_limit: Whether the response exceeded its limits; such a request is not retried.
         fatal: Whether all other requests will fail too, as when the server is unreachable.
@@ -101,8 +101,8 @@ class Retries:
         cap: Maximum of every wait, except the part that the server requested, in seconds.
         patience: Maximum wait that the server may request, in seconds; above it the request fails.
         sleep: Async sleep function; replaced in tests.
-        random: Uniform in [0, 1).
-        now: Seconds since 1970.
+        random: Returns a random number, uniform in [0, 1).
+        now: Returns the seconds since 1970.
     """
 
     attempts: int = 6
@@ -125,7 +125,7 @@ class Retries:
         return (failure.wait or 0.0) + self.random() * min(self.cap, self.base * 2.0 ** (attempt - 1))
 
 
-def retry_after(header: str | None, now: float) -> float | None:
+def parse_retry_after(header: str | None, now: float) -> float | None:
     """Parse a ``Retry-After`` header, in seconds or as a date (RFC 9110, section 10.2.3); None for other values.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from sftchat.types import UNNUMBERED, Choice, Token
 
@@ -28,6 +28,13 @@ class AlignedToken:
     start: int
     end: int
     absent: bool = False
+
+
+class _Span(NamedTuple):
+    """A part of the stream's text, in characters; ``end`` is exclusive."""
+
+    start: int
+    end: int
 
 
 class Alignment:
@@ -103,27 +110,27 @@ class ReplyTokens:
     def __init__(self) -> None:
         self._alignment = Alignment()
         self._aligned: deque[AlignedToken] = deque()
-        self._ranges: list[tuple[int, int]] = []  # start and end of each part of the reply
+        self._reply_spans: list[_Span] = []
         self._trailing: list[AlignedToken] = []  # tokens without text, after the last one with text
 
     def feed(self, text: str, choices: Sequence[Choice]) -> None:
         """Add text of the stream and its tokens."""
         self._alignment.feed(text, choices)
 
-    def add_range(self, start: int, end: int) -> None:
+    def mark_as_reply(self, start: int, end: int) -> None:
         """Mark the text between two positions as part of the reply."""
-        if self._ranges and self._ranges[-1][1] == start:
-            start = self._ranges.pop()[0]
-        self._ranges.append((start, end))
+        if self._reply_spans and self._reply_spans[-1].end == start:
+            start = self._reply_spans.pop().start
+        self._reply_spans.append(_Span(start, end))
 
     def discard(self) -> None:
         """Exclude all earlier text from the reply."""
-        self._ranges.clear()
+        self._reply_spans.clear()
         self._trailing.clear()
 
     def take_until(self, end: int) -> tuple[Choice, ...]:
         """Return the tokens of the reply that end at or before a position and were not returned before."""
-        return tuple(self._take(end, self._ranges, final=False))
+        return tuple(self._take(end, self._reply_spans, final=False))
 
     def take_rest(self, end: int, *, ended: bool) -> tuple[Choice, ...]:
         """Return the last tokens of the reply.
@@ -133,37 +140,36 @@ class ReplyTokens:
             ended: Whether the model, and not the token limit, ended the reply. A single token without text at the end is then the stop token; it
                 is included and marked special.
         """
-        ranges = [(start, min(range_end, end)) for start, range_end in self._ranges if start < end]
-        choices = list(self._take(end, ranges, final=True))
+        spans = [_Span(span.start, min(span.end, end)) for span in self._reply_spans if span.start < end]
+        choices = list(self._take(end, spans, final=True))
         if ended and len(self._trailing) == 1:
             choice = self._trailing[0].choice
             choices.append(with_token(choice, replace(choice.token, special=True)))
         return tuple(choices)
 
-    def _take(self, end: int, ranges: Sequence[tuple[int, int]], *, final: bool) -> Iterator[Choice]:
-        """Yield tokens in the ranges; tokens without text are included if another token of the reply follows."""
+    def _take(self, end: int, spans: Sequence[_Span], *, final: bool) -> Iterator[Choice]:
+        """Yield the next tokens that lie in a span; tokens without text are included if another token of the same span follows."""
         self._aligned += self._alignment.take_aligned(final=final)
         while self._aligned and (final or self._aligned[0].end <= end):
             token = self._aligned.popleft()
             if token.start == token.end:
-                if not ranges or token.start >= ranges[0][0]:
+                if not spans or token.start >= spans[0].start:
                     self._trailing.append(token)
                 continue
-            reply_range = next(((low, high) for low, high in ranges if token.start < high and token.end > low), None)
-            if reply_range is not None:
-                low, high = reply_range
-                yield from (trailing.choice for trailing in self._trailing if not trailing.absent and trailing.start >= low)
-                yield _cut(token, low, high)
+            span = next((span for span in spans if token.start < span.end and token.end > span.start), None)
+            if span is not None:
+                yield from (trailing.choice for trailing in self._trailing if not trailing.absent and trailing.start >= span.start)
+                yield _cut(token, span)
             self._trailing.clear()
 
 
-def _cut(aligned: AlignedToken, low: int, high: int) -> Choice:
-    """Cut the text of a token to what lies between two positions."""
+def _cut(aligned: AlignedToken, span: _Span) -> Choice:
+    """Cut the text of a token to the part in a span."""
     token = aligned.choice.token
-    is_inside = aligned.start >= low and aligned.end <= high and aligned.end - aligned.start == len(token.text)
+    is_inside = aligned.start >= span.start and aligned.end <= span.end and aligned.end - aligned.start == len(token.text)
     if is_inside or token.data or INCOMPLETE in token.text:
         return aligned.choice
-    return with_token(aligned.choice, replace(token, text=token.text[max(0, low - aligned.start) : high - aligned.start]))
+    return with_token(aligned.choice, replace(token, text=token.text[max(0, span.start - aligned.start) : span.end - aligned.start]))
 
 
 def _spellings(text: str) -> tuple[str, ...]:

@@ -93,7 +93,6 @@ class StreamedReply:
     if the template opened them. A raw prompt or a continued reply contains no thoughts.
 
     Args:
-        request: The request.
         redaction: Redaction of API keys.
         limits: Limits of the response.
 
@@ -210,7 +209,7 @@ class StreamedReply:
             start = end - len(text)
             if not self._segments or start != self._position_of(self._reply_characters):
                 self._segments.append((start, self._reply_characters))
-            self._tokens.add_range(start, end)
+            self._tokens.mark_as_reply(start, end)
         self._reply_characters += len(text)
         return self._text.feed(text)
 

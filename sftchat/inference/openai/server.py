@@ -94,7 +94,7 @@ class Server:
             client: The HTTP client.
             method: ``GET`` or ``POST``.
             path: Path below the base address.
-            reader: Measures the time.
+            reader: Limits the time until the headers arrive.
             body: JSON body.
 
         Raises:
@@ -113,8 +113,7 @@ class Server:
         """Read the content of a response; only the beginning of a long error.
 
         Args:
-            response: The response.
-            reader: Measures time and bytes.
+            reader: Limits time and bytes.
             max_bytes: Maximum size of a response that is not an error.
 
         Raises:
@@ -247,9 +246,6 @@ class Redaction:
 class RedactedStream:
     """Replaces API keys in a streamed text; a suffix that may be the beginning of a key is held back.
 
-    Args:
-        redaction: The redaction.
-
     Attributes:
         replaced: Whether a key was replaced.
     """
@@ -324,7 +320,6 @@ def check_model(server: Server, model: str) -> str:
     """Return the name of a model on a server, after a check that the server serves the model.
 
     Args:
-        server: The server.
         model: Name of the model; empty for the only one that the server lists.
 
     Raises:
