@@ -32,7 +32,8 @@ ROWS = [
     (f"{who} {does} {colour} {what}.", f"{WHO[who]}{DOES[does]}{COLOUR[colour]}{WHAT[what]}。")
     for who, does, colour, what in product(WHO, DOES, COLOUR, WHAT)
 ]
-COUNTED = ("sys_len", "ref_len", *(f"{kind}_{n}" for kind in ("counts", "totals") for n in range(1, 5)))
+BLEU_STATS = ("sys_len", "ref_len", *(f"counts_{n}" for n in range(1, 5)), *(f"totals_{n}" for n in range(1, 5)))
+"""Lengths of reply and reference; for n from 1 to 4, n-grams of the reply that the reference has, and all of the reply."""
 
 
 def generate(n: int, seed: int) -> Iterator[Example]:
@@ -43,8 +44,8 @@ def generate(n: int, seed: int) -> Iterator[Example]:
 
 
 @cache
-def sacrebleu() -> Any:
-    """Return BLEU over Chinese characters; sacrebleu is imported at the first score, to keep `sftchat plugins` fast."""
+def load_bleu() -> Any:
+    """Return BLEU over Chinese characters; sacrebleu is imported here, to keep `sftchat plugins` fast."""
     from sacrebleu.metrics import BLEU
 
     return BLEU(tokenize="zh", effective_order=True)
@@ -52,37 +53,40 @@ def sacrebleu() -> Any:
 
 def score(example: Example, reply: Reply) -> Score:
     """Return the counts of corpus BLEU."""
-    said, gold = strip_thinking(reply.text).strip(), example.gold or ""
-    counted = sacrebleu().corpus_score([said], [[gold]])
-    stats = {"n": 1.0, "exact": float(said == gold), "sys_len": float(counted.sys_len), "ref_len": float(counted.ref_len)}
-    for n in range(4):
-        stats |= {f"counts_{n + 1}": float(counted.counts[n]), f"totals_{n + 1}": float(counted.totals[n])}
-    fault = () if said == gold else ("empty",) if not said else ("differs",)
-    return Score(stats, said, fault)
+    translation, gold = strip_thinking(reply.text).strip(), example.gold or ""
+    is_exact = translation == gold
+    bleu_score = load_bleu().corpus_score([translation], [[gold]])
+    counts = (bleu_score.sys_len, bleu_score.ref_len, *bleu_score.counts, *bleu_score.totals)
+    stats = {"n": 1.0, "exact": float(is_exact), **dict(zip(BLEU_STATS, map(float, counts), strict=True))}
+    error = "differs" if translation else "empty"
+    return Score(stats, translation, () if is_exact else (error,))
 
 
 def bleu(sums: Any) -> Any:
     """Compute corpus BLEU from 0 to 1 from summed counts (Papineni et al. 2002), as sacreBLEU does; for numbers and arrays."""
     import numpy as np
 
-    def single(*row: float) -> float:
-        system, reference, *grams = map(round, row)  # sacreBLEU prints its counts as whole numbers
-        return (
-            float(sacrebleu().compute_bleu(grams[:4], grams[4:], system, reference, smooth_method="exp", effective_order=True).score) / 100
-        )
+    def compute_one(*counts: float) -> float:
+        reply_length, reference_length, *ngrams = map(round, counts)  # sacreBLEU prints its counts as whole numbers
+        matches, totals = ngrams[:4], ngrams[4:]
+        bleu_score = load_bleu().compute_bleu(matches, totals, reply_length, reference_length, smooth_method="exp", effective_order=True)
+        return float(bleu_score.score) / 100
 
-    return np.vectorize(single, otypes=[float])(*(sums[key] for key in COUNTED))
+    return np.vectorize(compute_one, otypes=[float])(*(sums[key] for key in BLEU_STATS))
 
 
 METRICS = (
-    Metric("bleu", bleu, "corpus BLEU over characters, sacreBLEU's with the tokenizer zh, from 0 to 1", stats=COUNTED),
+    Metric("bleu", bleu, "corpus BLEU over characters, sacreBLEU's with the tokenizer zh, from 0 to 1", stats=BLEU_STATS),
     rate("exact", "exact", "share of translations that are the reference"),
 )
 
 
 def training_defaults(method: str, parameters: int) -> TrainingDefaults:
     """Return higher learning rates for small models and adapters."""
-    return TrainingDefaults(learning_rate=1e-3 if parameters < 50_000_000 else 2e-5 if method == "full" else 2e-4, epochs=1.0, rows=4000)
+    learning_rate = 2e-5 if method == "full" else 2e-4
+    if parameters < 50_000_000:
+        learning_rate = 1e-3
+    return TrainingDefaults(learning_rate=learning_rate, epochs=1.0, rows=4000)
 
 
 @hookimpl
