@@ -50,7 +50,6 @@ def _compose_json(builder: RowBuilder) -> Draft:
 
 
 def _join_keys(keys: list[str], language: str) -> str:
-    """Return the keys in quotes, joined as in a sentence."""
     if language == "zh":
         return "、".join(f"“{key}”" for key in keys)
     quoted = [f'"{key}"' for key in keys]

@@ -45,7 +45,6 @@ def _compose_sorting(builder: RowBuilder, form: str, ordered: list[str]) -> Draf
 
 
 def _compose_step(builder: RowBuilder, form: str) -> Draft:
-    """Ask for the day or month that is n steps before or after another."""
     unit, direction = form.split("_")
     calendar = CALENDARS[unit + "s"][builder.language]
     _, start, n = builder.draw_in_split(lambda: (form, builder.rng.randrange(len(calendar)), builder.rng.randint(1, 6)))
@@ -56,11 +55,11 @@ def _compose_step(builder: RowBuilder, form: str) -> Draft:
     wrong_names = [
         name for name in calendar if name not in (answer, *names_before)
     ]  # a reply may count through the names before the answer
-    constraint = {"check": "mentions", "any": _spellings(answer), "none": wrong_names}
+    constraint = {"check": "mentions", "any": _all_spellings(answer), "none": wrong_names}
     return Draft((question.text,), answer, question.form, (constraint,), {"start": calendar[start], "n": n, "direction": direction})
 
 
-def _spellings(name: str) -> list[str]:
+def _all_spellings(name: str) -> list[str]:
     """Return all spellings of a name; Chinese weekdays have several."""
     if not name.startswith("星期"):
         return [name]

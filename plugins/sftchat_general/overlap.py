@@ -25,7 +25,7 @@ class _Tokenizer:
 
 
 @cache
-def _rouge_scorer() -> Any:
+def _load_rouge_scorer() -> Any:
     from rouge_score.rouge_scorer import (
         RougeScorer,  # here, because it imports nltk and scipy, which the CLI verbs data and plugins do not need
     )
@@ -42,4 +42,4 @@ def rouge_l(gold: str, reply: str) -> float:
     """
     if not tokens(gold) and not tokens(reply):
         return float(plain_form(gold) == plain_form(reply))
-    return float(_rouge_scorer().score(gold, reply)["rougeL"].fmeasure)
+    return float(_load_rouge_scorer().score(gold, reply)["rougeL"].fmeasure)

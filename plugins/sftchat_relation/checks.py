@@ -52,7 +52,7 @@ class Statement:
     label: str | None
 
 
-def statements(text: str) -> Iterator[Statement]:
+def find_statements(text: str) -> Iterator[Statement]:
     """Yield the sentences of a text that match a pattern of the recipe."""
     for sentence in re.findall(r"[^。]+。", text.partition(":")[2] or text):
         for number, pattern in enumerate(PATTERNS, 1):
@@ -73,7 +73,7 @@ def validate_row(example: Example) -> tuple[str, ...]:
     if example.gold.strip() == NOTHING:
         return ()
     text = "".join(message["content"] for message in example.messages if message["role"] == "user")
-    statements_by_pair = {frozenset((statement.a, statement.b)): statement for statement in statements(text)}
+    statements_by_pair = {frozenset((statement.a, statement.b)): statement for statement in find_statements(text)}
     problems: list[str] = []
     checked_pairs: set[frozenset[str]] = set()
     for line in example.gold.splitlines():

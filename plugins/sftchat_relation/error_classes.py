@@ -68,7 +68,7 @@ def classify_errors(gold: Iterable[Triple], predicted: Iterable[Triple], source:
     similar_triples = sorted(
         (distance, gold_triple, predicted_triple, error)
         for gold_triple, predicted_triple in product(unpaired_gold, unpaired_predicted)
-        for distance, error in _compare(gold_triple, predicted_triple, source, vocabulary)
+        for distance, error in _find_error_classes(gold_triple, predicted_triple, source, vocabulary)
     )
     for _, gold_triple, predicted_triple, error in similar_triples:  # the most similar first
         if gold_triple in unpaired_gold and predicted_triple in unpaired_predicted:
@@ -86,7 +86,7 @@ def _classify_unpaired(predicted: Triple, source: str, vocabulary: RelationVocab
     return "spurious" if predicted.relation in vocabulary.relations else "unknown_relation"
 
 
-def _compare(gold: Triple, predicted: Triple, source: str, vocabulary: RelationVocabulary) -> Iterator[tuple[int, str]]:
+def _find_error_classes(gold: Triple, predicted: Triple, source: str, vocabulary: RelationVocabulary) -> Iterator[tuple[int, str]]:
     """Yield the error classes that fit a gold and a predicted triple, each with a distance (smaller is more similar)."""
     is_right_label = _label_entails(predicted, gold, vocabulary)
     if _is_same_pair(gold, predicted):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from sftchat_relation.distractors import DISTRACTORS as _DISTRACTORS
 from sftchat_relation.forms_bonds import BONDS
-from sftchat_relation.forms_frames import frames
+from sftchat_relation.forms_frames import fill_frames
 from sftchat_relation.forms_groups import GROUPS as _GROUPS
 from sftchat_relation.forms_kin import KIN
 
@@ -22,18 +22,9 @@ ERAS = ("old", "new")
 """Eras of a story: imperial, or modern."""
 
 _GENDERS = {
-    "父子": "mm",
-    "父女": "mf",
-    "母子": "fm",
-    "母女": "ff",
-    "兄妹": "mf",
-    "姐弟": "fm",
-    "兄弟": "mm",
-    "姐妹": "ff",
-    "夫妻": "mf",
-    "恋人": "mf",
-    "情敌": "-=",
-}
+    "父子": "mm", "父女": "mf", "母子": "fm", "母女": "ff", "兄妹": "mf", "姐弟": "fm", "兄弟": "mm", "姐妹": "ff",
+    "夫妻": "mf", "恋人": "mf", "情敌": "-=",
+}  # fmt: skip
 """Genders of head and tail, by label; see ``Form.genders``."""
 _TAG = re.compile(r"(!?)(?:([mf-]*)([on]?)((?: [a-c]{2}[^ >]+)*)>)?")
 _PEOPLE = re.compile(r"\{([a-c])\}")
@@ -97,7 +88,7 @@ def _parse_table(name: str, split: str, rows: tuple[str, ...], label: str | None
 
 
 RELATION_FORMS: dict[tuple[str, str], tuple[Form, ...]] = {
-    (label, split): _parse_table(label, split, rows + frames(label, split), label)
+    (label, split): _parse_table(label, split, rows + fill_frames(label, split), label)
     for label, splits in {**KIN, **BONDS}.items()
     for split, rows in splits.items()
 }

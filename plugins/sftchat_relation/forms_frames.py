@@ -160,7 +160,7 @@ TOGETHER = {
 """Sentences with the noun of both together."""
 
 
-def frames(label: str, split: str) -> tuple[str, ...]:
+def fill_frames(label: str, split: str) -> tuple[str, ...]:
     """Return the sentences of one relation and split, with its nouns."""
     rows = []
     for nouns in PAIRS.get(label, ()):

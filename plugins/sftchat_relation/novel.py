@@ -42,20 +42,18 @@ class _StylePercentages(NamedTuple):
     servant: int = 0
 
 
-_STYLES: dict[tuple[str, str], _StylePercentages] = {
-    ("师徒", "a"): _StylePercentages(12, 14, 0),
-    ("师徒", "b"): _StylePercentages(0, 0, 8),
-    ("主仆", "a"): _StylePercentages(20, 0, 0),
-    ("主仆", "b"): _StylePercentages(0, 0, 45),
-    ("祖孙", "a"): _StylePercentages(8, 0, 0),
-    ("祖孙", "b"): _StylePercentages(0, 0, 10),
-    ("好友", "a"): _StylePercentages(6, 3, 2),
-    ("好友", "b"): _StylePercentages(6, 3, 2),
-    ("敌对", "a"): _StylePercentages(6, 5, 0),
-    ("敌对", "b"): _StylePercentages(6, 5, 0),
-    ("", "a"): _StylePercentages(12, 5, 5),
-    ("", "b"): _StylePercentages(12, 5, 5),
-} | {(label, "a"): _StylePercentages(8, 0, 0) for label in sorted(_PARENTS)}
+_STYLES = {
+    ("师徒", "a"): _StylePercentages(titled=12, ordained=14),
+    ("师徒", "b"): _StylePercentages(servant=8),
+    ("主仆", "a"): _StylePercentages(titled=20),
+    ("主仆", "b"): _StylePercentages(servant=45),
+    ("祖孙", "a"): _StylePercentages(titled=8),
+    ("祖孙", "b"): _StylePercentages(servant=10),
+    **{("好友", slot): _StylePercentages(titled=6, ordained=3, servant=2) for slot in "ab"},
+    **{("敌对", slot): _StylePercentages(titled=6, ordained=5) for slot in "ab"},
+    **{("", slot): _StylePercentages(titled=12, ordained=5, servant=5) for slot in "ab"},
+    **{(label, "a"): _StylePercentages(titled=8) for label in _PARENTS},
+}
 """By label and slot; the label of a distractor is empty."""
 
 _YOUTH_WORDS = ("小姐", "少爷", "公子", "书童")
@@ -115,8 +113,8 @@ class _Passage:
                 stated += len(unit.form.relations)
         for _ in range(self._draw_count(_DISTRACTOR_COUNTS[min(relation_count, 3)])):
             units.insert(rng.randrange(len(units) + 1), self._draw_distractor())
-        opener = self._fill(self._pick(OPENERS[self.era][self.split]), {}) if rng.randrange(100) < 22 else ""
-        text = opener + "".join(self._fill(form.text, cast) for form, cast in units)
+        opener = self._fill_slots(self._pick(OPENERS[self.era][self.split]), {}) if rng.randrange(100) < 22 else ""
+        text = opener + "".join(self._fill_slots(form.text, cast) for form, cast in units)
         gold = [
             self._gold_line(text, cast[relation.head].name, cast[relation.tail].name, relation.label)
             for form, cast in units
@@ -134,7 +132,7 @@ class _Passage:
     def _draw_pair(self) -> _Unit | None:
         """Return a unit of one relation, between new people or a known and a new one; None when no form is left."""
         label = self._pick(NOVEL)
-        forms = self._unused(RELATION_FORMS[label, self.split])
+        forms = self._unused_forms(RELATION_FORMS[label, self.split])
         cast: dict[str, Person] = {}
         if self.rng.randrange(100) < 40:
             slot = self._pick("ab")
@@ -149,12 +147,12 @@ class _Passage:
 
     def _draw_group(self, max_relations: int) -> _Unit | None:
         """Return a unit of several relations between new people; None when no form is left."""
-        forms = [form for form in self._unused(GROUP_FORMS[self.split]) if len(form.relations) <= max_relations]
+        forms = [form for form in self._unused_forms(GROUP_FORMS[self.split]) if len(form.relations) <= max_relations]
         return self._cast_people(self._pick(forms), {}) if forms else None
 
     def _draw_distractor(self) -> _Unit:
         """Return a unit without a relation, about new people or known ones from different circles; the first of a passage has a name."""
-        form = self._pick([form for form in self._unused(DISTRACTOR_FORMS[self.split]) if form.people or self.circles])
+        form = self._pick([form for form in self._unused_forms(DISTRACTOR_FORMS[self.split]) if form.people or self.circles])
         cast: dict[str, Person] = {}
         for slot in sorted(form.people) if not form.needs_newcomers else ():
             gender = form.gender_of(slot)
@@ -231,10 +229,10 @@ class _Passage:
             return cast[min(cast)].gender
         return gender if gender in "mf" else self._pick("mf")
 
-    def _unused(self, forms: Sequence[Form]) -> list[Form]:
+    def _unused_forms(self, forms: Sequence[Form]) -> list[Form]:
         return [form for form in forms if self.era in form.eras and form.id not in self.used]
 
-    def _fill(self, text: str, cast: dict[str, Person]) -> str:
+    def _fill_slots(self, text: str, cast: dict[str, Person]) -> str:
         """Return the text with choices made and slots filled."""
         text = _CHOICE.sub(lambda match: self._pick(match[1].split("|")), text)
         return _SLOT.sub(lambda match: self._slot_value(match[1], cast), text)

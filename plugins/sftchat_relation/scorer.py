@@ -51,7 +51,7 @@ def score(example: Example, reply: Reply) -> Score:
     is_gold_text = reply.text == example.gold
     reply_triples = gold_triples if is_gold_text else _ComparableTriples(parse_reply(reply.text, source, VOCABULARY))
     parsed, gold, predicted = reply_triples.parsed, gold_triples.by_folded, reply_triples.by_folded
-    predicted_by_gold = _match(gold, predicted)
+    predicted_by_gold = _match_triples(gold, predicted)
     right_pairs = gold_triples.pairs & reply_triples.pairs
     is_truncated = reply.finish_reason == "length"
     is_exact = parsed.parsable and len(predicted_by_gold) == len(gold) == len(predicted)
@@ -65,7 +65,7 @@ def score(example: Example, reply: Reply) -> Score:
         "pair_tp": len(right_pairs),
         "pair_pred": len(reply_triples.pairs),
         "pair_gold": len(gold_triples.pairs),
-        "relation_right": len(_pairs(predicted_by_gold)),
+        "relation_right": len(_pairs_of(predicted_by_gold)),
         "relation_total": len(right_pairs),
         "exact": int(is_exact),
         "parsed": int(parsed.parsable),
@@ -94,7 +94,7 @@ class _ComparableTriples:
 
     Attributes:
         parsed: The same.
-        by_folded: The triples by their folded form (see ``_fold``), without duplicates.
+        by_folded: The triples by their folded form (see ``_fold_direction``), without duplicates.
         by_literal: The folded forms by the triples' literal form; empty when the text is not exactly in the format.
         pairs: The pairs of people.
     """
@@ -103,9 +103,9 @@ class _ComparableTriples:
         self.parsed = parsed
         self.by_folded: dict[Triple, Triple] = {}
         for triple in parsed.lenient:
-            self.by_folded.setdefault(_fold(triple), triple)
-        self.by_literal = {_sort_literal(triple): _fold(_to_canonical(triple)) for triple in parsed.strict}
-        self.pairs = _pairs(self.by_folded)
+            self.by_folded.setdefault(_fold_direction(triple), triple)
+        self.by_literal = {_sort_literal(triple): _fold_direction(_to_canonical(triple)) for triple in parsed.strict}
+        self.pairs = _pairs_of(self.by_folded)
 
 
 def _parse_gold(example: Example, source: str) -> ParsedReply:
@@ -122,7 +122,7 @@ def _parse_gold(example: Example, source: str) -> ParsedReply:
     return parsed
 
 
-def _fold(triple: Triple) -> Triple:
+def _fold_direction(triple: Triple) -> Triple:
     """Return a canonical triple with head and tail sorted if its relation has no direction."""
     if triple.relation in VOCABULARY.symmetric and triple.tail < triple.head:
         return Triple(triple.tail, triple.head, triple.relation)
@@ -143,7 +143,7 @@ def _sort_literal(triple: Triple) -> Triple:
     return triple
 
 
-def _match(gold: Iterable[Triple], predicted: Iterable[Triple]) -> dict[Triple, Triple]:
+def _match_triples(gold: Iterable[Triple], predicted: Iterable[Triple]) -> dict[Triple, Triple]:
     """Return the predicted triple of each gold triple that has one: an equal one, or else one with a more specific label than the gold's."""
     gold_triples, predicted_triples = set(gold), set(predicted)
     matched = {triple: triple for triple in gold_triples & predicted_triples}
@@ -159,7 +159,7 @@ def _match(gold: Iterable[Triple], predicted: Iterable[Triple]) -> dict[Triple, 
     return matched
 
 
-def _pairs(triples: Iterable[Triple]) -> set[frozenset[str]]:
+def _pairs_of(triples: Iterable[Triple]) -> set[frozenset[str]]:
     return {frozenset((triple.head, triple.tail)) for triple in triples}
 
 

@@ -74,6 +74,10 @@ _OTHER_DIRECTION = {
     "主仆": "仆人 丫鬟 侍女 随从",
     "父母": "子女 孩子",
 }
+_BROADER = {
+    "父子": ("父母",), "父女": ("父母",), "母子": ("父母",), "母女": ("父母",), "兄弟": ("兄弟姐妹",), "姐妹": ("兄弟姐妹",), "兄妹": ("兄弟姐妹",),
+    "姐弟": ("兄弟姐妹",), "师徒": ("师生",), "主仆": ("上下级", "雇佣"), "君臣": ("上下级",), "姻亲": ("亲戚",),
+}  # fmt: skip
 
 VOCABULARY = RelationVocabulary(
     relations=NOVEL + _ELDERS + _COARSE_DIRECTED + _COARSE_SYMMETRIC,
@@ -82,21 +86,6 @@ VOCABULARY = RelationVocabulary(
         {alias: (label, False) for label, row in _SAME_DIRECTION.items() for alias in row.split()}
         | {alias: (label, True) for label, row in _OTHER_DIRECTION.items() for alias in row.split()}
     ),
-    broader=MappingProxyType(
-        {
-            "父子": ("父母",),
-            "父女": ("父母",),
-            "母子": ("父母",),
-            "母女": ("父母",),
-            "兄弟": ("兄弟姐妹",),
-            "姐妹": ("兄弟姐妹",),
-            "兄妹": ("兄弟姐妹",),
-            "姐弟": ("兄弟姐妹",),
-            "师徒": ("师生",),
-            "主仆": ("上下级", "雇佣"),
-            "君臣": ("上下级",),
-            "姻亲": ("亲戚",),
-        }
-    ),
+    broader=MappingProxyType(_BROADER),
 )
 """The labels of this plugin: novels, the published recipe and the coarser real data sets."""

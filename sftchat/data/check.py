@@ -203,9 +203,9 @@ def check(
         formats[row_format] += 1
         first_lines.setdefault(row_format, line_of(source))
         replies += example.conversation[-1]["role"] == "assistant"
-        kinds_and_messages = [*_row_problems(example), *duplicates.find(example)]
+        kinds_and_messages = [*_find_row_problems(example), *duplicates.find(example)]
         if near_duplicates is not None and not any(kind in ("duplicate", "conflict") for kind, _ in kinds_and_messages):
-            problems += map(_near_duplicate_problem, near_duplicates.add(source, conversation_text(example)))
+            problems += map(_to_problem, near_duplicates.add(source, conversation_text(example)))
         if check_tokens is not None:
             kinds_and_messages += check_tokens(example)
         kinds_and_messages += task_problems(task, example)
@@ -213,13 +213,13 @@ def check(
         if against:
             examples.append(example)
     if near_duplicates is not None:
-        problems += map(_near_duplicate_problem, near_duplicates.flush())
-    problems += _leak_problems(examples, against, options)
+        problems += map(_to_problem, near_duplicates.flush())
+    problems += _find_leak_problems(examples, against, options)
     problems.sort(key=lambda problem: row_numbers[problem.source])  # stable sort: problems of one row stay in the order of detection
     return Findings(os.fspath(path), rows, replies, dict(formats), first_lines, tuple(problems), tuple(notes.lines()))
 
 
-def _near_duplicate_problem(duplicate: NearDuplicate) -> Problem:
+def _to_problem(duplicate: NearDuplicate) -> Problem:
     return Problem("near-duplicate", duplicate.source, duplicate.message)
 
 
@@ -248,7 +248,7 @@ def _iter_rows_or_errors(path: str | os.PathLike[str]) -> Iterator[Row | DataErr
         yield error
 
 
-def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
+def _find_row_problems(example: Example) -> Iterator[tuple[str, str]]:
     turns = example.conversation
     if all(turn["role"] != "assistant" for turn in turns):
         yield "no-reply", "no assistant turn, so nothing to learn from; add the reply, or check prompts with --policy no-reply=keep"
@@ -271,8 +271,7 @@ def _row_problems(example: Example) -> Iterator[tuple[str, str]]:
             yield "control-character", f"{location} holds the control character U+{ord(control[0]):04X} at character {control.start() + 1}"
 
 
-def _leak_problems(examples: Sequence[Example], against: Sequence[str], options: RowOptions) -> Iterator[Problem]:
-    """Return the rows that also occur in the training files."""
+def _find_leak_problems(examples: Sequence[Example], against: Sequence[str], options: RowOptions) -> Iterator[Problem]:
     training = chain.from_iterable(read_examples(path, options) for path in against)
     for leak in find_leaks(examples, training):
         message = f"the same prompt as {leak.row}"

@@ -31,13 +31,13 @@ def comparison_key(text: str) -> Shingle:
     return tuple(words(text)) or (normalise(text),)
 
 
-def shingles(text: str) -> set[Shingle]:
+def make_shingles(text: str) -> set[Shingle]:
     """Return all runs of ``SHINGLE_WORDS`` consecutive words of a text."""
     text_words = words(text)
     return {tuple(text_words[start : start + SHINGLE_WORDS]) for start in range(len(text_words) - SHINGLE_WORDS + 1)}
 
 
-def common_shingles(shingles_of_texts: Sequence[set[Shingle]]) -> frozenset[Shingle]:
+def find_common_shingles(shingles_of_texts: Sequence[set[Shingle]]) -> frozenset[Shingle]:
     """Return the shingles that are in so many texts that they belong to the instruction."""
     counts = Counter(shingle for text_shingles in shingles_of_texts for shingle in text_shingles)
     limit = max(COMMON_TEXTS, int(COMMON_SHARE * len(shingles_of_texts)))
@@ -69,26 +69,26 @@ class DuplicateFinder:
     def find(self, example: Example) -> Iterator[tuple[str, str]]:
         """Compare an example with all earlier ones, and remember it; yields problem class and message."""
         line = line_of(example.source)
-        if example.id and (id_line := _earlier_line(self._lines_of_ids, example.id, line)):
+        if example.id and (id_line := _find_or_record_line(self._lines_of_ids, example.id, line)):
             yield "duplicate-id", f"id {abbreviate(example.id)} is taken by line {id_line}; give every row its own"
         turns = example.conversation
-        row_line = _earlier_line(self._lines_of_rows, digest(turns), line)
+        row_line = _find_or_record_line(self._lines_of_rows, hash_json(turns), line)
         has_prompt_and_reply = len(turns) > 1 and turns[-1]["role"] == "assistant"
-        prompt_line = _earlier_line(self._lines_of_prompts, digest(turns[:-1]), line) if has_prompt_and_reply else ""
+        prompt_line = _find_or_record_line(self._lines_of_prompts, hash_json(turns[:-1]), line) if has_prompt_and_reply else ""
         if row_line:
             yield "duplicate", f"the same row as line {row_line}; remove one"
         elif prompt_line:
             yield "conflict", f"the same prompt as line {prompt_line} with another reply; keep one of them"
 
 
-def _earlier_line(lines_by_key: dict[K, str], key: K, line: str) -> str:
+def _find_or_record_line(lines_by_key: dict[K, str], key: K, line: str) -> str:
     """Return the line that has the key; when no earlier line has it, record the given one and return an empty string."""
     earlier_line = lines_by_key.get(key, "")
     lines_by_key.setdefault(key, line)
     return earlier_line
 
 
-def digest(value: object) -> bytes:
+def hash_json(value: object) -> bytes:
     """Return a short hash of a value's JSON."""
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
 
@@ -159,19 +159,19 @@ class NearDuplicateFinder:
             source: Unique source of the row.
             text: Text of the row.
         """
-        self._buffer.append((source, shingles(text)))
+        self._buffer.append((source, make_shingles(text)))
         if self._instruction is not None or len(self._buffer) == WARM_UP_ROWS:
             yield from self.flush()
 
     def flush(self) -> Iterator[NearDuplicate]:
         """Process the buffered rows; call it after the last ``add``."""
         if self._instruction is None:
-            self._instruction = common_shingles([row_shingles for _, row_shingles in self._buffer])
+            self._instruction = find_common_shingles([row_shingles for _, row_shingles in self._buffer])
         rows, self._buffer = self._buffer, []
         for source, row_shingles in rows:
-            yield from self._compare(source, row_shingles - self._instruction)
+            yield from self._compare_with_kept(source, row_shingles - self._instruction)
 
-    def _compare(self, source: str, row_shingles: set[Shingle]) -> Iterator[NearDuplicate]:
+    def _compare_with_kept(self, source: str, row_shingles: set[Shingle]) -> Iterator[NearDuplicate]:
         """Yield the most similar kept row if it is similar enough; else keep this row."""
         if len(row_shingles) < MIN_SHINGLES:
             return

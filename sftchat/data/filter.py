@@ -9,7 +9,7 @@ from itertools import pairwise
 from random import Random
 from zlib import crc32
 
-from sftchat.data.duplicates import NearDuplicate, NearDuplicateFinder, conversation_text, digest
+from sftchat.data.duplicates import NearDuplicate, NearDuplicateFinder, conversation_text, hash_json
 from sftchat.data.read import line_of
 from sftchat.text import words
 from sftchat.types import Example
@@ -122,7 +122,7 @@ def find_removed(examples: Iterable[Example], options: FilterOptions) -> tuple[i
         if broken_rule := _find_broken_rule(example, options.rules):
             removed[source] = broken_rule
             continue
-        first_line = first_lines.setdefault(digest(example.conversation), line_of(source))
+        first_line = first_lines.setdefault(hash_json(example.conversation), line_of(source))
         if first_line != line_of(source):
             removed[source] = RemovedRow(source, "duplicate", f"the same row as line {first_line}")
             continue
@@ -130,9 +130,9 @@ def find_removed(examples: Iterable[Example], options: FilterOptions) -> tuple[i
         if options.keep is not None:
             texts[source] = text
         if finder is not None:
-            removed |= _near_duplicate_rows(finder.add(source, text))
+            removed |= _to_removed_rows(finder.add(source, text))
     if finder is not None:
-        removed |= _near_duplicate_rows(finder.flush())
+        removed |= _to_removed_rows(finder.flush())
     if options.keep is not None:
         remaining = {source: text for source, text in texts.items() if source not in removed}
         selected = set(select_diverse(remaining.values(), options.keep, options.seed))
@@ -148,5 +148,5 @@ def _find_broken_rule(example: Example, rules: Mapping[str, Rule]) -> RemovedRow
     return None
 
 
-def _near_duplicate_rows(duplicates: Iterable[NearDuplicate]) -> dict[str, RemovedRow]:
+def _to_removed_rows(duplicates: Iterable[NearDuplicate]) -> dict[str, RemovedRow]:
     return {duplicate.source: RemovedRow(duplicate.source, "near-duplicate", duplicate.message) for duplicate in duplicates}

@@ -187,7 +187,6 @@ _KEYS: dict[str, tuple[str, ...]] = {
 
 
 def _prepend_system(value: Any, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Prepend the system prompt that a row has in a key of its own."""
     if value is None or not require_text(value, "system", empty=True).strip():
         return turns
     if turns[0]["role"] == "system":
@@ -229,7 +228,6 @@ def _read_history(value: Any) -> Iterator[Message]:
 
 
 def _read_pair(row: Mapping[str, Any], options: RowOptions, on_change: OnChange) -> tuple[Message, ...]:
-    """Read prompt and completion, both as text or both as turns."""
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
         turns = read_turns(completion, "completion", options, on_change)

@@ -43,15 +43,14 @@ def parse_options(task: Task, pairs: Iterable[str]) -> dict[str, Any]:
             raise UsageError(unknown_name_message(f"option of task {task.name}", name, defaults))
         if name in options:
             raise UsageError(f"option '{name}' is given twice; give it once")
-        options[name] = _convert(name, value, defaults[name])
+        options[name] = _convert_option(name, value, defaults[name])
     missing = [name for name, default in defaults.items() if default is REQUIRED and name not in options]
     if missing:
         raise UsageError(f"task '{task.name}' needs the option '{missing[0]}'; give --option {missing[0]}=VALUE")
     return options
 
 
-def _convert(name: str, value: str, default: Any) -> Any:
-    """Convert a value to the type of the default."""
+def _convert_option(name: str, value: str, default: Any) -> Any:
     if isinstance(default, bool):  # before int, because bool is a subclass of int
         if value.lower() in BOOLEANS:
             return BOOLEANS[value.lower()]

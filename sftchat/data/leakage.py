@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sftchat.data.duplicates import MIN_SHINGLES, Shingle, common_shingles, comparison_key, prompt_text, shingles
+from sftchat.data.duplicates import MIN_SHINGLES, Shingle, comparison_key, find_common_shingles, make_shingles, prompt_text
 from sftchat.types import Example
 
 THRESHOLD = 0.8
@@ -48,8 +48,8 @@ def find_leaks(items: Sequence[Example], training: Iterable[Example], *, thresho
         One leak, the most similar row, for each leaking item, in item order.
     """
     texts = [prompt_text(item) for item in items]
-    shingles_of_texts = [shingles(text) for text in texts]
-    instruction = common_shingles(shingles_of_texts)
+    shingles_of_texts = [make_shingles(text) for text in texts]
+    instruction = find_common_shingles(shingles_of_texts)
     # items are referred to by their index below
     items_by_key: dict[Shingle, list[int]] = defaultdict(list)
     items_by_shingle: dict[Shingle, list[int]] = defaultdict(list)
@@ -63,7 +63,7 @@ def find_leaks(items: Sequence[Example], training: Iterable[Example], *, thresho
     best_rows: dict[int, tuple[float, str]] = {}  # similarity and source of the most similar row, the first of equals
     for row in training:
         text = prompt_text(row)
-        row_shingles = shingles(text) - instruction
+        row_shingles = make_shingles(text) - instruction
         common_counts = Counter(index for shingle in row_shingles for index in items_by_shingle.get(shingle, ()))
         similarities = {
             index: count / (sizes[index] + len(row_shingles) - count)

@@ -87,9 +87,9 @@ def iter_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
     except ValueError as error:  # a NUL byte in the path
         raise DataError(f"cannot be opened: {error}", repr(name)) from None
     except FileNotFoundError:
-        raise DataError(_missing_file_message(Path(path)), name) from None
+        raise DataError(_describe_missing_file(Path(path)), name) from None
     except IsADirectoryError:
-        raise DataError(_folder_message(Path(path)), name) from None
+        raise DataError(_describe_folder(Path(path)), name) from None
     except OSError as error:
         raise DataError(f"cannot be opened: {os_reason(error)}", name) from None
     try:
@@ -113,7 +113,7 @@ def parse_row(line: bytes, source: str, start: int, number: int) -> dict[str, An
         DataError: When it is malformed.
     """
     try:
-        return _check_row(_parse_json(_decode(line.rstrip(b"\r\n"), start, number)), line)
+        return _check_row(_parse_json(_decode_utf8(line.rstrip(b"\r\n"), start, number)), line)
     except RowError as error:
         raise DataError(str(error), source) from None
 
@@ -171,7 +171,7 @@ def _read_array(raw: bytes, name: str, first_line: int, start: int) -> Iterator[
     """Read the rows of a JSON array, each with its start line."""
     line = previous_line = 0
     try:
-        for line, column, value, text in _iter_elements(_decode(raw, start, first_line), first_line):
+        for line, column, value, text in _iter_elements(_decode_utf8(raw, start, first_line), first_line):
             source = f"{name}:{line}:{column}" if line == previous_line else f"{name}:{line}"
             previous_line = line
             try:
@@ -207,7 +207,7 @@ def _iter_elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
             value, offset = _DECODER.raw_decode(text, offset)
         except JSONDecodeError as error:
             line, column = locate(error.pos)
-            raise RowError(f"malformed JSON at column {column}: {_json_error(error)}; {UNREAD}", line) from None
+            raise RowError(f"malformed JSON at column {column}: {_describe_json_error(error)}; {UNREAD}", line) from None
         except RecursionError:
             raise RowError(f"lists and objects lie too deep in one another; {UNREAD}", line) from None
         except RowError as error:  # from a hook of the decoder
@@ -228,7 +228,7 @@ def _iter_elements(text: str, line: int) -> Iterator[tuple[int, int, Any, str]]:
         raise RowError(f"text after the end of the array at column {column}; give one array, or one object a line", line)
 
 
-def _decode(raw: bytes, start: int, line: int) -> str:
+def _decode_utf8(raw: bytes, start: int, line: int) -> str:
     """Decode UTF-8; errors name the byte offset in the file."""
     try:
         text = raw.decode()
@@ -243,8 +243,7 @@ def _decode(raw: bytes, start: int, line: int) -> str:
     return text
 
 
-def _json_error(error: JSONDecodeError) -> str:
-    """Return the parser's message, with a small first letter."""
+def _describe_json_error(error: JSONDecodeError) -> str:
     return error.msg[:1].lower() + error.msg[1:]
 
 
@@ -252,7 +251,7 @@ def _parse_json(text: str) -> Any:
     try:
         return _DECODER.decode(text)
     except JSONDecodeError as error:
-        raise RowError(f"malformed JSON at column {error.colno}: {_json_error(error)}; give {EXPECTED_INPUT}") from None
+        raise RowError(f"malformed JSON at column {error.colno}: {_describe_json_error(error)}; give {EXPECTED_INPUT}") from None
     except RecursionError:
         raise RowError(TOO_DEEP) from None
 
@@ -274,7 +273,6 @@ def _check_row(value: Any, raw: bytes) -> dict[str, Any]:
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the object of key-value pairs; reject duplicate keys."""
     try:
         return reject_duplicate_keys(pairs)
     except ValueError as error:
@@ -282,7 +280,6 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_integer(text: str) -> int:
-    """Reject integers that Python cannot convert."""
     try:
         return int(text)
     except ValueError:
@@ -320,8 +317,7 @@ def _reject_other_formats(line: bytes, stream: BinaryIO, name: str) -> None:
         raise DataError(f"the file is binary or damaged: it holds NUL bytes; give {EXPECTED_INPUT}", name)
 
 
-def _missing_file_message(path: Path) -> str:
-    """Return the error for a missing file, with the most similar existing name."""
+def _describe_missing_file(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"no such file: there is no folder '{folder}'"
@@ -329,8 +325,7 @@ def _missing_file_message(path: Path) -> str:
     return f"no such file; did you mean '{folder / similar[0]}'?" if similar else f"no such file in folder '{folder}'"
 
 
-def _folder_message(path: Path) -> str:
-    """Return the error for a folder, with a data file in it as a suggestion."""
+def _describe_folder(path: Path) -> str:
     names = [name for name in _list_folder(path) if name.endswith((".jsonl", ".json", ".csv", ".tsv", ".parquet"))]
     return f"is a folder; give a file, such as '{path / names[0]}'" if names else "is a folder without a file of rows in it; give a file"
 

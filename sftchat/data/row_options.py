@@ -196,7 +196,6 @@ def map_columns(row: Mapping[str, Any], options: RowOptions, on_change: OnChange
 
 
 def _label_to_reply(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:
-    """Convert a row of text and label to prompt and completion."""
     column = options.label_column
     if row.keys() & _REPLY_COLUMNS:
         raise DataError(f"the row has a reply already, so --label-column {column} cannot give it one; it has the keys {keys_of(row)}")

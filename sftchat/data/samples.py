@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from sftchat._util.files import try_lock, write_error
 from sftchat._util.parsing import from_json, iter_bounded_lines, load_json
-from sftchat.data.duplicates import digest
+from sftchat.data.duplicates import hash_json
 from sftchat.engine import Engine, Request, collect
 from sftchat.errors import DataError, EngineError, SftchatError, UsageError, os_reason
 from sftchat.text import abbreviate
@@ -36,7 +36,7 @@ class SampleKey(NamedTuple):
 
 def prompt_key(messages: Sequence[Message]) -> str:
     """Return the hash of a prompt's turns."""
-    return digest(messages).hex()
+    return hash_json(messages).hex()
 
 
 class SampleFile:

@@ -47,12 +47,10 @@ def serialize(example: Example, format: str) -> dict[str, Any]:
 
 
 def _to_messages(example: Example) -> dict[str, Any]:
-    """Return all turns, the gold reply last."""
     return {"messages": _copy_turns(example.conversation)}
 
 
 def _to_evalset(example: Example) -> dict[str, Any]:
-    """Return the prompt's turns and the gold reply separately."""
     if example.gold is None:
         raise DataError("the row has no gold reply, which evalset needs; choose the format messages")
     return {"messages": _copy_turns(example.messages), "gold": example.gold}
@@ -95,7 +93,7 @@ def _to_sharegpt_turn(turn: Message, index: int) -> dict[str, Any]:
     reserved = sorted(extra.keys() & {"from", "value"})
     if reserved:
         raise DataError(f"messages[{index}] also holds {reserved[0]}, which sharegpt needs itself; choose the format messages")
-    calls = _plain_calls(turn)
+    calls = _to_plain_calls(turn)
     if calls is not None:
         del extra["tool_calls"]
         value = json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False)
@@ -103,7 +101,7 @@ def _to_sharegpt_turn(turn: Message, index: int) -> dict[str, Any]:
     return {"from": SHAREGPT_NAMES.get(turn["role"], turn["role"]), "value": turn["content"], **extra}
 
 
-def _plain_calls(turn: Message) -> list[dict[str, Any]] | None:
+def _to_plain_calls(turn: Message) -> list[dict[str, Any]] | None:
     """Return the calls of a turn, each as name and arguments; None without calls, or when other content would be lost."""
     calls = turn.get("tool_calls")
     if not calls or turn["content"]:
@@ -141,12 +139,10 @@ FORMATS = tuple(_WRITERS)
 
 
 def _copy_turns(turns: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """Return copies, so that a row can be modified."""
     return [dict(turn) for turn in turns]
 
 
 def _require_reply(example: Example, format: str) -> None:
-    """Reject a prompt without a reply."""
     if example.conversation[-1]["role"] != "assistant":
         raise DataError(f"the row has no reply, which {format} needs; choose the format messages")
 

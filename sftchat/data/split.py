@@ -121,7 +121,7 @@ def _select_groups(rows_of_groups: Sequence[Sequence[int]], strata: Sequence[str
 
 
 def _remove_leaking(rows_of_groups: Sequence[Sequence[int]], selected: set[int], questions: Sequence[Example]) -> set[int]:
-    """Return the selected groups without those that nearly duplicate a training row, which a removed group becomes, too."""
+    """Return the selected groups without those that nearly duplicate a training row; removed groups are training rows too."""
     group_of_row = {row: group for group, rows in enumerate(rows_of_groups) for row in rows}
     test_groups = set(selected)
     while test_groups:

@@ -139,7 +139,6 @@ def delimited_rows(stream: BinaryIO, name: str, delimiter: str) -> Iterator[tupl
 
 
 def _check_header(header: list[str], delimiter: str, source: str) -> None:
-    """Reject a header with duplicate columns or another delimiter."""
     duplicate = next((column for column in header if header.count(column) > 1), None)
     if duplicate is not None:
         raise DataError(f"the column {abbreviate(duplicate)} stands twice in the header; rename one", source)

@@ -27,7 +27,6 @@ _ROLES = {"Instruction": "user", "Human": "user", "Response": "assistant", "Assi
 
 
 def _write_chatml(turns: Sequence[Message]) -> str:
-    """Render each turn between its markers."""
     return "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in turns)
 
 
@@ -38,7 +37,6 @@ def _write_alpaca(turns: Sequence[Message]) -> str:
 
 
 def _write_plain(turns: Sequence[Message]) -> str:
-    """Render each turn after its speaker's name."""
     return "".join(f"{turn['role'].capitalize()}: {turn['content']}\n" for turn in turns)
 
 
@@ -98,7 +96,6 @@ def parse_transcript(text: str) -> tuple[Message, ...] | None:
 
 
 def _read_chatml(text: str) -> tuple[Message, ...]:
-    """Parse a text that consists of ChatML turns only."""
     matches = list(_CHATML_TURN.finditer(text))
     if "".join(match[0] for match in matches) != text:
         return ()

@@ -244,7 +244,7 @@ def check_order(turns: Sequence[Message], location: str, *, has_gold: bool = Fal
             order = "the order is system (at most once, first), then user and assistant by turns"
             user_follows = any(later["role"] == "user" for later in turns[index:])
             raise DataError(
-                f"{location}[{index}] is {_with_article(role)} turn {position}; {order}{_order_hint(previous, role, user_follows)}"
+                f"{location}[{index}] is {_with_article(role)} turn {position}; {order}{_make_order_hint(previous, role, user_follows)}"
             )
         previous = role
     if previous in ("system", "nothing"):
@@ -262,7 +262,7 @@ _ALLOWED_BEFORE = {
 """Roles that the turn before a turn may have, by the role of that turn."""
 
 
-def _order_hint(previous: str, role: str, user_follows: bool) -> str:
+def _make_order_hint(previous: str, role: str, user_follows: bool) -> str:
     """Return the end of an error: the option that accepts turns in such an order; empty when there is none."""
     if previous == role:
         return "; --merge-turns joins consecutive turns of one role"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sftchat.types import Example, Message
 from sftchat_relation import article, novel
-from sftchat_relation.checks import PATTERNS, Statement, statements, validate_row
+from sftchat_relation.checks import PATTERNS, Statement, find_statements, validate_row
 from sftchat_relation.fillers import FILLERS, OPENERS
 from sftchat_relation.forms import DISTRACTOR_FORMS, ERAS, GROUP_FORMS, RELATION_FORMS, Form, parse_form
 from sftchat_relation.generate import SPLITS, generate
@@ -308,7 +308,7 @@ def test_an_article_row_is_exactly_of_the_published_recipe() -> None:
         assert prompt.startswith(article.PROMPT)
         assert "\n" not in prompt
         sentences = prompt.removeprefix(article.PROMPT).split(" ")
-        read = list(statements(prompt))
+        read = list(find_statements(prompt))
         assert [statement.number for statement in read] == row.metadata["form_ids"]
         assert len(sentences) == len(read) == len(triples(row)) <= 3
         for sentence, statement, (head, tail, label) in zip(sentences, read, triples(row), strict=True):
@@ -361,7 +361,7 @@ def test_a_check_names_the_problem_of_a_row(passage: str, gold: str, expected: t
 
 def test_a_row_without_a_gold_has_a_problem_and_no_pattern_reads_prose() -> None:
     assert validate_row(Example((Message(role="user", content=novel.PROMPT + "天黑了。"),))) == ("no gold",)
-    assert list(statements(novel.PROMPT + "韩立望着紫灵,没有说话。 韩立和紫灵曾是战友。")) == [Statement(8, "韩立", "紫灵", "战友")]
+    assert list(find_statements(novel.PROMPT + "韩立望着紫灵,没有说话。 韩立和紫灵曾是战友。")) == [Statement(8, "韩立", "紫灵", "战友")]
 
 
 def test_the_check_finds_most_of_the_noise_of_the_recipe_and_none_in_novels() -> None:
