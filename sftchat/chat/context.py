@@ -62,7 +62,7 @@ class ChatContext(Protocol):
 
     @property
     def services(self) -> ChatServices:
-        """Services other than the models: task, evalset, session, opening models, writing rows."""
+        """Further services: task, evalset, session, loading other models, writing rows."""
 
     def info(self, text: str | Fragments) -> None:
         """Show lines to the user; they are not part of the conversation."""

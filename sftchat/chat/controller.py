@@ -36,7 +36,7 @@ def _refuse_model(model: str) -> Engine:
 
 
 def _no_identity(model: str) -> str:
-    """Default ``identify``: the identity is unknown."""
+    """Default of ``identify``: the identity is unknown."""
     return ""
 
 
@@ -58,7 +58,7 @@ class ModelLoader:
 
 @dataclass(frozen=True)
 class ChatServices:
-    """Services that commands can use, other than the models.
+    """Services that commands can use besides the panes.
 
     Attributes:
         scorer: Scores replies; None when the chat has no task.
@@ -89,7 +89,7 @@ class ChatController:
         openings: How to open the models; each has one pane or more. Openings with the same ``load`` share an engine.
         view: Displays the chat.
         commands: The slash commands.
-        services: Services other than the models.
+        services: Services that commands can use.
         conversation: Earlier conversation to continue.
         settings: Initial generation settings.
         start_notes: Notes to show at the start.

@@ -267,5 +267,5 @@ class Conversation:
         return replace(self, nodes=(*self.nodes[: id - 1], replace(node, answers=answers), *self.nodes[id:]))
 
     def _add_node(self, node: Node) -> Conversation:
-        """Add a node and move the head to it."""
+
         return replace(self, nodes=(*self.nodes, node), head=node.id, undone=())

@@ -43,30 +43,30 @@ class ReplyScoring:
     def _score(self, scorer: GoldScorer, pane: int, answer: Answer) -> None:
         """Score one reply on the engine thread of its model."""
         conversation = self._chat.conversation
-        id, messages = conversation.head, conversation.unanswered().seen_by(pane).messages
+        node_id, messages = conversation.head, conversation.unanswered().seen_by(pane).messages
 
         def job(engine: Engine) -> None:
             try:
                 score = scorer.score(messages, answer.reply)
             except Exception as error:  # a failing scorer must not end the chat
-                self._view.post(partial(self._store, id, pane, answer, None, in_one_line(error)))
+                self._view.post(partial(self._store, node_id, pane, answer, None, in_one_line(error)))
             else:
-                self._view.post(partial(self._store, id, pane, answer, score))
+                self._view.post(partial(self._store, node_id, pane, answer, score))
 
         self.unfinished_count += 1
         self._chat.panes[pane].engine_thread.submit(job)
 
-    def _store(self, id: int, pane: int, answer: Answer, score: ReplyScore | None, problem: str = "") -> None:
+    def _store(self, node_id: int, pane: int, answer: Answer, score: ReplyScore | None, problem: str = "") -> None:
         """Store and show a score, or show the error in ``problem``; the conversation may have changed since the score was requested."""
         self.unfinished_count -= 1
         if problem:
             self._view.error(problem)
         conversation = self._chat.conversation
-        answers = conversation.node(id).answers if id <= len(conversation.nodes) else ()
+        answers = conversation.node(node_id).answers if node_id <= len(conversation.nodes) else ()
         if score is None or pane >= len(answers) or answers[pane].reply != answer.reply:
             return
-        self._chat.conversation = conversation.with_answer(id, pane, replace(answers[pane], score=score))
-        if conversation.head == id:
+        self._chat.conversation = conversation.with_answer(node_id, pane, replace(answers[pane], score=score))
+        if conversation.head == node_id:
             self._chat.panes[pane].score = score
             self._view.show_score(score, pane)
 

@@ -120,8 +120,9 @@ class Session:
 
 def _same_messages(node: Node, other: Node) -> bool:
     """Return whether two nodes have the same parent, question and replies."""
-    replies, other_replies = ([answer.reply for answer in answers] for answers in (node.answers, other.answers))
-    return (node.parent, node.question, replies) == (other.parent, other.question, other_replies)
+    if (node.parent, node.question) != (other.parent, other.question):
+        return False
+    return [answer.reply for answer in node.answers] == [answer.reply for answer in other.answers]
 
 
 def restore(store: SessionStore, summary: Summary, panes: int) -> tuple[Conversation, Settings]:

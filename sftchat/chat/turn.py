@@ -56,8 +56,7 @@ class PendingReply:
         self.all_tokens = draft.reply.completion_tokens
         self.dropped = 0
         self._started = started
-        self._first_token_at = 0.0  # 0 before the first token, as the next
-        self._last_token_at = 0.0
+        self._first_token_at = self._last_token_at = 0.0  # times on the same clock; 0 before the first token
 
     def add(self, chunk: Chunk, now: float) -> None:
         """Add a chunk that arrived at time ``now`` in seconds."""
@@ -236,7 +235,7 @@ class TurnRunner:
             adapter=self._panes[pane].adapter,
             reply_prefix=self._generations[pane].text,
             template_arguments=self._settings.template_arguments,
-            # A continued reply needs the log-probabilities of its first part too.
+            # when a reply is continued, the log-probabilities of its first part are needed too
             logprobs=ALTERNATIVES_PER_TOKEN if self._settings.logprobs and (draft.choices or not draft.reply.text) else None,
         )
 
@@ -260,15 +259,14 @@ class TurnRunner:
         try:
             for pane, (request, generation) in batch.items():
                 try:
-                    fitted, dropped = fit_context(
-                        engine, _with_exact_prefix(engine, request, generation.token_ids), self._settings.overflow
-                    )
+                    exact_request = _with_exact_prefix(engine, request, generation.token_ids)
+                    fitted_request, dropped = fit_context(engine, exact_request, self._settings.overflow)
                 except SftchatError as error:
                     post_finish(pane, "error", problem=str(error))
                     continue
                 if dropped:
                     self._view.post(partial(self._note_dropped, pane, generation, dropped))
-                requests.append(fitted)
+                requests.append(fitted_request)
             replies = dict(collect(engine, requests, on_chunk=post_chunk, stop=self._stop.is_set)) if requests else {}
         except Exception as error:  # any error in a model library ends the replies, not the chat
             for pane in batch:
@@ -314,10 +312,11 @@ class TurnRunner:
             reply=Reply(
                 generation.text,
                 reason,
-                draft.reply.prompt_tokens or max(0, prompt_tokens - draft.reply.completion_tokens),
-                generation.all_tokens,
-                generation.thoughts.strip("\n"),
-                generation.refused,
+                # in a request that continues a reply, the tokens of the reply so far count as prompt
+                prompt_tokens=draft.reply.prompt_tokens or max(0, prompt_tokens - draft.reply.completion_tokens),
+                completion_tokens=generation.all_tokens,
+                thoughts=generation.thoughts.strip("\n"),
+                refused=generation.refused,
             ),
             token_ids=tuple(generation.token_ids),
             choices=tuple(generation.choices),

@@ -61,7 +61,7 @@ def _append_rows(context: ChatContext, answer: Answer, append: Callable[[Mapping
         context.info("\n".join(f"row written: {location}" for location in locations))
         then()
 
-    context.work("writing rows", lambda engine, job: append(_provenance(context, answer, engine)), done)
+    context.work("writing rows", lambda engine, handle: append(_provenance(context, answer, engine)), done)
 
 
 def _set_rating(context: ChatContext, rating: Rating) -> None:

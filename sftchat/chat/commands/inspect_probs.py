@@ -1,6 +1,6 @@
 """Commands that show token probabilities: of the tokens of a reply, and of their alternatives.
 
-A local model computes them for any reply at any time. A server returns log-probabilities with a reply only, when they were requested.
+A local model computes them for any reply at any time. A server returns them only with the reply, when they were requested.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from math import exp
 from sftchat.chat.commands.arguments import whole_number
 from sftchat.chat.commands.inspect_prompt import inspection_error, make_request, run_inspection
 from sftchat.chat.commands.token_view import (
-    MAX_TOKENS_PER_CHARACTER,
+    REPLACEMENT_CHARACTER,
     Row,
     format_likelihood,
     format_percent,
     format_table,
-    join_partial_characters,
+    group_partial_characters,
     join_partial_characters_by_bytes,
     one_line,
     running_text,
@@ -87,20 +87,12 @@ class _ReplyTokens:
 
 def _compute_probabilities(engine: Inspects, reply: LastReply) -> _ReplyTokens:
     choices = engine.choices(reply.request, reply.tokens_or_text, ended=reply.ended, alternatives=ALTERNATIVES_PER_TOKEN)
-    tokens = [choice.token for choice in choices]
     pieces: list[tuple[Style, Token]] = []
-    position = 0
-    for readable in join_partial_characters(engine, tokens):
-        pieces.append((style_of(exp(choices[position].logprob)), readable))
-        position += _token_count(engine, readable, tokens[position : position + MAX_TOKENS_PER_CHARACTER])
+    start = 0
+    for token, size in group_partial_characters(engine, [choice.token for choice in choices]):
+        pieces.append((style_of(exp(choices[start].logprob)), token))
+        start += size
     return _ReplyTokens(choices, tuple(pieces))
-
-
-def _token_count(engine: Inspects, token: Token, following: list[Token]) -> int:
-    """Return how many of the following tokens were joined to a readable token."""
-    if following[0].text == token.text:
-        return 1
-    return next(size for size in range(2, len(following) + 1) if engine.decode([part.id for part in following[:size]]) == token.text)
 
 
 def _get_probabilities(context: ChatContext, show: Callable[[_ReplyTokens], None]) -> None:
@@ -200,28 +192,6 @@ def _fork_reply(context: ChatContext, argument: str) -> None:
     if not replacement:
         raise UsageError("TOKEN is missing: what is to stand there, or #K for the Kth of '/why N'")
     reply = last_reply(context)
-    adapter = reply.request.adapter
-
-    def job(engine: Inspects) -> tuple[str, tuple[int, ...]]:
-        choices = engine.choices(reply.request, reply.tokens_or_text, ended=reply.ended, alternatives=ALTERNATIVES_PER_TOKEN)
-        choice = _token_at(choices, position)
-        ids_before = [choice.token.id for choice in choices[: position - 1]]
-        if replacement.startswith("#") and replacement[1:].isdecimal():
-            number = int(replacement[1:])
-            if not 1 <= number <= len(choice.alternatives):
-                raise UsageError(f"TOKEN is '{replacement}'; '/why {position}' lists #1 to #{len(choice.alternatives)}")
-            token, _ = choice.alternatives[number - 1]
-            if token.special:
-                raise UsageError(f"'{token.text}' ends the reply there; nothing would follow")
-            ids = (*ids_before, token.id)
-            text = engine.decode(ids, adapter)
-        else:
-            text = engine.decode(ids_before, adapter) + replacement
-            replacement_tokens = engine.prompt_tokens(Request("look", prompt=replacement, adapter=adapter))
-            ids = (*ids_before, *(token.id for token in replacement_tokens if not token.special))
-        if "\ufffd" in text:  # an incomplete character
-            raise UsageError(f"token {position} is in the middle of a character; fork before or after it")
-        return text, ids
 
     def continue_from(prefix: tuple[str, tuple[int, ...]]) -> None:
         text, ids = prefix
@@ -235,7 +205,41 @@ def _fork_reply(context: ChatContext, argument: str) -> None:
         answers[conversation.pane] = replace(reply.answer, reply=partial_reply, token_ids=ids, choices=(), score=None)
         context.generate(conversation.unanswered(), answers)
 
-    run_inspection(context, "computing probabilities", job, continue_from)
+    run_inspection(context, "computing probabilities", lambda engine: _replace_token(engine, reply, position, replacement), continue_from)
+
+
+def _replace_token(engine: Inspects, reply: LastReply, position: int, replacement: str) -> tuple[str, tuple[int, ...]]:
+    """Return text and token ids of a reply up to a position, whose token is replaced.
+
+    Args:
+        engine: The model of the reply.
+        reply: The reply.
+        position: Position from 1.
+        replacement: ``#K`` for the Kth alternative, or any text.
+
+    Raises:
+        UsageError: When there is no such position or alternative, it ends the reply, or the text would end within a character.
+    """
+    adapter = reply.request.adapter
+    choices = engine.choices(reply.request, reply.tokens_or_text, ended=reply.ended, alternatives=ALTERNATIVES_PER_TOKEN)
+    choice = _token_at(choices, position)
+    ids_before = [choice.token.id for choice in choices[: position - 1]]
+    if replacement.startswith("#") and replacement[1:].isdecimal():
+        number = int(replacement[1:])
+        if not 1 <= number <= len(choice.alternatives):
+            raise UsageError(f"TOKEN is '{replacement}'; '/why {position}' lists #1 to #{len(choice.alternatives)}")
+        token, _ = choice.alternatives[number - 1]
+        if token.special:
+            raise UsageError(f"'{token.text}' ends the reply there; nothing would follow")
+        ids = (*ids_before, token.id)
+        text = engine.decode(ids, adapter)
+    else:
+        text = engine.decode(ids_before, adapter) + replacement
+        replacement_tokens = engine.prompt_tokens(Request("look", prompt=replacement, adapter=adapter))
+        ids = (*ids_before, *(token.id for token in replacement_tokens if not token.special))
+    if REPLACEMENT_CHARACTER in text:
+        raise UsageError(f"token {position} is in the middle of a character; fork before or after it")
+    return text, ids
 
 
 def _why_no_text(context: ChatContext) -> str:

@@ -28,7 +28,7 @@ def run_inspection(context: ChatContext, title: str, job: Callable[[Inspects], T
     """
     if not isinstance(context.engine, Inspects):
         raise inspection_error(context.focus.name)
-    context.work(title, lambda engine, work: job(cast(Inspects, engine)), done)
+    context.work(title, lambda engine, handle: job(cast(Inspects, engine)), done)
 
 
 def inspection_error(model: str) -> UsageError:

@@ -63,7 +63,7 @@ def _add_pane(context: ChatContext, text: str, pane: int, rows: list[Row]) -> No
             row = (("", model.name), ("note", format_likelihood(result) + stop_token_note))
         _add_pane(context, text, pane + 1, [*rows, row])
 
-    def job(engine: Engine, work: JobHandle) -> tuple[Choice, ...] | SftchatError:
+    def job(engine: Engine, handle: JobHandle) -> tuple[Choice, ...] | SftchatError:
         assert isinstance(engine, Scores)
         tokens_or_text = reply.tokens_or_text if local else reply.answer.reply.text  # a server scores only text
         try:

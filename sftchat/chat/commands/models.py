@@ -64,10 +64,10 @@ def _show_or_choose_adapter(context: ChatContext, argument: str) -> None:
         _select_adapter(context, "" if argument == LOADED else argument)
     elif "+" in argument:
         name, parts = _parse_sum(argument, engine.adapters)
-        context.work(f"adding up {name}", lambda _, job: _mix_adapters(engine, name, parts), lambda _: _select_adapter(context, name))
+        context.work(f"adding up {name}", lambda _, handle: _mix_adapters(engine, name, parts), lambda _: _select_adapter(context, name))
     elif expand_user(argument).is_dir():
         context.work(
-            f"loading {argument}", lambda _, work: engine.add_adapter(argument, argument), lambda _: _select_adapter(context, argument)
+            f"loading {argument}", lambda _, handle: engine.add_adapter(argument, argument), lambda _: _select_adapter(context, argument)
         )
     else:
         raise UsageError(unknown_name_message("adapter", argument, [LOADED, OFF, *engine.adapters]) + ", or the folder of one")

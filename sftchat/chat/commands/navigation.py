@@ -45,12 +45,12 @@ def _regenerate(context: ChatContext, argument: str) -> None:
     """Generate the last reply again; also repeats failed attempts."""
     conversation, focus = context.conversation, context.focus
     turn = conversation.turns[-1] if conversation.turns else None
-    answer = (
-        turn.answer if turn is not None and turn.id == conversation.head else None
-    )  # None after a failed attempt, which is not in turns
-    how = (focus.name, focus.adapter, context.sampling)
-    if answer is not None and not context.sampling.temperature and (answer.model, answer.adapter, answer.sampling) == how:
-        context.info("greedy: the model will say the same; '/set temperature 0.7' lets it vary")
+    # a failed attempt at the head is not in turns
+    answer = turn.answer if turn is not None and turn.id == conversation.head else None
+    if answer is not None and not context.sampling.temperature:
+        same_settings = (answer.model, answer.adapter, answer.sampling) == (focus.name, focus.adapter, context.sampling)
+        if same_settings:
+            context.info("greedy: the model will say the same; '/set temperature 0.7' lets it vary")
     context.generate(conversation.unanswered())
 
 

@@ -37,9 +37,8 @@ def _sample_replies(context: ChatContext, argument: str) -> None:
         """Return the answer that the task's scorer parses from a reply; the text when there is none."""
         if task is None:
             return normalise(reply.text)
-        example = Example(
-            request.messages, reply.text, source="this sample"
-        )  # any gold reply will do: the parsed answer does not depend on it
+        # some scorers need a gold reply; the answer that they parse does not depend on it
+        example = Example(request.messages, reply.text, source="this sample")
         return normalise(score_reply(task, example, reply).answer or reply.text)
 
     def job(engine: Engine, handle: JobHandle) -> list[Reply]:

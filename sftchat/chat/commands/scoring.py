@@ -99,12 +99,12 @@ def _compute_metrics(engine: Engine, scorer: GoldScorer, items: list[Example], h
     if len(failures) == len(outcomes):
         raise EngineError(f"no item was answered: {failures[0].error}")
     result = summarise(engine.name, scorer.task, collect_outcomes(outcomes), EvalsetIdentity("chat"))
-    figures = [
-        f"{metric.name} {metric.value:.3f}" + (f" [{metric.low:.3f}, {metric.high:.3f}]" if metric.low is not None else "")
-        for metric in result.metrics
-    ]
-    lost = f"; {len(failures)} not answered: {failures[0].error}" if failures else ""
-    return ", ".join(figures) + lost
+    texts = []
+    for metric in result.metrics:
+        interval = f" [{metric.low:.3f}, {metric.high:.3f}]" if metric.low is not None else ""
+        texts.append(f"{metric.name} {metric.value:.3f}{interval}")
+    unanswered = f"; {len(failures)} not answered: {failures[0].error}" if failures else ""
+    return ", ".join(texts) + unanswered
 
 
 def _send_item(context: ChatContext, argument: str) -> None:

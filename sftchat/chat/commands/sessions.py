@@ -21,17 +21,15 @@ FILE_AND_WORD = re.compile(r"(.+?)(?:\s+(\S+))?", re.DOTALL)
 
 
 def _why_not_saved(context: ChatContext) -> str:
-    sessions = context.services.session.store
-    return "" if sessions is not None and not sessions.broken else "conversations are not kept here"
+    store = context.services.session.store
+    return "" if store is not None and not store.broken else "conversations are not kept here"
 
 
 def _list_sessions(context: ChatContext, argument: str) -> None:
-    sessions = context.services.session.store
-    assert sessions is not None
-    context.info(
-        format_sessions(sessions.list_sessions(whole_number(argument, "N", LISTED_SESSIONS)), context.services.session.id)
-        or "no sessions yet"
-    )
+    session = context.services.session
+    assert session.store is not None
+    summaries = session.store.list_sessions(whole_number(argument, "N", LISTED_SESSIONS))
+    context.info(format_sessions(summaries, session.id) or "no sessions yet")
 
 
 def format_sessions(summaries: Iterable[Summary], current: int) -> str:
@@ -60,11 +58,11 @@ def _name_session(context: ChatContext, argument: str) -> None:
 
 def _load_session_or_file(context: ChatContext, argument: str) -> None:
     """Continue another session, or a conversation from a file."""
-    sessions = context.services.session.store
-    summary = sessions.find(argument) if sessions is not None and argument else None
-    if summary is not None and sessions is not None:
-        conversation, settings = restore(sessions, summary, len(context.panes))
-        context.services.session.continue_session(summary, conversation)
+    session = context.services.session
+    summary = session.store.find(argument) if session.store is not None and argument else None
+    if summary is not None and session.store is not None:
+        conversation, settings = restore(session.store, summary, len(context.panes))
+        session.continue_session(summary, conversation)
         context.conversation = conversation
         context.settings = settings
         with_models = ", ".join(summary.metadata.models)
@@ -79,7 +77,7 @@ def _load_session_or_file(context: ChatContext, argument: str) -> None:
     from sftchat.chat.export import read_conversation
 
     conversation, unanswered = read_conversation(path, whole_number(row or "", "the row", 1))
-    context.services.session.continue_session(None, None)
+    session.continue_session(None, None)
     context.conversation = conversation
     note = ""
     if unanswered and context.prefill_input(unanswered):
@@ -88,9 +86,9 @@ def _load_session_or_file(context: ChatContext, argument: str) -> None:
 
 
 def _complete_session(context: ChatContext, argument: str) -> Iterable[str]:
-    sessions = context.services.session.store
-    named = [summary.name or str(summary.id) for summary in sessions.list_sessions(LISTED_SESSIONS)] if sessions is not None else []
-    return [*named, *complete_path_argument(context, argument)]
+    store = context.services.session.store
+    summaries = store.list_sessions(LISTED_SESSIONS) if store is not None else ()
+    return [*(summary.name or str(summary.id) for summary in summaries), *complete_path_argument(context, argument)]
 
 
 def _export_conversation(context: ChatContext, argument: str) -> None:

@@ -39,16 +39,21 @@ def running_text(tokens: Iterable[tuple[Style, Token]]) -> Fragments:
 
 def join_partial_characters(engine: Inspects, tokens: Sequence[Token]) -> list[Token]:
     """Join tokens that contain parts of one character, so that their text is readable."""
-    readable: list[Token] = []
+    return [token for token, _ in group_partial_characters(engine, tokens)]
+
+
+def group_partial_characters(engine: Inspects, tokens: Sequence[Token]) -> list[tuple[Token, int]]:
+    """Join tokens as ``join_partial_characters`` does; return each result with the number of tokens joined."""
+    groups: list[tuple[Token, int]] = []
     start = 0
     while start < len(tokens):
         first = tokens[start]
         size, text = 1, first.text
         if REPLACEMENT_CHARACTER in first.text and not first.special:
             size, text = _first_complete_group(engine, tokens[start : start + MAX_TOKENS_PER_CHARACTER])
-        readable.append(replace(first, text=text))
+        groups.append((replace(first, text=text), size))
         start += size
-    return readable
+    return groups
 
 
 def _first_complete_group(engine: Inspects, tokens: Sequence[Token]) -> tuple[int, str]:
@@ -85,11 +90,13 @@ def join_partial_characters_by_bytes(choices: Sequence[Choice]) -> list[tuple[St
 
 def style_of(probability: float) -> Style:
     """Return the style for a probability."""
-    return "likely" if probability >= LIKELY else "rare" if probability < RARE else "unlikely"
+    if probability >= LIKELY:
+        return "likely"
+    return "unlikely" if probability >= RARE else "rare"
 
 
 def format_percent(probability: float) -> str:
-    """Format a probability in six terminal cells."""
+    """Format a probability in six characters."""
     return f"{100 * probability:5.1f}%" if probability >= 0.0005 else "<0.05%"
 
 
