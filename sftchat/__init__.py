@@ -28,34 +28,10 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "PLUGIN_API",
-    "ChatCommand",
-    "ChatContext",
-    "Chunk",
-    "DataError",
-    "DemoConfig",
-    "Engine",
-    "EngineError",
-    "EngineType",
-    "Example",
-    "Message",
-    "Metric",
-    "MissingExtraError",
-    "ModelError",
-    "NotComparableError",
-    "PluginError",
-    "Reply",
-    "Request",
-    "SamplingParams",
-    "Score",
-    "SftchatError",
-    "Task",
-    "TrainingDefaults",
-    "UsageError",
-    "hookimpl",
-    "rate",
-    "ratio",
-]
+    "PLUGIN_API", "ChatCommand", "ChatContext", "Chunk", "DataError", "DemoConfig", "Engine", "EngineError", "EngineType", "Example",
+    "Message", "Metric", "MissingExtraError", "ModelError", "NotComparableError", "PluginError", "Reply", "Request", "SamplingParams",
+    "Score", "SftchatError", "Task", "TrainingDefaults", "UsageError", "hookimpl", "rate", "ratio",
+]  # fmt: skip
 
 _MODULES = {
     "sftchat.chat.context": ("ChatCommand", "ChatContext"),

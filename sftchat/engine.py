@@ -233,11 +233,7 @@ class EngineType:
 
 
 def collect(
-    engine: Engine,
-    requests: Iterable[Request],
-    *,
-    on_chunk: Callable[[Chunk], None] | None = None,
-    stop: Callable[[], bool] | None = None,
+    engine: Engine, requests: Iterable[Request], *, on_chunk: Callable[[Chunk], None] | None = None, stop: Callable[[], bool] | None = None
 ) -> Generator[tuple[str, Reply | EngineError], None, None]:
     """Assemble chunks into replies, yielded as ``(request id, reply)`` in order of completion.
 

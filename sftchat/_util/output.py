@@ -52,12 +52,10 @@ class _StreamWrapper(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Encoding of the stream."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """Error handler of the stream's encoding."""
         return getattr(self._stream, "errors", None) or "strict"
 
     @property
@@ -66,19 +64,12 @@ class _StreamWrapper(io.TextIOBase):
         return self._stream is None or getattr(self._stream, "closed", False)
 
     def writable(self) -> bool:
-        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """Whether the stream is a terminal."""
         return not self._is_closed and bool(getattr(self._stream, "isatty", bool)())
 
     def fileno(self) -> int:
-        """Return the file descriptor of the stream.
-
-        Raises:
-            OSError: When it has none.
-        """
         if self._stream is None:
             raise io.UnsupportedOperation("fileno")
         return self._stream.fileno()
@@ -116,12 +107,7 @@ class RawStream(_StreamWrapper):
         return len(text)
 
     def write_utf8(self, line: bytes) -> None:
-        """Write UTF-8 regardless of the encoding of the stream; call ``flush`` before the first line.
-
-        Raises:
-            SftchatError: See ``write``.
-            BrokenPipeError: See ``write``.
-        """
+        """Write UTF-8 regardless of the encoding of the stream; call ``flush`` before the first line. Raises the errors of ``write``."""
 
         def write(stream: TextIO) -> None:
             if hasattr(stream, "buffer"):
@@ -132,12 +118,7 @@ class RawStream(_StreamWrapper):
         self._attempt(write)
 
     def flush(self) -> None:
-        """Flush the stream.
-
-        Raises:
-            SftchatError: See ``write``.
-            BrokenPipeError: See ``write``.
-        """
+        """Flush the stream; raises the errors of ``write``."""
         if not self._is_closed:
             self._attempt(lambda stream: stream.flush())
 
@@ -249,7 +230,6 @@ class _GuardedBytes(io.BufferedIOBase):
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def writable(self) -> bool:
-        """Return True."""
         return True
 
     def write(self, data: Any) -> int:

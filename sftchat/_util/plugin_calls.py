@@ -64,16 +64,9 @@ def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Occasi
 
 
 def iterate_plugin(what: str, iterable: Iterable[T], *, doing: Occasion = "", may_refuse: bool = False) -> Iterator[T]:
-    """Iterate over a plugin's result, with each step as in ``call_plugin``; closing this iterator closes the plugin's.
+    """Iterate over ``iterable``, a plugin's result; closing this iterator closes the plugin's.
 
-    Args:
-        what: See ``call_plugin``.
-        iterable: The plugin's result.
-        doing: See ``call_plugin``.
-        may_refuse: See ``call_plugin``.
-
-    Raises:
-        PluginError: See ``call_plugin``.
+    Each step runs as in ``call_plugin``, whose docstring describes the other arguments and the errors.
     """
     iterator: Iterator[T] = call_plugin(what, iter, iterable, doing=doing)
     try:

@@ -28,11 +28,11 @@ def former_names(**current: str) -> Callable[[C], C]:
     return decorate
 
 
-def former_arguments(callee: str, **current: str) -> Callable[[F], F]:
+def former_arguments(function_name: str, **current: str) -> Callable[[F], F]:
     """Return a decorator that accepts former names of keyword arguments.
 
     Args:
-        callee: What the warning calls the function.
+        function_name: What the warning calls the function.
         current: The present name for each former name.
     """
 
@@ -40,7 +40,7 @@ def former_arguments(callee: str, **current: str) -> Callable[[F], F]:
         @functools.wraps(function)
         def accept_former_names(*args: Any, **arguments: Any) -> Any:
             for former in current.keys() & arguments.keys():
-                warn_renamed(f"{callee}({former}=…)", f"{current[former]}=…")
+                warn_renamed(f"{function_name}({former}=…)", f"{current[former]}=…")
                 arguments[current[former]] = arguments.pop(former)
             return function(*args, **arguments)
 

@@ -34,13 +34,13 @@ VERBS = {
 """Every verb with its help line, so that ``--help`` imports none of them."""
 
 
-COULD_NOT, NOT_COMPARABLE = 3, 4
-CODES = (EXIT_USAGE, COULD_NOT, NOT_COMPARABLE)
-"""Exit codes of errors; 0 and 1 are reserved for commands that ended normally."""
+EXIT_FAILED, EXIT_NOT_COMPARABLE = 3, 4
+ERROR_EXIT_CODES = (EXIT_USAGE, EXIT_FAILED, EXIT_NOT_COMPARABLE)
+"""Exit codes of errors; 0 and 1 are only for commands that ended normally."""
 
 GOMP_SPINCOUNT = "20000"
-"""Number of rounds for which threads of GNU OpenMP spin while they wait for each other. Its default of 300,000 makes training 1.7 times
-slower when other programs use the cores (``scripts/bench_busy.py``)."""
+"""Number of rounds for which a thread of GNU OpenMP spins while it waits for the others. The default of 300,000 makes training 1.7 times slower when
+other programs use the cores (``scripts/bench_busy.py``)."""
 
 
 class LazyGroup(click.Group):
@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolve a verb; an unknown one gives an error with the nearest verb."""
+        """Resolve a verb; raise a usage error with the most similar verb for an unknown one."""
         name = args[0]
         if name not in VERBS and not name.startswith("-"):
             raise click.UsageError(unknown_name_message("command", name, VERBS), ctx)
@@ -70,9 +70,8 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
-def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-    """Print the installed version; imports importlib.metadata late because it is slow."""
-    if wanted and not ctx.resilient_parsing:
+def _print_version(ctx: click.Context, _param: click.Parameter, requested: bool) -> None:
+    if requested and not ctx.resilient_parsing:
         import sftchat
 
         click.echo(f"sftchat {sftchat.__version__}")
@@ -101,7 +100,7 @@ def program(ctx: click.Context, traceback: bool) -> None:
 
 @with_guarded_streams
 def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
-    """Run the program and return its exit code: that of the command, or that of the error (``_meaning``). Errors never give 1.
+    """Run the program and return its exit code: that of the command, or for an error one of ``ERROR_EXIT_CODES``, 130 or 141.
 
     Args:
         args: Words after ``sftchat``; ``sys.argv`` by default.
@@ -110,98 +109,96 @@ def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
     words = sys.argv[1:] if args is None else list(args)
     show_traceback = "--traceback" in words or os.environ.get("SFTCHAT_TRACEBACK") == "1"
     try:
-        code = _carry_out([word for word in words if word != "--traceback"], obj)
+        code = _run_command([word for word in words if word != "--traceback"], obj)
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
-                stream.flush()  # unwritable output must be an error here: Python would exit with 120 later
-    except BaseException as error:  # the only place where errors become an exit code and one line
-        return _ended(error, show_traceback)
+                stream.flush()  # if this fails, it must fail here: at exit Python would end with 120
+    except BaseException as error:
+        return _report_error(error, show_traceback)
     return code
 
 
-def _carry_out(words: list[str], obj: object | None) -> int:
+def _run_command(words: list[str], obj: object | None) -> int:
     """Run a command and return its exit code."""
     if "_SFTCHAT_COMPLETE" in os.environ:
         try:
             program.main(words, prog_name="sftchat", obj=obj)
-        except SystemExit as done:  # click ends a completion like this
-            return done.code if isinstance(done.code, int) else 0
+        except SystemExit as exit_request:  # raised by click after a completion
+            return exit_request.code if isinstance(exit_request.code, int) else 0
     try:
-        # not `program.main`: it would turn a broken pipe into exit code 1, which here means that the gate failed
+        # not `program.main`, which exits with 1 for a broken pipe; here 1 means that the gate failed
         with program.make_context("sftchat", words, obj=obj) as context:
             result = program.invoke(context)
-    except click.exceptions.Exit as request:
-        return request.exit_code
+    except click.exceptions.Exit as exit_request:
+        return exit_request.exit_code
     return result if isinstance(result, int) else 0
 
 
-def _ended(error: BaseException, show_traceback: bool) -> int:
-    """Write one line about an error and return its exit code, also when writing fails."""
+def _report_error(error: BaseException, show_traceback: bool) -> int:
+    """Write the line for an error, or its traceback, to standard error, and return the exit code."""
     try:
-        code, line = _meaning(error)
+        code, line = _exit_code_and_line(error)
         if show_traceback and not isinstance(error, (click.ClickException, BrokenPipeError)):
             line = "".join(traceback.format_exception(error))
-    except BaseException as another:  # an exception that cannot be formatted, or out of memory
-        code, line = COULD_NOT, _complaint(f"an error that cannot be put into words: {type(another).__name__}")
-    _say(line)
+    except BaseException as format_error:  # an exception that cannot be formatted, or out of memory
+        code, line = EXIT_FAILED, _format_error(f"an error that cannot be put into words: {type(format_error).__name__}")
+    _write_stderr(line)
     return code
 
 
-def _meaning(error: BaseException) -> tuple[int, str]:
+def _exit_code_and_line(error: BaseException) -> tuple[int, str]:
     """Return the exit code of an error and its line for standard error."""
     if isinstance(error, SftchatError):
         code: object = error.exit_code
-        return code if isinstance(code, int) and code in CODES else COULD_NOT, _complaint(message_of(error))
+        return code if isinstance(code, int) and code in ERROR_EXIT_CODES else EXIT_FAILED, _format_error(message_of(error))
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return EXIT_USAGE, f"{error.format_message()}\n"
     if isinstance(error, click.UsageError):
-        return EXIT_USAGE, _complaint(_in_our_words(error))
+        return EXIT_USAGE, _format_error(_rephrase_usage_error(error))
     if isinstance(error, click.ClickException):
-        return COULD_NOT, _complaint(error.format_message())
+        return EXIT_FAILED, _format_error(error.format_message())
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return EXIT_INTERRUPTED, "\nsftchat: interrupted\n"
     if isinstance(error, BrokenPipeError):
         return EXIT_PIPE_CLOSED, ""  # the reader of the pipe has closed it
     if isinstance(error, OSError) and error.strerror is not None:
-        # a full disk or a deleted folder can fail any write
-        where = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
-        return COULD_NOT, _complaint(f"{where}{error.strerror.lower()}; the system refused it, --traceback shows where")
-    return COULD_NOT, _complaint(
+        file_name = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
+        return EXIT_FAILED, _format_error(f"{file_name}{error.strerror.lower()}; the system refused it, --traceback shows where")
+    return EXIT_FAILED, _format_error(
         f"unexpected {class_and_message(error)}{format_position(error, include_sftchat=True)}; this is a bug, --traceback shows more"
     )
 
 
-def _say(text: str) -> None:
-    """Write to standard error; when it is closed or full, only the exit code reports the error."""
+def _write_stderr(text: str) -> None:
+    """Write to standard error; if this fails, only the exit code reports the error."""
     with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
-def _in_our_words(error: click.UsageError) -> str:
-    """Rephrase click's message about an unknown word in the style of the program."""
-    message, asked, near = error.format_message().partition("Did you mean ")
+def _rephrase_usage_error(error: click.UsageError) -> str:
+    """Return click's message in lower case, followed by its suggestions or by the command for help."""
+    message, question, suggestions = error.format_message().partition("Did you mean ")
     message = message[:1].lower() + message[1:].rstrip(" (.")
-    if asked:
-        names = near.removeprefix("one of: ").rstrip("?)").split(", ")
-        return f"{message}; did you mean {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}?"
+    if question:
+        *names, last_name = suggestions.removeprefix("one of: ").rstrip("?)").split(", ")
+        return f"{message}; did you mean {', '.join(names)}{' or ' if names else ''}{last_name}?"
     return message + (f"; see '{error.ctx.command_path} --help'" if error.ctx else "")
 
 
-def _complaint(message: str) -> str:
-    """Format an error as one line."""
+def _format_error(message: str) -> str:
     return f"sftchat: error: {' '.join(message.split())}\n"
 
 
-def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+def show_warning(message: Warning | str, category: type[Warning], *position: Any, **options: Any) -> None:
     """Print a warning of sftchat as one line, and any other as Python does."""
     if issubclass(category, SftchatWarning):
         sys.stderr.write(f"sftchat: warning: {' '.join(str(message).split())}\n")
     else:
-        _python_shows(message, category, *place, **more)
+        _default_showwarning(message, category, *position, **options)
 
 
-_python_shows = warnings.showwarning
+_default_showwarning = warnings.showwarning
 
 
 def console_script() -> None:

@@ -35,19 +35,9 @@ from sftchat.types import Example, Reply, SamplingParams
 @answering_options
 @click.pass_obj
 def command(
-    session: Session,
-    /,
-    model: str,
-    prompt: str | None,
-    task: str | None,
-    system: str,
-    questions: Path | None,
-    samples: int,
-    no_stream: bool,
-    show_thinking: bool,
-    as_json: bool,
-    **options: Any,
-) -> int:
+    session: Session, /, model: str, prompt: str | None, task: str | None, system: str, questions: Path | None, samples: int,
+    no_stream: bool, show_thinking: bool, as_json: bool, **options: Any,
+) -> int:  # fmt: skip
     """Print the reply of MODEL to PROMPT, which is read from standard input when it is '-' or left out.
 
     With --questions or -k, replies are printed in the order of the file, those of one question together; --json identifies them:
@@ -78,11 +68,11 @@ def command(
 
 def _print_reply(engine: Engine, model: str, request: Request, *, stream: bool, as_json: bool, show_thinking: bool) -> int:
     """Print one reply, as it arrives or when it is complete; return the exit code."""
-    # text of a model is written to a terminal with its control characters escaped, and unchanged to a file or a program
-    escaped = ControlEscaper() if sys.stdout.isatty() else None
+    # control characters are escaped for a terminal only; a file or a program gets the text unchanged
+    escaper = ControlEscaper() if sys.stdout.isatty() else None
 
     def write_text(text: str) -> None:
-        write(text if escaped is None else escaped.feed(text))
+        write(text if escaper is None else escaper.feed(text))
 
     def write_thoughts(text: str) -> None:
         if show_thinking:
@@ -97,14 +87,14 @@ def _print_reply(engine: Engine, model: str, request: Request, *, stream: bool, 
             on_text_was_thoughts=lambda: click.echo(f"sftchat: {LATE_THOUGHTS_NOTE}; --no-stream leaves them out", err=True),
         )
         write_thoughts("\n" if reply.thoughts else "")
-        write((escaped.end() if escaped is not None else "") + "\n")
+        write((escaper.end() if escaper is not None else "") + "\n")
     else:
         reply = ask(engine, request)
         if as_json:
             write(json_text({**reply_row(reply), "model": model}, indent=None) + "\n")
         else:
             write_thoughts(f"{reply.thoughts}\n" if reply.thoughts else "")
-            write((reply.text if escaped is None else escaped.feed(reply.text) + escaped.end()) + "\n")
+            write((reply.text if escaper is None else escaper.feed(reply.text) + escaper.end()) + "\n")
     if has_only_thoughts(reply):
         click.echo(f"sftchat: error: {_cut_while_thinking_message(reply)}", err=True)
         return 3
@@ -114,7 +104,7 @@ def _print_reply(engine: Engine, model: str, request: Request, *, stream: bool, 
 
 
 def _cut_while_thinking_message(reply: Reply) -> str:
-    """Return the error for a reply that was cut before its answer began, with what to do about it."""
+    """Return the error message for a reply that was cut before its answer began, with a remedy."""
     tokens = f", at {pluralize(reply.completion_tokens, 'token')}" if reply.completion_tokens else ""
     advice = "--max-new-tokens N allows more, " if reply.finish_reason == "length" else ""
     return f"the reply was cut while thinking{tokens}; {advice}--template-argument enable_thinking=false asks many models not to think"
@@ -126,7 +116,11 @@ def _print_all(
     """Print many replies in the order of the questions; return the exit code."""
     failures = 0
     for example, sample, reply in ask_all(engine, questions, sampling, samples):
-        problem = str(reply) if isinstance(reply, EngineError) else _cut_while_thinking_message(reply) if has_only_thoughts(reply) else ""
+        problem = ""
+        if isinstance(reply, EngineError):
+            problem = str(reply)
+        elif has_only_thoughts(reply):
+            problem = _cut_while_thinking_message(reply)
         if isinstance(reply, Reply) and show_thinking and reply.thoughts and not as_json:
             click.echo(sanitize_lines(reply.thoughts), err=True)
         if problem:
@@ -142,7 +136,7 @@ def _print_all(
 
 
 def write(text: str) -> None:
-    """Write to stdout and flush, so that a reader sees every character and a broken pipe is noticed here."""
+    """Write to stdout and flush, so that a reader sees the text at once, and a broken pipe is detected."""
     stream = data_stream()
     stream.write(text)
     stream.flush()

@@ -12,7 +12,7 @@ from sftchat.errors import UsageError
 from sftchat.text import pluralize
 
 IDENTITY_DIGITS = 12
-"""Number of digits of an identity that are shown; ``--model`` accepts any prefix."""
+"""Number of digits shown of an identity; ``--model`` accepts any prefix."""
 UNITS = ("B", "kB", "MB", "GB")
 
 
@@ -51,9 +51,11 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     else:
         click.echo(f"{pluralize(sum(model.replies for model in models), 'reply', 'replies')} in {path}, {format_bytes(disk_size(path))}")
     count_width = max((len(str(model.replies)) for model in models), default=0)
-    for model in models:  # names are escaped as in JSON, without the quotes
-        used = datetime.fromtimestamp(model.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if model.used else "never"
-        click.echo(f"{model.identity[:IDENTITY_DIGITS]}  {model.replies:>{count_width}}  {used}  {json_text(model.name)[1:-1]}")
+    for model in models:
+        last_used = datetime.fromtimestamp(model.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M") if model.used else "never"
+        click.echo(
+            f"{model.identity[:IDENTITY_DIGITS]}  {model.replies:>{count_width}}  {last_used}  {json_text(model.name)[1:-1]}"
+        )  # without quotes
     if leak_check_count:
         click.echo(f"{pluralize(leak_check_count, 'comparison')} of an evalset with training data")
 

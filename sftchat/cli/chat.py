@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 )
 @click.option("--evalset", metavar="FILE", type=click.Path(path_type=Path), help="Evalset with gold replies, instead of the task's own.")
 @click.option("--system", metavar="TEXT", help="System prompt.")
-@click.option("--continue", "go_on", is_flag=True, help="Continue the last conversation.")
-@click.option("--session", "name", metavar="ID", help="Continue a conversation, by its name or number.")
+@click.option("--continue", "continue_last", is_flag=True, help="Continue the last conversation.")
+@click.option("--session", "session_id", metavar="ID", help="Continue a conversation, by its name or number.")
 @click.option(
     "--overflow",
     type=click.Choice(["stop", "refuse", "drop-oldest"]),
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 @timeout_options
 @click.pass_obj
 def command(
-    session: Session, /, models: tuple[str, ...], task: str | None, evalset: Path | None, system: str | None, go_on: bool, name: str | None,
+    session: Session, /, models: tuple[str, ...], task: str | None, evalset: Path | None, system: str | None, continue_last: bool, session_id: str | None,
     overflow: str | None, rows: Path, jsonl: bool, vi: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Chat with a MODEL, or with several side by side. Without one, the runs in this folder are offered, the newest first.
@@ -82,7 +82,7 @@ def command(
     from sftchat.models.manifest import trained_tasks
 
     plain = jsonl or is_plain()
-    if go_on and name is not None:
+    if continue_last and session_id is not None:
         raise click.UsageError("--continue goes on with the last conversation, --session with another; give one of them")
     chosen_task = session.registry.task(task) if task else None
     if evalset is not None and chosen_task is None:
@@ -93,7 +93,7 @@ def command(
     folder = user_data_path("sftchat", appauthor=False)
     sessions = SessionStore(folder / SESSIONS_FILE, start_notes.append)
     click.get_current_context().call_on_close(sessions.close)
-    resumed = find_session(sessions, name or "") if go_on or name is not None else None
+    resumed = find_session(sessions, session_id or "") if continue_last or session_id is not None else None
     models = choose_models(models, resumed)
     trained = set(trained_tasks(models).values()) & session.registry.tasks.keys()
     if chosen_task is None and len(trained) == 1 and not plain:
@@ -107,12 +107,16 @@ def command(
         settings = replace(settings, overflow=overflow)  # type: ignore[arg-type]
     if chosen_task is not None:
         options["preferred"] = chosen_task.template
-    single = {**options, "base": None}
+    without_base = {**options, "base": None}  # for models that are opened later by a command of the chat
     return run_chat(
         prepare_openings([session.resolve(model, **options) for model in models], session.load_engine, options),
         commands=session.registry.commands.values(),
         folder=folder,
-        models=ModelLoader(partial(session.resolve, **single), partial(session.load_engine, **single), partial(session.identify, **single)),
+        models=ModelLoader(
+            partial(session.resolve, **without_base),
+            partial(session.load_engine, **without_base),
+            partial(session.identify, **without_base),
+        ),
         task=chosen_task,
         evalset=evalset,
         sessions=sessions,

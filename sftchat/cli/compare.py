@@ -44,13 +44,13 @@ Answer = Reply | EngineError
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL…", shell_complete=complete_model)
-@click.option("-q", "--question", "texts", multiple=True, metavar="TEXT", help="A question, repeatable.")
+@click.option("-q", "--question", "question_texts", multiple=True, metavar="TEXT", help="A question, repeatable.")
 @click.option(
     "--questions", type=click.Path(path_type=Path), metavar="FILE", help="Rows with or without gold, or a .txt with one question per line."
 )
 @click.option(
     "--task",
-    "name",
+    "task_name",
     metavar="TASK",
     shell_complete=complete_task,
     help="Task that scores replies to questions with a gold reply.  [default: that of the training, if the models share it]",
@@ -62,17 +62,9 @@ Answer = Reply | EngineError
 @answering_options
 @click.pass_obj
 def command(
-    session: Session,
-    /,
-    models: tuple[str, ...],
-    texts: tuple[str, ...],
-    questions: Path | None,
-    name: str | None,
-    system: str,
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
-) -> int:
+    session: Session, /, models: tuple[str, ...], question_texts: tuple[str, ...], questions: Path | None, task_name: str | None,
+    system: str, as_json: bool, quiet: bool, **options: Any,
+) -> int:  # fmt: skip
     """Send the same questions to two or more models and show their replies, with the first difference marked.
 
     Adapters of one base are loaded on one base and answer in one batch. With a task and gold replies every reply is scored; to find out whether one model is better, use 'sftchat eval --baseline'.
@@ -89,14 +81,14 @@ def command(
 
     models = expand_patterns(models)
     references = _resolve_models(session, models, options)
-    examples = _read_all_questions(texts, questions, system)
-    task = _choose_task(session, name, models)
+    examples = _read_all_questions(question_texts, questions, system)
+    task = _choose_task(session, task_name, models)
     sampling = take_sampling(task, options)
     if task is not None:
         options["preferred"] = task.template
     answers: dict[tuple[int, int], Answer] = {}
-    answered = ask_models(session.load_engine, references, examples, sampling, options)
-    for model, number, reply in with_progress(answered, len(models) * len(examples), title="asking", hidden=quiet):
+    model_answers = ask_models(session.load_engine, references, examples, sampling, options)
+    for model, number, reply in with_progress(model_answers, len(models) * len(examples), title="asking", hidden=quiet):
         answers[number, model] = reply
     replies = [[answers[number, model] for model in range(len(models))] for number in range(len(examples))]
 
@@ -112,7 +104,7 @@ def command(
 
 
 def _resolve_models(session: Session, models: Sequence[str], options: dict[str, Any]) -> list[ModelReference]:
-    """Refuse what cannot be compared, by names and files alone, before anything is loaded."""
+    """Resolve every MODEL by names and files only; raise ``UsageError`` for models that cannot be compared, before one is loaded."""
     from sftchat.models.reference import resolve
 
     if len(models) < 2:
@@ -129,14 +121,16 @@ def _resolve_models(session: Session, models: Sequence[str], options: dict[str, 
     return references
 
 
-def _read_all_questions(texts: Sequence[str], questions: Path | None, system: str) -> tuple[Example, ...]:
-    if bool(texts) == (questions is not None):
-        raise UsageError("nothing to ask: give -q TEXT or --questions FILE" if not texts else "give -q TEXT or --questions FILE, not both")
-    if questions is not None:
-        return read_questions(questions, system)
-    if not all(text.strip() for text in texts):
+def _read_all_questions(question_texts: Sequence[str], file: Path | None, system: str) -> tuple[Example, ...]:
+    if question_texts and file is not None:
+        raise UsageError("give -q TEXT or --questions FILE, not both")
+    if file is not None:
+        return read_questions(file, system)
+    if not question_texts:
+        raise UsageError("nothing to ask: give -q TEXT or --questions FILE")
+    if not all(text.strip() for text in question_texts):
         raise UsageError("a question is empty")
-    return tuple(make_question(text, system, str(number)) for number, text in enumerate(texts, 1))
+    return tuple(make_question(text, system, str(number)) for number, text in enumerate(question_texts, 1))
 
 
 def _choose_task(session: Session, name: str | None, models: Sequence[str]) -> Task | None:
@@ -216,22 +210,22 @@ def _print_comparison(
 
 def _note_below(reply: Answer, score: Score | None, task: Task | None) -> str:
     """Return the line below a reply: its score, and whether it was cut."""
-    words = [primary_score(task, score).text] if score is not None and task is not None else []
+    notes = [primary_score(task, score).text] if score is not None and task is not None else []
     if isinstance(reply, Reply) and reply.finish_reason == "length":
-        words.append(f"cut at {reply.completion_tokens} tokens")
-    return ", ".join(words)
+        notes.append(f"cut at {reply.completion_tokens} tokens")
+    return ", ".join(notes)
 
 
 def _print_summary(models: Sequence[str], scores: Sequence[Sequence[Score | None]], task: Task) -> None:
     """Print each model's primary metric over the questions that have gold and were answered by all."""
-    complete = [[score.stats for score in row if score is not None] for row in scores]
-    complete = [row for row in complete if len(row) == len(models)]
-    if not complete:
+    stats_rows = [[score.stats for score in row if score is not None] for row in scores]
+    stats_rows = [row for row in stats_rows if len(row) == len(models)]
+    if not stats_rows:
         return
-    click.echo(f"{task.metric.name} over {len(complete)} of {len(scores)} questions:")
+    click.echo(f"{task.metric.name} over {len(stats_rows)} of {len(scores)} questions:")
     width = max(map(text_width, models))
     for index, model in enumerate(models):
-        sums = {key: sum(row[index][key] for row in complete) for key in complete[0][index]}
+        sums = {key: sum(row[index][key] for row in stats_rows) for key in stats_rows[0][index]}
         click.echo(f"  {model}{' ' * (width - text_width(model))}  {metric_value(task.metric, sums):.3f}")
 
 

@@ -1,4 +1,4 @@
-"""``sftchat demo``: generate data, score the embedded model, train it, score and compare again; offline, in minutes."""
+"""``sftchat demo``: generate data, train the embedded model, and compare its scores before and after; offline, in minutes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BASE = "sftchat:nano"
 TRAINING_SEED, TEST_SEED = 1, 2
 SPEED_SAMPLE_ROWS = 400
-"""Number of rows for measuring the speed of training in advance."""
+"""Number of rows on which the speed of training is measured."""
 MAX_REPLY_CHARACTERS = 120
 """Maximum number of characters shown of a reply."""
 MAX_BROKEN_SHOWN = 3
@@ -54,98 +54,98 @@ def command(session: Session, task_name: str | None, output: Path | None) -> int
     """
     from sftchat.models.loading import require_local
 
-    task, plan = _choose_task(session.registry, task_name)
+    task, config = _choose_task(session.registry, task_name)
     folder = output or Path(tempfile.mkdtemp(prefix="sftchat-demo-"))
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"output folder '{folder}' is not empty; give another -o")
     require_local("the demo")
     with create_folder(folder, remove_if_empty=output is None):
-        return Demo(session, task, plan, folder, stdout()).tell()
+        return Demo(session, task, config, folder, stdout()).run()
 
 
 def _choose_task(registry: Registry, name: str | None) -> tuple[Task, DemoConfig]:
     """Return the named task, or the first with a demo, and its demo configuration."""
-    demos = {task.name: task.demonstration for task in registry.tasks.values() if task.demonstration is not None}
+    configs = {task.name: task.demonstration for task in registry.tasks.values() if task.demonstration is not None}
     if name is not None:
         registry.task(name)
-        if name not in demos:
-            raise UsageError(unknown_name_message("demonstration", name, demos))
-    elif not demos:
+        if name not in configs:
+            raise UsageError(unknown_name_message("demonstration", name, configs))
+    elif not configs:
         raise UsageError("no installed task has a demonstration; see 'sftchat plugins'")
-    task_name = name or next(iter(demos))
-    demo = demos[task_name]
-    assert demo is not None
-    return registry.task(task_name), demo
+    task_name = name or next(iter(configs))
+    config = configs[task_name]
+    assert config is not None
+    return registry.task(task_name), config
 
 
 class Demo:
-    """The demo, section by section.
+    """One run of the demo.
 
     Args:
-        session: Registry and engines.
+        session: Opens the models.
         task: The task to train.
-        plan: The task's demo configuration.
+        config: The task's demo configuration.
         folder: Folder for data and model.
         console: Console for the output.
     """
 
-    def __init__(self, session: Session, task: Task, plan: DemoConfig, folder: Path, console: Console) -> None:
+    def __init__(self, session: Session, task: Task, config: DemoConfig, folder: Path, console: Console) -> None:
         self.session = session
         self.task = task
-        self.plan = plan
+        self.config = config
         self.folder = folder
         self.console = console
         self._started = time.monotonic()
 
-    def tell(self) -> int:
-        """Run every section; returns 0 when training helped on every held-out set, else 3 (1 is reserved for gates and data errors)."""
-        self._title(1, "data")
-        sets = self._data()
-        run = self.folder / "run"
-        self._title(2, f"the base model, {BASE}, before training")
-        before = self._score(self.session.load_engine(BASE, preferred=self.task.template), sets)
-        self._title(3, "training")
-        self._train(run)
-        self._title(4, "the tuned model")
-        engine = self.session.load_engine(str(run))
-        after = self._score(engine, sets)
-        self._title(5, "paired comparison, the same items under both models")
-        comparisons = self._compare(before, after, sets)
-        self._title(6, "before and after")
-        self._samples(comparisons)
-        self._title(7, "the gate: what a CI job would see")
-        self._gates(run, before, after, sets)
-        self._next(run, sets)
-        return 0 if all(self._helped(comparison) for comparison in comparisons.values()) else 3
+    def run(self) -> int:
+        """Run all sections; return 0 when the model is better on every held-out set, else 3 (1 is the exit code of gates)."""
+        self._print_title(1, "data")
+        sets = self._write_data()
+        run_folder = self.folder / "run"
+        self._print_title(2, f"the base model, {BASE}, before training")
+        before = self._score_sets(self.session.load_engine(BASE, preferred=self.task.template), sets)
+        self._print_title(3, "training")
+        self._train(run_folder)
+        self._print_title(4, "the tuned model")
+        engine = self.session.load_engine(str(run_folder))
+        after = self._score_sets(engine, sets)
+        self._print_title(5, "paired comparison, the same items under both models")
+        comparisons = self._compare_sets(before, after, sets)
+        self._print_title(6, "before and after")
+        self._print_replies(comparisons)
+        self._print_title(7, "the gate: what a CI job would see")
+        self._run_gates(run_folder, before, after, sets)
+        self._print_next_commands(run_folder)
+        return 0 if all(self._has_improved(comparison) for comparison in comparisons.values()) else 3
 
-    def _data(self) -> dict[str, list[Example]]:
-        """Write the training rows and the held-out sets; returns the sets by title, evalsets included."""
+    def _write_data(self) -> dict[str, list[Example]]:
+        """Write the training rows and the held-out sets; return the held-out sets and the evalsets by title."""
         from sftchat.data.generate import generate_examples
         from sftchat.data.serialize import serialize
         from sftchat.data.write import write_rows
         from sftchat.evaluation.evalset import read_evalset
 
-        rows = self.folder / "train.jsonl"
-        examples = list(generate_examples(self.task, self.plan.rows, TRAINING_SEED, {}))
-        write_rows(rows, (serialize(example, "messages") for example in examples))
-        self._line(f"{len(examples):,} training rows from the generator", rows.name)
+        training_file = self.folder / "train.jsonl"
+        examples = list(generate_examples(self.task, self.config.rows, TRAINING_SEED, {}))
+        write_rows(training_file, (serialize(example, "messages") for example in examples))
+        self._print_fact(f"{len(examples):,} training rows from the generator", training_file.name)
         sets: dict[str, list[Example]] = {}
-        for title, options in self.plan.held_out.items():
-            sets[title] = list(generate_examples(self.task, self.plan.items, TEST_SEED, options))
-            path = self._path(title)
+        for title, options in self.config.held_out.items():
+            sets[title] = list(generate_examples(self.task, self.config.items, TEST_SEED, options))
+            path = self._path_of_set(title)
             write_rows(path, (serialize(example, "evalset") for example in sets[title]))
-            self._line(f"{len(sets[title]):,} items with {title}, none of them trained on", path.name)
+            self._print_fact(f"{len(sets[title]):,} items with {title}, none of them trained on", path.name)
         for name, path in self.task.evalsets.items():
             sets[f"evalset '{name}'"] = list(read_evalset(path).examples)
-            self._line(f"{len(sets[f'evalset {name!r}']):,} items of the evalset '{name}', written by hand", path.name)
-        sample = examples[0]
+            self._print_fact(f"{len(sets[f'evalset {name!r}']):,} items of the evalset '{name}', written by hand", path.name)
+        example = examples[0]
         self.console.print(
-            f"\n  a row:  {_shorten(sample.messages[-1]['content'])}\n      →   {_shorten(sample.gold or '')}", soft_wrap=True
+            f"\n  a row:  {_shorten(example.messages[-1]['content'])}\n      →   {_shorten(example.gold or '')}", soft_wrap=True
         )
         return sets
 
-    def _score(self, engine: Engine, sets: Mapping[str, list[Example]]) -> dict[str, ModelResult]:
-        """Score one model on every set and print the primary metric with its interval."""
+    def _score_sets(self, engine: Engine, sets: Mapping[str, list[Example]]) -> dict[str, ModelResult]:
+        """Score a model on every set and print the primary metric with its interval."""
         from sftchat.evaluation.evalset import EvalsetIdentity
         from sftchat.evaluation.evaluate import evaluate
 
@@ -154,7 +154,7 @@ class Demo:
             result = evaluate(engine, self.task, examples, evalset=EvalsetIdentity(title, size=len(examples)))
             value = result.metric(self.task.metric.name)
             interval = "" if value.low is None else f"  95 % interval {value.low:.3f} – {value.high:.3f}"
-            self._line(f"{self.task.metric.name} {value.value:.3f}{interval}", f"{title}, {result.seconds or 0:.0f} s")
+            self._print_fact(f"{self.task.metric.name} {value.value:.3f}{interval}", f"{title}, {result.seconds or 0:.0f} s")
             results[title] = result
         return results
 
@@ -165,38 +165,38 @@ class Demo:
         from sftchat.training.rows import collect_rows
         from sftchat.training.run import train
 
-        rows = self.folder / "train.jsonl"
-        examples, data = collect_rows(self.task, (str(rows),))
-        epochs = self._affordable(
-            TrainingJob(self.task, BASE, run, examples[:SPEED_SAMPLE_ROWS], data, {"epochs": self.plan.epochs}), len(examples)
+        training_file = self.folder / "train.jsonl"
+        examples, sources = collect_rows(self.task, (str(training_file),))
+        epochs = self._reduce_epochs(
+            TrainingJob(self.task, BASE, run, examples[:SPEED_SAMPLE_ROWS], sources, {"epochs": self.config.epochs}), len(examples)
         )
-        words = f"sftchat train {self.task.name} --model {BASE} --data {rows} --epochs {epochs:g} -o {run}"
-        job = TrainingJob(self.task, BASE, run, examples, data, {"epochs": epochs}, command=words)
-        self.console.print(f"  $ {words}", soft_wrap=True)
+        command_line = f"sftchat train {self.task.name} --model {BASE} --data {training_file} --epochs {epochs:g} -o {run}"
+        job = TrainingJob(self.task, BASE, run, examples, sources, {"epochs": epochs}, command=command_line)
+        self.console.print(f"  $ {command_line}", soft_wrap=True)
         with TrainingProgress(indent="  ") as progress:
             manifest = train(job, progress.listener(BASE), plugin_callbacks=self.session.registry.trainer_callbacks)
-        self._line(f"{manifest.steps} steps in {manifest.seconds:.0f} s", "saved with its manifest, template and stop tokens")
+        self._print_fact(f"{manifest.steps} steps in {manifest.seconds:.0f} s", "saved with its manifest, template and stop tokens")
 
-    def _affordable(self, sample: TrainingJob, rows: int) -> float:
-        """Return the number of epochs that fit into the planned time, from the measured speed of a few steps."""
+    def _reduce_epochs(self, sample: TrainingJob, rows: int) -> float:
+        """Return the number of epochs that fit into the time limit, from the speed of a few steps on the sample."""
         from sftchat.training.dry_run import perform_dry_run
         from sftchat.training.prepare import prepare
 
         setup = prepare(sample)
-        seconds = self.plan.epochs * rows * setup.rows.tokens / len(setup.rows.ids) / perform_dry_run(setup).tokens_per_second
-        if seconds <= self.plan.seconds:
-            return self.plan.epochs
-        epochs = max(round(self.plan.epochs * self.plan.seconds / seconds, 2), 0.01)
-        self._line(
-            f"this machine would take {seconds / 60:.0f} minutes for all rows; it sees {epochs / self.plan.epochs:.0%} of them",
+        seconds = self.config.epochs * rows * setup.rows.tokens / len(setup.rows.ids) / perform_dry_run(setup).tokens_per_second
+        if seconds <= self.config.seconds:
+            return self.config.epochs
+        epochs = max(round(self.config.epochs * self.config.seconds / seconds, 2), 0.01)
+        self._print_fact(
+            f"this machine would take {seconds / 60:.0f} minutes for all rows; it sees {epochs / self.config.epochs:.0%} of them",
             "scores rise with the rest",
         )
         return epochs
 
-    def _compare(
+    def _compare_sets(
         self, before: Mapping[str, ModelResult], after: Mapping[str, ModelResult], sets: Mapping[str, object]
     ) -> dict[str, Comparison]:
-        """Print the difference on each set."""
+        """Compare both models on each set and print the difference."""
         from sftchat.evaluation.evaluate import compare
 
         comparisons = {title: compare(before[title], after[title], self.task) for title in sets}
@@ -206,43 +206,44 @@ class Demo:
             first = comparison.metrics[0]
             interval = "" if first.low is None else f"  [{first.low:+.3f}, {first.high:+.3f}]"
             p = "p < 0.001" if first.p < 0.001 else f"p = {first.p:.3f}"
-            self._line(
+            self._print_fact(
                 f"{first.baseline:.3f} → {first.candidate:.3f}  {first.difference:+.3f}{interval}  {p}", f"{title}: {first.judgement}"
             )
         return comparisons
 
-    def _samples(self, comparisons: Mapping[str, Comparison]) -> None:
-        """Print one reply per set before and after training: that of a fixed item where possible."""
+    def _print_replies(self, comparisons: Mapping[str, Comparison]) -> None:
+        """Print one reply per set before and after training, of a fixed item if there is one, else of a broken one."""
         for title, comparison in comparisons.items():
             pairs = comparison.fixed or comparison.broken
             if not pairs:
                 continue
+            # the item with the shortest prompt
             old, new = min(pairs, key=lambda pair: len(pair[1].example.messages[-1]["content"]))
             self.console.print("\n ", Text(title, "bold"), "", _shorten(new.example.messages[-1]["content"], 400), soft_wrap=True)
             for name, text in (("gold", new.example.gold or ""), ("base", old.reply.text), ("tuned", new.reply.text)):
                 self.console.print(f"    {name:<6}{_shorten(text, 60)}", soft_wrap=True)
 
-    def _gates(
+    def _run_gates(
         self, run: Path, before: Mapping[str, ModelResult], after: Mapping[str, ModelResult], sets: Mapping[str, list[Example]]
     ) -> None:
         """Run two gates: the tuned model against its base, and a damaged copy against the tuned model."""
         from sftchat.evaluation.evaluate import evaluate
         from sftchat.testing.degrade import LEVELS, write_damaged
 
-        title = next(iter(self.plan.held_out))
-        damaged, path = self.folder / "damaged", self._path(title)
+        title = next(iter(self.config.held_out))
+        damaged, path = self.folder / "damaged", self._path_of_set(title)
         base, tuned = (replace(results[title], model=model) for results, model in ((before, BASE), (after, str(run))))
         show_gate(self.console, self.task, base, tuned, f"sftchat eval {run} --baseline {BASE} --evalset {path}")
         self.console.print(f"  the same weights, rounded to {LEVELS} values a matrix, as a careless quantisation would:\n")
         write_damaged(run, damaged)
         engine = self.session.load_engine(str(damaged))
-        worse = evaluate(engine, self.task, sets[title], evalset=tuned.evalset)
-        show_gate(self.console, self.task, tuned, worse, f"sftchat eval {damaged} --baseline {run} --evalset {path}")
+        damaged_result = evaluate(engine, self.task, sets[title], evalset=tuned.evalset)
+        show_gate(self.console, self.task, tuned, damaged_result, f"sftchat eval {damaged} --baseline {run} --evalset {path}")
 
-    def _next(self, run: Path, sets: Mapping[str, object]) -> None:
+    def _print_next_commands(self, run: Path) -> None:
         """Print the next commands to try."""
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
-        first = self._path(next(iter(self.plan.held_out)))
+        first = self._path_of_set(next(iter(self.config.held_out)))
         self.console.print(
             Text.assemble(("\ndone", "bold"), f" in {minutes} min {seconds:02} s; everything is in {self.folder}. Go on with\n"),
             soft_wrap=True,
@@ -255,30 +256,27 @@ class Demo:
         ):
             self.console.print(f"  {words}", soft_wrap=True)
 
-    def _helped(self, comparison: Comparison) -> bool:
-        """Return whether the primary metric is significantly better, or the set is not a training goal."""
-        return comparison.candidate.evalset.name not in self.plan.held_out or comparison.metrics[0].judgement == "better"
+    def _has_improved(self, comparison: Comparison) -> bool:
+        """Return whether the primary metric is significantly better; always True for a set that is not held out by the configuration."""
+        return comparison.candidate.evalset.name not in self.config.held_out or comparison.metrics[0].judgement == "better"
 
-    def _path(self, title: str) -> Path:
-        """Return the file of a held-out set."""
+    def _path_of_set(self, title: str) -> Path:
         return self.folder / f"{'-'.join(title.split())}.jsonl"
 
-    def _title(self, number: int, text: str) -> None:
-        """Print the title of a section."""
+    def _print_title(self, number: int, text: str) -> None:
         self.console.print(Text(f"\n{number}. {text}", "bold"))
 
-    def _line(self, what: str, remark: str) -> None:
-        """Print a fact and a remark."""
-        self.console.print(Text.assemble(f"  {what}  ", (f"({remark})", "dim")), soft_wrap=True)
+    def _print_fact(self, fact: str, remark: str) -> None:
+        self.console.print(Text.assemble(f"  {fact}  ", (f"({remark})", "dim")), soft_wrap=True)
 
 
 def _shorten(text: str, limit: int = 120) -> str:
-    """Return the text on one line, shortened."""
+    """Return the text on one line, cut to ``limit`` characters."""
     line = " / ".join(part for part in text.splitlines() if part)
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: ModelResult, words: str) -> int:
+def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: ModelResult, command_line: str) -> int:
     """Print a command, its verdict and exit code, and a few newly broken items with both replies; return the exit code."""
     from sftchat.evaluation.evaluate import compare
     from sftchat.evaluation.gate import COLOURS, GateConfig, GatedMetric, decide_verdict, gate_comparisons
@@ -288,7 +286,7 @@ def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: Mo
     (comparison,), gates = gate_comparisons((compare(baseline, candidate, task),), lambda _: config.gated)
     report = Report(task.name, (candidate,), (baseline,), (comparison,), gates=gates)
     verdict = decide_verdict(report, config)
-    console.print(f"  $ {words}", soft_wrap=True)
+    console.print(f"  $ {command_line}", soft_wrap=True)
     for line in verdict.lines:
         console.print(f"  {line}", soft_wrap=True)
     colour = COLOURS[verdict.tone]

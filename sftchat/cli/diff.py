@@ -30,7 +30,7 @@ def command(first: str, second: str, as_json: bool) -> None:
 
     manifests = []
     for run in (first, second):
-        resolve(run)  # reports a misspelt folder as such, not as one without a manifest
+        resolve(run)  # raises if the folder does not exist
         manifest = find_manifest(run)
         if manifest is None:
             raise ModelError(f"'{run}' has no manifest (sftchat.json); only what sftchat trained can be compared")

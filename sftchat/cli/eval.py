@@ -46,16 +46,14 @@ _GATE_OPTIONS = (
     ),
     click.option("--must-pass", multiple=True, metavar="FILE|ID", help="Items that must be right, repeatable; exit 1 when one is not."),
     click.option(
-        "--strict",
-        is_flag=True,
-        help="Exit 4 when a drop beyond the margin cannot be excluded, or items differ from the baseline's.",
+        "--strict", is_flag=True, help="Exit 4 when a drop beyond the margin cannot be excluded, or items differ from the baseline's."
     ),
     click.option("--require-baseline", is_flag=True, help="Exit 4 when the baseline file is missing (the default)."),
     click.option("--allow-missing-baseline", is_flag=True, help="Continue when the baseline file is missing: for the first run."),
 )
 _OTHER_OPTIONS = (
     click.option("--update-baseline", multiple=True, metavar="[TASK=]FILE", help="Write the model's replies as the new baseline."),
-    click.option("--plan", "planning", is_flag=True, help="Load no model; print the smallest drop that the evalset can detect."),
+    click.option("--plan", "plan_only", is_flag=True, help="Load no model; print the smallest drop that the evalset can detect."),
     click.option("--cluster", default="", metavar="KEY", help="Metadata key of items that belong together, such as one document's."),
     click.option("--ids", multiple=True, metavar="FILE|ID", help="Evaluate these items alone, without a gate; repeatable."),
     click.option(
@@ -63,7 +61,7 @@ _OTHER_OPTIONS = (
         type=click.Choice(["newly-broken", "failing"]),
         help="Evaluate the items that failed in an earlier evaluation, without a gate.",
     ),
-    click.option("--from", "past", type=FILE, metavar="DIR", help="Output folder of that evaluation.  [default: the baseline file]"),
+    click.option("--from", "previous", type=FILE, metavar="DIR", help="Output folder of that evaluation.  [default: the baseline file]"),
 )
 _REPORT_OPTIONS = (
     click.option("--junit", type=FILE, metavar="FILE", help="Write JUnit XML: newly broken items are failures."),
@@ -110,26 +108,10 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
 @answering_options
 @click.pass_context
 def command(
-    ctx: click.Context,
-    /,
-    models: tuple[str, ...],
-    names: tuple[str, ...],
-    replies: tuple[str, ...],
-    output: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    fresh: bool,
-    self_check: bool,
-    quiet: bool,
-    evalsets: tuple[str, ...],
-    baselines: tuple[str, ...],
-    limit: int | None,
-    seed: int,
-    planning: bool,
-    cluster: str,
-    partial_replies: bool,
-    **options: Any,
-) -> None:
+    ctx: click.Context, /, models: tuple[str, ...], names: tuple[str, ...], replies: tuple[str, ...], output: Path | None,
+    overwrite: bool, as_json: bool, fresh: bool, self_check: bool, quiet: bool, evalsets: tuple[str, ...], baselines: tuple[str, ...],
+    limit: int | None, seed: int, plan_only: bool, cluster: str, partial_replies: bool, **options: Any,
+) -> None:  # fmt: skip
     """Score models against gold replies, compare them with a baseline, and report by the exit code whether they are good enough.
 
     \b
@@ -154,11 +136,11 @@ def command(
 
     session: Session = ctx.obj
     files = ReportFiles(**{name: options.pop(name) for name in ("junit", "markdown", "html")})
-    updates = options.pop("update_baseline")
+    baseline_updates = options.pop("update_baseline")
     gate_options = _take_gate_options(options)
     selection = _take_selection(options, gate_options)
-    if not planning:
-        _check_sources(models, replies)
+    if not plan_only:
+        _require_one_source(models, replies)
     if self_check and replies:
         raise UsageError("--self-check asks a model again, and --replies asks none; leave one of them out")
     if output is not None:
@@ -167,23 +149,23 @@ def command(
     tasks = choose_tasks(session.registry, names, models)
     if selection is not None and len(tasks) > 1:
         raise UsageError("--ids and --only evaluate one --task at a time")
-    addresses = TaskOptions(tasks, session.registry.tasks)
-    sets, stored = addresses.by_task(evalsets, "--evalset"), addresses.one_each(replies, "--replies")
-    baseline_of, options_of = addresses.one_each(baselines, "--baseline", is_model), addresses.gate_options_of(gate_options)
-    new_baselines = addresses.one_each(updates, "--update-baseline")
-    if any(stored.values()) and not all(stored.values()):
+    task_options = TaskOptions(tasks, session.registry.tasks)
+    evalsets_of, replies_of = task_options.by_task(evalsets, "--evalset"), task_options.one_each(replies, "--replies")
+    baseline_of, gate_options_of = task_options.one_each(baselines, "--baseline", is_model), task_options.gate_options_of(gate_options)
+    new_baseline_of = task_options.one_each(baseline_updates, "--update-baseline")
+    if any(replies_of.values()) and not all(replies_of.values()):
         raise UsageError("--replies must be given for every --task, or for none")
     plans = [
         make_plan(
             task,
             models,
-            evalset_paths=[Path(name) for name in sets[task.name]],
+            evalset_paths=[Path(name) for name in evalsets_of[task.name]],
             baseline=baseline_of[task.name],
-            replies=Path(file) if (file := stored[task.name]) else None,
+            replies=Path(file) if (file := replies_of[task.name]) else None,
             limit=limit,
             seed=seed,
             output=output,
-            gate_options=options_of[task.name],
+            gate_options=gate_options_of[task.name],
             cluster=cluster,
             selection=selection,
             label=f".{task.name}" if len(tasks) > 1 else "",
@@ -193,31 +175,33 @@ def command(
         )
         for task in tasks
     ]
-    if planning:
-        _show_power(plans, as_json)
+    if plan_only:
+        _print_power(plans, as_json)
         return
-    if not baselines and (needing := gate_options.baseline_options):
-        raise UsageError(f"{' and '.join(needing)} need{'' if len(needing) > 1 else 's'} --baseline FILE")
-    if updates:
+    if not baselines and (needing_baseline := gate_options.baseline_options):
+        raise UsageError(f"{' and '.join(needing_baseline)} need{'' if len(needing_baseline) > 1 else 's'} --baseline FILE")
+    if baseline_updates:
         from sftchat.evaluation.update_baseline import check_updates
 
-        check_updates(new_baselines, plans, limit)
+        check_updates(new_baseline_of, plans, limit)
         if partial_replies:
             raise UsageError("--update-baseline needs every item; leave out --partial")
-    _check_models(session.registry, plans, options)
-    inputs = [Path(word) for task in tasks for word in (*sets[task.name], stored[task.name], baseline_of[task.name]) if word is not None]
-    inputs += [path for task in tasks for path in task.evalsets.values()]
+    _resolve_models(session.registry, plans, options)
+    inputs = [path for task in tasks for path in task.evalsets.values()]
+    for task in tasks:
+        words = (*evalsets_of[task.name], replies_of[task.name], baseline_of[task.name])
+        inputs += [Path(word) for word in words if word is not None]
     ctx.with_resource(files.prepare(inputs))
     if output is not None:
-        written = (REPORT, PAGE_NAME, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None))
-        check_not_read(output, written, inputs)
+        outputs = (REPORT, PAGE_NAME, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None))
+        check_not_read(output, outputs, inputs)
 
-    load, watch = session.engine_pool(), None if quiet else partial(show_progress, stderr())
-    evaluation = Evaluation(plans, load, session.identify, options, fresh=fresh, watch=watch, say=lambda line: _echo(f"sftchat: {line}"))
+    engines, watch = session.engine_pool(), None if quiet else partial(show_progress, stderr())
+    evaluation = Evaluation(plans, engines, session.identify, options, fresh=fresh, watch=watch, say=lambda line: _echo(f"sftchat: {line}"))
     try:
-        with closing(load):
+        with closing(engines):
             report = evaluation.run()
-    except BaseException as error:  # an interruption too: the error itself is reported elsewhere
+    except BaseException as error:  # `main` reports it; here only where the replies are
         for line in evaluation.kept_lines(error):
             _echo(line)
         raise
@@ -225,12 +209,15 @@ def command(
         return
     verdict = report.verdict
     assert verdict is not None
-    write_reports(report, verdict, files, output, os.environ, _echo)  # before anything is printed: the reader of the output may leave
-    lines = [f"report: {output / PAGE_NAME}"] if output is not None and not quiet else []
-    if updates:
-        lines += _update_baselines(new_baselines, plans, report, session.registry, options)
+    # before printing, which fails when the reader of standard output has closed it
+    write_reports(report, verdict, files, output, os.environ, _echo)
+    final_lines = [f"report: {output / PAGE_NAME}"] if output is not None and not quiet else []
+    if baseline_updates:
+        final_lines += _update_baselines(new_baseline_of, plans, report, session.registry, options)
     for path, count in evaluation.partial_files.items() if models else ():
-        lines.append(f"{pluralize(count, 'reply', 'replies')} kept in {path}; the same command with --overwrite asks only for the others")
+        final_lines.append(
+            f"{pluralize(count, 'reply', 'replies')} kept in {path}; the same command with --overwrite asks only for the others"
+        )
     try:
         if as_json:
             click.echo(report.to_json(), nl=False)
@@ -238,14 +225,14 @@ def command(
             from sftchat.evaluation.report.terminal import print_report
 
             print_report(report, stdout())
-        for line in lines:
+        for line in final_lines:
             _echo(line)
         show_verdict(verdict, os.environ)
-    finally:  # last, and also when the reader of the tables has left; a failed hook changes the exit code under --strict only
-        failed = session.registry.eval_finished(report, output)
-        for problem in failed:
-            _echo(f"sftchat: warning: {in_one_line(problem)}; the verdict is not affected")
-    ctx.exit(COULD_NOT_JUDGE if failed and gate_options.strict and verdict.exit_code == PASSED else verdict.exit_code)
+    finally:  # also when printing failed; the error of a hook changes the exit code with --strict only
+        hook_errors = session.registry.eval_finished(report, output)
+        for hook_error in hook_errors:
+            _echo(f"sftchat: warning: {in_one_line(hook_error)}; the verdict is not affected")
+    ctx.exit(COULD_NOT_JUDGE if hook_errors and gate_options.strict and verdict.exit_code == PASSED else verdict.exit_code)
 
 
 def _echo(line: str) -> None:
@@ -254,11 +241,7 @@ def _echo(line: str) -> None:
 
 
 def _take_gate_options(options: dict[str, Any]) -> GateOptions:
-    """Take the gate options out of a command's options.
-
-    Raises:
-        UsageError: When they contradict each other.
-    """
+    """Remove the gate options from a command's options and return them; raise ``UsageError`` when they contradict each other."""
     from sftchat.evaluation.gate import GateOptions
 
     gate_options = GateOptions(**{name: options.pop(name) for name in GATE_OPTIONS})
@@ -267,30 +250,26 @@ def _take_gate_options(options: dict[str, Any]) -> GateOptions:
 
 
 def _take_selection(options: dict[str, Any], gate_options: GateOptions) -> Selection | None:
-    """Take the selection out of a command's options; None when everything is evaluated.
+    """Remove the options that select items and return the selection; None when all items are evaluated.
 
     Raises:
-        UsageError: With a gate option, because no gate is computed on a selection.
+        UsageError: When a gate option is given too, because no gate is computed on a selection.
     """
     from sftchat.evaluation.plan import Selection
 
-    ids, only, past = (options.pop(name) for name in ("ids", "only", "past"))
-    if past is not None and only is None:
+    ids, only, previous = (options.pop(name) for name in ("ids", "only", "previous"))
+    if previous is not None and only is None:
         raise UsageError("--from says where --only looks; add --only newly-broken or --only failing")
     if (ids or only) and gate_options.options_in_use:
         raise UsageError(
             f"{'--ids' if ids else '--only'} evaluates a selection without a gate, and {gate_options.options_in_use[0]} demands one; "
             "leave one of them out"
         )
-    return Selection(ids, only, past) if ids or only else None
+    return Selection(ids, only, previous) if ids or only else None
 
 
-def _show_power(plans: Sequence[Plan], as_json: bool) -> None:
-    """Print the smallest drops that the evalsets can show, from the baselines' items.
-
-    Raises:
-        UsageError: When there are no stored items to plan from.
-    """
+def _print_power(plans: Sequence[Plan], as_json: bool) -> None:
+    """Print the smallest drop that each evalset can detect; raise ``UsageError`` when there are no stored replies to compute it from."""
     from sftchat.evaluation.power import effect_lines, minimum_detectable_effects
 
     effects = minimum_detectable_effects(plans)
@@ -303,11 +282,11 @@ def _show_power(plans: Sequence[Plan], as_json: bool) -> None:
 
 
 def show_verdict(verdict: Verdict, environment: Mapping[str, str]) -> None:
-    """Print the reasons and the verdict on standard error, the verdict last and on a terminal in its colour.
+    """Print the reasons and then the verdict on standard error, the verdict in its colour.
 
     Args:
-        verdict: What to print.
-        environment: With ``NO_COLOR`` (https://no-color.org) nothing is coloured.
+        verdict: The verdict.
+        environment: Environment variables; ``NO_COLOR`` (https://no-color.org) turns colours off.
     """
     from sftchat.evaluation.gate import COLOURS
 
@@ -324,20 +303,20 @@ def _update_baselines(
     from sftchat.evaluation.update_baseline import update_baselines
     from sftchat.models.reference import resolve
 
-    opener = partial(resolve, base=options.get("base"), schemes=registry.engines, allow_pickle=options.get("allow_pickle", False))
-    return list(update_baselines(files, plans, report, opener))
+    resolve_model = partial(resolve, base=options.get("base"), schemes=registry.engines, allow_pickle=options.get("allow_pickle", False))
+    return list(update_baselines(files, plans, report, resolve_model))
 
 
-def _check_sources(models: Sequence[str], replies: Sequence[str]) -> None:
-    """Refuse no source of replies, and two."""
+def _require_one_source(models: Sequence[str], replies: Sequence[str]) -> None:
+    """Raise ``UsageError`` unless replies come from either models or files."""
     if not replies and not models:
         raise UsageError("nothing to score: give a MODEL, or --replies FILE for stored replies")
     if replies and models:
         raise UsageError(f"--replies scores stored replies and would not ask MODEL '{models[0]}'; leave one of them out")
 
 
-def _check_models(registry: Registry, plans: Sequence[Plan], options: dict[str, Any]) -> None:
-    """Resolve every MODEL by name and files alone, so that a misspelt second one does not cost the first one's evaluation."""
+def _resolve_models(registry: Registry, plans: Sequence[Plan], options: dict[str, Any]) -> None:
+    """Resolve every MODEL by names and files only, so that a misspelt second model is reported before the first one is evaluated."""
     from sftchat.evaluation.baseline import similar_file_hint
     from sftchat.models.reference import resolve
 

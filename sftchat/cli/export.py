@@ -1,4 +1,4 @@
-"""``sftchat export``: a model as other programs take it."""
+"""``sftchat export``: write a model for Ollama."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sftchat inspect``: what a model is, where it comes from, and the parity proof."""
+"""``sftchat inspect``: description of a model, its lineage, and the parity proof."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ def command(
             loaded.renderer, loaded.stop_ids, saved_tokenizer(reference.folder) if loaded.manifest and reference.folder else None
         ),
     ]
-    facts, steps = _describe_model(reference, loaded), trace_lineage(model)
+    description, steps = _describe_model(reference, loaded), trace_lineage(model)
     failed = any(check.required and not check.passed for check in checks)
     if as_json:
-        proof = [{"check": check.name, "holds": check.passed, "detail": check.detail, "required": check.required} for check in checks]
-        chain = [
+        parity_rows = [{"check": check.name, "holds": check.passed, "detail": check.detail, "required": check.required} for check in checks]
+        lineage_rows = [
             {"model": step.model, "note": step.note, "data_notes": step.data, "manifest": step.manifest and asdict(step.manifest)}
             for step in steps
         ]
-        click.echo(json_text({**facts, "lineage": chain, "parity": proof}))
+        click.echo(json_text({**description, "lineage": lineage_rows, "parity": parity_rows}))
         return 3 if failed else 0
-    width = max(map(len, facts))
-    for name, value in facts.items():
+    width = max(map(len, description))
+    for name, value in description.items():
         click.echo(printable(f"{name:<{width}}  {value}"))
     if steps[0].manifest is not None or len(steps) > 1:
         click.echo("\nlineage: how it was made, the last step first")
@@ -104,8 +104,8 @@ def _print_served_models(address: str, as_json: bool) -> None:
     click.echo(f"server  {server.url}")
     for model in selected:
         details = {"of": model.get("parent"), "from": model.get("root"), "context": model.get("max_model_len")}
-        about = ", ".join(f"{word} {value}" for word, value in details.items() if value and value != model["id"])
-        click.echo(printable(f"model   {model['id']}" + (f" ({about})" if about else "")))
+        details_text = ", ".join(f"{label} {value}" for label, value in details.items() if value and value != model["id"])
+        click.echo(printable(f"model   {model['id']}" + (f" ({details_text})" if details_text else "")))
 
 
 def _describe_model(reference: Any, loaded: Any) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _describe_model(reference: Any, loaded: Any) -> dict[str, Any]:
     model, renderer = loaded.model, loaded.renderer
     config = model.config.get_text_config()
     architecture = unwrapped(model)
-    facts: dict[str, Any] = {
+    description: dict[str, Any] = {
         "model": reference.text,
         "weights": reference.source,
         "architecture": type(architecture).__name__,
@@ -126,25 +126,25 @@ def _describe_model(reference: Any, loaded: Any) -> dict[str, Any]:
         "template": f"{renderer.name} ({renderer.template_hash[:12]})",
         **_describe_named_templates(renderer),
         "template arguments": ", ".join(f"{name}={json.dumps(value)}" for name, value in renderer.arguments.items()) or "none",
-        "stop tokens": ", ".join(f"{renderer.tokenizer.convert_ids_to_tokens(i)} ({i})" for i in loaded.stop_ids),
+        "stop tokens": ", ".join(f"{renderer.tokenizer.convert_ids_to_tokens(token_id)} ({token_id})" for token_id in loaded.stop_ids),
         "identity": identity(reference),
     }
     if reference.base is not None:
-        facts["adapter on"] = reference.base.text
-        facts["adapter"] = _describe_adapter(model)
-    return facts
+        description["adapter on"] = reference.base.text
+        description["adapter"] = _describe_adapter(model)
+    return description
 
 
 def _describe_named_templates(renderer: Renderer) -> dict[str, Any]:
-    """The named templates of a model that has several, and which of them writes a conversation."""
+    """Return the row on the named templates of a model and which of them is used; empty for a model without named templates."""
     if not renderer.named:
         return {}
-    chosen = f"{renderer.template_name} for every conversation"
+    choice = f"{renderer.template_name} for every conversation"
     if not renderer.template_name:
-        chosen = (
+        choice = (
             f"{renderer.variants[-1].name} with tools, else default" if len(renderer.variants) > 1 else "default for every conversation"
         )
-    return {"templates": f"{', '.join(sorted(renderer.named))}; {chosen}"}
+    return {"templates": f"{', '.join(sorted(renderer.named))}; {choice}"}
 
 
 def _describe_adapter(model: Any) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sftchat.models.manifest import Manifest
 
 MAX_CONVERSATIONS = 8
-"""How many conversations are compared."""
+"""Maximum number of conversations on which the logits are compared."""
 
 
 @click.command()
@@ -42,18 +42,9 @@ MAX_CONVERSATIONS = 8
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_obj
 def command(
-    session: Session,
-    /,
-    adapter: str,
-    output: Path,
-    base: str | None,
-    dtype: str,
-    prompts: Path | None,
-    row_options: RowOptions,
-    force: bool,
-    quiet: bool,
-    **options: Any,
-) -> None:
+    session: Session, /, adapter: str, output: Path, base: str | None, dtype: str, prompts: Path | None, row_options: RowOptions,
+    force: bool, quiet: bool, **options: Any,
+) -> None:  # fmt: skip
     """Merge ADAPTER into its base.
 
     Weights are rounded to the nearest number or at random, whichever keeps more of what the adapter changes. The merged weights are read back and compared with the adapter on its base: logits and greedy replies on real conversations, and the
@@ -90,10 +81,12 @@ def command(
 def _choose_conversations(
     session: Session, manifest: Manifest | None, prompts: Path | None, row_options: RowOptions
 ) -> tuple[list[Any], str]:
-    """Turns and tools of conversations with replies, as near as can be to what the adapter was trained on, and where they come from.
+    """Return conversations with replies, as pairs of turns and tools, and where they come from.
+
+    They come from ``--prompts``, else from a file of the adapter's training, else from the generator of its task, else from the parity proof.
 
     Raises:
-        DataError: When the file given cannot be used, or has no row with a reply.
+        DataError: When ``--prompts`` cannot be read, or has no row with a reply.
     """
     from sftchat.data.formats import read_examples
     from sftchat.data.row_options import recorded_options
@@ -107,8 +100,8 @@ def _choose_conversations(
     for path, row_options in files:
         if prompts is not None or path.is_file():
             examples = read_examples(path, row_options)
-            answered = (example for example in examples if any(turn["role"] == "assistant" for turn in example.conversation))
-            rows = [(example.conversation, tools_of(example)) for example in islice(answered, MAX_CONVERSATIONS)]
+            with_reply = (example for example in examples if any(turn["role"] == "assistant" for turn in example.conversation))
+            rows = [(example.conversation, tools_of(example)) for example in islice(with_reply, MAX_CONVERSATIONS)]
             if prompts is not None and not rows:
                 raise DataError("no row has a reply to compare on", str(path))
             if rows:

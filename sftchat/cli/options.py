@@ -252,11 +252,7 @@ _ROW_OPTIONS = (
     click.option("--label-column", default="", metavar="COLUMN", help="Learn the value of COLUMN as the reply to the row's text."),
     click.option("--label-instruction", default="", metavar="TEXT", help="Instruction to put before that text."),
     click.option(
-        "--role-map",
-        "roles",
-        multiple=True,
-        metavar="NAME=ROLE",
-        help=f"Read the role NAME as ROLE: {', '.join(ROLES)}. Repeatable.",
+        "--role-map", "roles", multiple=True, metavar="NAME=ROLE", help=f"Read the role NAME as ROLE: {', '.join(ROLES)}. Repeatable."
     ),
     click.option("--merge-turns", is_flag=True, help="Join consecutive turns of one role."),
     click.option(

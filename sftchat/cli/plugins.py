@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from sftchat.cli.session import Session, json_text
@@ -20,18 +22,7 @@ def command(session: Session, as_json: bool) -> None:
     """
     registry = session.registry
     if as_json:
-        described = [
-            {
-                "name": p.name,
-                "distribution": p.distribution,
-                "tasks": p.tasks,
-                "engines": p.engines,
-                "commands": p.commands,
-                "problem": p.problem or None,
-            }
-            for p in registry.plugins
-        ]
-        click.echo(json_text(described))
+        click.echo(json_text([{**asdict(plugin), "problem": plugin.problem or None} for plugin in registry.plugins]))
         return
     if not registry.plugins:
         click.echo("no plugins: nothing installed declares an entry point in the group 'sftchat'")

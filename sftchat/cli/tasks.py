@@ -74,9 +74,9 @@ class TaskOptions:
             return "", word
         if name in self.names:
             return name, value
-        scoring = f"--task {' --task '.join(self.names)}"
+        task_flags = f"--task {' --task '.join(self.names)}"
         if name in self.installed:
-            raise UsageError(f"{option} {word} is for task '{name}', which is not evaluated: this is {scoring}; add --task {name}")
+            raise UsageError(f"{option} {word} is for task '{name}', which is not evaluated: this is {task_flags}; add --task {name}")
         similar = get_close_matches(name, {*self.installed, *self.names}, n=1, cutoff=0.75)
         if similar and "/" not in name and not Path(word).exists():
             raise UsageError(f"{option} {word}: no task '{name}' and no such file; did you mean {option} {similar[0]}{sign}{value}?")

@@ -171,11 +171,7 @@ DEFAULT_TASK = "general"
 
 
 def _default_task(files: tuple[str, ...], registry: Registry) -> str:
-    """Return the task for rows without a named task.
-
-    Raises:
-        UsageError: When there are no files either.
-    """
+    """Return the task to use when none is named; raise ``UsageError`` if there are no files of rows either."""
     if not files:
         raise UsageError(
             f"give a TASK that generates rows ({', '.join(sorted(registry.tasks)) or 'none is installed'}), or rows with --data FILE"
@@ -194,11 +190,9 @@ def _dry_run(job: TrainingJob, registry: Registry, model: str, quiet: bool) -> N
         progress.describe(setup, model)
     measured = perform_dry_run(setup)
     size = setup.config.batch_size
-    fits = (
-        "fits"
-        if measured.rows_at_once >= min(size, len(setup.rows.ids))
-        else f"does not fit at once; {measured.rows_at_once} rows at a time do"
-    )
+    fits = "fits"
+    if measured.rows_at_once < min(size, len(setup.rows.ids)):
+        fits = f"does not fit at once; {measured.rows_at_once} rows at a time do"
     click.echo(
         f"the longest batch ({size} rows, up to {measured.longest} tokens each) {fits}; peak memory {measured.peak_bytes / 2**30:.2f} GiB"
     )

@@ -287,8 +287,8 @@ def _hook_of_plugin(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Ca
 
 def _hooks_by_plugin(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Callable[..., Any]]]:
     """Return ``(plugin name, function that calls its hook)`` for each plugin that implements the hook."""
-    implementing = [implementation.plugin for implementation in getattr(manager.hook, hook).get_hookimpls()]
-    return [(manager.get_name(plugin) or "", _hook_of_plugin(manager, plugin, hook)) for plugin in implementing]
+    implementing_plugins = [implementation.plugin for implementation in getattr(manager.hook, hook).get_hookimpls()]
+    return [(manager.get_name(plugin) or "", _hook_of_plugin(manager, plugin, hook)) for plugin in implementing_plugins]
 
 
 def _installed_entry_points() -> list[EntryPoint]:

@@ -1,4 +1,4 @@
-"""Write a plugin project that installs, passes its own tests and trains, from the files in ``project/``."""
+"""Writes a plugin project that can be installed, tested and trained, from the templates in ``project/``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from sftchat._util.files import atomic_folder, check_output_folder
 from sftchat.errors import UsageError
 
-NAME = re.compile(r"[a-z]([a-z0-9_-]*[a-z0-9])?")
+TASK_NAME = re.compile(r"[a-z]([a-z0-9_-]*[a-z0-9])?")
 MAX_NAME_LENGTH = 50
-SOURCES = Path(__file__).parent / "project"
+TEMPLATE_FOLDER = Path(__file__).parent / "project"
 
 FILES = {
     "pyproject.toml": "pyproject.toml.jinja",
@@ -24,12 +24,12 @@ FILES = {
     "{package}/gold.jsonl": "package/gold.jsonl.jinja",
     "tests/test_{module}.py": "tests/test_task.py.jinja",
 }
-"""Files of a project, each with its source in ``SOURCES``."""
+"""The template, in ``TEMPLATE_FOLDER``, of each file of a project."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """Names in a project.
+    """Values that are inserted into the files of a project.
 
     Attributes:
         task: Name of the task and of the entry point.
@@ -42,8 +42,8 @@ class Names:
     plugin_api: int
 
     def __post_init__(self) -> None:
-        """Refuse a name that is not valid for a task, a distribution and a package."""
-        if not NAME.fullmatch(self.task) or "--" in self.task or len(self.task) > MAX_NAME_LENGTH:
+        """Raise ``UsageError`` for a name that is not valid for a task, a distribution and a package."""
+        if not TASK_NAME.fullmatch(self.task) or "--" in self.task or len(self.task) > MAX_NAME_LENGTH:
             raise UsageError(
                 f"plugin name '{self.task[: MAX_NAME_LENGTH + 1]}' must be at most {MAX_NAME_LENGTH} lower-case letters, digits, '-' and '_', "
                 "starting with a letter and ending with a letter or digit, such as sentiment"
@@ -56,7 +56,7 @@ class Names:
 
     @property
     def package(self) -> str:
-        """The import package; its prefix avoids hiding a package named like the task."""
+        """The import package; the prefix avoids the name of another package."""
         return f"sftchat_{self.module}"
 
     @property
@@ -66,13 +66,14 @@ class Names:
 
     @property
     def requirement(self) -> str:
-        """The version range of sftchat: from this release to before the next that may change the interface."""
+        """The version range of sftchat: from this release to the next that may change the interface, excluded."""
         major, minor, *_ = self.version.split(".")
-        return f">={major}.{minor},<{major}.{int(minor) + 1}" if major == "0" else f">={major}.{minor},<{int(major) + 1}"
+        next_incompatible = f"0.{int(minor) + 1}" if major == "0" else str(int(major) + 1)
+        return f">={major}.{minor},<{next_incompatible}"
 
 
 def write_project(names: Names, folder: Path) -> list[str]:
-    """Write the project atomically; return its files, relative to the folder, in reading order.
+    """Write the project atomically; return its files, relative to the folder.
 
     Args:
         names: Names in the project.
@@ -82,7 +83,7 @@ def write_project(names: Names, folder: Path) -> list[str]:
         UsageError: When the folder exists or cannot be written.
     """
     check_output_folder(folder, must_be_new=True)
-    texts = {path.format(package=names.package, module=names.module): _render(source, names) for path, source in FILES.items()}
+    texts = {path.format(package=names.package, module=names.module): _render_file(source, names) for path, source in FILES.items()}
     try:
         with atomic_folder(folder) as draft:
             for path, text in texts.items():
@@ -93,11 +94,11 @@ def write_project(names: Names, folder: Path) -> list[str]:
     return list(texts)
 
 
-def _render(source: str, names: Names) -> str:
-    """Render one file; slots are ``<< like this >>`` because Python, TOML and workflows use braces."""
+def _render_file(source: str, names: Names) -> str:
+    """Render one file; its placeholders are ``<< … >>``, because Python, TOML and workflows use braces."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
         variable_start_string="<<", variable_end_string=">>", undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
-    return environment.from_string((SOURCES / source).read_text(encoding="utf-8")).render(names=names)
+    return environment.from_string((TEMPLATE_FOLDER / source).read_text(encoding="utf-8")).render(names=names)

@@ -2,12 +2,12 @@
 
     ScriptedEngine        an engine with scripted replies
     check_task            checks a task against the contract
-    chat_with             types lines into a chat and returns the output of each
+    chat_with             types lines into a chat and returns the output after each
     garbage_replies       replies for testing that a scorer accepts any text
     plugin_manager_with   a registry with the given plugins only
 
-Pytest fixtures are in ``sftchat.testing.fixtures``; ``chat_on_screen``, which types keys and returns the screen, is in
-``sftchat.testing.terminal``.
+``sftchat.testing.fixtures`` has pytest fixtures, and ``sftchat.testing.terminal`` has ``chat_on_screen``, which types keys into a chat on an emulated
+terminal.
 """
 
 from __future__ import annotations

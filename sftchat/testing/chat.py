@@ -1,4 +1,4 @@
-"""Chat for tests: takes typed lines and returns the output of each."""
+"""Chat for tests: types lines and returns the output after each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Shown:
     Attributes:
         line: The typed line.
         replies: The model's replies, each with a line break at its end.
-        notes: Other output: of commands, scores, and errors, which start with ``sftchat: error:``.
+        notes: All other output: scores, output of commands, and errors, which start with ``sftchat: error:``.
     """
 
     line: str
@@ -36,32 +36,32 @@ class Shown:
     notes: str = ""
 
 
-class _Typed(io.StringIO):
-    """Input stream that records, at each read, the output since the previous one."""
+class _RecordingInput(io.StringIO):
+    """Input stream that records, at each read, what the chat has written since the previous read."""
 
     def __init__(self, lines: Sequence[str], replies: io.StringIO, notes: io.StringIO) -> None:
         super().__init__("".join(f"{line}\n" for line in lines))
-        self.shown: list[tuple[str, str]] = []
-        self._outputs = (replies, notes)
+        self.outputs: list[tuple[str, str]] = []
+        self._streams = (replies, notes)
 
     def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]  # typeshed's base class reads bytes
         """Return the next line, after the previous one is fully processed."""
-        self.take()
+        self.record_output()
         return super().readline(-1 if size is None else size)
 
-    def take(self) -> None:
+    def record_output(self) -> None:
         """Record the output and reset the buffers."""
-        self.shown.append((self._outputs[0].getvalue(), self._outputs[1].getvalue()))
-        for output in self._outputs:
+        self.outputs.append((self._streams[0].getvalue(), self._streams[1].getvalue()))
+        for output in self._streams:
             output.seek(0)
             output.truncate()
 
 
 def chat_with(engine: Engine, lines: Sequence[str], *plugins: Any, task: Task | None = None, rows: Path | None = None) -> list[Shown]:
-    """Type lines into a chat with an engine, each after the previous one is fully processed, and return the output of each.
+    """Type lines into a chat with an engine, each after the previous one is fully processed, and return the output after each.
 
-    The chat is the one that ``sftchat chat`` runs on a pipe, with the same controller, commands and messages, but without a session on disk,
-    and with no plugins other than the given and built-in ones.
+    The chat is that of ``sftchat chat`` on a pipe, but without a session on disk, and with the commands of the given plugins and the built-in ones
+    only.
 
         shown = chat_with(ScriptedEngine(["SEA", "KINDLY: SEA"]), ["sea", "/again kindly"], my_plugin)
         assert shown[1] == Shown("/again kindly", replies="KINDLY: SEA\\n")
@@ -69,31 +69,31 @@ def chat_with(engine: Engine, lines: Sequence[str], *plugins: Any, task: Task | 
     Args:
         engine: The engine, such as a ``ScriptedEngine``.
         lines: Messages and commands without line breaks. Lines after one that leaves the chat are not typed.
-        plugins: Modules or objects with functions marked ``@hookimpl``, for their chat commands.
+        plugins: Modules or objects with functions marked ``@hookimpl`` that register chat commands.
         task: Task that scores the replies and gives the sampling parameters.
-        rows: Folder for the rows of ``/good`` and similar commands; None when these are refused.
+        rows: Folder for the rows of ``/good`` and similar commands; None to refuse these commands.
 
     Raises:
         PluginError: When a plugin is invalid.
     """
     replies, notes = io.StringIO(), io.StringIO()
-    typed = _Typed(lines, replies, notes)
+    stdin = _RecordingInput(lines, replies, notes)
     services = ChatServices(scorer=GoldScorer(task) if task is not None else None, rows=Rows(rows))
     settings = Settings(task.sampling) if task is not None else Settings()
     opening, commands = opening_of(engine), commands_of(*plugins)
     view = Plain(
         lambda shows: ChatController([opening], shows, commands=commands, services=services, settings=settings),
-        stdin=typed,
+        stdin=stdin,
         stdout=replies,
         stderr=notes,
     )
     view.run()
-    typed.take()
-    return [Shown(line, *shown) for line, shown in zip(lines, typed.shown[1:], strict=False)]
+    stdin.record_output()
+    return [Shown(line, *shown) for line, shown in zip(lines, stdin.outputs[1:], strict=False)]
 
 
 def opening_of(engine: Engine) -> Opening:
-    """Return an ``Opening`` for an engine."""
+    """Return the ``Opening`` of an engine, as if its model were opened."""
     return Opening(lambda: engine, (str(getattr(engine, "name", "")) or "model",))
 
 

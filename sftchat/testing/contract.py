@@ -1,4 +1,4 @@
-"""Contract of a task as one check, for the tests of plugin authors and of built-in tasks."""
+"""Checks a task against its contract, for the tests of plugin authors and of built-in tasks."""
 
 from __future__ import annotations
 
@@ -73,30 +73,30 @@ def contract_faults(
     milliseconds: float = MAX_SCORING_MILLISECONDS,
     model: str = "sftchat:nano",
 ) -> Iterator[str]:
-    """Yield the violations that ``check_task`` would raise, one line each; same arguments."""
+    """Yield the violations that ``check_task`` raises, one line each; the arguments are the same."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        faults = list(_faults(task, rows, seed, dict(options or {}), milliseconds, model))
+        faults = list(_check_clauses(task, rows, seed, dict(options or {}), milliseconds, model))
     yield from faults
     if output.getvalue():
         yield f"prints to standard output, where results of commands go: {output.getvalue()[:60]!r}"
 
 
-def _faults(task: Task, rows: int, seed: int, options: dict[str, Any], milliseconds: float, model: str) -> Iterator[str]:
-    """Check each clause; those that need valid rows are skipped when there are none."""
+def _check_clauses(task: Task, rows: int, seed: int, options: dict[str, Any], milliseconds: float, model: str) -> Iterator[str]:
+    """Check each clause; without rows that have a gold reply, skip those on scores, metrics and the template."""
     examples, faults = generate_rows(task, rows, seed, options)
     yield from faults
     yield from row_faults(task, examples)
-    gold: list[Example] = [example for example in examples if example.gold is not None and example.messages]
+    with_gold: list[Example] = [example for example in examples if example.gold is not None and example.messages]
     held_out, faults = evalset_faults(task)
     yield from faults
-    if not gold:
+    if not with_gold:
         return
-    gold_scores = [ScoredReply.of(task, example, example.gold or "") for example in (*gold, *held_out)]
+    gold_scores = [ScoredReply.of(task, example, example.gold or "") for example in (*with_gold, *held_out)]
     yield from gold_faults(task, gold_scores)
-    garbage_scores, faults = garbage_faults(task, gold, seed)
+    garbage_scores, faults = garbage_faults(task, with_gold, seed)
     yield from faults
     if all(scored.score is not None for scored in gold_scores) and garbage_scores:
-        yield from metric_faults(task, gold_scores[: len(gold)], garbage_scores)
-        yield from speed_faults(task, gold, milliseconds)
-    yield from rendering_faults(task, gold, model)
+        yield from metric_faults(task, gold_scores[: len(with_gold)], garbage_scores)
+        yield from speed_faults(task, with_gold, milliseconds)
+    yield from rendering_faults(task, with_gold, model)

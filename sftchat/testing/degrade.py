@@ -18,7 +18,7 @@ def write_damaged(source: Path, target: Path, levels: int = LEVELS) -> None:
     Args:
         source: Checkpoint with its weights in one file.
         target: Folder that does not exist yet.
-        levels: Number of values per matrix, odd, at least 3.
+        levels: Number of different values per matrix, odd, at least 3.
     """
     from safetensors.torch import load_file, save_file
 

@@ -1,6 +1,6 @@
 """Pytest fixtures; in ``conftest.py``, write ``pytest_plugins = ["sftchat.testing.fixtures"]``.
 
-Not registered as a pytest plugin, which would import sftchat before coverage measurement starts.
+They are not registered as a pytest plugin, because pytest would then import sftchat before the measurement of coverage starts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def sftchat_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty home for caches, sessions and settings, isolated from the user's; no Hub, no colours."""
+    """Return an empty home folder, used for caches, sessions and settings instead of the user's; turn the Hub and colours off."""
     home = tmp_path_factory.mktemp("home")
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(home))
@@ -31,9 +31,9 @@ def sftchat_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 @pytest.fixture
 def run_sftchat(sftchat_home: Path, tmp_path: Path) -> Run:
-    """Run the installed program in ``tmp_path``: ``run_sftchat("data", "generate", …, input="…")``.
+    """Return a function that runs the installed program in ``tmp_path``: ``run_sftchat("data", "generate", …, input="…")``.
 
-    Returns a ``subprocess.CompletedProcess``: ``returncode``, ``stdout``, ``stderr``.
+    The function returns a ``subprocess.CompletedProcess`` with ``returncode``, ``stdout`` and ``stderr``.
     """
 
     def run(*words: object, input: str = "") -> subprocess.CompletedProcess[str]:

@@ -11,14 +11,13 @@ from sftchat.plugins.manager import Registry, load_plugins
 
 @dataclass(frozen=True)
 class _InMemoryEntryPoint:
-    """Entry point of an object in memory."""
+    """Entry point whose object is not imported but given."""
 
     name: str
     plugin: Any
     dist: Any = None
 
     def load(self) -> Any:
-        """Return the object."""
         return self.plugin
 
 
@@ -32,7 +31,7 @@ def plugin_manager_with(*plugins: Any) -> Registry:
         plugins: Modules or objects with functions marked ``@hookimpl``.
 
     Raises:
-        PluginError: When one is invalid; an installed one would be listed as not loaded.
+        PluginError: When a plugin is invalid.
     """
     points = []
     for index, plugin in enumerate(plugins):

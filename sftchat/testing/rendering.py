@@ -1,4 +1,4 @@
-"""Contract clause on the template: rows render to token ids whose last trained token ends a reply."""
+"""Contract clause on the template: it renders every row, and the last trained token is the stop token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sftchat.types import Example
 
 
 def rendering_faults(task: Task, examples: Sequence[Example], model: str) -> Iterator[str]:
-    """Yield rows that cannot be trained on, and an unknown template.
+    """Yield the first row that cannot be trained on, rows that are too long, or an unknown template.
 
     Args:
         task: The task.
@@ -35,27 +35,27 @@ def rendering_faults(task: Task, examples: Sequence[Example], model: str) -> Ite
         yield str(error)
         return
     try:
-        longest = training_defaults(task, "full", 0).max_length
+        max_length = training_defaults(task, "full", 0).max_length
     except SftchatError as error:
         yield str(error)
         return
     lengths = []
     for index, example in enumerate(examples):
         try:
-            fault, length = _fault(renderer, example)
+            fault, length = _find_fault(renderer, example)
         except TemplateError as error:
             fault, length = str(error), 0
         if fault:
             yield f"row {index} {fault}"
             return
         lengths.append(length)
-    too_long = sum(length > longest for length in lengths) if longest is not None else 0
+    too_long = sum(length > max_length for length in lengths) if max_length is not None else 0
     if 10 * too_long > len(lengths):
-        yield f"{too_long} of {len(lengths)} rows are longer than max_length={longest} of training_defaults and would be left out; the longest has {max(lengths)} tokens"
+        yield f"{too_long} of {len(lengths)} rows are longer than max_length={max_length} of training_defaults and would be left out; the longest has {max(lengths)} tokens"
 
 
-def _fault(renderer: Renderer, example: Example) -> tuple[str, int]:
-    """Return the problem of a rendered row, and its length in tokens."""
+def _find_fault(renderer: Renderer, example: Example) -> tuple[str, int]:
+    """Return the problem of a rendered row, empty if there is none, and its length in tokens."""
     tools = tools_of(example)
     row = renderer.training_ids(example.conversation, tools)
     prompt = renderer.prompt_ids(example.messages, tools=tools)

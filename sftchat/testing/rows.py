@@ -1,4 +1,4 @@
-"""Contract clauses on rows: of the generator and of the evalsets."""
+"""Contract clauses on the rows of the generator and of the evalsets."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ def generate_rows(task: Task, n: int, seed: int, options: Mapping[str, Any]) -> 
     """Return rows of the generator, and violations of its contract."""
     try:
         rows = _generate_with_random_state(task, n, seed, options, state=1)
-        repeated = _generate_with_random_state(task, n, seed, options, state=2)
-        other = _generate_with_random_state(task, n, seed + 1, options, state=1)
+        same_seed_rows = _generate_with_random_state(task, n, seed, options, state=2)
+        next_seed_rows = _generate_with_random_state(task, n, seed + 1, options, state=1)
     except SftchatError as error:
         return [], [f"does not generate: {error}"]
     faults = []
-    if rows != repeated:
-        row = next(index for index, pair in enumerate(zip(rows, repeated, strict=True)) if pair[0] != pair[1])
+    if rows != same_seed_rows:
+        row = next(index for index, (first, second) in enumerate(zip(rows, same_seed_rows, strict=True)) if first != second)
         faults.append(
             f"the same seed gives other rows (row {row} differs); draw from random.Random(f'{{seed}}-{{index}}') and from nothing else"
         )
-    if [_content(example) for example in rows] == [_content(example) for example in other]:
+    if [_without_id(example) for example in rows] == [_without_id(example) for example in next_seed_rows]:
         faults.append(f"seeds {seed} and {seed + 1} give the same rows; make them depend on the seed")
     return rows, faults
 
 
 def row_faults(task: Task, examples: Iterable[Example]) -> Iterator[str]:
-    """Yield violations in single rows; each once, with the first row that has it."""
+    """Yield violations of single rows; the same violation only for the first row that has it."""
     rows = list(examples)
     reported: set[str] = set()
     for index, example in enumerate(rows):
-        for fault in _faults_of(task, example):
+        for fault in _faults_of_row(task, example):
             if fault not in reported:
                 reported.add(fault)
                 yield f"row {index}: {fault}"
@@ -56,7 +56,7 @@ def evalset_faults(task: Task) -> tuple[list[Example], list[str]]:
 
 
 def _generate_with_random_state(task: Task, n: int, seed: int, options: Mapping[str, Any], state: int) -> list[Example]:
-    """Generate rows with the global ``random`` state set to ``state``, which must not matter."""
+    """Generate rows with the global random generator seeded with ``state``, on which the rows must not depend."""
     previous_state = random.getstate()
     random.seed(state)
     try:
@@ -65,12 +65,12 @@ def _generate_with_random_state(task: Task, n: int, seed: int, options: Mapping[
         random.setstate(previous_state)
 
 
-def _content(example: Example) -> tuple[Any, ...]:
-    """Return the content of a row without its id, which often includes the seed."""
+def _without_id(example: Example) -> tuple[Any, ...]:
+    """Return messages and gold of a row; its id often includes the seed."""
     return example.messages, example.gold
 
 
-def _faults_of(task: Task, example: Example) -> Iterator[str]:
+def _faults_of_row(task: Task, example: Example) -> Iterator[str]:
     if not example.messages:
         yield "has no messages"
         return

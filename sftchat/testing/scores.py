@@ -29,7 +29,7 @@ class ScoredReply:
         example: The prompt.
         reply: The reply.
         score: The score; None when scoring failed.
-        fault: Why scoring failed; empty otherwise.
+        fault: Why scoring failed, as the rest of a sentence about the scorer; empty otherwise.
     """
 
     example: Example
@@ -40,17 +40,20 @@ class ScoredReply:
     @classmethod
     def of(cls, task: Task, example: Example, reply: Reply | str) -> ScoredReply:
         """Score a reply and catch any exception."""
-        as_reply = Reply(reply) if isinstance(reply, str) else reply
+        reply_object = Reply(reply) if isinstance(reply, str) else reply
         try:
-            score = score_reply(task, example, as_reply)
+            score = score_reply(task, example, reply_object)
         except PluginError as error:
             cause = error.__cause__
             if isinstance(cause, RecursionError):
-                return cls(example, as_reply, None, "recurses without end")
-            problem = message_of(cause) if isinstance(cause, Malformed) else f"raises {class_and_message(cause or error)}"
-            return cls(example, as_reply, None, problem)
-        fault = _fault(score)
-        return cls(example, as_reply, None if fault else score, fault)
+                fault = "recurses without end"
+            elif isinstance(cause, Malformed):
+                fault = message_of(cause)
+            else:
+                fault = f"raises {class_and_message(cause or error)}"
+            return cls(example, reply_object, None, fault)
+        fault = _find_fault(score)
+        return cls(example, reply_object, None if fault else score, fault)
 
     @property
     def shown(self) -> str:
@@ -72,15 +75,16 @@ def gold_faults(task: Task, gold_scores: Sequence[ScoredReply]) -> Iterator[str]
 
 
 def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[list[ScoredReply], list[str]]:
-    """Score garbage replies; return the scores and the violations."""
+    """Score garbage replies; return the scores and the violations, one of each kind."""
     golds = [example.gold or "" for example in examples[:50]]
     keys = None
-    outcomes, faults = [], dict[str, str]()
+    outcomes: list[ScoredReply] = []
+    faults: dict[str, str] = {}  # by kind
     for index, reply in enumerate(garbage_replies(seed, golds)):
         example = examples[index % len(examples)]
         started = time.thread_time()
         outcome = ScoredReply.of(task, example, reply)
-        took = time.thread_time() - started
+        seconds = time.thread_time() - started
         outcomes.append(outcome)
         if outcome.score is None:
             faults.setdefault(outcome.fault.split(":")[0], f"the scorer {outcome.fault} (on the reply {outcome.shown})")
@@ -93,31 +97,31 @@ def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[
             )
         if ScoredReply.of(task, example, reply).score != outcome.score:
             faults.setdefault("again", f"the scorer scores the reply {outcome.shown} differently the second time")
-        if took > MAX_GARBAGE_SECONDS:
-            faults.setdefault("slow", f"the scorer takes {took:.1f} s for the reply {outcome.shown}")
+        if seconds > MAX_GARBAGE_SECONDS:
+            faults.setdefault("slow", f"the scorer takes {seconds:.1f} s for the reply {outcome.shown}")
     return outcomes, list(faults.values())
 
 
 def metric_faults(task: Task, gold_scores: Sequence[ScoredReply], garbage_scores: Sequence[ScoredReply]) -> Iterator[str]:
     """Yield metrics that are not functions of sums, that improve when replies get worse, or that do not separate right from wrong."""
     try:
-        table = build_counts(scored.score for scored in gold_scores if scored.score is not None)
-        garbage_table = build_counts(scored.score for scored in garbage_scores if scored.score is not None)
+        gold_counts = build_counts(scored.score for scored in gold_scores if scored.score is not None)
+        garbage_counts = build_counts(scored.score for scored in garbage_scores if scored.score is not None)
     except PluginError as error:
         yield str(error)
         return
-    if garbage_table.keys != table.keys:
-        yield f"the scorer counts {', '.join(table.keys)} for gold replies and {', '.join(garbage_table.keys)} for others"
+    if garbage_counts.keys != gold_counts.keys:
+        yield f"the scorer counts {', '.join(gold_counts.keys)} for gold replies and {', '.join(garbage_counts.keys)} for others"
         return
     for metric in task.metrics:
         try:
-            yield from _metric_faults(task, metric, table, garbage_table, gold_scores)
+            yield from _faults_of_metric(task, metric, gold_counts, garbage_counts, gold_scores)
         except PluginError as error:
             yield str(error)
 
 
 def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -> Iterator[str]:
-    """Yield a violation when the scorer is too slow for use in a chat: median over replies of CPU time, best of three each."""
+    """Yield a violation if the median CPU time per reply, where that of a reply is the best of three, exceeds the maximum for a chat."""
     times = []
     for example in examples[:20]:
         reply = Reply(example.gold or "")
@@ -127,46 +131,50 @@ def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -
             score_reply(task, example, reply)
             best = min(best, time.thread_time() - started)
         times.append(1000 * best)
-    middle = statistics.median(times)
-    if middle > milliseconds:
-        yield f"scoring a gold reply takes {middle:.0f} ms of CPU time; {milliseconds:g} ms is the most for a score that is shown in a chat"
+    median = statistics.median(times)
+    if median > milliseconds:
+        yield f"scoring a gold reply takes {median:.0f} ms of CPU time; {milliseconds:g} ms is the most for a score that is shown in a chat"
 
 
-def _metric_faults(task: Task, metric: Metric, table: Counts, garbage_table: Counts, gold_scores: Sequence[ScoredReply]) -> Iterator[str]:
+def _faults_of_metric(
+    task: Task, metric: Metric, gold_counts: Counts, garbage_counts: Counts, gold_scores: Sequence[ScoredReply]
+) -> Iterator[str]:
     import numpy as np
 
     name, sign = f"metric '{metric.name}'", 1 if metric.higher_is_better else -1
-    top = compute_metric(metric, table)
-    apply_metric(metric, table, np.zeros((2, table.columns(metric).shape[1])))  # the metric must be defined for 0/0
-    columns = table.columns(metric)
-    single = [float(apply_metric(metric, table, row)) for row in columns]
-    together = apply_metric(metric, table, columns)
-    if not np.allclose(single, together):
+    gold_value = compute_metric(metric, gold_counts)
+    apply_metric(metric, gold_counts, np.zeros((2, gold_counts.columns(metric).shape[1])))  # the metric must be defined for 0/0
+    columns = gold_counts.columns(metric)
+    by_row = [float(apply_metric(metric, gold_counts, row)) for row in columns]
+    by_array = apply_metric(metric, gold_counts, columns)
+    if not np.allclose(by_row, by_array):
         yield f"{name} gives other values for arrays than for numbers; use sftchat.ratio and numpy's functions"
     if metric.per_item_rate and not (np.isin(columns[:, 0], (0, 1)).all() and (columns[:, 1] == 1).all()):
         yield f"{name} says that every item counts 0 or 1 of 1, but '{metric.stats[0]}' or '{metric.stats[1]}' do not"
-    empty = build_counts(score for scored in gold_scores if (score := ScoredReply.of(task, scored.example, "").score) is not None)
-    if len(empty.rows) == len(table.rows):
-        values = [sign * float(apply_metric(metric, table, sums)) for sums in _worse_and_worse(columns, empty.columns(metric))]
+    empty_counts = build_counts(score for scored in gold_scores if (score := ScoredReply.of(task, scored.example, "").score) is not None)
+    if len(empty_counts.rows) == len(gold_counts.rows):
+        values = [
+            sign * float(apply_metric(metric, gold_counts, sums)) for sums in _replace_gradually(columns, empty_counts.columns(metric))
+        ]
         if metric is task.metric and any(worse > better + TOLERANCE for better, worse in itertools.pairwise(values)):
             yield f"{name} gets better when a right reply is replaced by an empty one"
         if values[-1] > values[0] + TOLERANCE:
-            yield f"{name} is better for empty replies ({sign * values[-1]:.3g}) than for gold replies ({top:.3g}); is higher_is_better right?"
-    worst = compute_metric(metric, garbage_table)
-    if sign * worst > sign * top + TOLERANCE:
-        yield f"{name} is better for garbage ({worst:.3g}) than for gold replies ({top:.3g})"
-    elif metric is task.metric and sign * worst > sign * top - TOLERANCE:
-        yield f"{name}, the primary one, is {top:.3g} for gold replies and for garbage alike: it tells nothing apart"
+            yield f"{name} is better for empty replies ({sign * values[-1]:.3g}) than for gold replies ({gold_value:.3g}); is higher_is_better right?"
+    garbage_value = compute_metric(metric, garbage_counts)
+    if sign * garbage_value > sign * gold_value + TOLERANCE:
+        yield f"{name} is better for garbage ({garbage_value:.3g}) than for gold replies ({gold_value:.3g})"
+    elif metric is task.metric and sign * garbage_value > sign * gold_value - TOLERANCE:
+        yield f"{name}, the primary one, is {gold_value:.3g} for gold replies and for garbage alike: it tells nothing apart"
 
 
-def _worse_and_worse(gold_rows: Array, empty_rows: Array) -> Iterator[Array]:
-    """Yield the sums with 0, 1, 2, … of the right rows replaced by wrong ones."""
+def _replace_gradually(gold_rows: Array, empty_rows: Array) -> Iterator[Array]:
+    """Yield the sums of the counts with 0, 1, 2, … of the gold replies replaced by empty ones."""
     for replaced in range(len(gold_rows) + 1):
         yield empty_rows[:replaced].sum(axis=0) + gold_rows[replaced:].sum(axis=0)
 
 
-def _fault(score: Score) -> str:
-    """Return the problem of a score that can be summed; empty when there is none."""
+def _find_fault(score: Score) -> str:
+    """Return the problem of a valid score that has a negative count; empty if there is none."""
     for name, stats in (("stats", score.stats), *score.groups.items()):
         for key, count in stats.items():
             if count < 0:

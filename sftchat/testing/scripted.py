@@ -13,22 +13,20 @@ from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice, Message, Reply, Token
 
 Script: TypeAlias = str | Reply | Exception | Sequence[str | Exception]
-"""One scripted reply: its text; a ``Reply``, whose ``finish_reason``, ``thoughts`` and ``refused`` are kept; an error to raise; or the
-pieces of the reply, among which errors are raised in order.
-"""
+"""One scripted reply: its text; a ``Reply`` with ``text``, ``finish_reason``, ``thoughts`` and ``refused``; an error to raise; or a list of the pieces
+of the text, in which an error is raised after the pieces before it."""
 
 Replies: TypeAlias = Mapping[str, Script] | Callable[[Request], Script] | Sequence[Script]
-"""Source of replies: by the last user message, by a function of the request, or in order."""
+"""Replies by the last user message, a function from the request to the reply, or a list of replies in order."""
 
 PAUSE_SECONDS = 60.0
-"""Maximum pause before the engine concludes that the test forgot it."""
+"""Maximum wait for the test to set ``pause``."""
 
 
 class ScriptedEngine:
     """An ``Engine`` (and ``Renders``, ``Counts`` and ``Inspects``) without a model; every character is one token, its code point the id.
 
-    It supports what a real engine supports: ``max_new_tokens`` (the reply ends with ``"length"``), ``stop`` strings, and closing
-    the iterator.
+    It applies ``max_new_tokens`` (the reply then ends with ``"length"``) and ``stop`` strings, and supports closing the iterator.
 
         engine = ScriptedEngine({"hello": "hi there", "crash": EngineError("out of memory")})
         engine = ScriptedEngine(lambda request: request.messages[-1]["content"].upper())
@@ -38,16 +36,16 @@ class ScriptedEngine:
         replies: A mapping from the last user message (or the ``prompt``) to the reply, a function of the request, or a list of replies used
             in order.
         chunks: How a reply is split into chunks: a number of characters, or a function from the text to its pieces.
-        pause: If given, the engine waits for this event after each chunk, so that a test can inspect the state and continue.
+        pause: Event for which the engine waits after each chunk, so that a test can inspect the state; None for no pause.
         context_length: Value of ``Renders.context_length``; not enforced.
         name: MODEL as the user would type it.
-        likeliest: For ``Inspects``: character probabilities at each position of any reply, such as ``[{"a": 0.9, "b": 0.1}]``; other
-            characters, and positions beyond the end, have 1 in 1000.
+        likeliest: For ``Inspects``, probabilities of characters at each position of any reply, such as ``[{"a": 0.9, "b": 0.1}]``. The
+            probability of all other characters, and of those at later positions, is 0.001.
 
     Attributes:
         requests: All requests, in order.
         cancelled: Ids of requests whose iterator was closed early.
-        closed: True after ``close``.
+        closed: Whether ``close`` was called.
     """
 
     def __init__(
@@ -66,7 +64,7 @@ class ScriptedEngine:
         self._context_length = context_length
         self._name = name
         self._likeliest = likeliest
-        self._used = 0
+        self._used_replies = 0
         self.requests: list[Request] = []
         self.cancelled: list[str] = []
         self.closed = False
@@ -82,7 +80,7 @@ class ScriptedEngine:
         return self._context_length
 
     def render(self, messages: Sequence[Message]) -> str:
-        """Return the conversation as ``role: content`` lines, ending at the start of the reply."""
+        """Return the conversation as lines ``role: content``, and ``assistant: `` for the reply."""
         return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant: "
 
     def count_tokens(self, request: Request) -> int:
@@ -92,22 +90,22 @@ class ScriptedEngine:
     def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
         """Return the characters of the prompt; those of role names and line ends are special."""
         if request.prompt is not None:
-            return tuple(_token(character) for character in self._prompt(request))
+            return tuple(_to_token(character) for character in self._prompt(request))
         tokens: list[Token] = []
         for message in request.messages:
-            tokens += (_token(character, special=True) for character in f"{message['role']}: ")
-            tokens += (*map(_token, message["content"]), _token("\n", special=True))
-        tokens += (_token(character, special=True) for character in "assistant: ")
-        return (*tokens, *map(_token, request.reply_prefix), *(_token(chr(token)) for token in request.reply_ids))
+            tokens += (_to_token(character, special=True) for character in f"{message['role']}: ")
+            tokens += (*map(_to_token, message["content"]), _to_token("\n", special=True))
+        tokens += (_to_token(character, special=True) for character in "assistant: ")
+        return (*tokens, *map(_to_token, request.reply_prefix), *(_to_token(chr(token)) for token in request.reply_ids))
 
     def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
         """Return the characters of the conversation; those of assistant turns are trained."""
         tokens: list[Token] = []
         for message in messages:
             trained = message["role"] == "assistant"
-            tokens += (_token(character, special=True) for character in f"{message['role']}: ")
-            tokens += (_token(character, trained=trained) for character in message["content"])
-            tokens.append(_token("\n", special=True, trained=trained))
+            tokens += (_to_token(character, special=True) for character in f"{message['role']}: ")
+            tokens += (_to_token(character, trained=trained) for character in message["content"])
+            tokens.append(_to_token("\n", special=True, trained=trained))
         return tuple(tokens)
 
     def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
@@ -125,10 +123,10 @@ class ScriptedEngine:
             special = ended and index == len(text) - 1
             tokens.append(
                 Choice(
-                    _token(character, special=special),
+                    _to_token(character, special=special),
                     log(probability),
                     sum(value > probability for value in likely.values()),
-                    tuple((_token(other), log(value)) for other, value in best),
+                    tuple((_to_token(other), log(value)) for other, value in best),
                 )
             )
         return tuple(tokens)
@@ -146,7 +144,7 @@ class ScriptedEngine:
         """
         for request in requests:
             self.requests.append(request)
-            for chunk in self._answer(request):
+            for chunk in self._generate_reply(request):
                 try:
                     yield chunk
                 except GeneratorExit:
@@ -158,48 +156,53 @@ class ScriptedEngine:
         """Set ``closed``."""
         self.closed = True
 
-    def _answer(self, request: Request) -> Iterator[Chunk]:
+    def _generate_reply(self, request: Request) -> Iterator[Chunk]:
         """Yield the chunks of one reply; the last one has only the finish reason."""
-        script = self._script(request)
+        script = self._next_script(request)
         if isinstance(script, Exception):
             raise script
         finish_reason = script.finish_reason if isinstance(script, Reply) else "stop"
         if isinstance(script, Reply) and script.thoughts:
             yield Chunk(request.id, thoughts=script.thoughts)
-        tokens_left, generated = request.sampling.max_new_tokens, ""
-        opened = opens_thoughts(self._prompt(request))
+        tokens_left, generated = request.sampling.max_new_tokens, ""  # a character is a token
+        thoughts_opened = opens_thoughts(self._prompt(request))
         for piece in self._pieces(script.text if isinstance(script, Reply) else script):
             if isinstance(piece, Exception):
                 raise piece
-            end = _stop_position(generated + piece, request.sampling.stop)
-            shown_piece = piece if end is None else piece[: max(0, end - len(generated))]
-            if len(shown_piece) > tokens_left:
-                shown_piece, finish_reason, end = shown_piece[:tokens_left], "length", len(generated) + tokens_left
-            tokens_left, generated = tokens_left - len(shown_piece), generated + shown_piece
-            yield Chunk(request.id, shown_piece, tuple(map(ord, shown_piece)), thoughts_opened=opened)
-            if end is not None:
+            stop_position = _stop_position(generated + piece, request.sampling.stop)
+            text = piece if stop_position is None else piece[: max(0, stop_position - len(generated))]
+            if len(text) > tokens_left:
+                text, finish_reason, stop_position = text[:tokens_left], "length", len(generated) + tokens_left
+            tokens_left, generated = tokens_left - len(text), generated + text
+            yield Chunk(request.id, text, tuple(map(ord, text)), thoughts_opened=thoughts_opened)
+            if stop_position is not None:
                 break
             self._wait()
         prompt = self._prompt(request)
         error = "scripted" if finish_reason == "error" else ""
         refused = isinstance(script, Reply) and script.refused
         yield Chunk(
-            request.id, finish_reason=finish_reason, prompt_tokens=len(prompt), error=error, refused=refused, thoughts_opened=opened
+            request.id,
+            finish_reason=finish_reason,
+            prompt_tokens=len(prompt),
+            error=error,
+            refused=refused,
+            thoughts_opened=thoughts_opened,
         )
 
-    def _script(self, request: Request) -> Script:
+    def _next_script(self, request: Request) -> Script:
         if callable(self._replies):
             return self._replies(request)
         if isinstance(self._replies, Mapping):
             user_messages = [message["content"] for message in request.messages if message["role"] == "user"]
-            key = request.prompt if request.prompt is not None else user_messages[-1] if user_messages else ""
+            key = request.prompt if request.prompt is not None else (user_messages or [""])[-1]
             if key not in self._replies:
                 raise LookupError(unknown_name_message("scripted message", key, self._replies))
             return self._replies[key]
-        if self._used == len(self._replies):
-            raise LookupError(f"the scripted engine has used up its {self._used} replies")
-        self._used += 1
-        return self._replies[self._used - 1]
+        if self._used_replies == len(self._replies):
+            raise LookupError(f"the scripted engine has used up its {self._used_replies} replies")
+        self._used_replies += 1
+        return self._replies[self._used_replies - 1]
 
     def _pieces(self, script: str | Sequence[str | Exception]) -> Iterable[str | Exception]:
         """Split a reply into chunks; a list of pieces is used unchanged."""
@@ -216,7 +219,7 @@ class ScriptedEngine:
             raise TimeoutError(f"the scripted engine was paused for {PAUSE_SECONDS:g} s; the test never set its event")
 
 
-def _token(character: str, special: bool = False, trained: bool = False) -> Token:
+def _to_token(character: str, special: bool = False, trained: bool = False) -> Token:
     return Token(ord(character), character, special, trained)
 
 

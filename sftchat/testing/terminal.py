@@ -1,4 +1,4 @@
-"""Chat on an emulated terminal for tests: takes keys as a terminal sends them and returns the screen text."""
+"""Chat on an emulated terminal for tests: accepts keys as a terminal sends them, and returns the text of the screen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sftchat.testing.chat import commands_of, opening_of
 __all__ = ["ChatOnScreen", "Screen", "chat_on_screen"]
 
 TIMEOUT_SECONDS = 60.0
-"""Timeout of waits; long, because the machine may be busy."""
+"""Timeout of all waits; long, because the machine may be busy."""
 SCROLLBACK = 100_000
 
 
@@ -35,11 +35,11 @@ class Screen:
     Args:
         columns: Width.
         lines: Height.
-        emulator: Creates the ``pyte.HistoryScreen`` from width and height; pyte's own class by default.
+        emulator: Creates a ``pyte.HistoryScreen`` from width and height; None for pyte's own class.
 
     Attributes:
         raw: All output, including escape sequences.
-        ended: True when there will be no more output.
+        ended: Whether the program has ended its output.
 
     Raises:
         MissingExtraError: When pyte is not installed.
@@ -67,13 +67,13 @@ class Screen:
             self.changed.notify_all()
 
     def end(self) -> None:
-        """ReplyScore the output as ended."""
+        """Mark the output as ended."""
         with self.changed:
             self.ended = True
             self.changed.notify_all()
 
     def text(self) -> str:
-        """Return scrollback and screen, without padding blanks."""
+        """Return the text of scrollback and screen, without blanks at the ends of lines."""
         with self.changed:
             rows = [*self.emulator.history.top, *(self.emulator.buffer[y] for y in range(self.lines))]
             screen_lines = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in rows]
@@ -85,13 +85,13 @@ class Screen:
         Raises:
             AssertionError: On timeout; the message shows the screen.
         """
-        holds = (lambda text: expected in text) if isinstance(expected, str) else expected
+        is_met = (lambda text: expected in text) if isinstance(expected, str) else expected
         with self.changed:
-            if not self.changed.wait_for(lambda: holds(self.text()) or self.ended, TIMEOUT_SECONDS) or not holds(self.text()):
+            if not self.changed.wait_for(lambda: is_met(self.text()) or self.ended, TIMEOUT_SECONDS) or not is_met(self.text()):
                 raise AssertionError(f"never saw {expected!r}; the screen:\n{self.text()}")
         return self.text()
 
-    # the interface of stdout that prompt_toolkit uses
+    # the methods of stdout that prompt_toolkit calls
 
     def write(self, text: str) -> int:
         """Process output."""
@@ -114,9 +114,9 @@ class ChatOnScreen:
     """The chat of ``sftchat chat`` in a terminal, run in a thread of this process.
 
     Args:
-        openings: Its models.
-        keys: Source of keys.
-        screen: Its screen.
+        openings: The models.
+        keys: Pipe from which the chat reads keys.
+        screen: Screen to which the chat writes.
         chat: Arguments of ``ChatController``.
         view: Arguments of ``Terminal``.
 
@@ -138,7 +138,7 @@ class ChatOnScreen:
         screen.wait("\n>")
 
     def _run(self) -> None:
-        """Run the chat until it is left."""
+        """Run the chat until it ends."""
         try:
             with create_app_session():  # prompt_toolkit has one current application per session
                 self.terminal.run()
@@ -159,7 +159,7 @@ class ChatOnScreen:
         self.until(lambda: len(self.chat.conversation.turns) > turns_before and not self.chat.conversation.waiting)
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until a condition holds, by polling: for conditions whose change draws nothing on the screen.
+        """Wait, by polling, until a condition is true; for conditions that do not change the screen, otherwise see ``Screen.wait``.
 
         Raises:
             AssertionError: On timeout; the message shows the screen.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat.cli import main
-from sftchat.scaffold.writing import FILES, SOURCES, Names
+from sftchat.scaffold.writing import FILES, TEMPLATE_FOLDER, Names
 from tests.distributions import install, python, sftchat
 
 
@@ -32,7 +32,7 @@ def test_the_project_has_exactly_the_expected_files(project: Path) -> None:
 
 
 def test_every_template_is_used() -> None:
-    assert {str(path.relative_to(SOURCES)) for path in SOURCES.rglob("*.jinja")} == set(FILES.values())
+    assert {str(path.relative_to(TEMPLATE_FOLDER)) for path in TEMPLATE_FOLDER.rglob("*.jinja")} == set(FILES.values())
 
 
 def test_the_installed_plugin_is_listed(site: Path) -> None:

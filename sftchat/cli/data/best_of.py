@@ -34,35 +34,18 @@ DEFAULT_TEMPERATURE = 0.8
 @click.option("-k", "k", type=click.IntRange(min=1), default=4, show_default=True, metavar="K", help="Replies per prompt.")
 @click.option("--pairs", metavar="FILE", help="Also write best and worst as prompt, chosen, rejected, for TRL's DPOTrainer and others.")
 @click.option("--score-only", is_flag=True, help="Generate nothing: score the replies in the file of samples.")
-@click.option("--solved-threshold", "solved", type=float, metavar="X", help="Leave out prompts whose replies have this mean score or more.")
-@click.option("--min-score", "least", type=float, metavar="X", help="Minimum score of the best reply.  [default: above 0]")
-@click.option("--format", "shape", type=click.Choice(FORMATS), default="messages", show_default=True, help="Shape of the rows.")
+@click.option("--solved-threshold", type=float, metavar="X", help="Leave out prompts whose replies have this mean score or more.")
+@click.option("--min-score", type=float, metavar="X", help="Minimum score of the best reply.  [default: above 0]")
+@click.option("--format", "row_format", type=click.Choice(FORMATS), default="messages", show_default=True, help="Shape of the rows.")
 @json_option
 @overwrite_option
 @quiet_option
 @click.pass_context
 def best_of(
-    ctx: click.Context,
-    /,
-    task: str,
-    model: str,
-    prompts: str,
-    output: str,
-    limit: int | None,
-    row_options: RowOptions,
-    samples: str | None,
-    fresh: bool,
-    k: int,
-    pairs: str | None,
-    score_only: bool,
-    solved: float | None,
-    least: float | None,
-    shape: str,
-    as_json: bool,
-    overwrite: bool,
-    quiet: bool,
-    **options: Any,
-) -> None:
+    ctx: click.Context, /, task: str, model: str, prompts: str, output: str, limit: int | None, row_options: RowOptions,
+    samples: str | None, fresh: bool, k: int, pairs: str | None, score_only: bool, solved_threshold: float | None,
+    min_score: float | None, row_format: str, as_json: bool, overwrite: bool, quiet: bool, **options: Any,
+) -> None:  # fmt: skip
     """Generate K replies of MODEL to every prompt and keep the one that TASK scores best, as a training row.
 
     The score is the task's first metric. The gold reply of a prompt is the scorer's reference, not a candidate. Replies are saved in
@@ -95,20 +78,22 @@ def best_of(
     run.check(pairs)
     examples = read_prompts(prompts, limit, check_prompts, row_options)
     sample_file, failures = (_open_complete_samples(run, examples, k, sampling), []) if score_only else run.generate(examples, k, sampling)
-    choices = [select(scored, solved=solved, min_reward=least) for scored in score_samples(chosen_task, examples, sample_file, k)]
-    counts = _count_outcomes(len(examples), choices)
+    selections = [
+        select(scored, solved=solved_threshold, min_reward=min_score) for scored in score_samples(chosen_task, examples, sample_file, k)
+    ]
+    counts = _count_outcomes(len(examples), selections)
     if not counts["kept"]:
         raise no_rows_error(run, prompts, len(examples), _format_counts(counts), failures)
     if pairs is not None:
-        write_rows(pairs, (choice.pair for choice in choices if choice.pair is not None), overwrite=overwrite)
-    write_rows(output, to_rows((choice.row for choice in choices if choice.row is not None), shape), overwrite=overwrite)
+        write_rows(pairs, (selection.pair for selection in selections if selection.pair is not None), overwrite=overwrite)
+    write_rows(output, to_rows((selection.row for selection in selections if selection.row is not None), row_format), overwrite=overwrite)
     settings = {
         **(sample_file.settings or {}),
         "task": task,
         "metric": chosen_task.metric.name,
         "k": k,
-        "solved_threshold": solved,
-        "min_score": least,
+        "solved_threshold": solved_threshold,
+        "min_score": min_score,
         "limit": limit,
     }
     for file in filter(None, (output, pairs)):
@@ -117,7 +102,7 @@ def best_of(
 
 
 def _open_complete_samples(run: SynthesisRun, examples: list[Example], k: int, sampling: SamplingParams) -> SampleFile:
-    """Return the existing samples; raises an error when some are missing."""
+    """Open the file of samples; raise ``UsageError`` if there is none, and ``SftchatError`` if samples of the prompts are missing in it."""
     if not run.samples_file.is_file():
         raise UsageError(f"there are no samples in '{run.samples_file}'; leave --score-only out to make them, or give --samples FILE")
     samples = SampleFile(run.samples_file)
@@ -127,17 +112,16 @@ def _open_complete_samples(run: SynthesisRun, examples: list[Example], k: int, s
     return samples
 
 
-def _count_outcomes(prompts: int, choices: list[Selection]) -> dict[str, int]:
-    outcome_counts = Counter(choice.outcome for choice in choices)
+def _count_outcomes(prompts: int, selections: list[Selection]) -> dict[str, int]:
+    outcome_counts = Counter(selection.outcome for selection in selections)
     return {
         "prompts": prompts,
         **{outcome: outcome_counts[outcome] for outcome in OUTCOMES},
-        "unanswered": prompts - len(choices),
-        "pairs": sum(choice.pair is not None for choice in choices),
+        "unanswered": prompts - len(selections),
+        "pairs": sum(selection.pair is not None for selection in selections),
     }
 
 
 def _format_counts(counts: dict[str, int]) -> str:
-    """Format the counts as text."""
     outcome_counts = [f"{counts[name]} {name}" for name in (*OUTCOMES, "unanswered") if counts[name] or name == "kept"]
     return f"{', '.join(outcome_counts)}; best and worst differ in {counts['pairs']}"

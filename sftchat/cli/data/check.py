@@ -63,20 +63,9 @@ if TYPE_CHECKING:
 @quiet_option
 @click.pass_context
 def check_files(
-    ctx: click.Context,
-    /,
-    files: tuple[str, ...],
-    task: str | None,
-    against: tuple[str, ...],
-    pairs: tuple[str, ...],
-    output: str | None,
-    near: float,
-    as_json: bool,
-    row_options: RowOptions,
-    overwrite: bool,
-    quiet: bool,
-    **tokens: Any,
-) -> None:
+    ctx: click.Context, /, files: tuple[str, ...], task: str | None, against: tuple[str, ...], pairs: tuple[str, ...], output: str | None,
+    near: float, as_json: bool, row_options: RowOptions, overwrite: bool, quiet: bool, **token_options: Any,
+) -> None:  # fmt: skip
     """Check every row of every FILE and print problems as file:line: message.
 
     Classes of problems: CLASSES. With the policy keep a problem is only reported, with drop its row is left out of OUT.
@@ -93,7 +82,7 @@ def check_files(
     chosen_task = session.registry.task(task) if task else None
     policies = parse_policies(pairs)
     _check_output(files, output, overwrite)
-    make_token_check = token_check_for(chosen_task, **tokens)
+    make_token_check = token_check_for(chosen_task, **token_options)
     results = []
     for file in files:
         findings = check(file, chosen_task, against=against, options=row_options, near_threshold=near, check_tokens=make_token_check)
@@ -140,14 +129,14 @@ def token_check_for(
     """Return the check of token counts; None without a model. Loads the tokenizer, not the weights.
 
     Args:
-        task: Its maximum length is the default, and its template applies to a model without one.
-        model: MODEL as typed; None for none.
+        task: Task that gives the default of ``max_length``, and the template for a model without one.
+        model: MODEL as typed; None if the option is not given.
         max_length: Maximum number of tokens of a row; None for the task's.
         trust_remote_code: Whether to run code that comes with the model.
         template: See ``open_renderer``.
 
     Raises:
-        UsageError: When an option needs a model, and there is none.
+        UsageError: When another option is given without a model.
     """
     from sftchat.cli.data.tokens import first_flag_with_value, make_token_check, max_row_length, open_renderer
 
@@ -179,4 +168,5 @@ def to_json_object(findings: Findings, policies: Mapping[str, Policy]) -> dict[s
         {"class": problem.kind, "policy": policies[problem.kind], "source": problem.source, "message": problem.message}
         for problem in findings.problems
     ]
-    return {**asdict(findings), "counts": findings.counts, "problems": problems}
+    values = {"shapes" if name == "first_lines" else name: value for name, value in asdict(findings).items()}
+    return {**values, "counts": findings.counts, "problems": problems}

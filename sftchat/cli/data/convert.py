@@ -17,12 +17,12 @@ from sftchat.errors import UsageError
 @click.command(short_help="convert rows to another shape")
 @click.argument("source", metavar="IN", shell_complete=complete_file)
 @click.argument("output", metavar="OUT")
-@click.option("--to", "shape", type=click.Choice(FORMATS), required=True, help="Shape of the rows to write.")
+@click.option("--to", "row_format", type=click.Choice(FORMATS), required=True, help="Shape of the rows to write.")
 @click.option("--template", type=click.Choice(TRANSCRIPT_STYLES), help="How conversations become text, with --to text.")
 @rows_options
 @overwrite_option
 @quiet_option
-def convert(source: str, output: str, shape: str, template: str | None, row_options: RowOptions, overwrite: bool, quiet: bool) -> None:
+def convert(source: str, output: str, row_format: str, template: str | None, row_options: RowOptions, overwrite: bool, quiet: bool) -> None:
     """Write the rows of IN to OUT in another shape; - is stdin or stdout.
 
     The shape of IN is recognised row by row; texts that are conversations (ChatML, ### Instruction:, User:) become turns again. If the new shape cannot represent a row, nothing is written.
@@ -32,17 +32,17 @@ def convert(source: str, output: str, shape: str, template: str | None, row_opti
     sftchat data convert chats.jsonl - --to messages --role-map narrator=user
     sftchat data convert train.jsonl text.jsonl --to text --template chatml
     """
-    if template is not None and shape != "text":
-        raise UsageError(f"--template writes conversations as text, which --to {shape} does not; leave it out")
+    if template is not None and row_format != "text":
+        raise UsageError(f"--template writes conversations as text, which --to {row_format} does not; leave it out")
     check_output_file(output, overwrite=overwrite)
     notes = ReadingNotes()
     examples = read_examples(source, row_options, notes)
-    if shape != "text":
+    if row_format != "text":
         examples = map(from_transcript, examples)
     elif template is not None:
         examples = (to_transcript(example, template) for example in examples)
-    row_count = write_rows(output, to_rows(examples, shape), overwrite=overwrite)
+    row_count = write_rows(output, to_rows(examples, row_format), overwrite=overwrite)
     if not quiet:
         for change in notes.change_lines():
             click.echo(f"note: {change}", err=True)
-        click.echo(f"wrote {row_count} rows as {shape} to {output_name(output)}", err=True)
+        click.echo(f"wrote {row_count} rows as {row_format} to {output_name(output)}", err=True)

@@ -36,30 +36,16 @@ DEFAULT_MAX_NEW_TOKENS = 1024
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="Generate with the template and sampling of this task.")
 @click.option("--system", default="", metavar="TEXT", help="System prompt for MODEL only; not part of the rows.")
 @click.option("--strip-thinking", is_flag=True, help="Remove the thoughts of MODEL, which are otherwise in <think>…</think>.")
-@click.option("--format", "shape", type=click.Choice(FORMATS), default="messages", show_default=True, help="Shape of the rows.")
+@click.option("--format", "row_format", type=click.Choice(FORMATS), default="messages", show_default=True, help="Shape of the rows.")
 @json_option
 @overwrite_option
 @quiet_option
 @click.pass_context
 def distill(
-    ctx: click.Context,
-    /,
-    model: str,
-    prompts: str,
-    output: str,
-    limit: int | None,
-    row_options: RowOptions,
-    samples: str | None,
-    fresh: bool,
-    task: str | None,
-    system: str,
-    strip_thinking: bool,
-    shape: str,
-    as_json: bool,
-    overwrite: bool,
-    quiet: bool,
+    ctx: click.Context, /, model: str, prompts: str, output: str, limit: int | None, row_options: RowOptions, samples: str | None,
+    fresh: bool, task: str | None, system: str, strip_thinking: bool, row_format: str, as_json: bool, overwrite: bool, quiet: bool,
     **options: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Generate replies of MODEL to the prompts of FILE and write them as rows for training another model.
 
     MODEL is any model, or a server, which gets --concurrency requests at once. Replies are saved in OUT.samples.jsonl as they arrive: after an
@@ -74,11 +60,11 @@ def distill(
     if options["max_new_tokens"] is None and chosen_task is None:
         options["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS
     sampling = take_sampling(chosen_task, options)
-    engine = {**options, "preferred": chosen_task.template} if chosen_task is not None else options
+    engine_options = {**options, "preferred": chosen_task.template} if chosen_task is not None else options
     run = SynthesisRun(
         session=session,
         model=model,
-        engine_options=engine,
+        engine_options=engine_options,
         output=output,
         samples_file=Path(samples or f"{output}.samples.jsonl"),
         fresh=fresh,
@@ -95,14 +81,14 @@ def distill(
     summary = ", ".join(f"{count} {outcome}" for outcome, count in outcome_counts.items())
     if not rows:
         raise no_rows_error(run, prompts, len(examples), summary, failures)
-    write_rows(output, to_rows(rows, shape), overwrite=overwrite)
+    write_rows(output, to_rows(rows, row_format), overwrite=overwrite)
     settings = {**(sample_file.settings or {}), "task": task, "system": system, "strip_thinking": strip_thinking, "limit": limit}
     write_provenance(output, "data distill", [prompts, str(run.samples_file)], settings, counts)
     ctx.exit(report_outcome(counts, summary, output, failures, as_json=as_json, quiet=quiet))
 
 
 def _require_prompts(examples: Iterable[Example]) -> Iterator[Example]:
-    """Yield the examples; raises an error for a text row without a prompt."""
+    """Yield the examples; raise ``DataError`` for a text row without a prompt."""
     for example in examples:
         if not example.messages:
             raise DataError("the row is a text without a prompt to be answered", example.source)
@@ -110,7 +96,7 @@ def _require_prompts(examples: Iterable[Example]) -> Iterator[Example]:
 
 
 def _with_system_prompt(example: Example, system: str) -> Example:
-    """Return the prompt with the system prompt for the teacher."""
+    """Return the prompt with the system prompt; raise ``DataError`` if the row has one of its own."""
     if not system:
         return example
     if example.messages[0]["role"] == "system":
@@ -121,18 +107,20 @@ def _with_system_prompt(example: Example, system: str) -> Example:
 def _distilled_rows(
     examples: list[Example], requests: list[Example], sample_file: SampleFile, strip: bool, outcome_counts: Counter[str]
 ) -> Iterator[Example]:
-    """Yield each prompt with the teacher's reply as gold, and count outcomes."""
+    """Yield each prompt with the teacher's reply as gold, and add the outcomes to ``outcome_counts``."""
     for example, request in zip(examples, requests, strict=True):
         replies = sample_file.replies_to(request.messages)
-        text = strip_thinking(replies[0].text).strip() if replies and strip else replies[0].text if replies else ""
-        if text.strip() and not strip and replies[0].thoughts:  # a server returns thoughts separately, other models in tags
-            text = f"<think>\n{replies[0].thoughts}\n</think>\n\n{text}"
         if not replies:
             outcome_counts["unanswered"] += 1
-        elif replies[0].finish_reason != "stop":
+            continue
+        reply = replies[0]
+        text = strip_thinking(reply.text).strip() if strip else reply.text
+        if reply.finish_reason != "stop":
             outcome_counts["cut-off"] += 1
         elif not text.strip():
             outcome_counts["empty"] += 1
         else:
             outcome_counts["kept"] += 1
+            if reply.thoughts and not strip:  # a server returns thoughts separately, other models in tags
+                text = f"<think>\n{reply.thoughts}\n</think>\n\n{text}"
             yield replace(example, gold=text)

@@ -60,24 +60,10 @@ if TYPE_CHECKING:
 @quiet_option
 @click.pass_obj
 def filter_rows(
-    session: Session,
-    /,
-    source: str,
-    output: str,
-    near: float,
-    task: str | None,
-    samples: str | None,
-    min_score: float | None,
-    max_score: float | None,
-    keep: int | None,
-    seed: int,
-    list_file: str | None,
-    as_json: bool,
-    row_options: RowOptions,
-    overwrite: bool,
-    quiet: bool,
-    **lengths: Any,
-) -> None:
+    session: Session, /, source: str, output: str, near: float, task: str | None, samples: str | None, min_score: float | None,
+    max_score: float | None, keep: int | None, seed: int, list_file: str | None, as_json: bool, row_options: RowOptions, overwrite: bool,
+    quiet: bool, **length_options: Any,
+) -> None:  # fmt: skip
     """Write selected rows of IN to OUT, unchanged and in order, and report how many were removed and why.
 
     Exact duplicates are always removed, near ones unless --near 0. Rules apply in this order, and the first that a row breaks removes it: task,
@@ -94,7 +80,11 @@ def filter_rows(
     for target in filter(None, (output, list_file)):
         check_output_file(target, overwrite=overwrite)
     chosen_task = session.registry.task(task) if task else None
-    rules = {**_task_rule(chosen_task), **_length_rules(chosen_task, **lengths), **_score_rule(chosen_task, samples, min_score, max_score)}
+    rules = {
+        **_task_rule(chosen_task),
+        **_length_rules(chosen_task, **length_options),
+        **_score_rule(chosen_task, samples, min_score, max_score),
+    }
     rows, removed = find_removed(read_examples(source, row_options), FilterOptions(rules, near, keep, seed))
     if len(removed) == rows:
         raise DataError(f"no row is left of {rows}: {_format_counts(removed)}; nothing is written", source)
@@ -110,7 +100,7 @@ def filter_rows(
         "keep": keep,
         "seed": seed,
         **({"rows": row_options.non_default} if row_options.non_default else {}),
-        **lengths,
+        **length_options,
     }
     write_provenance(output, "data filter", [source, *filter(None, [samples])], settings, counts)
     if as_json:
@@ -128,7 +118,7 @@ def _format_counts(removed: Sequence[RemovedRow]) -> str:
 
 
 def _removed_rows(source: str, removed: Sequence[RemovedRow]) -> Any:
-    """Yield the removed rows with their reasons, in file order."""
+    """Yield the removed rows with their reasons, in the order of the file."""
     from sftchat.data.read import read_rows
 
     reasons = {row.source: row for row in removed}
@@ -138,27 +128,27 @@ def _removed_rows(source: str, removed: Sequence[RemovedRow]) -> Any:
 
 
 def _task_rule(task: Task | None) -> dict[str, Rule]:
-    """Return the rule that a task finds no problem."""
+    """Return the rule that removes rows in which the task finds a problem; empty without a task."""
     from sftchat.data.check import task_problems
 
     return {"task": lambda example: next((words for _, words in task_problems(task, example)), "")} if task is not None else {}
 
 
-def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | None, **tokens: Any) -> dict[str, Rule]:
-    """Return the rule on characters and tokens; ``tokens`` are the options of ``token_check_for``."""
+def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | None, **token_options: Any) -> dict[str, Rule]:
+    """Return the rule on the number of characters and tokens, or nothing if no limit is given; ``token_options`` are those of ``token_check_for``."""
     from sftchat.cli.data.check import token_check_for
 
-    measure = token_check_for(task, **tokens)
+    check_tokens = token_check_for(task, **token_options)
 
     def rule(example: Example) -> str:
-        size = sum(len(turn["content"]) for turn in example.conversation)
-        if min_chars is not None and size < min_chars:
-            return f"{size} characters, fewer than {min_chars}"
-        if max_chars is not None and size > max_chars:
-            return f"{size} characters, more than {max_chars}"
-        return next((words for _, words in measure(example)), "") if measure is not None else ""
+        characters = sum(len(turn["content"]) for turn in example.conversation)
+        if min_chars is not None and characters < min_chars:
+            return f"{characters} characters, fewer than {min_chars}"
+        if max_chars is not None and characters > max_chars:
+            return f"{characters} characters, more than {max_chars}"
+        return next((words for _, words in check_tokens(example)), "") if check_tokens is not None else ""
 
-    return {"length": rule} if measure is not None or min_chars is not None or max_chars is not None else {}
+    return {"length": rule} if check_tokens is not None or min_chars is not None or max_chars is not None else {}
 
 
 def _score_rule(task: Task | None, samples: str | None, min_score: float | None, max_score: float | None) -> dict[str, Rule]:
@@ -182,7 +172,7 @@ def _score_rule(task: Task | None, samples: str | None, min_score: float | None,
 
 
 def _choose_scorer(task: Task, samples: str | None) -> Callable[[Example], float]:
-    """Return a function for the score of a row: the mean over a model's samples, else the score of its gold reply."""
+    """Return a function that scores a row: the mean over a model's samples, or without samples the score of the row's own reply."""
     from pathlib import Path
 
     from sftchat.data.best_of import mean_reward

@@ -1,4 +1,4 @@
-"""Options and progress display shared by the commands of ``sftchat data``."""
+"""Options shared by the commands of ``sftchat data``."""
 
 from __future__ import annotations
 

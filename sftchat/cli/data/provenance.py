@@ -1,4 +1,4 @@
-"""``OUT.provenance.json``: how a filtered, split or synthesised file was made."""
+"""Writes ``OUT.provenance.json``: how a filtered, split or synthesised file was made."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def provenance_path(output: str) -> Path:
 
 
 def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings: Mapping[str, Any], counts: Mapping[str, int]) -> None:
-    """Write the provenance of an output; without a time, so that the same command on the same files writes the same bytes.
+    """Write the provenance of an output. It contains no time, so that the same command on the same files writes the same bytes.
 
     Args:
         output: The written file.
         made_by: The command, such as ``data filter``.
         inputs: Input files, or data sets of the Hub, which have no hash.
-        settings: All options.
+        settings: Options of the command.
         counts: Number of rows by outcome.
     """
     import sftchat
     from sftchat._util.files import write_atomically, write_error
 
-    facts = {
+    provenance = {
         "made_by": made_by,
         "sftchat": sftchat.__version__,
         "command": "sftchat " + shlex.join(sys.argv[1:]),
@@ -39,13 +39,12 @@ def write_provenance(output: str, made_by: str, inputs: Sequence[str], settings:
     }
     path = provenance_path(output)
     try:
-        write_atomically(path, json.dumps(facts, ensure_ascii=False, indent=2) + "\n", "strict")
+        write_atomically(path, json.dumps(provenance, ensure_ascii=False, indent=2) + "\n", "strict")
     except OSError as error:
         raise write_error(path, error) from error
 
 
 def _hash_if_file(name: str) -> str | None:
-    """Return the SHA-256 of a file; None when it is not a file."""
     from sftchat.models.fingerprint import file_hash
 
     return file_hash(Path(name)) if Path(name).is_file() else None

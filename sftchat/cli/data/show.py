@@ -38,14 +38,7 @@ if TYPE_CHECKING:
 @rows_options
 @quiet_option
 def show(
-    file: str,
-    count: int,
-    model: str | None,
-    trust_remote_code: bool,
-    as_json: bool,
-    row_options: RowOptions,
-    quiet: bool,
-    **template: Any,
+    file: str, count: int, model: str | None, trust_remote_code: bool, as_json: bool, row_options: RowOptions, quiet: bool, **template: Any
 ) -> None:
     """Print the first rows of FILE as a table; long text is cut.
 
@@ -71,7 +64,7 @@ def show(
 
 
 def _show_tokens(examples: list[Example], renderer: Renderer, as_json: bool, quiet: bool) -> None:
-    """Print rendered rows, with trained parts marked."""
+    """Print rendered rows; trained parts are green or, without colours, in brackets."""
     from sftchat.templates.renderer import Rendered
 
     rows = [(example.source, row) for example in examples for row in render_example(renderer, example) or (Rendered((), ()),)]
@@ -99,21 +92,19 @@ def _print_table(examples: list[Example], console: Console) -> None:
     from rich.table import Table
 
     lines = [line_of(example.source) for example in examples]
-    text_width = max(
-        console.width - max(map(len, ["line", *lines])) - len("turns") - 9, 20
-    )  # 9: the space between four columns and beside them
+    padding = 9  # between the four columns and beside them
+    text_width = max(console.width - max(map(len, ["line", *lines])) - len("turns") - padding, 20)
+    prompt_width = text_width * 3 // 5
+    gold_width = text_width - prompt_width
     table = Table(box=None, padding=(0, 2, 1, 0), pad_edge=False)
     table.add_column("line", justify="right")
     table.add_column("turns", justify="right")
-    table.add_column("prompt", width=text_width * 3 // 5)
-    table.add_column("gold", width=text_width - text_width * 3 // 5)
+    table.add_column("prompt", width=prompt_width)
+    table.add_column("gold", width=gold_width)
     for line, example in zip(lines, examples, strict=True):
         prompt = example.messages[-1]["content"] if example.messages else ""
-        cells = [
-            _excerpt(text, width, console)
-            for text, width in ((prompt, text_width * 3 // 5), (example.gold or "", text_width - text_width * 3 // 5))
-        ]
-        table.add_row(line, str(len(example.conversation)), *cells)
+        excerpts = _excerpt(prompt, prompt_width, console), _excerpt(example.gold or "", gold_width, console)
+        table.add_row(line, str(len(example.conversation)), *excerpts)
     console.print(table)
 
 

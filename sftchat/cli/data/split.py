@@ -27,7 +27,7 @@ from sftchat.text import pluralize
 @click.argument("test", metavar="TEST")
 @click.option(
     "--test",
-    "amount",
+    "test_size",
     type=click.FloatRange(min=0, min_open=True),
     default=0.1,
     show_default=True,
@@ -42,18 +42,9 @@ from sftchat.text import pluralize
 @overwrite_option
 @quiet_option
 def split_rows(
-    source: str,
-    train: str,
-    test: str,
-    amount: float,
-    by: str | None,
-    stratify: str | None,
-    seed: int,
-    as_json: bool,
-    row_options: RowOptions,
-    overwrite: bool,
-    quiet: bool,
-) -> None:
+    source: str, train: str, test: str, test_size: float, by: str | None, stratify: str | None, seed: int, as_json: bool,
+    row_options: RowOptions, overwrite: bool, quiet: bool,
+) -> None:  # fmt: skip
     """Write the rows of IN to TRAIN and TEST, unchanged and in their order; the same seed writes the same bytes.
 
     Rows with the same prompt stay together. Rows selected for TEST with nearly the same prompt as a row of TRAIN move to TRAIN, so that 'sftchat
@@ -64,8 +55,8 @@ def split_rows(
     sftchat data split rows.jsonl train.jsonl test.jsonl --test 0.2 --by document --seed 1
     sftchat data split tickets.csv train.jsonl test.jsonl --label-column label --stratify label
     """
-    if not math.isfinite(amount) or (amount > 1 and not amount.is_integer()):
-        raise UsageError(f"--test is {amount:g}, must be a share below 1 or a whole number of rows")
+    if not math.isfinite(test_size) or (test_size > 1 and not test_size.is_integer()):
+        raise UsageError(f"--test is {test_size:g}, must be a share below 1 or a whole number of rows")
     if "-" in (source, train, test):
         raise UsageError("split writes two files and a sidecar beside each, and hashes IN; give files")
     if len({Path(name).resolve() for name in (source, train, test)}) < 3:
@@ -76,11 +67,11 @@ def split_rows(
     examples = [to_example(row, position, row_options) for position, row in source_rows]
     groups, strata = ([column_value(row, column, position) for position, row in source_rows] if column else [] for column in (by, stratify))
     try:
-        result = split(examples, amount, seed, groups=groups, strata=strata)
+        result = split(examples, test_size, seed, groups=groups, strata=strata)
     except DataError as error:
         raise DataError(error.message, source) from None
     settings = {
-        "test": amount,
+        "test": test_size,
         "by": by,
         "stratify": stratify,
         "seed": seed,

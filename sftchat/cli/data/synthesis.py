@@ -1,4 +1,4 @@
-"""Generation shared by ``best-of`` and ``distill``: replies of a model to the prompts of a file, saved as samples; an interrupted run is resumed."""
+"""Generation shared by ``best-of`` and ``distill``: replies of a model to the prompts of a file, saved as samples so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class SynthesisRun:
         """Check that all outputs can be written, before any file is read or reply generated.
 
         Raises:
-            UsageError: When one is standard output, exists, or is given twice.
+            UsageError: When an output is standard output, exists, or is given twice.
         """
         targets = [self.output, *(name for name in more_outputs if name is not None)]
         if "-" in targets:
@@ -104,10 +104,10 @@ class SynthesisRun:
 def read_prompts(
     file: str, limit: int | None, check_rows: Callable[[Iterable[Example]], Iterable[Example]], row_options: RowOptions
 ) -> list[Example]:
-    """Read and check all prompts of a file, before a model is loaded.
+    """Return the prompts of a file, at most ``limit``.
 
     Raises:
-        DataError: When a row is malformed or unsuitable, or its prompt does not end with a user or tool turn.
+        DataError: When a row is malformed, ``check_rows`` refuses it, or its prompt does not end with a user or tool turn.
     """
     examples = list(check_rows(islice(read_examples(file, row_options), limit)))
     for example in examples:
@@ -119,23 +119,23 @@ def read_prompts(
 
 
 def no_rows_error(run: SynthesisRun, prompts: str, number: int, summary: str, failures: Sequence[EngineError]) -> SftchatError:
-    """Return the error for a run without any row: the errors of the requests, else the outcomes of the replies.
+    """Return the error for a run that gave no row, with the errors of the requests if any.
 
     Args:
         run: The run.
         prompts: Name of the file of prompts.
         number: Number of prompts.
-        summary: Number of prompts by outcome.
+        summary: Number of prompts by outcome, as text.
         failures: Errors of failed requests.
     """
-    written = f"nothing is written but {run.samples_file}" if run.samples_file.exists() else "nothing is written"
+    written_note = f"nothing is written but {run.samples_file}" if run.samples_file.exists() else "nothing is written"
     if failures:
-        return EngineError(f"no prompt of {number} gave a row: {summary} ({_list_reasons(failures)}); {written}")
-    return DataError(f"no prompt of {number} gave a row: {summary}; {written}", prompts)
+        return EngineError(f"no prompt of {number} gave a row: {summary} ({_list_reasons(failures)}); {written_note}")
+    return DataError(f"no prompt of {number} gave a row: {summary}; {written_note}", prompts)
 
 
 def _list_reasons(failures: Sequence[EngineError]) -> str:
-    """List the distinct errors, at most two."""
+    """Format the distinct errors, at most two."""
     return list_quoted(sorted({str(failure) for failure in failures}), 2)
 
 

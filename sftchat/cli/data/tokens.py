@@ -1,4 +1,4 @@
-"""Rows as the tokens that a model would be trained on: how many, and which of them are trained."""
+"""Renders rows as the tokens that a model would be trained on, and checks their number."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ if TYPE_CHECKING:
 
 
 def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = False, **template: Any) -> Renderer:
-    """The tokenizer and the template of a model; no weights are loaded.
+    """Return the renderer of a model, i.e. its tokenizer and chat template; no weights are loaded.
 
     Args:
-        model: As the user names it.
-        task: Whose template a model without one gets.
+        model: MODEL as typed.
+        task: Task whose template is used for a model without one.
         trust_remote_code: Whether code that comes with the model may run.
         template: ``template``, ``template_name`` and ``template_arguments``, as of ``sftchat.models.manifest.resolve_template_options``.
 
     Raises:
-        UsageError: When MODEL cannot name a model, or is behind a server, which keeps its tokenizer to itself; a template or an argument that the
-            model does not have.
+        UsageError: When MODEL is invalid or served by an engine, or the model does not have the template or an argument.
         ModelError: When it cannot be found.
     """
     from sftchat.errors import UsageError
@@ -48,13 +47,13 @@ def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = Fa
 
 
 def first_flag_with_value(options: Mapping[str, Any]) -> str:
-    """Return the first option with a value, as typed on the command line; empty when none has one."""
-    flag_names = {"template_arguments": "template-argument"}
-    return next((f"--{flag_names.get(name, name.replace('_', '-'))}" for name, value in options.items() if value), "")
+    """Return the flag of the first option that has a value; empty if none has one."""
+    name = next((name for name, value in options.items() if value), "").replace("template_arguments", "template_argument")
+    return f"--{name.replace('_', '-')}" if name else ""
 
 
 def max_row_length(model: str, task: Task | None, max_length: int | None) -> int:
-    """Return the maximum row length in training, in tokens; warns when more was requested than the model's context holds.
+    """Return the maximum row length in training, in tokens; warn if the requested one exceeds the model's context.
 
     Args:
         model: As for ``open_renderer``.
@@ -70,7 +69,7 @@ def max_row_length(model: str, task: Task | None, max_length: int | None) -> int
 
 
 def render_example(renderer: Renderer, example: Example) -> tuple[Rendered, ...]:
-    """Return the training rows of an example: several when the template renders history differently, none without a reply to learn.
+    """Return the training rows of an example: several if the template renders history differently, none without a reply to learn.
 
     Raises:
         TemplateError: When the template cannot render the row.
@@ -87,7 +86,7 @@ def render_example(renderer: Renderer, example: Example) -> tuple[Rendered, ...]
 
 
 def split_by_trained(renderer: Renderer, ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[str, bool]]:
-    """Yield the text of a row in pieces, each with whether it is trained; special tokens are included."""
+    """Yield ``(text, is trained)`` for each run of trained or untrained tokens of a row; special tokens are included."""
     from sftchat.templates.renderer import IGNORED
 
     for trained, group in groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED):
@@ -108,7 +107,7 @@ def make_token_check(renderer: Renderer, max_length: int) -> TokenCheck:
         try:
             rows = render_example(renderer, example)
         except TemplateError as error:
-            yield "template", str(error).removeprefix(f"{example.source}: ")  # a problem has its source already
+            yield "template", str(error).removeprefix(f"{example.source}: ")  # the source is printed before every problem
             return
         longest = max(rows, key=lambda row: len(row.ids), default=None)
         if longest is None or len(longest.ids) <= max_length:
