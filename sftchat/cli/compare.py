@@ -148,8 +148,10 @@ def _choose_task(session: Session, name: str | None, models: Sequence[str]) -> T
 
 
 def _score_if_possible(task: Task | None, example: Example, reply: Answer) -> Score | None:
-    """Return the score of a reply; None without a task, a gold reply or a reply."""
-    return None if task is None or example.gold is None or isinstance(reply, EngineError) else score_reply(task, example, reply)
+    """Return the score of a reply; None without a task or a gold reply, or for a failed request."""
+    if task is None or example.gold is None or isinstance(reply, EngineError):
+        return None
+    return score_reply(task, example, reply)
 
 
 def _json_row(
@@ -180,6 +182,7 @@ STYLES: Mapping[str, Mapping[str, bool]] = {
 def _print_comparison(
     models: Sequence[str], example: Example, replies: Sequence[Answer], scores: Sequence[Score | None], task: Task | None
 ) -> None:
+    """Print a question with its replies: side by side if the terminal is wide enough, else one below the other."""
     columns = shutil.get_terminal_size().columns
     _print_wrapped([("bold", f"■ {escape_controls(example.messages[-1]['content'])}")], columns)
     if example.gold is not None:
@@ -218,8 +221,7 @@ def _note_below(reply: Answer, score: Score | None, task: Task | None) -> str:
 
 def _print_summary(models: Sequence[str], scores: Sequence[Sequence[Score | None]], task: Task) -> None:
     """Print each model's primary metric over the questions that have gold and were answered by all."""
-    stats_rows = [[score.stats for score in row if score is not None] for row in scores]
-    stats_rows = [row for row in stats_rows if len(row) == len(models)]
+    stats_rows = [[score.stats for score in row if score is not None] for row in scores if None not in row]
     if not stats_rows:
         return
     click.echo(f"{task.metric.name} over {len(stats_rows)} of {len(scores)} questions:")
@@ -230,7 +232,7 @@ def _print_summary(models: Sequence[str], scores: Sequence[Sequence[Score | None
 
 
 def _print_wrapped(line: Line, columns: int) -> None:
-    """Write a text in rows no wider than the terminal."""
+    """Print a text of one style, wrapped to the width of the terminal."""
     style, text = line[0]
     for part in text.split("\n"):
         for row in wrap_line([(style, part.expandtabs(4))], columns):
@@ -238,7 +240,7 @@ def _print_wrapped(line: Line, columns: int) -> None:
 
 
 def _print_line(line: Line) -> None:
-    """Write one row, with its styles where stdout is a terminal that wants them."""
+    """Print one row of the terminal, with its styles if ``_has_styles``."""
     if _has_styles():
         styled = "".join(click.style(sanitize_lines(text), **STYLES.get(style, {})) for style, text in line).rstrip()
         for_renderer(sys.stdout).write(f"{styled}\n")
@@ -247,5 +249,5 @@ def _print_line(line: Line) -> None:
 
 
 def _has_styles() -> bool:
-    """Whether stdout is a terminal that wants styles."""
+    """Return whether standard output is a terminal that shows styles and the user has not turned colours off."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sftchat.cli.options import complete_model, template_options
+from sftchat.cli.options import complete_model, tokenizer_options
 from sftchat.cli.session import Session
 
 
@@ -15,8 +15,7 @@ from sftchat.cli.session import Session
 @click.argument("model", metavar="MODEL", shell_complete=complete_model)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder for the files; must not exist.")
 @click.option("--ollama", is_flag=True, help="Weights with a Modelfile, for 'ollama create'.")
-@template_options()
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@tokenizer_options
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_obj
 def command(

@@ -52,12 +52,10 @@ def command(
 
     from sftchat.models.provenance import trace_lineage
 
-    checks = [
-        *([loaded.proof] if loaded.proof else []),
-        *check_parity(
-            loaded.renderer, loaded.stop_ids, saved_tokenizer(reference.folder) if loaded.manifest and reference.folder else None
-        ),
-    ]
+    saved = saved_tokenizer(reference.folder) if loaded.manifest and reference.folder else None
+    checks = check_parity(loaded.renderer, loaded.stop_ids, saved)
+    if loaded.proof is not None:
+        checks = [loaded.proof, *checks]
     description, steps = _describe_model(reference, loaded), trace_lineage(model)
     failed = any(check.required and not check.passed for check in checks)
     if as_json:
@@ -84,7 +82,7 @@ def command(
 
 
 def _print_served_models(address: str, as_json: bool) -> None:
-    """Print the models of a server, or the one that the address names, as the server describes them; raises ``UsageError`` or ``ModelError``."""
+    """Print what a server lists about its models, or about the one in the address; raises ``UsageError`` or ``ModelError``."""
     from sftchat.errors import ModelError, UsageError, unknown_name_message
     from sftchat.inference.open import require_endpoint
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.options import complete_model, device_option, rows_options, template_options
+from sftchat.cli.options import complete_model, device_option, rows_options, template_options, trust_remote_code_option
 from sftchat.cli.session import Session
 from sftchat.errors import UsageError
 
@@ -38,7 +38,7 @@ MAX_CONVERSATIONS = 8
 @device_option()
 @template_options("adapter")
 @click.option("--force", is_flag=True, help="Write the model even when it loses the changes of the adapter.")
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@trust_remote_code_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_obj
 def command(

@@ -124,6 +124,10 @@ def template_options(owner: str = "model", default: str | None = "") -> Callable
     )
 
 
+trust_remote_code_option = click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+tokenizer_options = add_options(template_options(), trust_remote_code_option)
+"""The options for loading the tokenizer and the chat template of a model."""
+
 engine_options = add_options(
     click.option("--base", metavar="MODEL", help="Base model of an adapter, instead of the one its config names."),
     click.option(
@@ -135,7 +139,7 @@ engine_options = add_options(
     ),
     device_option(),
     template_options(default=None),
-    click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model."),
+    trust_remote_code_option,
     click.option("--allow-pickle", is_flag=True, help="Load weights that are not safetensors; they can run code."),
 )
 """The options for opening a model: base, dtype, device, template, trust."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.config_file import apply_config
-from sftchat.cli.options import complete_model, complete_task, device_option, rows_options, template_options
+from sftchat.cli.options import complete_model, complete_task, device_option, rows_options, template_options, trust_remote_code_option
 from sftchat.cli.session import Session
 from sftchat.data.row_options import RowOptions
 from sftchat.errors import UsageError
@@ -94,7 +94,7 @@ if TYPE_CHECKING:
 @device_option(None)
 @template_options()
 @click.option("--force", is_flag=True, help="Train even when the parity proof fails: inference may then see other tokens.")
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@trust_remote_code_option
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint of RUN.")
 @click.option("--dry-run", is_flag=True, help="Print what would be trained, and the memory and time it takes; write nothing.")
 @click.option(
@@ -145,7 +145,8 @@ def command(
     examples, sources = collect_rows(
         task, files, rows=rows, options=options, seed=hyperparameters["seed"] or 0, row_options=row_options, notes=notes
     )
-    for line in notes.lines() if not quiet and is_main_process() else ():
+    silent = quiet or not is_main_process()  # of several training processes only one prints
+    for line in () if silent else notes.lines():
         click.echo(printable(f"note: {line}"), err=True)
     from sftchat.training.prepare import TrainingJob
     from sftchat.training.run import train
@@ -158,11 +159,9 @@ def command(
     if dry_run:
         _dry_run(job, registry, model, quiet)
         return
-    with TrainingProgress(quiet=quiet or not is_main_process()) as progress:
+    with TrainingProgress(quiet=silent) as progress:
         manifest = train(job, progress.listener(model), engine_types=registry.engines, plugin_callbacks=registry.trainer_callbacks)
-    if quiet or not is_main_process():
-        return
-    for line in _summary_lines(manifest, output, model):
+    for line in () if silent else _summary_lines(manifest, output, model):
         click.echo(line, err=True)
 
 

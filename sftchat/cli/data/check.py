@@ -10,7 +10,7 @@ import click
 
 from sftchat._util.files import check_output_file
 from sftchat.cli.data.options import json_option, output_name, overwrite_option, quiet_option
-from sftchat.cli.options import complete_file, complete_model, complete_task, rows_options, template_options
+from sftchat.cli.options import complete_file, complete_model, complete_task, rows_options, tokenizer_options
 from sftchat.cli.session import Session, json_text
 from sftchat.data.check import PROBLEM_CLASSES, Findings, Policy, check, parse_policies, remaining_rows
 from sftchat.data.read import line_of
@@ -55,8 +55,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Maximum number of tokens of a row, with --model.  [default: the task's, else 1024]",
 )
-@template_options()
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@tokenizer_options
 @json_option
 @rows_options
 @overwrite_option

@@ -11,7 +11,7 @@ import click
 from sftchat.chat.safe_text import escape_controls
 from sftchat.cli.data.options import json_option, quiet_option
 from sftchat.cli.data.tokens import first_flag_with_value, open_renderer, render_example, split_by_trained
-from sftchat.cli.options import complete_file, complete_model, rows_options, template_options
+from sftchat.cli.options import complete_file, complete_model, rows_options, tokenizer_options
 from sftchat.cli.session import json_text, stdout
 from sftchat.data.formats import read_examples
 from sftchat.data.read import line_of
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--model", metavar="MODEL", shell_complete=complete_model, help="Show the rows as rendered for this model, trained tokens in green."
 )
-@template_options()
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@tokenizer_options
 @json_option
 @rows_options
 @quiet_option
