@@ -190,7 +190,8 @@ class WorkflowSafeStream(_StreamWrapper):
 class GuardedStream(WorkflowSafeStream):
     """A standard stream that displays untrusted text literally: control characters are replaced by ``�``.
 
-    Line breaks and tabs are kept. A carriage return is kept on a line that begins with one, such as a progress bar, because it overwrites only that line.
+    Line breaks and tabs are kept. A carriage return is kept on a line that begins with one, such as a progress bar, because it overwrites only this
+    line.
     """
 
     def __init__(self, raw: RawStream, *, in_workflow: bool) -> None:

@@ -50,7 +50,7 @@ def read_text(path: Path) -> str:
 
 
 def iter_bounded_lines(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
-    """Yield ``(number from 1, line, was cut)`` for each line of a file; a line over ``MAX_BYTES`` is cut, and its rest is yielded as the next line."""
+    """Yield ``(number from 1, line, was cut)`` for each line; a line over ``MAX_BYTES`` is cut, and its rest is yielded as the next line."""
     for number, line in enumerate(iter(lambda: file.readline(MAX_BYTES), b""), start=1):
         yield number, line, len(line) == MAX_BYTES and not line.endswith(b"\n")
 

@@ -25,7 +25,7 @@ _END: Any = object()
 
 
 class Malformed(ValueError):
-    """A plugin's result violates its contract; the message is the rest of a sentence that begins with the plugin's part, such as ``counts None as 'n'``."""
+    """A plugin's result violates its contract; the message continues a sentence about the plugin's part, such as ``counts None as 'n'``."""
 
 
 def call_plugin(what: str, function: Callable[..., T], *args: Any, doing: Occasion = "", may_refuse: bool = False) -> T:

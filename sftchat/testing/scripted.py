@@ -13,8 +13,8 @@ from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice, Message, Reply, Token
 
 Script: TypeAlias = str | Reply | Exception | Sequence[str | Exception]
-"""One scripted reply: its text; a ``Reply`` with ``text``, ``finish_reason``, ``thoughts`` and ``refused``; an error to raise; or a list of the pieces
-of the text, in which an error is raised after the pieces before it."""
+"""One scripted reply: its text; a ``Reply`` with text, ``finish_reason``, ``thoughts`` and ``refused``; an error to raise; or a list of the pieces of
+the text, in which an error is raised after the pieces before it."""
 
 Replies: TypeAlias = Mapping[str, Script] | Callable[[Request], Script] | Sequence[Script]
 """Replies by the last user message, a function from the request to the reply, or a list of replies in order."""

@@ -81,10 +81,10 @@ def check_files(
     chosen_task = session.registry.task(task) if task else None
     policies = parse_policies(pairs)
     _check_output(files, output, overwrite)
-    make_token_check = token_check_for(chosen_task, **token_options)
+    check_tokens = token_check_for(chosen_task, **token_options)
     results = []
     for file in files:
-        findings = check(file, chosen_task, against=against, options=row_options, near_threshold=near, check_tokens=make_token_check)
+        findings = check(file, chosen_task, against=against, options=row_options, near_threshold=near, check_tokens=check_tokens)
         results.append(findings)
         if not as_json:
             for problem in findings.problems:
@@ -98,12 +98,8 @@ def check_files(
     if as_json:
         click.echo(json_text([to_json_object(findings, policies) for findings in results]))
     if output is not None and not quiet:
-        result = (
-            f"wrote {pluralize(row_count, 'row')} to {output_name(output)}"
-            if row_count is not None
-            else f"{output_name(output)} is not written"
-        )
-        click.echo(result, err=True)
+        name = output_name(output)
+        click.echo(f"{name} is not written" if row_count is None else f"wrote {pluralize(row_count, 'row')} to {name}", err=True)
     ctx.exit(1 if failed else 0)
 
 

@@ -130,7 +130,9 @@ def _task_rule(task: Task | None) -> dict[str, Rule]:
     """Return the rule that removes rows in which the task finds a problem; empty without a task."""
     from sftchat.data.check import task_problems
 
-    return {"task": lambda example: next((words for _, words in task_problems(task, example)), "")} if task is not None else {}
+    if task is None:
+        return {}
+    return {"task": lambda example: next((message for _, message in task_problems(task, example)), "")}
 
 
 def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | None, **token_options: Any) -> dict[str, Rule]:
@@ -138,6 +140,8 @@ def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | 
     from sftchat.cli.data.check import token_check_for
 
     check_tokens = token_check_for(task, **token_options)
+    if check_tokens is None and min_chars is None and max_chars is None:
+        return {}
 
     def rule(example: Example) -> str:
         characters = sum(len(turn["content"]) for turn in example.conversation)
@@ -145,12 +149,13 @@ def _length_rules(task: Task | None, *, min_chars: int | None, max_chars: int | 
             return f"{characters} characters, fewer than {min_chars}"
         if max_chars is not None and characters > max_chars:
             return f"{characters} characters, more than {max_chars}"
-        return next((words for _, words in check_tokens(example)), "") if check_tokens is not None else ""
+        return next((message for _, message in check_tokens(example)), "") if check_tokens is not None else ""
 
-    return {"length": rule} if check_tokens is not None or min_chars is not None or max_chars is not None else {}
+    return {"length": rule}
 
 
 def _score_rule(task: Task | None, samples: str | None, min_score: float | None, max_score: float | None) -> dict[str, Rule]:
+    """Return the rule on the score; empty without a limit."""
     if min_score is None and max_score is None:
         if samples is not None:
             raise UsageError("--samples is what --min-score and --max-score go by; give one of them")

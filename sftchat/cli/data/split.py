@@ -65,7 +65,8 @@ def split_rows(
         check_output_file(target, overwrite=overwrite)
     source_rows = list(read_rows(source))
     examples = [to_example(row, position, row_options) for position, row in source_rows]
-    groups, strata = ([column_value(row, column, position) for position, row in source_rows] if column else [] for column in (by, stratify))
+    groups = [column_value(row, by, position) for position, row in source_rows] if by else []
+    strata = [column_value(row, stratify, position) for position, row in source_rows] if stratify else []
     try:
         result = split(examples, test_size, seed, groups=groups, strata=strata)
     except DataError as error:
@@ -85,7 +86,8 @@ def split_rows(
         "moved": result.moved,
     }
     for target, is_test in ((train, False), (test, True)):
-        write_rows(target, (row for index, (_, row) in enumerate(source_rows) if (index in result.test) == is_test), overwrite=overwrite)
+        rows = (row for index, (_, row) in enumerate(source_rows) if (index in result.test) == is_test)
+        write_rows(target, rows, overwrite=overwrite)
         write_provenance(target, "data split", [source], settings, counts)
     if as_json:
         click.echo(json.dumps(counts))

@@ -56,15 +56,16 @@ def max_row_length(model: str, task: Task | None, max_length: int | None) -> int
     """Return the maximum row length in training, in tokens; warn if the requested one exceeds the model's context.
 
     Args:
-        model: As for ``open_renderer``.
-        task: Its default applies without ``max_length``.
-        max_length: ``--max-length``.
+        model: MODEL as typed.
+        task: Task whose default is used if ``max_length`` is None.
+        max_length: Maximum length that the user requests.
     """
     from sftchat.models.reference import context_length, resolve
     from sftchat.task import training_defaults
     from sftchat.training.config import TrainingConfig, limit_to_context
 
-    requested = max_length or (training_defaults(task, "full", 0).max_length if task is not None else None) or TrainingConfig.max_length
+    of_task = training_defaults(task, "full", 0).max_length if task is not None else None
+    requested = max_length or of_task or TrainingConfig.max_length
     return limit_to_context(requested, context_length(resolve(model)), max_length)
 
 
