@@ -75,11 +75,11 @@ def prune(older_than: float | None, identity: str | None, everything: bool) -> N
     sftchat cache prune --all
     """
     if everything and (older_than is not None or identity is not None):
-        raise UsageError("--all forgets every reply; leave out --older-than and --model, or leave out --all")
+        raise UsageError("--all deletes every reply; leave out --older-than and --model, or leave out --all")
     if not everything and older_than is None and identity is None:
-        raise UsageError("nothing said about which replies to forget; give --older-than DAYS, --model IDENTITY, or --all")
+        raise UsageError("say which replies to delete: give --older-than DAYS, --model IDENTITY, or --all")
     from sftchat.evaluation.cache_contents import clear, disk_size, summarise_models
-    from sftchat.evaluation.cache_contents import prune as forget
+    from sftchat.evaluation.cache_contents import prune as delete_replies
     from sftchat.evaluation.reply_cache import default_path
 
     path = default_path()
@@ -89,8 +89,8 @@ def prune(older_than: float | None, identity: str | None, everything: bool) -> N
     else:
         if identity is not None and not any(model.identity.startswith(identity.lower()) for model in summarise_models(path)):
             raise UsageError(f"no replies of a model '{identity}'; 'sftchat cache' lists the identities")
-        count = forget(path, identity=identity or "", older_than=older_than or 0)
-    click.echo(f"{pluralize(count, 'reply', 'replies')} forgotten, {format_bytes(max(0, before - disk_size(path)))} freed")
+        count = delete_replies(path, identity=identity or "", older_than=older_than or 0)
+    click.echo(f"{pluralize(count, 'reply', 'replies')} deleted, {format_bytes(max(0, before - disk_size(path)))} freed")
 
 
 def format_bytes(size: float) -> str:

@@ -229,19 +229,19 @@ def test_one_model_is_pruned_and_then_everything(desk: Desk) -> None:
     desk.run("eval", "s:good")
     desk.run("eval", "s:bad")
 
-    assert desk.run("cache", "prune", "--model", "bbb")[1].startswith("8 replies forgotten, ")
-    assert desk.run("cache", "prune", "--older-than", "1")[1].startswith("0 replies forgotten, ")
+    assert desk.run("cache", "prune", "--model", "bbb")[1].startswith("8 replies deleted, ")
+    assert desk.run("cache", "prune", "--older-than", "1")[1].startswith("0 replies deleted, ")
     desk.run("eval", "s:good")
     assert desk.asked == [("s:good", 8), ("s:bad", 8)]
-    assert desk.run("cache", "prune", "--all")[1].startswith("8 replies forgotten, ")
+    assert desk.run("cache", "prune", "--all")[1].startswith("8 replies deleted, ")
     assert desk.run("cache", "--json")[1].count("identity") == 0
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "nothing said about which replies to forget; give --older-than DAYS, --model IDENTITY, or --all"),
-        (("--all", "--model", "a"), "--all forgets every reply; leave out --older-than and --model, or leave out --all"),
+        ((), "say which replies to delete: give --older-than DAYS, --model IDENTITY, or --all"),
+        (("--all", "--model", "a"), "--all deletes every reply; leave out --older-than and --model, or leave out --all"),
         (("--model", "abc"), "no replies of a model 'abc'; 'sftchat cache' lists the identities"),
         (("--older-than", "-1"), "invalid value for '--older-than': -1.0 is not in the range x>=0; see 'sftchat cache prune --help'"),
     ],
@@ -258,7 +258,7 @@ def test_a_damaged_cache_is_an_error_of_one_line_until_it_is_cleared(desk: Desk)
 
     assert (code, err.count("\n")) == (3, 1)
     assert err.endswith("'sftchat cache prune --all' empties this one\n")
-    assert desk.run("cache", "prune", "--all") == (0, "0 replies forgotten, 11.0 kB freed\n", "")
+    assert desk.run("cache", "prune", "--all") == (0, "0 replies deleted, 11.0 kB freed\n", "")
     assert desk.run("cache")[0] == 0
 
 

@@ -75,7 +75,7 @@ def test_impossible_outputs_are_refused_before_a_row_is_read(capsys: pytest.Capt
     assert capsys.readouterr().err.splitlines() == [
         "sftchat: error: -o takes the rows of one FILE, not of 2; check them one by one",
         "sftchat: error: -o reads FILE a second time, which standard input cannot; give a file",
-        "sftchat: error: --max-length needs --model, whose tokenizer counts",
+        "sftchat: error: --max-length needs --model, whose tokenizer counts the tokens",
     ]
 
 
@@ -133,7 +133,7 @@ def test_show_prints_what_a_model_would_be_trained_on(capsys: pytest.CaptureFixt
         "template chatml\n",
     )
     assert run("show", "f", "--template", "chatml") == 2
-    assert capsys.readouterr().err == "sftchat: error: --template needs --model, whose tokenizer it is rendered for\n"
+    assert capsys.readouterr().err == "sftchat: error: --template needs --model, for which the rows are rendered\n"
 
 
 def test_show_and_check_accept_template_arguments(capsys: pytest.CaptureFixture[str], tiny_checkpoint: Path) -> None:
@@ -151,4 +151,4 @@ def test_show_and_check_accept_template_arguments(capsys: pytest.CaptureFixture[
     assert run("check", "f", *model, "--template-argument", "long=true") == 2
     assert capsys.readouterr().err == "sftchat: error: unknown argument of chat template 'short.jinja': 'long' (available: short)\n"
     assert run("check", "f", "--template-argument", "short=true") == 2
-    assert capsys.readouterr().err == "sftchat: error: --template-argument needs --model, whose tokenizer counts\n"
+    assert capsys.readouterr().err == "sftchat: error: --template-argument needs --model, whose tokenizer counts the tokens\n"

@@ -58,7 +58,7 @@ def test_commands_on_rows_select_the_template_by_tools_or_by_the_given_name(base
     code, *_ = step("data", "filter", "rows.jsonl", "out.jsonl", "--model", "base", "--template-name", "default", "-q", "--json")
     assert (code, len(Path("out.jsonl").read_text().splitlines())) == (0, 2)
     assert step("data", "show", "rows.jsonl", "--template-name", "rag")[::2] == (
-        2, "sftchat: error: --template-name needs --model, whose tokenizer it is rendered for\n"
+        2, "sftchat: error: --template-name needs --model, for which the rows are rendered\n"
     )  # fmt: skip
     assert step("ask", "base", "hi", "--template-name", "chat")[::2] == (
         2, "sftchat: error: unknown chat template name 'chat' (available: default, rag, tool_use)\n"

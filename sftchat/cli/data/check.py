@@ -137,7 +137,7 @@ def token_check_for(
 
     if model is None:
         if option := first_flag_with_value({"max_length": max_length is not None, **template}):
-            raise UsageError(f"{option} needs --model, whose tokenizer counts")
+            raise UsageError(f"{option} needs --model, whose tokenizer counts the tokens")
         return None
     renderer = open_renderer(model, task, trust_remote_code=trust_remote_code, **template)
     return make_token_check(renderer, max_row_length(model, task, max_length))

@@ -49,7 +49,7 @@ def show(
     sftchat data show train.jsonl -n 2 --model sftchat:nano
     """
     if model is None and (option := first_flag_with_value(template)):
-        raise UsageError(f"{option} needs --model, whose tokenizer it is rendered for")
+        raise UsageError(f"{option} needs --model, for which the rows are rendered")
     examples = list(islice(read_examples(file, row_options), count))
     if model is not None:
         _show_tokens(examples, open_renderer(model, None, trust_remote_code=trust_remote_code, **template), as_json, quiet)
