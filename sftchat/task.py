@@ -37,7 +37,7 @@ class Metric:
     """A metric: a function of the sums of the items' counts, so that the bootstrap only has to sum the counts of the resampled items.
 
     Attributes:
-        name: As printed and as typed in ``--min NAME=X``.
+        name: Name, as printed and as typed in ``--min NAME=X``.
         function: Takes the sums of ``Score.stats`` by key (numbers, or arrays of one shape) and returns the value of the same shape.
             It must be a function of the sums alone: F1 is ``2·tp / (pred + gold)``, never a mean of items' F1.
         description: One line for tables.

@@ -65,7 +65,7 @@ class Reply:
 
     Attributes:
         text: The reply as generated, without special tokens, otherwise unchanged.
-        finish_reason: Why it ended.
+        finish_reason: Why the reply ended: ``stop`` (stop token or stop string), ``length`` (token limit), ``cancelled`` (by the user) or ``error``.
         prompt_tokens: Length of the rendered prompt, in tokens.
         completion_tokens: Length of the reply, in tokens, without the stop token.
         thoughts: Reasoning that a server returned separately; a local model's thoughts are part of its text, as ``<think>…</think>``.

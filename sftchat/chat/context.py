@@ -130,11 +130,11 @@ class ChatCommand:
         run: Called with the context and the rest of the line. Any exception, such as a ``UsageError``, is shown as a one-line error.
         usage: Arguments as shown by ``/help``: ``[TEXT]``.
         complete: Returns possible arguments; the chat filters them by the typed prefix.
-        allowed_while_busy: True when it may run while the model loads or generates; otherwise it is queued, as messages are.
+        allowed_while_busy: True when the command may run while the model loads or generates; otherwise it is queued, as messages are.
         unavailable_reason: Returns why the command is unavailable, such as ``"there is no reply yet"``; empty when it is available.
             Called before the command runs; unavailable commands are not run and not offered as completions.
         topic: Heading in ``/help``.
-        aliases: Further names under which it is found, such as one of an earlier release; they are not listed.
+        aliases: Further names of the command, such as one of an earlier release; they are not listed.
     """
 
     name: str

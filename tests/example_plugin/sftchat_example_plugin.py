@@ -54,12 +54,12 @@ def again(context: ChatContext, argument: str) -> None:
     context.send(f"{argument or 'please'}: {context.conversation.turns[-1].question}")
 
 
-def nothing_said(context: ChatContext) -> str:
+def reason_without_message(context: ChatContext) -> str:
     """Return why the command is unavailable, or an empty string."""
     return "" if context.conversation.turns else "there is no message yet"
 
 
-def manners(context: ChatContext, argument: str) -> Iterable[str]:
+def offer_words(context: ChatContext, argument: str) -> Iterable[str]:
     """Return the words that completion offers."""
     return ["please", "kindly"]
 
@@ -79,4 +79,4 @@ def sftchat_register_engines() -> Iterable[EngineType]:
 @hookimpl
 def sftchat_register_chat_commands() -> Iterable[ChatCommand]:
     """Register the chat command."""
-    return [ChatCommand("again", "ask once more, politely", again, "[WORD]", manners, unavailable_reason=nothing_said)]
+    return [ChatCommand("again", "ask once more, politely", again, "[WORD]", offer_words, unavailable_reason=reason_without_message)]
