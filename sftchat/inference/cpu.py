@@ -69,7 +69,7 @@ def optimize_for_inference(model: Any, *, int8: bool = False) -> bool:
         merges = value
 
     cache = Optimization("the cache whose rows are merged", lambda: set_merges(True), lambda: set_merges(False))
-    _apply_those_that_agree([*optimizations, cache], expected, lambda: _decoded_logits(model, merges))
+    _apply_verified([*optimizations, cache], expected, lambda: _decoded_logits(model, merges))
     return merges
 
 
@@ -119,7 +119,7 @@ def _quantize(linear: FusedLinear) -> tuple[Tensor, Tensor]:
     return int8_weight, scales
 
 
-def _apply_those_that_agree(optimizations: Sequence[Optimization], expected: Tensor, compute_logits: Callable[[], Tensor]) -> None:
+def _apply_verified(optimizations: Sequence[Optimization], expected: Tensor, compute_logits: Callable[[], Tensor]) -> None:
     """Apply all and compare once; on failure apply them one by one, and undo with a warning each that fails or changes the logits."""
     if not _apply_and_compare(optimizations, expected, compute_logits):
         return
@@ -154,7 +154,7 @@ def _plain_logits(model: Any) -> Tensor:
 
 
 def _decoded_logits(model: Any, merges: bool) -> Tensor:
-    """Return the same logits as the engine computes them: prefill, insertion into a batch, one decoding step."""
+    """Return the logits after ``PROBE_TOKENS`` as the engine computes them: prefill, insertion into a batch, one decoding step."""
     batch = Batch(model, lambda adapters: None, None, merges)
     prefill = batch.prepare([list(PROBE_TOKENS[:-1])], [""])
     batch.prefill(prefill)
@@ -205,9 +205,10 @@ class FusedLinear:
 
 
 def fused_linears(model: Any) -> Iterator[FusedLinear]:
-    """Yield the linear layers of a model, those of ``FUSED_LAYERS`` fused; layers of other types, such as adapted ones, are skipped."""
+    """Yield the linear layers of a model, each group of ``FUSED_LAYERS`` as one; layers of other types, such as those with adapters, are skipped."""
     fused: set[nn.Linear] = set()
-    for layers in (layers for module in model.modules() for layers in _fusible_groups(module)):
+    groups = [layers for module in model.modules() for layers in _fusible_groups(module)]
+    for layers in groups:
         fused.update(layers)
         biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
         weight = torch.cat([layer.weight.detach() for layer in layers])
@@ -274,10 +275,9 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 def packed_weight(linear: FusedLinear) -> Compute:
-    """Return a function that computes linear layers from a packed copy of their weights; later changes of the weights have no effect on it.
+    """Return a function that computes linear layers on a CPU from a packed copy of their weights; later changes of the weights have no effect on it.
 
-    Args:
-        linear: Linear layers on a CPU, of a dtype that ``can_pack`` accepts.
+    The dtype of the weights must be one that ``can_pack`` accepts.
     """
     weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight, PACKED_ROWS)
     bias, inputs = linear.bias, linear.weight.shape[1]

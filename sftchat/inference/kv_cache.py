@@ -17,14 +17,14 @@ from transformers import Cache, DynamicCache
 try:
     from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
-    MERGEABLE: tuple[type, ...] = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+    MERGEABLE_LAYERS: tuple[type, ...] = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
     """Layer types that store one key and one value per token; empty if the installed transformers has other types."""
 except ImportError:
     DummyLayer = DynamicLayer = DynamicSlidingWindowLayer = type("NoLayer", (), {})
-    MERGEABLE = ()
+    MERGEABLE_LAYERS = ()
 
 GROWTH_COLUMNS = 64
-"""Number of unused columns after the buffers have grown; they grow again, by a copy, when these are used."""
+"""Number of unused columns in newly allocated buffers; once they are used, the buffers are allocated again and copied."""
 
 
 @dataclass
@@ -102,7 +102,7 @@ class BatchCache(Cache):  # type: ignore[misc]
     @staticmethod
     def can_merge(cache: DynamicCache) -> bool:
         """Whether every layer stores one key and one value per token; recurrent, chunked and compressed layers do not."""
-        return bool(MERGEABLE) and all(type(layer) in MERGEABLE for layer in cache.layers)
+        return bool(MERGEABLE_LAYERS) and all(type(layer) in MERGEABLE_LAYERS for layer in cache.layers)
 
     def insert(self, other: DynamicCache, longest: int) -> None:
         """Append the rows of another cache, right-aligned.

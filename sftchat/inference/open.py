@@ -193,7 +193,7 @@ def load_with_adapters(load: Load, base: ModelReference, adapters: Sequence[Mode
         if adapters and not isinstance(engine, Adapts):
             raise EngineError(f"the engine of '{base.argument}' takes no adapters")
         for adapter in adapters:
-            cast(Any, engine).add_adapter(adapter.text, adapter)  # the reference, so that --base is respected
+            cast(Any, engine).add_adapter(adapter.text, adapter)  # a reference, since its text alone would lose the option --base
     except BaseException:
         engine.close()
         raise
@@ -241,7 +241,7 @@ class EnginePool:
             return AdapterEngine(model, engine, OFF)
         if model not in engine.adapters:
             try:
-                cast(Any, engine).add_adapter(model, reference)  # the reference, so that --base is respected
+                cast(Any, engine).add_adapter(model, reference)  # a reference, since its text alone would lose the option --base
             except BaseException:
                 del self._open[key]  # a failed load may leave the engine inconsistent
                 raise

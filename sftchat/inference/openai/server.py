@@ -158,7 +158,7 @@ class Server:
 
     def sanitize(self, message: str) -> str:
         """Sanitize a server's message for a terminal: one line, shortened, without keys and control characters."""
-        redacted = self.redaction.text(message)[: 10 * MAX_ERROR_CHARACTERS]
+        redacted = self.redaction.text(message)[: 10 * MAX_ERROR_CHARACTERS]  # bounds the work below
         printable = "".join(character if character.isprintable() else " " for character in redacted)
         line = " ".join(printable.split())
         return line if len(line) <= MAX_ERROR_CHARACTERS else line[:MAX_ERROR_CHARACTERS] + "…"
