@@ -119,9 +119,9 @@ class Conversation:
         system: System prompt; may be empty.
         nodes: All nodes, parents before children.
         head: Id of the current node.
-        undone: Heads that ``redo`` returns to, last first.
+        undone: The head before each ``undo``, oldest first; ``redo`` returns to the last one.
         pane: Pane whose answers ``turns`` and ``messages`` return.
-        history: Whether the model sees earlier turns.
+        history: True when the model sees earlier turns.
     """
 
     system: str = ""
@@ -161,7 +161,8 @@ class Conversation:
             if not node.answers:
                 question = node.question
                 continue
-            answer = node.answers[min(self.pane, len(node.answers) - 1)]  # a session may continue with more models than it began with
+            # a session may continue with more models than it began with: the further ones see the answers of the last one
+            answer = node.answers[min(self.pane, len(node.answers) - 1)]
             if not answer.aborted_without_text:
                 turns.append(Turn(question, answer, node.id))
         if path and not path[-1].answers:

@@ -73,7 +73,7 @@ class Rows:
         return self._append("preferences", row)
 
     def add_evalset_item(self, messages: Sequence[Message], reply: str, provenance: Mapping[str, Any]) -> str:
-        """Append an evalset item; as ``add_training_row``, but the prompt must not be in the training rows instead of the evalsets."""
+        """Append an evalset item; the rest as for ``add_training_row``, but a prompt is refused that is in the training rows."""
         id = "chat-" + sha256(json.dumps([list(messages)], sort_keys=True).encode()).hexdigest()[:12]
         return self._append("evalset", serialize(Example(tuple(messages), reply, id, {"sftchat": provenance}), "evalset"))
 

@@ -141,7 +141,7 @@ def prepare_openings(references: Sequence[ModelReference], load: Callable[..., E
     for group in group_by_base(references):
         members = [references[index] for index in group]
         adapters = [member for member in members if member.base is not None]
-        base = adapters[0].base if adapters and len(members) > 1 else None
+        base = adapters[0].base if adapters and len(members) > 1 else None  # a single model needs no shared base
         load_shared = partial(load_with_adapters, load, base, adapters, options) if base is not None else None
         for index, member in zip(group, members, strict=True):
             if load_shared is None:

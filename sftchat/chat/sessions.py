@@ -94,15 +94,15 @@ class Session:
         stored_count = self.store.count_nodes(summary) if self.store is not None and summary is not None else 0
         self._stored_nodes = conversation.nodes[:stored_count] if conversation is not None else ()
 
-    def begin_reply(self, question: int, pane: int, answer: Answer) -> None:
+    def begin_reply(self, question_id: int, pane: int, answer: Answer) -> None:
         """Record that a pane starts to reply to a message."""
         if self.store is not None and self.id:
-            self.store.begin_reply(self.id, question, pane, answer)
+            self.store.begin_reply(self.id, question_id, pane, answer)
 
-    def add_piece(self, question: int, pane: int, chunk: Chunk) -> None:
+    def add_piece(self, question_id: int, pane: int, chunk: Chunk) -> None:
         """Record a chunk of a reply."""
         if self.store is not None and self.id and (chunk.text or chunk.tokens):
-            self.store.add_piece(self.id, question, pane, chunk.text, chunk.token_ids, chunk.tokens)
+            self.store.add_piece(self.id, question_id, pane, chunk.text, chunk.token_ids, chunk.tokens)
 
     def _save_changed_nodes(self, conversation: Conversation) -> bool:
         """Save stored nodes with a new score or rating; False when the stored nodes belong to another conversation."""
@@ -164,7 +164,7 @@ class Summary:
         id: Session id.
         name: Name given with ``/save``; usually empty.
         used: Time of the last write, in seconds since 1970.
-        metadata: Metadata as passed to ``Sessions.save``.
+        metadata: Metadata as passed to ``SessionStore.save``.
     """
 
     id: int
@@ -222,13 +222,13 @@ class SessionStore:
         """Save a changed node."""
         self._execute("UPDATE nodes SET said = ? WHERE session = ? AND id = ?", node_to_json(node), session, node.id)
 
-    def begin_reply(self, session: int, question: int, pane: int, answer: Answer) -> None:
+    def begin_reply(self, session: int, question_id: int, pane: int, answer: Answer) -> None:
         """Record that a pane starts to reply, with the text that a continued answer has already."""
-        self._execute("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, pane, answer_to_json(answer))
+        self._execute("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question_id, pane, answer_to_json(answer))
 
-    def add_piece(self, session: int, question: int, pane: int, text: str, token_ids: tuple[int, ...], tokens: int) -> None:
+    def add_piece(self, session: int, question_id: int, pane: int, text: str, token_ids: tuple[int, ...], tokens: int) -> None:
         """Record a chunk of a reply; on disk when this returns."""
-        self._execute("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question, pane, to_ascii_json([text, token_ids, tokens]))
+        self._execute("INSERT INTO pieces VALUES (?, ?, ?, ?)", session, question_id, pane, to_ascii_json([text, token_ids, tokens]))
 
     def rename(self, session: int, name: str) -> None:
         """Name a session.
@@ -241,10 +241,10 @@ class SessionStore:
         except sqlite3.IntegrityError:
             raise UsageError(f"session name '{name}' is taken; /load {name} goes on with that one") from None
 
-    def list_sessions(self, most: int = -1) -> tuple[Summary, ...]:
-        """List at most ``most`` sessions, last used first; -1 for all. Damaged ones are skipped, each with one warning."""
+    def list_sessions(self, limit: int = -1) -> tuple[Summary, ...]:
+        """List at most ``limit`` sessions, last used first; -1 for all. Damaged ones are skipped, each with one warning."""
         summaries = []
-        for id, name, used, facts in self._execute("SELECT id, name, used, facts FROM sessions ORDER BY used DESC LIMIT ?", most):
+        for id, name, used, facts in self._execute("SELECT id, name, used, facts FROM sessions ORDER BY used DESC LIMIT ?", limit):
             try:
                 if not isinstance(used, float) or not 0 <= used < YEAR_10000:
                     raise ValueError(f"it was used at {used!r}")
@@ -252,7 +252,7 @@ class SessionStore:
             except (ValueError, TypeError) as error:
                 if id not in self._damaged:
                     self._damaged.add(id)
-                    self.warn(str(self._broken_session(id, error)))
+                    self.warn(str(self._damaged_error(id, error)))
         return tuple(summaries)
 
     def find(self, name: str) -> Summary | None:
@@ -281,7 +281,7 @@ class SessionStore:
             answers = self._partial_answers(session.id, head) if conversation.waiting else ()
             return conversation.answer(*answers) if answers else conversation
         except (ValueError, TypeError) as error:
-            raise self._broken_session(session.id, error) from error
+            raise self._damaged_error(session.id, error) from error
 
     def count_nodes(self, session: Summary) -> int:
         """Return the number of stored nodes of a session."""
@@ -294,14 +294,14 @@ class SessionStore:
             self._connection.close()
             self._connection = None
 
-    def _partial_answers(self, session: int, question: int) -> tuple[Answer, ...]:
-        """Rebuild the partial answers to a message, one for each pane; the stored rows of a pane are an ``Answer`` and ``Piece``s of it."""
+    def _partial_answers(self, session: int, question_id: int) -> tuple[Answer, ...]:
+        """Rebuild the partial answers to a message, one for each pane, from the stored beginning and pieces of each."""
         partial: dict[int, Answer] = {}
-        rows = self._execute("SELECT column, piece FROM pieces WHERE session = ? AND question = ? ORDER BY rowid", session, question)
+        rows = self._execute("SELECT column, piece FROM pieces WHERE session = ? AND question = ? ORDER BY rowid", session, question_id)
         for pane, text in rows:
             row = partial_from_json(text)
             if not isinstance(pane, int) or not 0 <= pane < MAX_PANES or (isinstance(row, Piece) and pane not in partial):
-                raise ValueError(f"column {pane!r} of question {question} is invalid or has no beginning")
+                raise ValueError(f"column {pane!r} of question {question_id} is invalid or has no beginning")
             if isinstance(row, Answer):
                 partial[pane] = row
                 continue
@@ -313,7 +313,7 @@ class SessionStore:
         no_answer = Answer(Reply("", "cancelled"))
         return tuple(partial.get(pane, no_answer) for pane in range(max(partial) + 1))
 
-    def _broken_session(self, id: int, error: Exception) -> SftchatError:
+    def _damaged_error(self, id: int, error: Exception) -> SftchatError:
         return SftchatError(f"session {id} in '{self.path}' is damaged and cannot go on: {' '.join(str(error).split())}")
 
     def _execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

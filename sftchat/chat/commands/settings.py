@@ -16,6 +16,7 @@ from sftchat.types import SamplingParams
 TYPE_OF_NUMBER = {field.name: type(field.default) for field in fields(SamplingParams) if isinstance(field.default, int | float)}
 """Type of each sampling parameter that is a number: int or float."""
 NAMES = (*TYPE_OF_NUMBER, "stop", "overflow", "history")
+ON_OFF = {"true": True, "on": True, "false": False, "off": False}
 
 
 def _show_or_set(context: ChatContext, argument: str) -> None:
@@ -94,9 +95,6 @@ def _escape(text: str) -> str:
     return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
-ON_OFF = {"true": True, "on": True, "false": False, "off": False}
-
-
 def _show_or_set_template(context: ChatContext, argument: str) -> None:
     arguments: dict[str, Any] = dict(context.settings.template_arguments)
     engines = _templated_engines(context)
@@ -109,10 +107,7 @@ def _show_or_set_template(context: ChatContext, argument: str) -> None:
             raise UsageError(f"'{argument}' is no argument of a template: /template NAME=VALUE, or /template reset")
         if len(engines) == len(context.panes) and name not in variables:
             raise UsageError(unknown_name_message("argument of the chat template", name, variables))
-        if value in ON_OFF:
-            arguments[name] = ON_OFF[value]
-        else:
-            arguments[name] = int(value) if value.isdecimal() else value
+        arguments[name] = _parse_argument(value)
     context.settings = replace(context.settings, template_arguments=arguments)
     effective = {**(engines[0].template_arguments if engines else {}), **arguments}
     names = [*variables, *sorted(arguments.keys() - set(variables))]
@@ -125,6 +120,12 @@ def _templated_engines(context: ChatContext) -> list[Templated]:
     panes = [context.focus, *(pane for pane in context.panes if pane is not context.focus)]
     engines: list[object] = [pane.engine for pane in panes]
     return [engine for engine in engines if isinstance(engine, Templated)]
+
+
+def _parse_argument(value: str) -> bool | int | str:
+    if value in ON_OFF:
+        return ON_OFF[value]
+    return int(value) if value.isdecimal() else value
 
 
 def _format_argument(value: Any) -> str:

@@ -166,7 +166,7 @@ class Terminal:
     def end_reply(self, pane: int) -> None:
         """End the reply of a pane."""
         self._replies.end(pane)
-        if not self._replies.several_stream:
+        if not self._replies.several_are_streaming:
             self._write_notes()
 
     def show_score(self, score: ReplyScore, pane: int) -> None:
@@ -197,7 +197,7 @@ class Terminal:
     def _note(self, fragments: StyleAndTextTuples) -> None:
         """Write a note; while several replies stream, delay it until they end."""
         self._delayed_notes.append(fragments)
-        if not self._replies.several_stream:
+        if not self._replies.several_are_streaming:
             self._write_notes()
 
     def _write_notes(self) -> None:

@@ -51,8 +51,8 @@ class Replies:
         self._tail_cache: tuple[object, list[Line]] = (None, [])
 
     @property
-    def several_stream(self) -> bool:
-        """True while several replies stream, until all are complete."""
+    def several_are_streaming(self) -> bool:
+        """True with several replies, until all of them are complete."""
         return len(self._numbers) > 1 and bool(self._running)
 
     def begin(self, pane: int, name: str, text: str, thinking: bool = False) -> None:

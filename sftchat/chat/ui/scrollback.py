@@ -70,7 +70,7 @@ def row_of_cursor(drawn_rows: Sequence[str], row: int, column: int, columns: int
         width: Returns the width of a character in cells.
     """
     above = sum(len(break_at_margin(text, columns, width)) for text in drawn_rows[:row])
-    return above + max(0, column - 1) // columns
+    return above + max(0, column - 1) // columns  # after a full row, the cursor stays in it until another character is drawn
 
 
 class App(Application[None]):
@@ -88,7 +88,7 @@ class App(Application[None]):
         return self._running_in_terminal
 
     def redraw(self) -> None:
-        """Draw now; ``invalidate`` would draw later, so that the prompt flickers."""
+        """Draw now; ``invalidate`` would draw later, and the prompt would flicker."""
         self._redraw()
 
     def _redraw(self, render_as_done: bool = False) -> None:

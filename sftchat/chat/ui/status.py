@@ -16,6 +16,21 @@ from sftchat.chat.render.width import text_width
 from sftchat.chat.safe_text import escape_controls
 
 
+@dataclass(frozen=True)
+class StatusItem:
+    """An item of the status line.
+
+    Attributes:
+        text: Text to show; empty for none.
+        rank: Importance: 0 is the most important; when space is short, items with a high rank are shortened and removed first.
+        short: Shorter text to use before the item is removed; empty for none.
+    """
+
+    text: str
+    rank: int
+    short: str = ""
+
+
 def pane_items(names: Sequence[str], panes: Sequence[ModelPane]) -> list[StatusItem]:
     """Return the items for the models: all details of a single one, the speed of each of several.
 
@@ -82,24 +97,6 @@ def _format_seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
-SEPARATOR = " · "
-
-
-@dataclass(frozen=True)
-class StatusItem:
-    """An item of the status line.
-
-    Attributes:
-        text: Text to show; empty for none.
-        rank: Importance, 0 is highest; when space is short, items of the highest rank number are removed first.
-        short: Shorter text to use before the item is removed.
-    """
-
-    text: str
-    rank: int
-    short: str = ""
-
-
 def status_line(items: Sequence[StatusItem], columns: int) -> str:
     """Return the items in order on one line of at most ``columns`` cells.
 
@@ -112,9 +109,9 @@ def status_line(items: Sequence[StatusItem], columns: int) -> str:
         if text_width(_join_items(remaining)) > columns and item.short:
             remaining[index] = StatusItem(item.short, item.rank)
     while len(remaining) > 1 and text_width(_join_items(remaining)) > columns:
-        remaining.remove(max(reversed(remaining), key=lambda item: item.rank))  # the last one of the highest rank
+        remaining.remove(max(reversed(remaining), key=lambda item: item.rank))  # of several with the highest rank, the last
     return clip(_join_items(remaining), columns)
 
 
 def _join_items(items: Sequence[StatusItem]) -> str:
-    return SEPARATOR.join(item.text for item in items)
+    return " · ".join(item.text for item in items)
