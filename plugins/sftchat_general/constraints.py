@@ -104,7 +104,8 @@ def _compare_with_items(reply_tokens: Sequence[str], items: Sequence[str]) -> st
 
 def _check_list(reply: str, constraint: Constraint, question: str) -> str:
     lines = reply_lines(reply)
-    markers = [marker for line in lines if (marker := _MARKERS[constraint["marker"]].match(line))]
+    pattern = _MARKERS[constraint["marker"]]
+    markers = [marker for line in lines if (marker := pattern.match(line))]
     if not markers:
         return "wrong_format"
     item_texts = [marker.string[marker.end() :] for marker in markers]

@@ -103,10 +103,10 @@ def choose_cut(cuts: list[tuple[str, str]], source: str) -> tuple[str, str] | No
     return cuts[0] if len(cuts) == 1 else None
 
 
-def split_statements(statement: str) -> list[str]:
-    """Split at ``,`` and ``、`` before a statement with a pair and a colon, and at spaces between two of those."""
+def split_statements(text: str) -> list[str]:
+    """Split a text into statements (pair, colon, label): at ``,`` and ``、`` before a statement, and at spaces between two statements."""
     statements: list[str] = []
-    for part in _split_before_statements(r"([,、])", statement, also_before_first=True):
+    for part in _split_before_statements(r"([,、])", text, also_before_first=True):
         statements += _split_before_statements(r"(\s+)", part, also_before_first=False)
     return statements
 
@@ -127,9 +127,9 @@ def _is_exact_name(name: str, source: str) -> bool:
 
 
 def _split_before_statements(delimiter_pattern: str, text: str, *, also_before_first: bool) -> list[str]:
-    """Split a text at each delimiter that is followed by a statement, the first one only with ``also_before_first``.
+    """Split a text at each delimiter before a statement; text before the first statement is only split off with ``also_before_first``.
 
-    ``delimiter_pattern`` has one group, so that delimiters that stay in the text are not lost.
+    ``delimiter_pattern`` has one group around the delimiter, so that the other delimiters stay in the text.
     """
     first_piece, *others = re.split(delimiter_pattern, text)
     parts = [[first_piece]]

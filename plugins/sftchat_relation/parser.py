@@ -56,10 +56,11 @@ class ParsedReply:
 
 _FENCE = re.compile(r"\s*(?:```|~~~)\s*\w*\s*")
 _ECHO = re.compile(r"(?:<\|im_start\|>)?\s*(?:assistant|助手|模型|答案?|输出|回答)\s*(?:[:：]|\n)\s*", re.IGNORECASE)
-_COMMENT = re.compile(r"\([^()]*\)$")
+"""A role or heading before the answer, such as ``助手：``."""
+_REMARK = re.compile(r"\([^()]*\)$")
 _QUOTES = " \t'\"“”‘’「」『』《》*_`"
 _LABEL_END = re.compile(r"[\s,、(]")
-_JSON = re.compile(r"[ \t]*([\[{])")
+_JSON_START = re.compile(r"[ \t]*([\[{])")
 _REFUSAL = re.compile(r"抱歉|对不起|很遗憾|无法|不能|不便|语言模型|人工智能|\b(?:sorry|cannot|can't|unable|as an ai)\b", re.IGNORECASE)
 
 _JSON_ATTEMPTS = 4  # each may scan the rest of the reply before it fails; without a bound, a reply of "[" lines takes quadratic time
@@ -98,11 +99,11 @@ def parse_reply(reply: str, source: str, vocabulary: RelationVocabulary) -> Pars
 
 
 class _LenientReader:
-    """Lenient parser of one reply; its attributes have the result.
+    """Lenient parser of one reply.
 
     Attributes:
-        triples: Normalised triples.
-        issues: Keys are the issues found, in order; the values have no meaning.
+        triples: Normalised triples of the reply.
+        issues: Issues of the reply, as the keys of an ordered set.
         states_nothing: Whether the reply states that there is no relation.
     """
 
@@ -126,7 +127,7 @@ class _LenientReader:
             self.issues["format_drift"] = None
         attempts = _JSON_ATTEMPTS
         while position < len(text):
-            opening = _JSON.match(text, position)
+            opening = _JSON_START.match(text, position)
             if opening and attempts:
                 json_rows = parse_json_rows(text, opening.start(1), self._is_known_label)
                 if json_rows:
@@ -219,7 +220,7 @@ class _LenientReader:
     def _clean_name(self, text: str) -> str:
         """Remove quotes, and a remark in brackets unless it is part of the name in the passage."""
         name = text.strip(_QUOTES)
-        return name if name in self.source else _COMMENT.sub("", name).strip(_QUOTES)
+        return name if name in self.source else _REMARK.sub("", name).strip(_QUOTES)
 
     def _is_known_label(self, label: str) -> bool:
         return self.vocabulary.canonical(normalise(label).removesuffix("关系")) is not None

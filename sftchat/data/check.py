@@ -27,41 +27,29 @@ Policy = Literal["fail", "drop", "keep"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
 
-@dataclass(frozen=True)
-class ProblemClass:
-    """A class of problems.
-
-    Attributes:
-        description: One line.
-        policy: Default policy.
-        keepable: True when rows with the problem are readable, so that they may be kept.
-    """
-
-    description: str
-    policy: Policy = "fail"
-    keepable: bool = True
-
-
-PROBLEM_CLASSES: Mapping[str, ProblemClass] = {
-    "malformed": ProblemClass("no JSON object in UTF-8, or a file that breaks off", keepable=False),
-    "invalid": ProblemClass("a shape that is not known, or turns that are empty, out of order or of unknown roles", keepable=False),
-    "unwanted": ProblemClass("a reply that its author marks as one to avoid, such as label: false", keepable=False),
-    "no-reply": ProblemClass("no assistant turn, so nothing to learn from"),
-    "unanswered": ProblemClass("a last turn without a reply after earlier replies", policy="keep"),
-    "cut-off": ProblemClass("a reply that was cut off by a token limit, so that it has no end"),
-    "special-token": ProblemClass("a template's marker as text in a turn: the row was rendered before, or the reply quotes one"),
-    "template-token": ProblemClass("a template's token in a text row, which is learned as it stands", policy="keep"),
-    "control-character": ProblemClass("a control character such as ESC or NUL", policy="keep"),
-    "duplicate-id": ProblemClass("an id that stands twice"),
-    "duplicate": ProblemClass("the same row again"),
-    "near-duplicate": ProblemClass("nearly the same row again", policy="keep"),
-    "conflict": ProblemClass("the same prompt again with another reply"),
-    "length": ProblemClass("more tokens than the longest row may have"),
-    "template": ProblemClass("turns that the model's chat template refuses, or cannot be trained on"),
-    "leak": ProblemClass("a prompt that stands, or nearly, in a file to be checked against"),
-    "task": ProblemClass("what the task finds wrong"),
+PROBLEM_CLASSES: Mapping[str, Policy] = {
+    "malformed": "fail",
+    "invalid": "fail",
+    "unwanted": "fail",
+    "no-reply": "fail",
+    "unanswered": "keep",
+    "cut-off": "fail",
+    "special-token": "fail",
+    "template-token": "keep",
+    "control-character": "keep",
+    "duplicate-id": "fail",
+    "duplicate": "fail",
+    "near-duplicate": "keep",
+    "conflict": "fail",
+    "length": "fail",
+    "template": "fail",
+    "leak": "fail",
+    "task": "fail",
 }
-"""All problem classes by name."""
+"""Default policy by class of problems; docs/data.md describes the classes."""
+
+UNREADABLE_CLASSES = ("malformed", "invalid", "unwanted")
+"""Rows with these problems cannot be read, so they cannot be kept."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ def parse_policies(pairs: Iterable[str]) -> dict[str, Policy]:
     Raises:
         UsageError: When a pair has no ``=``, a class or policy is unknown, a class is given twice, or its rows cannot be kept.
     """
-    policies = {name: problem_class.policy for name, problem_class in PROBLEM_CLASSES.items()}
+    policies = dict(PROBLEM_CLASSES)
     names_with_policy: set[str] = set()
     for pair in pairs:
         name, equals, value = (part.strip() for part in pair.partition("="))
@@ -101,7 +89,7 @@ def parse_policies(pairs: Iterable[str]) -> dict[str, Policy]:
             raise UsageError(unknown_name_message("policy", value, POLICIES))
         if name in names_with_policy:
             raise UsageError(f"policy of {name} is given twice; give it once")
-        if value == "keep" and not PROBLEM_CLASSES[name].keepable:
+        if value == "keep" and name in UNREADABLE_CLASSES:
             raise UsageError(f"rows that are {name} cannot be read, so not kept; give {name}=fail or {name}=drop")
         names_with_policy.add(name)
         policies[name] = value

@@ -58,10 +58,10 @@ K = TypeVar("K", str, bytes)
 
 
 class DuplicateFinder:
-    """Detects repeated prompts, rows and ids; only hashes are in memory, so that a file may be larger than memory."""
+    """Detects repeated prompts, rows and ids; prompts and rows are stored as hashes, so that a file may be larger than memory."""
 
     def __init__(self) -> None:
-        # line of the first occurrence
+        # each with the line of the first occurrence
         self._lines_of_ids: dict[str, str] = {}
         self._lines_of_prompts: dict[bytes, str] = {}
         self._lines_of_rows: dict[bytes, str] = {}
@@ -82,10 +82,11 @@ class DuplicateFinder:
 
 
 def _find_or_record_line(lines_by_key: dict[K, str], key: K, line: str) -> str:
-    """Return the line that has the key; when no earlier line has it, record the given one and return an empty string."""
-    earlier_line = lines_by_key.get(key, "")
-    lines_by_key.setdefault(key, line)
-    return earlier_line
+    """Return the recorded line of a key; when there is none, record ``line`` and return an empty string."""
+    if key in lines_by_key:
+        return lines_by_key[key]
+    lines_by_key[key] = line
+    return ""
 
 
 def hash_json(value: object) -> bytes:
@@ -172,7 +173,7 @@ class NearDuplicateFinder:
             yield from self._compare_with_kept(source, row_shingles - self._instruction)
 
     def _compare_with_kept(self, source: str, row_shingles: set[Shingle]) -> Iterator[NearDuplicate]:
-        """Yield the most similar kept row if it is similar enough; else keep this row."""
+        """Yield the most similar kept row if it reaches the threshold; else keep this row."""
         if len(row_shingles) < MIN_SHINGLES:
             return
         sketch = self._empty_sketch.copy()

@@ -1,7 +1,7 @@
 """Leakage: evalset items that the model may have seen in training.
 
 An item leaks when a training row has the same or nearly the same prompt: the Jaccard similarity of their word 3-grams (each Chinese
-character is a word) reaches a threshold. N-grams that most prompts of the evalset share, those of the instruction, are left out.
+character is a word) reaches a threshold. N-grams that are in many prompts of the evalset belong to its instruction and are ignored.
 """
 
 from __future__ import annotations
@@ -50,27 +50,26 @@ def find_leaks(items: Sequence[Example], training: Iterable[Example], *, thresho
     texts = [prompt_text(item) for item in items]
     shingles_of_texts = [make_shingles(text) for text in texts]
     instruction = find_common_shingles(shingles_of_texts)
-    # items are referred to by their index below
-    items_by_key: dict[Shingle, list[int]] = defaultdict(list)
-    items_by_shingle: dict[Shingle, list[int]] = defaultdict(list)
+    indices_by_key: dict[Shingle, list[int]] = defaultdict(list)
+    indices_by_shingle: dict[Shingle, list[int]] = defaultdict(list)
     sizes: list[int] = []
     for index, (text, text_shingles) in enumerate(zip(texts, shingles_of_texts, strict=True)):
-        items_by_key[comparison_key(text)].append(index)
+        indices_by_key[comparison_key(text)].append(index)
         distinctive = text_shingles - instruction
         sizes.append(len(distinctive))
         for shingle in distinctive:
-            items_by_shingle[shingle].append(index)
+            indices_by_shingle[shingle].append(index)
     best_rows: dict[int, tuple[float, str]] = {}  # similarity and source of the most similar row, the first of equals
     for row in training:
         text = prompt_text(row)
         row_shingles = make_shingles(text) - instruction
-        common_counts = Counter(index for shingle in row_shingles for index in items_by_shingle.get(shingle, ()))
+        common_counts = Counter(index for shingle in row_shingles for index in indices_by_shingle.get(shingle, ()))
         similarities = {
             index: count / (sizes[index] + len(row_shingles) - count)
             for index, count in common_counts.items()
             if sizes[index] >= MIN_SHINGLES
         }
-        similarities |= dict.fromkeys(items_by_key.get(comparison_key(text), ()), 1.0)
+        similarities |= dict.fromkeys(indices_by_key.get(comparison_key(text), ()), 1.0)
         for index, similarity in similarities.items():
             if index not in best_rows or similarity > best_rows[index][0]:
                 best_rows[index] = (similarity, row.source)

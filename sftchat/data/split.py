@@ -47,8 +47,8 @@ def column_value(row: Mapping[str, Any], column: str, source: str) -> str:
 def split(examples: Sequence[Example], test: float, seed: int, *, groups: Sequence[str] = (), strata: Sequence[str] = ()) -> Split:
     """Select the test rows; deterministic in rows and seed.
 
-    Rows with the same prompt form one group. In each stratum, groups are taken in the order of a hash of seed and group until its share is
-    reached. Then rows with nearly the same prompt as a training row move to training with their group, until there are none.
+    Rows with the same prompt form one group. In each stratum, groups are selected in the order of a hash of seed and group, until they have the
+    share for testing. Then selected rows with nearly the same prompt as a training row move to training with their group.
 
     Args:
         examples: All rows.
@@ -74,7 +74,7 @@ def split(examples: Sequence[Example], test: float, seed: int, *, groups: Sequen
     questions = [replace(example, messages=(Message(role="user", content=text),)) for example, text in zip(examples, prompts, strict=True)]
     test_groups = _remove_leaking(rows_of_groups, selected, questions)
     if not test_groups:
-        raise DataError("no row is left for testing: the prompts of all that were chosen stand, or nearly, in the others")
+        raise DataError("no row is left for testing: all selected rows have the same prompt as a training row, or nearly the same")
     test_rows = frozenset(row for group in test_groups for row in rows_of_groups[group])
     moved = sum(len(rows_of_groups[group]) for group in selected - test_groups)
     return Split(test_rows, len(rows_of_groups), moved)
@@ -86,7 +86,8 @@ def _group_rows(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]
 
     def find_root(row: int) -> int:
         while parent[row] != row:
-            parent[row] = row = parent[parent[row]]
+            parent[row] = parent[parent[row]]  # shortens the path of later calls
+            row = parent[row]
         return row
 
     for keys in (prompts, groups):
@@ -101,7 +102,7 @@ def _group_rows(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]
 
 
 def _select_groups(rows_of_groups: Sequence[Sequence[int]], strata: Sequence[str], share: float, seed: int) -> set[int]:
-    """Return the indices of the test groups, which have the given share of the rows of each stratum."""
+    """Return the indices of the test groups; in each stratum, they have at most the given share of its rows."""
     groups_by_stratum: dict[str, list[int]] = defaultdict(list)
     for group, rows in enumerate(rows_of_groups):
         stratum = mode(strata[row] for row in rows) if strata else ""
