@@ -55,7 +55,7 @@ def print_row(what: str, value: str, goal: str = "") -> None:
     print(f"| {what} | {value} | {goal} |", flush=True)
 
 
-def user(content: str) -> Message:
+def user_message(content: str) -> Message:
     """Return a user message."""
     return Message(role="user", content=content)
 
@@ -77,7 +77,7 @@ def seconds_to_prompt() -> float:
     terminal = Terminal([*CHAT, "sftchat:nano"], 80, 24)
     terminal.until(">")
     seconds = time.perf_counter() - start
-    terminal.type("\x03\x03\x04")
+    terminal.type("\x03\x03\x04")  # Ctrl-C twice, Ctrl-D
     terminal.process.wait()
     return seconds
 
@@ -112,8 +112,8 @@ def long_conversation(engine: TransformersEngine) -> tuple[Message, ...]:
     """Return nine turns of about 2,000 rendered tokens with a question at the end."""
     messages: list[Message] = []
     for turn in range(TURNS - 1):
-        messages += [user(f"{turn} 问"), Message(role="assistant", content="答" * (HISTORY // (TURNS - 1) - 12))]
-    return (*messages, user("最后一问"))
+        messages += [user_message(f"{turn} 问"), Message(role="assistant", content="答" * (HISTORY // (TURNS - 1) - 12))]
+    return (*messages, user_message("最后一问"))
 
 
 def first_token(chunks: Iterator[Chunk]) -> float:

@@ -72,14 +72,16 @@ def two_models(draw: np.random.Generator, items: int, drop: float, missing_share
 
 
 def found_share(f1: float, missing_share: float) -> float:
-    """Return the share a of found gold triples that gives this micro-F1: F1 = 2a / (a + (1 - a)(1 - missing_share) + 1), solved for a."""
+    """Return the share ``a`` of gold triples that a model must find for this micro-F1, from F1 = 2a / (a + (1 - a)(1 - missing_share) + 1)."""
     return f1 * (2 - missing_share) / (2 - f1 * missing_share)
 
 
 def _count_by_item(item_of_triple: NDArray[np.int64], items: int, right: NDArray[np.bool_], missing: NDArray[np.bool_]) -> Counts:
     """Sum up the triples of each item."""
-    columns = (np.ones(len(item_of_triple)), right | ~missing, right)
-    return Counts(KEYS, np.stack([np.bincount(item_of_triple, column, items) for column in columns], axis=1))
+    gold = np.ones(len(item_of_triple))
+    predicted = right | ~missing  # a triple that is not right is either missing or predicted wrongly
+    columns = [np.bincount(item_of_triple, per_triple, items) for per_triple in (gold, predicted, right)]
+    return Counts(KEYS, np.stack(columns, axis=1))
 
 
 def ours(before: Rows, after: Rows) -> str:

@@ -269,8 +269,8 @@ def ties(rng: random.Random) -> tuple[str, str]:
     """List relations of trade and chance between people; see `nano_ties`."""
     people = nano_ties.make_people(rng, rng.choice((4, 6, 8, 10)), make_name, COMMON_HAN, SURNAMES)
     slots = {"place": PLACES, "time": TIMES, "thing": THINGS, "food": FOODS}
-    idle = FILLER if not PROSE_SENTENCES or rng.random() < 0.5 else [rng.choice(PROSE_SENTENCES)]
-    return nano_ties.compose(rng, people, slots, idle)
+    filler = FILLER if not PROSE_SENTENCES or rng.random() < 0.5 else [rng.choice(PROSE_SENTENCES)]
+    return nano_ties.compose(rng, people, slots, filler)
 
 
 def who(rng: random.Random) -> tuple[str, str]:

@@ -86,10 +86,10 @@ def families(folder: Path) -> Iterator[Family]:
             if isinstance(template, list):
                 template = {named["name"]: named["template"] for named in template}
             if template:
-                yield Family(path.name, template, tokens_of(settings))
+                yield Family(path.name, template, tokenizer_arguments(settings))
 
 
-def tokens_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def tokenizer_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``tokenizer_for`` that a ``tokenizer_config.json`` gives."""
     arguments: dict[str, Any] = {}
     for key in ("bos", "eos"):

@@ -111,7 +111,7 @@ def _member_rows(interface: type, meanings: dict[str, str]) -> Iterator[str]:
 
 def _signature(function: Any) -> str:
     """Return the arguments and the return type of a function, without ``self``."""
-    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function)))  # annotations are strings
+    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function)))  # without the quotes of annotations
     return signature.replace("(self, ", "(").replace("(self)", "()")
 
 
