@@ -129,12 +129,13 @@ class Adapters:
             ModelError: When the adapters cannot be mixed.
         """
         self._check_free(name)
-        if not parts or not all(part in self._profiles for part in parts):
-            raise UsageError(unknown_name_message("adapter", next((part for part in parts if part not in self._profiles), ""), self.names))
+        missing = [adapter for adapter in parts if adapter not in self._profiles]
+        if missing or not parts:
+            raise UsageError(unknown_name_message("adapter", missing[0] if missing else "", self.names))
         if not self.mixes:
             raise ModelError(f"adapters {', '.join(parts)} cannot be mixed: only plain LoRA adapters can")
         key = f"a{len(self._profiles)}"
-        keys = [self._profiles[part].key for part in parts]
+        keys = [self._profiles[adapter].key for adapter in parts]
         try:
             self.model.base_model.add_weighted_adapter(keys, list(parts.values()), key, combination_type="cat")
         except ValueError as error:

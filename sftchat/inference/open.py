@@ -104,7 +104,7 @@ def load_engine(
         if importing is nullcontext or not _is_missing_import(error):
             raise
         report_fallback("importing the model libraries in parts", in_one_line(error))
-        importing = nullcontext  # open_local reads it: load again with complete imports
+        importing = nullcontext  # for open_local, which now imports everything
         return open_local()
 
 

@@ -4,8 +4,8 @@ Waiting requests are sorted by length and the longest start first: prompts that 
 shows at once. Prompts that begin with the same tokens share the prefill of that prefix. A single chat request passes through the same loop.
 
 Keys and values may take half of the memory that was free after the first prefill. When the running requests grow beyond this budget, the shortest
-return to the queue. When memory runs out, the budget is halved and all return to it. Each is later prefilled again with its reply so far, so no token
-is lost or emitted twice. A request that does not fit into memory alone ends with an error.
+return to the queue. When memory runs out, the budget is halved and all running requests return to the queue. A request that returned is later
+prefilled again with its reply so far, so no token is lost or emitted twice. A request that does not fit into memory alone ends with an error.
 
 In float32 a reply does not depend on the other requests of the batch; in bfloat16, rounding may change the choice between two almost equally likely
 tokens.

@@ -234,7 +234,7 @@ PAUSE_TOKENS = 32
 
 @dataclass
 class _NgramIndex:
-    """The last position after each n-gram of one size, and the success of recent guesses from it."""
+    """The position after the last occurrence of each n-gram of one size, and the success of recent guesses with this size."""
 
     size: int
     position_after: dict[tuple[int, ...], int] = field(default_factory=dict)

@@ -130,7 +130,7 @@ class EndpointEngine:
 
         Raises:
             UsageError: When the reply is empty, or consists of token ids.
-            EngineError: When the server does not support it; names the missing feature.
+            EngineError: When the server does not support this; the message names the missing feature.
         """
         if not isinstance(reply, str) or not reply:
             raise UsageError("there is nothing to score: give the text of a reply")

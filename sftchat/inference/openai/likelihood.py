@@ -54,7 +54,7 @@ def score_text(
         template_arguments: Default arguments of the server's chat template; those of the request override them.
 
     Raises:
-        EngineError: When the server does not support it; names the missing feature.
+        EngineError: When the server does not support this; the message names the missing feature.
     """
     request = replace(request, sampling=ONE_TOKEN, logprobs=None, reply_ids=())
     request_with_text = replace(request, reply_prefix=request.reply_prefix + text)

@@ -213,7 +213,7 @@ class ResponseLimits:
 
 
 class LimitedReader:
-    """Limits the time of one request and the bytes of its response; all reading from a server uses it. The time starts when it is created.
+    """Limits the time of one request, from the creation of the reader on, and the bytes of its response; all reading from a server uses it.
 
     Args:
         seconds: Maximum duration of the request in seconds.

@@ -236,7 +236,7 @@ def make_choice(token: Token, logprob: float, alternatives: Iterable[tuple[Token
         token: The token of the reply.
         logprob: Natural logarithm of its probability; may exceed 0 by rounding.
         alternatives: Alternatives with their log-probabilities.
-        rank: Number of more likely tokens; None if the server does not report it: then the more likely alternatives are counted.
+        rank: Number of more likely tokens; None to count the more likely alternatives, if the server does not report a rank.
     """
     ordered = tuple(sorted(alternatives, key=lambda alternative: -alternative[1]))
     if rank is None:
