@@ -146,43 +146,22 @@ def read_baseline(path: Path) -> Baseline:
     """
     lines = numbered_lines(path, "baseline")
     _, first_line = next(lines, (1, ""))
-    header = parse_header(first_line, path)
+    header = _parse_header(first_line, path)
     items: dict[str, StoredItem] = {}
     for number, line in lines:
         if not line.strip(JSON_WHITESPACE):
             continue
-        item_id, item = parse_item(line, f"{path}:{number}")
+        item_id, item = _parse_item(line, f"{path}:{number}")
         if item_id in items:
             raise DataError(f"id '{item_id}' stands twice", f"{path}:{number}")
         items[item_id] = item
-    check_size(path, header, len(items))
+    if len(items) != header.size:
+        counts = f"the header counts {pluralize(header.size, 'item')} and the file has {len(items)}"
+        raise DataError(f"{counts}; restore it, or write it again with --update-baseline", str(path))
     return Baseline(path, header, items)
 
 
-def check_size(path: Path, header: Header, count: int) -> None:
-    """Refuse a baseline with another number of items than its header states.
-
-    Raises:
-        DataError: When the numbers differ.
-    """
-    if count != header.size:
-        raise DataError(
-            f"the header counts {pluralize(header.size, 'item')} and the file has {count}; restore it, or write it again with --update-baseline",
-            str(path),
-        )
-
-
-def parse_header(line: str, path: Path) -> Header:
-    """Parse the first line of a baseline.
-
-    Args:
-        line: One JSON object.
-        path: Path of the file, for error messages.
-
-    Raises:
-        DataError: When it is not a baseline header.
-        NotComparableError: When it has another schema version.
-    """
+def _parse_header(line: str, path: Path) -> Header:
     try:
         row = load_json(line)
         version = row.pop(BASELINE_KEY)
@@ -197,16 +176,8 @@ def parse_header(line: str, path: Path) -> Header:
         raise DataError(f"not the header of a baseline: {error}", f"{path}:1") from error
 
 
-def parse_item(line: str, source: str) -> tuple[str, StoredItem]:
-    """Parse an item line of a baseline into the id and the item.
-
-    Args:
-        line: One JSON object.
-        source: Position of the line, as ``file:line``.
-
-    Raises:
-        DataError: When it is malformed.
-    """
+def _parse_item(line: str, source: str) -> tuple[str, StoredItem]:
+    """Parse an item line, which is at ``source`` (``file:line``), into the id and the item."""
     item_id, reply, row = parse_reply(line, source)
     stats, is_right, content = row.get("stats"), row.get("right"), row.get("content")
     if isinstance(reply, str):

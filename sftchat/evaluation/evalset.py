@@ -77,32 +77,19 @@ def check_examples(examples: Iterable[Example]) -> None:
     Raises:
         DataError: When an example has no id, no messages or no gold reply, or when two share an id; names its position.
     """
-    seen: dict[str, Example] = {}
+    by_id: dict[str, Example] = {}
     for number, example in enumerate(examples, start=1):
-        where = example.source or f"example {number}"
-        check_example(example, where)
-        if example.id in seen:
-            first = seen[example.id].source or "an earlier example"
-            raise DataError(f"id '{example.id}' already stands at {first}; ids must be unique among all evalsets", where)
-        seen[example.id] = example
-
-
-def check_example(example: Example, where: str) -> None:
-    """Refuse an example that cannot be identified, rendered or scored.
-
-    Args:
-        example: Example to check.
-        where: Its position, for the error message.
-
-    Raises:
-        DataError: When it has no id, no messages or no gold reply.
-    """
-    if not example.id:
-        raise DataError("the row has no id; give every row an 'id' of its own", where)
-    if not example.messages:
-        raise DataError(f"row '{example.id}' has no messages to be answered", where)
-    if example.gold is None:
-        raise DataError(f'row \'{example.id}\' has no gold reply to be scored against; add "gold": "…" or leave the row out', where)
+        position = example.source or f"example {number}"
+        if not example.id:
+            raise DataError("the row has no id; give every row an 'id' of its own", position)
+        if not example.messages:
+            raise DataError(f"row '{example.id}' has no messages to be answered", position)
+        if example.gold is None:
+            raise DataError(f'row \'{example.id}\' has no gold reply to be scored against; add "gold": "…" or leave the row out', position)
+        if example.id in by_id:
+            first = by_id[example.id].source or "an earlier example"
+            raise DataError(f"id '{example.id}' already stands at {first}; ids must be unique among all evalsets", position)
+        by_id[example.id] = example
 
 
 def cluster_of(example: Example, key: str) -> str:

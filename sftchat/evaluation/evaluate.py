@@ -97,7 +97,7 @@ class Scorer:
         key = (example.id, reply)
         if self._cache is not None and key in self._cache:
             return self._cache[key]
-        item = score_example(self.task, example, reply)
+        item = Item(example, reply, score_reply(self.task, example, reply))
         if self._keys is None:
             self._keys, self._first_id = frozenset(item.score.stats), example.id
         elif item.score.stats.keys() != self._keys:
@@ -114,15 +114,6 @@ def different_keys_error(task: Task, first_id: str, first_keys: Iterable[str], s
         f"the scorer of task '{task.name}' counts {first} on item '{first_id}' and {second} on item '{second_id}'; "
         "it must count the same for every item"
     )
-
-
-def score_example(task: Task, example: Example, reply: Reply) -> Item:
-    """Score one reply.
-
-    Raises:
-        PluginError: When the scorer breaks its contract, which is to accept any reply.
-    """
-    return Item(example, reply, score_reply(task, example, reply))
 
 
 def score_each(scorer: Scorer, example: Example, replies: Iterable[Reply | str | None]) -> list[Outcome | None]:

@@ -131,7 +131,7 @@ class GateOptions:
         if not math.isfinite(self.min_drop):
             raise UsageError(f"--min-drop {self.min_drop:g} must be a number of points, such as {MIN_DROP:g}")
         return GateConfig(
-            parse_gated(self.gated, task, self.min_drop),
+            _parse_gated(self.gated, task, self.min_drop),
             parse_floors(self.floors, task),
             parse_floors(self.lower_floors, task),
             parse_ids(self.must_pass, ids, "--must-pass"),
@@ -162,12 +162,8 @@ def parse_floors(texts: Iterable[str], task: Task) -> dict[str, float]:
     return floors
 
 
-def parse_gated(texts: Iterable[str], task: Task, min_drop: float = MIN_DROP) -> tuple[GatedMetric, ...]:
-    """Parse ``METRIC[=MARGIN]`` arguments, margins in points; without any, the task's primary metric is gated.
-
-    Raises:
-        UsageError: When an argument has another form, names an unknown metric, or is repeated.
-    """
+def _parse_gated(texts: Iterable[str], task: Task, min_drop: float) -> tuple[GatedMetric, ...]:
+    """Parse ``METRIC[=MARGIN]`` arguments, with margins in points; without any, the task's primary metric is gated."""
     gated: dict[str, GatedMetric] = {}
     for text in texts:
         name, equals, number = text.partition("=")

@@ -8,7 +8,7 @@ import pytest
 
 from sftchat import Example, Message, Metric, Reply, Score, Task, rate, ratio
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, score_example, score_stored, summarise
+from sftchat.evaluation.evaluate import Scorer, compare, score_stored, summarise
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.scored import Failure, Outcome, collect_outcomes
@@ -59,7 +59,7 @@ def result(task: Task, example: Callable[..., Example]) -> Callable[..., ModelRe
                 if mark == "!":
                     yield Failure(asked, "server gone")
                 else:
-                    yield score_example(task, asked, Reply(RIGHT if mark == "+" else WRONG, "length" if mark == "~" else "stop", 3, 5))
+                    yield Scorer(task)(asked, Reply(RIGHT if mark == "+" else WRONG, "length" if mark == "~" else "stop", 3, 5))
 
         return summarise(name, task, collect_outcomes(outcomes()), EvalsetIdentity("gold.jsonl", "ab12", size))
 

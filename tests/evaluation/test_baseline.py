@@ -13,7 +13,7 @@ import pytest
 from sftchat import DataError, Example, NotComparableError, Reply, SamplingParams, Task
 from sftchat.evaluation.baseline import Header, content_hash, is_baseline, read_baseline, sampling_to_json
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import score_example
+from sftchat.evaluation.evaluate import Scorer
 from sftchat.evaluation.scored import collect_outcomes
 from sftchat.evaluation.update_baseline import write_baseline
 
@@ -25,7 +25,7 @@ HEADER = Header(
 
 def test_a_baseline_is_read_as_it_was_written(task: Task, example: Make, tmp_path: Path) -> None:
     path = tmp_path / "base.jsonl"
-    items = [score_example(task, example(name), Reply(said, "stop", 3, 4)) for name, said in (("b", "无"), ("a", "甲-乙:夫妻"))]
+    items = [Scorer(task)(example(name), Reply(said, "stop", 3, 4)) for name, said in (("b", "无"), ("a", "甲-乙:夫妻"))]
 
     assert write_baseline(path, HEADER, collect_outcomes(items)) == f"baseline {path}: written, 2 items of run"
     found = read_baseline(path)
@@ -102,7 +102,7 @@ def test_a_baseline_of_the_first_version_is_not_comparable_and_can_be_replaced(t
     with pytest.raises(NotComparableError, match=re.escape(words)):
         read_baseline(path)
 
-    items = [score_example(task, example(name), Reply("无")) for name in ("a", "b")]
+    items = [Scorer(task)(example(name), Reply("无")) for name in ("a", "b")]
     assert write_baseline(path, HEADER, collect_outcomes(items)) == (
         f"baseline {path}: written, 2 items of run, in place of one that could not be read ({words})"
     )

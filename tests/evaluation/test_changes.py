@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sftchat import Example, Message, Reply, Task
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, score_example, summarise
+from sftchat.evaluation.evaluate import Scorer, compare, summarise
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import Comparison
 from sftchat.evaluation.scored import collect_outcomes
@@ -26,7 +26,7 @@ def compared(task: Task, before: Sequence[str], after: Sequence[str]) -> Compari
 
     def result(name: str, said: Sequence[str]) -> object:
         examples = [Example((Message(role="user", content="?"),), GOLD, f"i{n}") for n in range(len(said))]
-        outcomes = [score_example(task, example, Reply(text)) for example, text in zip(examples, said, strict=True)]
+        outcomes = [Scorer(task)(example, Reply(text)) for example, text in zip(examples, said, strict=True)]
         return summarise(name, task, collect_outcomes(outcomes), EvalsetIdentity("gold.jsonl", size=len(said)))
 
     return compare(result("old", before), result("new", after), task)  # type: ignore[arg-type]

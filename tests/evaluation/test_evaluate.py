@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sftchat import Example, NotComparableError, Reply, Task
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.evaluate import compare, evaluate, score_example, summarise
+from sftchat.evaluation.evaluate import Scorer, compare, evaluate, summarise
 from sftchat.evaluation.report.terminal import print_report
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult, SliceResult
@@ -64,7 +64,7 @@ def test_a_model_without_any_reply_has_no_metrics(result: Result) -> None:
 
 def test_broken_items_are_listed_worst_first_and_failures_are_not_compared(task: Task, example: Make, result: Result) -> None:
     old, new = result("old", "+++-!+"), result("new", "+--+++")
-    worst = score_example(task, example("i2"), Reply("甲-乙:恋人\n丙-丁:同门"))
+    worst = Scorer(task)(example("i2"), Reply("甲-乙:恋人\n丙-丁:同门"))
     new = replace(new, items=collect_outcomes(worst if item.example.id == "i2" else item for item in new.items))
 
     found = compare(old, new, task)
@@ -227,8 +227,8 @@ def test_several_models_are_shown_one_row_each(result: Result) -> None:
 
 
 def test_replies_cannot_move_the_cursor(task: Task, example: Make) -> None:
-    old = summarise("old", task, collect_outcomes([score_example(task, example("a"), Reply(RIGHT))]), GOLD)
-    new = summarise("new", task, collect_outcomes([score_example(task, example("a"), Reply("\x1b[2J[bold]x[/bold]\n" * 12))]), GOLD)
+    old = summarise("old", task, collect_outcomes([Scorer(task)(example("a"), Reply(RIGHT))]), GOLD)
+    new = summarise("new", task, collect_outcomes([Scorer(task)(example("a"), Reply("\x1b[2J[bold]x[/bold]\n" * 12))]), GOLD)
 
     text = shown(Report("triples", (new,), (old,), (compare(old, new, task),)))
 

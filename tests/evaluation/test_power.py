@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.bench_gate import accuracy, two_models
+from scripts.bench_gate import found_share, two_models
 from sftchat import Score, rate
 from sftchat.evaluation.comparison import paired_difference
 from sftchat.evaluation.gate import GatedMetric
@@ -49,7 +49,7 @@ def test_the_simulation_has_the_stated_f1() -> None:
     f1 = [2 * table.rows[:, 2].sum() / table.rows[:, :2].sum() for table in (before, after)]
 
     assert f1 == pytest.approx([0.80, 0.77], abs=0.005)
-    assert accuracy(0.8, 0.5) == pytest.approx(0.75)
+    assert found_share(0.8, 0.5) == pytest.approx(0.75)
 
 
 def test_items_that_are_all_right_still_need_six_to_break() -> None:

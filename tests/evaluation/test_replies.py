@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Reply, Score, Task
 from sftchat._util.files import write_atomically
-from sftchat.evaluation.evaluate import score_example, score_stored
+from sftchat.evaluation.evaluate import Scorer, score_stored
 from sftchat.evaluation.replies import check_replies_match, outcome_line, read_replies
 from sftchat.evaluation.scored import Failure, Item, Outcome
 from sftchat.types import FinishReason
@@ -22,7 +22,7 @@ Make = Callable[..., Example]
 
 
 def test_a_line_holds_the_reply_and_its_score(task: Task, example: Make) -> None:
-    line = outcome_line(score_example(task, example("a"), Reply("甲-乙:恋人", "length", 7, 5)))
+    line = outcome_line(Scorer(task)(example("a"), Reply("甲-乙:恋人", "length", 7, 5)))
 
     assert line == (
         '{"id": "a", "reply": "甲-乙:恋人", "finish_reason": "length", "prompt_tokens": 7, "completion_tokens": 5, "answer": "甲-乙:恋人", '
@@ -32,9 +32,9 @@ def test_a_line_holds_the_reply_and_its_score(task: Task, example: Make) -> None
 
 def test_written_replies_score_the_same_when_read_again(task: Task, example: Make, tmp_path: Path) -> None:
     outcomes: list[Outcome] = [
-        score_example(task, example("a"), Reply("甲-乙:夫妻", "stop", 3, 4)),
+        Scorer(task)(example("a"), Reply("甲-乙:夫妻", "stop", 3, 4)),
         Failure(example("b"), "server gone"),
-        score_example(task, example("c"), Reply("", "length")),
+        Scorer(task)(example("c"), Reply("", "length")),
     ]
     path = tmp_path / "replies.jsonl"
 
