@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftchat.errors import NotComparableError
-from sftchat.evaluation.results import LEVEL, MetricDifference
+from sftchat.evaluation.results import SIGNIFICANCE_LEVEL, MetricDifference
 from sftchat.evaluation.scored import Ints, Pair, ScoredItems
 from sftchat.evaluation.statistics import (
     CONFIDENCE,
@@ -389,7 +389,7 @@ def estimate_items_needed(difference: MetricDifference, n: int, margin: float) -
             minimum = n * MIN_DIFFERING_ITEMS / difference.differing
     elif not error:
         return None
-    z_power, z_margin, z_drop = (NormalDist().inv_cdf(level) for level in (POWER, 1 - LEVEL, 1 - LEVEL / 2))
+    z_power, z_margin, z_drop = (NormalDist().inv_cdf(level) for level in (POWER, 1 - SIGNIFICANCE_LEVEL, 1 - SIGNIFICANCE_LEVEL / 2))
     distances = [(z_margin, margin * POINT + difference.gain)]
     if difference.judgement != "worse":
         distances.append((z_drop, -difference.gain))

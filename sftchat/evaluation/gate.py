@@ -185,7 +185,6 @@ def _find_metric(name: str, task: Task) -> Metric:
 
 
 def _parse_number(text: str) -> float | None:
-    """Return the number, or None when the text is no finite number."""
     try:
         number = float(text)
     except ValueError:
@@ -207,16 +206,15 @@ def gate_comparisons(
     Returns:
         The comparisons, with the adjusted p-value in their gated metrics, and the gate results.
     """
+    # index of a comparison, and one of its gated metrics
     decisions = [(index, rule) for index, comparison in enumerate(comparisons) if comparison.metrics for rule in gated(comparison)]
     p_values = adjust_p_values([comparisons[index].metric(rule.metric).p for index, rule in decisions])
     p_by_metric = {(index, rule.metric): p for (index, rule), p in zip(decisions, p_values, strict=True)}
-    adjusted_comparisons = tuple(
-        replace(
-            comparison, metrics=tuple(replace(metric, p_adjusted=p_by_metric.get((index, metric.name))) for metric in comparison.metrics)
-        )
-        for index, comparison in enumerate(comparisons)
-    )
-    return adjusted_comparisons, tuple(_decide_metric(index, adjusted_comparisons[index], rule) for index, rule in decisions)
+    adjusted = []
+    for index, comparison in enumerate(comparisons):
+        metrics = [replace(metric, p_adjusted=p_by_metric.get((index, metric.name))) for metric in comparison.metrics]
+        adjusted.append(replace(comparison, metrics=tuple(metrics)))
+    return tuple(adjusted), tuple(_decide_metric(index, adjusted[index], rule) for index, rule in decisions)
 
 
 def _decide_metric(index: int, comparison: Comparison, rule: GatedMetric) -> GateResult:

@@ -340,7 +340,6 @@ class _TaskRun:
         return tuple(results)
 
     def _generate(self, source: Source) -> list[_EvalsetReplies]:
-        """Generate a model's replies to every evalset."""
         plan = self.plan
         path = None if plan.output is None else partial_path(plan.output / source.file)
         with closing(self.open_engine(source.name)) as engine:
@@ -349,14 +348,7 @@ class _TaskRun:
             return [self._generate_for_evalset(source, evalset, engine, partial) for evalset in plan.evalsets]
 
     def _generate_for_evalset(self, source: Source, evalset: Evalset, engine: CachedEngine, partial: PartialReplies) -> _EvalsetReplies:
-        """Generate a model's replies to one evalset.
-
-        Args:
-            source: The model.
-            evalset: Evalset with the examples.
-            engine: Engine of the model, with the reply cache.
-            partial: The same engine, which also uses the partial files.
-        """
+        """Generate a model's replies to one evalset; ``partial`` is ``engine`` with the partial files."""
         plan = self.plan
         start, hits_before, opening_seconds_before = time.perf_counter(), engine.hits + partial.hits, engine.opening_seconds
 

@@ -309,18 +309,7 @@ def _default_evalset(task: Task) -> Path:
 
 
 def _check_limit(evalsets: Sequence[Evalset], config: GateConfig, requested_ids: Sequence[str], *, compared: bool) -> None:
-    """Refuse ``--limit`` when it leaves out required items.
-
-    Args:
-        evalsets: Evalsets, each with its first ``--limit`` examples.
-        config: Gate configuration.
-        requested_ids: Ids of those examples.
-        compared: Whether there is a baseline to compare with.
-
-    Raises:
-        UsageError: When a must-pass item is left out.
-        NotComparableError: When the comparison must cover every item.
-    """
+    """Refuse ``--limit`` when it leaves out must-pass items, or any item that ``--strict`` wants compared with the baseline."""
     limited = next((evalset for evalset in evalsets if len(evalset.examples) < evalset.size), None)
     if limited is None:
         return
@@ -348,7 +337,6 @@ def _count_examples(evalsets: Iterable[Evalset]) -> int:
 
 
 def _select_answered(evalsets: Sequence[Evalset], path: Path) -> tuple[Evalset, ...]:
-    """Restrict evalsets to the items with a reply in a file."""
     _check_reply_file(path)
     ids = {item_id for item_id, reply in read_replies(path).items() if isinstance(reply, Reply)}
     if not ids.intersection(example.id for evalset in evalsets for example in evalset.examples):
@@ -362,7 +350,6 @@ def _check_reply_file(path: Path) -> None:
 
 
 def _read_reply_source(path: Path, output_name: str, requested_ids: Sequence[str], all_ids: frozenset[str], advice: str = "") -> Source:
-    """Read a file of replies and match it with the evalsets."""
     _check_reply_file(path)
     replies = read_replies(path)
     check_replies_match(replies, requested_ids, str(path), all_ids, advice)

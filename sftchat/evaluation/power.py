@@ -21,7 +21,7 @@ from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POINT, POWER
 from sftchat.evaluation.evaluate import counts_per_unit, score_stored
 from sftchat.evaluation.gate import GatedMetric
 from sftchat.evaluation.plan import Plan
-from sftchat.evaluation.results import LEVEL
+from sftchat.evaluation.results import SIGNIFICANCE_LEVEL
 from sftchat.evaluation.statistics import Counts, apply_metric, compute_metric, count_distinct_rows
 from sftchat.task import Metric
 from sftchat.text import pluralize
@@ -101,7 +101,7 @@ def minimum_detectable_effect(evalset: str, metric: Metric, table: Counts, rule:
     item_variance = _item_variance(metric, table)
     # a test needs a minimum number of broken items, even when all items have equal counts
     min_broken = _broken_items_needed(tests) if metric.per_item_rate or not item_variance else 0.0
-    standard_errors = NormalDist().inv_cdf(1 - LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
+    standard_errors = NormalDist().inv_cdf(1 - SIGNIFICANCE_LEVEL / tests / 2) + NormalDist().inv_cdf(POWER)
     direction = -1.0 if metric.higher_is_better else 1.0
 
     def smallest_drop(share: float, items: int) -> float:
@@ -165,7 +165,7 @@ def _broken_items_needed(tests: int) -> float:
     ``enough`` items that all break give a two-sided p of ``2 / 2^enough``. The number that breaks is taken as Poisson-distributed, and its mean is
     found by bisection.
     """
-    enough = math.ceil(1 + math.log2(tests / LEVEL))
+    enough = math.ceil(1 + math.log2(tests / SIGNIFICANCE_LEVEL))
     low, high = 0.0, 10.0 * enough
     for _ in range(60):
         mean = (low + high) / 2

@@ -53,14 +53,7 @@ DELETE FROM leak_checks WHERE key IN (
 
 @dataclass(frozen=True)
 class CachedReply:
-    """A cached reply.
-
-    Attributes:
-        text: Generated text.
-        token_ids: Its tokens without the stop token.
-        finish_reason: ``stop`` or ``length``; other replies are not cached.
-        prompt_tokens: Length of the rendered prompt in tokens.
-    """
+    """A cached reply; the fields are those of ``Chunk``, and ``finish_reason`` is ``stop`` or ``length``."""
 
     text: str
     token_ids: tuple[int, ...]

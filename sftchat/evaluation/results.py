@@ -117,7 +117,8 @@ class ModelResult:
     @property
     def errors(self) -> dict[str, int]:
         """Number of errors per error class, the most frequent first."""
-        return dict(sorted(self.items.totals.errors.items(), key=lambda pair: (-pair[1], pair[0])))
+        errors = self.items.totals.errors
+        return {name: errors[name] for name in sorted(errors, key=lambda name: (-errors[name], name))}
 
     def items_of(self, ids: Collection[str]) -> list[Item]:
         """Return the answered items with the given ids, in the evalset's order."""
@@ -156,7 +157,7 @@ class ModelResult:
 
 Judgement = Literal["better", "worse", "no significant difference"]
 GateOutcome = Literal["regressed", "inconclusive", "fine"]
-LEVEL = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 """Significance level: p-values below it are significant."""
 
 
@@ -212,7 +213,7 @@ class MetricDifference:
 
         A difference is significant when ``deciding_p`` is below 0.05 *and* the 95 % interval excludes 0.
         """
-        if self.deciding_p >= LEVEL or self.low is None or not self.excludes_zero:
+        if self.deciding_p >= SIGNIFICANCE_LEVEL or self.low is None or not self.excludes_zero:
             return "no significant difference"
         return "better" if (self.low > 0) == self.higher_is_better else "worse"
 

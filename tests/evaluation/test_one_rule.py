@@ -23,7 +23,7 @@ from sftchat.evaluation.report.junit import to_junit
 from sftchat.evaluation.report.markdown import to_markdown
 from sftchat.evaluation.report.terminal import print_report
 from sftchat.evaluation.report.view import Report, describe_disagreement
-from sftchat.evaluation.results import LEVEL, MetricDifference, MetricResult
+from sftchat.evaluation.results import SIGNIFICANCE_LEVEL, MetricDifference, MetricResult
 from sftchat.evaluation.statistics import Counts, build_counts
 from sftchat.types import Score
 
@@ -116,9 +116,9 @@ def test_no_format_says_worse_where_another_says_no_difference(
     assert re.findall(r'<td class="n (better|worse|no-significant-difference)">', page) == [one.replace(" ", "-") for one in expected]
 
     for metric in found:  # the rule itself, and one sentence in every format where test and interval disagree
-        significant = metric.deciding_p < LEVEL and metric.excludes_zero
+        significant = metric.deciding_p < SIGNIFICANCE_LEVEL and metric.excludes_zero
         assert (metric.judgement != "no significant difference") == significant
-        assert (describe_disagreement(metric) != "") == ((metric.deciding_p < LEVEL) != metric.excludes_zero)
+        assert (describe_disagreement(metric) != "") == ((metric.deciding_p < SIGNIFICANCE_LEVEL) != metric.excludes_zero)
         assert all(describe_disagreement(metric) in text for text in (markdown.replace("&#95;", "_"), page))
 
     lines = {(one.comparison, one.metric): line for one, line in zip(report.gates, verdict.reasons, strict=True)}

@@ -272,7 +272,6 @@ def to_html(report: Report, verdict: Verdict) -> str:
 
 @cache
 def _template() -> Template:
-    """Compile the page template once."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(PAGE_FOLDER)
@@ -385,7 +384,6 @@ def _items_json(report: Report, evalsets: Sequence[TaskAndEvalset], histories_by
 
 
 def _prompt_text(messages: Sequence[Message]) -> str:
-    """Return the prompt: the only message, or the conversation with its roles."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)

@@ -86,13 +86,11 @@ def _item_case(item: ItemHistory) -> Case:
 
 
 def _item_details(item: ItemHistory) -> str:
-    """Return the gold, old and new reply, one after the other."""
     texts = (("gold", item.example.gold or ""), ("baseline", reply_text(item.old)), ("model", reply_text(item.new)))
     return "\n\n".join(f"{title}:\n{text}" for title, text in texts)
 
 
 def _verdict_case(verdict: Verdict) -> Case:
-    """Return the gate's case."""
     if verdict.outcome == "pass":
         return Case("verdict")
     outcome = _CASE_OUTCOMES[verdict.outcome]
@@ -132,7 +130,6 @@ def _case_lines(cases: Iterable[Case], suite: str) -> Iterator[str]:
 
 
 def _count_attributes(cases: Sequence[Case]) -> str:
-    """Return the attributes with the number of cases by outcome."""
     failures, errors = (sum(case.outcome == outcome for case in cases) for outcome in ("failure", "error"))
     return f'tests="{len(cases)}" failures="{failures}" errors="{errors}"'
 
@@ -148,5 +145,4 @@ def _escape_text(text: str) -> str:
 
 
 def _quote_attribute(text: str) -> str:
-    """Return text as a quoted attribute value."""
     return quoteattr(_replace_illegal(text))

@@ -112,7 +112,6 @@ def _model_section(result: ModelResult) -> Iterator[str]:
 
 
 def _models_table(results: Sequence[ModelResult]) -> str:
-    """Return a table of several models, one row each."""
     names = [metric.name for metric in results[0].metrics][:4]
     rows = []
     for result in results:
@@ -217,5 +216,4 @@ def _format_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _byte_size(text: str) -> int:
-    """Return the size of a text in bytes, as written to a file."""
     return len(text.encode("utf-8", ESCAPE_SURROGATES))

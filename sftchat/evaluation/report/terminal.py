@@ -148,7 +148,6 @@ def _comparison_section(comparison: Comparison) -> Iterator[RenderableType]:
 
 
 def _difference_cells(metric: MetricDifference) -> tuple[Text, Text, str]:
-    """Return the cells of a difference, its interval and its p-value."""
     colour = COLOURS[metric.judgement]
     return Text(format_difference(metric), colour), Text(format_difference_interval(metric), colour), format_p_values(metric)
 
@@ -192,7 +191,6 @@ def _reply_cell(item: Item, gold: str) -> Text:
 
 
 def _first_lines(lines: Sequence[str], style: Callable[[str], str] = lambda line: "") -> Text:
-    """Return the first lines of a text, each in its style."""
     shown = Text("\n").join(_safe_text(line, style(line)) for line in lines[:MAX_LINES])
     return shown if len(lines) <= MAX_LINES else Text.assemble(shown, (f"\n… {len(lines) - MAX_LINES} more lines", "dim"))
 
@@ -212,7 +210,6 @@ def _empty_table(*headers: str) -> Table:
 
 
 def _legend(**names: str) -> Text:
-    """Return a line per model: its role and its name."""
     width = max(map(len, names))
     return Text("\n".join(f"{role:<{width}}  {name}" for role, name in names.items()), "dim")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sftchat.errors import list_quoted
 from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POINT, TOLERANCE
-from sftchat.evaluation.results import LEVEL, Comparison, GateResult, MetricDifference, ModelResult, Ranked
+from sftchat.evaluation.results import SIGNIFICANCE_LEVEL, Comparison, GateResult, MetricDifference, ModelResult, Ranked
 from sftchat.evaluation.scored import Failure, Item, Outcome
 from sftchat.text import sanitize_json
 from sftchat.types import Example, SamplingParams
@@ -91,7 +91,6 @@ class Report:
 
 
 def _round_floats(value: Any) -> Any:
-    """Round the floats of a document to ``DIGITS`` decimals."""
     if isinstance(value, float):
         return round(value, DIGITS) + 0.0  # turns -0.0 into 0.0
     if isinstance(value, Mapping):
@@ -209,14 +208,14 @@ def format_p_values(metric: MetricDifference) -> str:
 
 def describe_disagreement(metric: MetricDifference) -> str:
     """Say why a difference is not significant when only one of the test and the interval finds it; empty when the two agree."""
-    significant = metric.deciding_p < LEVEL
+    significant = metric.deciding_p < SIGNIFICANCE_LEVEL
     if significant == metric.excludes_zero:
         return ""
     p = f"the {'adjusted ' if metric.deciding_p != metric.p else ''}p of {metric.deciding_p:.3g}"
     if not significant:
-        return f"not significant: the interval excludes 0, but {p} is not under {LEVEL:g}"
+        return f"not significant: the interval excludes 0, but {p} is not under {SIGNIFICANCE_LEVEL:g}"
     interval = "there is no interval" if metric.low is None else "the interval includes 0"
-    return f"not significant: {p} is under {LEVEL:g}, but {interval}"
+    return f"not significant: {p} is under {SIGNIFICANCE_LEVEL:g}, but {interval}"
 
 
 def format_change(change: float) -> str:
