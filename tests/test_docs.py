@@ -193,6 +193,18 @@ def test_the_site_shows_a_bar_within_code_in_a_table_without_its_backslash() -> 
     assert shown == "| `a|b` | <\\|c |\n`d\\|e`"
 
 
+def test_every_name_under_where_to_add_what_is_in_the_source() -> None:
+    (section,) = re.findall(
+        r"^## Where to add what\n(.*?)^## ", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    names = set(re.findall(r"`(_?[A-Za-z]*_[A-Za-z_]+|[A-Z]\w+)`", section))
+    paths = [path for folder in ("sftchat", "plugins") for path in (ROOT / folder).rglob("*.py")]
+    source_words = {word for path in paths for word in re.findall(r"\w+", path.read_text("utf-8"))}
+
+    assert {"_KEYS", "SamplingParams"} <= names
+    assert names - source_words == set()
+
+
 def test_every_link_within_the_repository_has_a_target() -> None:
     broken = []
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("evalsets/*.md")]:
