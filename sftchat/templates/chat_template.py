@@ -36,6 +36,7 @@ Turn = dict[str, Any]
 
 TOOL_CALL: Mapping[str, Any] = {"type": "function", "id": "call00001", "function": {"name": "look", "arguments": {"at": REPLY_PLACEHOLDER}}}
 QUESTION: Message = {"role": "user", "content": "?"}
+REPLY: Turn = {"role": "assistant", "content": REPLY_PLACEHOLDER}
 CALL_CONVERSATION: list[Any] = [QUESTION, {"role": "assistant", "content": "", "tool_calls": [TOOL_CALL]}]
 """A conversation that ends with a tool call; the id has nine alphanumeric characters, as Mistral's templates require."""
 
@@ -49,7 +50,7 @@ class TextTemplate:
         name: Name of the template in messages.
         source: Its Jinja source.
         arguments: Template arguments.
-        lenient: Whether to render, as well as possible, what fails the parity checks.
+        lenient: Whether to return replies even if the template fails the parity checks.
     """
 
     tokenizer: Any
@@ -71,12 +72,12 @@ class TextTemplate:
         after = self._after_reply
         if not self._first_token(after):
             return self._implied_stop, ""
-        at_end, before_next_turn = self._first_tokens(after), self._first_tokens(self._before_next_turn)
-        pairs = takewhile(lambda pair: pair[0] == pair[1], zip(at_end, before_next_turn, strict=False))
-        closing = [token for token, _ in pairs] or at_end
+        tokens_at_end, tokens_before_next_turn = self._first_tokens(after), self._first_tokens(self._before_next_turn)
+        pairs = zip(tokens_at_end, tokens_before_next_turn, strict=False)
+        closing = [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)] or tokens_at_end
         eos = getattr(self.tokenizer, "eos_token", None)
-        count = closing.index(eos) + 1 if eos in closing else 1
-        end = after.find(closing[0]) + sum(map(len, closing[:count]))
+        stop_tokens = closing[: closing.index(eos) + 1] if eos in closing else closing[:1]
+        end = after.find(closing[0]) + len("".join(stop_tokens))
         return after[:end], after[end:]
 
     @cached_property
@@ -111,7 +112,7 @@ class TextTemplate:
     @cached_property
     def _after_reply(self) -> str:
         """Text after the content of a final assistant turn; raises ``TemplateError``."""
-        text = self._render_marked([QUESTION, {"role": "assistant", "content": REPLY_PLACEHOLDER}], ())
+        text = self._render_marked([QUESTION, REPLY], ())
         if REPLY_PLACEHOLDER not in text:
             raise TemplateError(f"chat template '{self.name}' does not write what the assistant says")
         return text.rpartition(REPLY_PLACEHOLDER)[2]
@@ -120,9 +121,7 @@ class TextTemplate:
     def _before_next_turn(self) -> str:
         """Text between a reply and the next user turn; empty if the template fails."""
         try:
-            text = self._render_marked(
-                [QUESTION, {"role": "assistant", "content": REPLY_PLACEHOLDER}, {"role": "user", "content": NEXT_PLACEHOLDER}], ()
-            )
+            text = self._render_marked([QUESTION, REPLY, {"role": "user", "content": NEXT_PLACEHOLDER}], ())
         except TemplateError:
             return ""
         return text.rpartition(REPLY_PLACEHOLDER)[2].partition(NEXT_PLACEHOLDER)[0] if NEXT_PLACEHOLDER in text else ""
@@ -145,11 +144,10 @@ class TextTemplate:
     @cached_property
     def thought_end(self) -> str:
         """The text that the template writes after a thought; ``</think>`` if it renders none."""
-        turns: list[Any] = [{"role": "assistant", "content": REPLY_PLACEHOLDER, key: THOUGHT_PLACEHOLDER} for key in THOUGHT_KEYS]
-        turns += [
-            {**CALL_CONVERSATION[1], key: THOUGHT_PLACEHOLDER} for key in THOUGHT_KEYS
-        ]  # Gemma 4 renders thoughts only in turns with tool calls
-        turns.append({"role": "assistant", "content": f"{THOUGHTS_BEGIN}\n{THOUGHT_PLACEHOLDER}\n{THOUGHTS_END}\n\n{REPLY_PLACEHOLDER}"})
+        turns: list[Any] = [{**REPLY, key: THOUGHT_PLACEHOLDER} for key in THOUGHT_KEYS]
+        # Gemma 4 renders thoughts only in turns with tool calls
+        turns += [{**CALL_CONVERSATION[-1], key: THOUGHT_PLACEHOLDER} for key in THOUGHT_KEYS]
+        turns.append({**REPLY, "content": f"{THOUGHTS_BEGIN}\n{THOUGHT_PLACEHOLDER}\n{THOUGHTS_END}\n\n{REPLY_PLACEHOLDER}"})
         for turn in turns:
             try:
                 after = self._render_marked([QUESTION, turn], ()).partition(THOUGHT_PLACEHOLDER)[2].partition(REPLY_PLACEHOLDER)[0]
@@ -162,18 +160,17 @@ class TextTemplate:
 
     @cached_property
     def thought_keys(self) -> Mapping[str, str]:
-        """Keys under which the template reads the thought of a plain reply, each with the text it writes after the thought."""
-        endings = {}
+        """Keys under which the template reads the thought of a reply without tool calls, each with the text that it writes after the thought."""
+        ends = {}
         for key in THOUGHT_KEYS:
             try:
-                after = self._render_marked(
-                    [QUESTION, {"role": "assistant", "content": REPLY_PLACEHOLDER, key: THOUGHT_PLACEHOLDER}], ()
-                ).partition(THOUGHT_PLACEHOLDER)[2]
+                text = self._render_marked([QUESTION, {**REPLY, key: THOUGHT_PLACEHOLDER}], ())
             except TemplateError:
                 continue
-            if REPLY_PLACEHOLDER in after:
-                endings[key] = after.partition(REPLY_PLACEHOLDER)[0]
-        return endings
+            after_thought = text.partition(THOUGHT_PLACEHOLDER)[2]
+            if REPLY_PLACEHOLDER in after_thought:
+                ends[key] = after_thought.partition(REPLY_PLACEHOLDER)[0]
+        return ends
 
     def _with_thought_key(self, turn: Turn) -> Turn:
         """Return the turn with its thought under a key that the template reads.
@@ -192,7 +189,7 @@ class TextTemplate:
 
     @cached_property
     def requires_parts(self) -> bool:
-        """Whether the template ignores content that is a string and requires a list of parts, as vision models do."""
+        """Whether the template ignores content that is a string and requires a list of parts, as those of vision models do."""
         turns = [{"role": "user", "content": REPLY_PLACEHOLDER}]
         try:
             return REPLY_PLACEHOLDER not in self._run(turns, ()) and REPLY_PLACEHOLDER in self._run(_content_as_parts(turns), ())
@@ -317,21 +314,24 @@ class TextTemplate:
         return list(self._run(turns, tools, True, tokenize=True, return_dict=False, sanitize_control_tokens=True))
 
     def _render_marked(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False) -> str:
+        """Return the text of marked turns as the template writes it."""
         turns = _content_as_parts(turns) if self.requires_parts else turns
-        text: str = self._run(turns, mark_tools(self._patterns, tools), add_generation_prompt, tokenize=False)
-        return text
+        return str(self._run(turns, mark_tools(self._patterns, tools), add_generation_prompt))
 
     def _run(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False, **options: Any) -> Any:
-        """Run the template; the only place where this is done.
+        """Run the template.
 
-        On failure other formats are tried too: arguments of tool calls as text, which some templates concatenate, and no tools as an empty list,
-        which some templates iterate over.
+        If it fails, other formats are tried: arguments of tool calls as text, which some templates concatenate, and an empty list instead of no
+        tools, which some templates iterate over.
 
         Args:
             turns: Messages for the template.
             tools: Tools for the template.
             add_generation_prompt: Whether the text ends with the generation prompt.
-            options: Further arguments of ``apply_chat_template``; without any, the result is text.
+            options: Further arguments of ``apply_chat_template``.
+
+        Returns:
+            The text; with ``tokenize=True`` the token ids.
 
         Raises:
             TemplateError: When the template fails or exceeds its limits of time or memory.

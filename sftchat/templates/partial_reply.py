@@ -128,11 +128,9 @@ class PrefixedReply:
         """Return the text between prompt and thought, and between thought and answer; None if the prompt opens no thought."""
         plain = _replace_content(answer)
         in_content = {**plain, "content": f"{THOUGHTS_BEGIN}\n{THOUGHT_PLACEHOLDER}\n{THOUGHTS_END}\n\n{REPLY_PLACEHOLDER}"}
-        for turn in (
-            *({**plain, key: THOUGHT_PLACEHOLDER} for key in THOUGHT_KEYS),
-            in_content,
-            *({**answer, key: THOUGHT_PLACEHOLDER} for key in THOUGHT_KEYS),
-        ):
+        plain_turns = [{**plain, key: THOUGHT_PLACEHOLDER} for key in THOUGHT_KEYS]
+        turns_with_calls = [{**answer, key: THOUGHT_PLACEHOLDER} for key in THOUGHT_KEYS]
+        for turn in (*plain_turns, in_content, *turns_with_calls):
             try:
                 before, thought, after = self._render_with(turn).partition(THOUGHT_PLACEHOLDER)
             except ModelError:

@@ -80,8 +80,8 @@ class Renderer:
         name: Name of the template: one of ``TEMPLATES``, a file, or ``model's own``.
         source: Its Jinja source.
         arguments: Template arguments such as ``{"enable_thinking": False}``, the same in training and inference.
-        lenient: Whether to create training rows, as well as possible, although the template fails the parity checks.
-        named: Templates of a model that has several, by name; otherwise empty.
+        lenient: Whether to create training rows even if the template fails the parity checks.
+        named: Sources of the model's own templates by name, if it has several or a single one that is not named ``default``; otherwise empty.
         template_name: Name of the template used for every conversation; empty to choose by the presence of tools.
     """
 
@@ -167,7 +167,7 @@ class Renderer:
         """Return the rows that train every reply of a conversation: one, or one per reply if the template renders history differently.
 
         Raises:
-            TemplateError: See ``training_ids``, except for history.
+            TemplateError: See ``training_ids``; history that is rendered differently is no error here.
         """
         return tuple(self.encode_rows(self.training_texts(messages, tools)))
 
@@ -183,11 +183,11 @@ class Renderer:
     def training_texts(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[RowText, ...]:
         """Return the rows of a conversation as text, so that ``encode_rows`` can tokenize many at once.
 
-        A template that strips thoughts from history renders a different past before each reply; each row then has the past that inference will show,
-        and labels on its last turn only.
+        A template that strips thoughts from history renders a different past before each reply. Then there is one row per reply, with the past that
+        inference will show, and labels on its last turn only.
 
         Raises:
-            TemplateError: See ``training_ids``, except for history and for text that cannot be encoded as text.
+            TemplateError: When there is no assistant turn, or the template does not render it completely as a continuation of its prompt.
         """
         try:
             return (self._render_row(messages, tools),)
@@ -226,17 +226,17 @@ class Renderer:
         for index, turn in enumerate(turns):
             if turn["role"] != "assistant":
                 continue
-            is_last = index == len(turns) - 1
-            before, written = template.split_reply(
-                turns, index, tools, longer_text=text if is_prompt else "", finished=text if is_last and not is_prompt else ""
+            ends_with_turn = index == len(turns) - 1 and not is_prompt
+            prompt, written = template.split_reply(
+                turns, index, tools, longer_text=text if is_prompt else "", finished=text if ends_with_turn else ""
             )
-            if len(before) < last_end or not text.startswith(before + written):
+            if len(prompt) < last_end or not text.startswith(prompt + written):
                 raise RewrittenHistoryError(
                     f"chat template '{template.name}' writes turn {index} differently when it is history than when it is the reply; "
                     "it cannot be trained on as one row"
                 )
-            last_end = len(before) + len(written)
-            yield turn, len(before), last_end
+            last_end = len(prompt) + len(written)
+            yield turn, len(prompt), last_end
 
     def _render_row(self, messages: Sequence[Message], tools: Tools) -> RowText:
         """Return the row that trains every reply of a conversation; raises what ``training_ids`` raises."""
