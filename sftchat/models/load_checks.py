@@ -257,11 +257,11 @@ def check_vocabulary(name: str, model: Any, tokenizer: Any) -> tuple[int, int]:
     ids = {**tokenizer.get_vocab(), **tokenizer.added_tokens_encoder}
     count = max(ids.values(), default=-1) + 1
     if count > rows:
-        without_row = [repr(token) for row, token in sorted((row, token) for token, row in ids.items()) if row >= rows]
+        without_row = sorted((row, repr(token)) for token, row in ids.items() if row >= rows)
         tokens = "1 token" if len(without_row) == 1 else f"{len(without_row)} tokens"
         raise ModelError(
             f"the tokenizer of '{name}' has ids up to {count - 1} and the embedding {rows} rows: {tokens} would have none "
-            f"({first_names(without_row)}); take the tokenizer that belongs to the weights, or resize the embedding"
+            f"({first_names([token for _, token in without_row])}); take the tokenizer that belongs to the weights, or resize the embedding"
         )
     return rows, count
 

@@ -102,13 +102,15 @@ def encode_pieces(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[lis
     plain = {part for parts in parts_by_row for part in parts if not part.is_marked}
     newline: list[int] = tokenizer.encode("\n", add_special_tokens=False)
     ids_by_text = _encode_texts(tokenizer, [part.encoded_as for part in plain])
-    # texts whose first token contains the newline are encoded again without it
-    merged = {part.text for part in plain if not part.is_first and ids_by_text[part.encoded_as][: len(newline)] != newline}
-    ids_by_text |= _encode_texts(tokenizer, merged)
+    # texts that share their first token with the newline are encoded again without it
+    merged_with_newline = {part.text for part in plain if not part.is_first and ids_by_text[part.encoded_as][: len(newline)] != newline}
+    ids_by_text |= _encode_texts(tokenizer, merged_with_newline)
 
     def ids_of(part: _Part) -> list[int]:
         if not part.is_marked:
-            return ids_by_text[part.text] if part.is_first or part.text in merged else ids_by_text[part.encoded_as][len(newline) :]
+            if part.is_first or part.text in merged_with_newline:
+                return ids_by_text[part.text]
+            return ids_by_text[part.encoded_as][len(newline) :]
         ids = _encode_as_text(tokenizer, f"\n{part.text}")
         ids = ids[len(newline) :] if ids[: len(newline)] == newline else _encode_as_text(tokenizer, part.text)
         if tokenizer.convert_tokens_to_ids(part.text) in ids:

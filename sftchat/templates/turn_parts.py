@@ -96,7 +96,7 @@ _EMPTY_THOUGHT = r"(\s*(?:<[^<>/]*>|\[[^\[\]/]*\]))(\s*)"
 def extract_thought(turn: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the thought of an assistant turn, from a key and from the content, and the turn without it."""
     content = str(turn.get("content") or "")
-    for tag in (THOUGHTS_BEGIN, THOUGHTS_END):  # not forged: they were written in place of the template's tags
+    for tag in (THOUGHTS_BEGIN, THOUGHTS_END):  # may be marked as forged; here they delimit the thought
         content = content.replace(f"{START}{tag}{END}", tag)
     thought_in_content, answer = split_content(content)
     turn_without_keys = {key: value for key, value in turn.items() if key not in THOUGHT_KEYS}

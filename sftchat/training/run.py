@@ -48,7 +48,7 @@ MEMORY_ADVICE = "lower --batch-size, --max-length or --validation-items, add --g
 
 
 def _ignore(*_: object) -> None:
-    """Ignore any arguments."""
+    pass
 
 
 @dataclass(frozen=True)
