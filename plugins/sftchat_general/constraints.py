@@ -202,7 +202,10 @@ class Check:
 
 CHECKS: dict[str, Check] = {
     "number": Check(
-        _check_number, "the answer is the number `value`; with `only`, nothing else is said", {"value": _is_number}, {"only": _is_bool}
+        _check_number,
+        "the answer is the number `value`; with `only`, the reply has no other text",
+        {"value": _is_number},
+        {"only": _is_bool},
     ),
     "text": Check(
         _check_text,
@@ -210,7 +213,9 @@ CHECKS: dict[str, Check] = {
         {"accept": _are_texts_not_empty},
         {"case": _is_bool},
     ),
-    "mentions": Check(_check_mentions, "one of `any` is said and none of `none`", {"any": _are_texts_not_empty}, {"none": _are_texts}),
+    "mentions": Check(
+        _check_mentions, "the reply contains one of `any` and none of `none`", {"any": _are_texts_not_empty}, {"none": _are_texts}
+    ),
     "sequence": Check(_check_sequence, "the `items`, in this order, are listed in whatever way", {"items": _are_texts_not_empty}),
     "list": Check(
         _check_list,

@@ -17,9 +17,9 @@ from sftchat_general.reading import plain_form
 
 STATS = {
     "n": "1",
-    "correct": "1 where the reply does what was asked",
-    "exact": "1 where it is the gold in normal form, case and closing punctuation aside",
-    "rouge_l": "the overlap with the gold, from 0 to 1",
+    "correct": "1 if the reply does what was asked",
+    "exact": "1 if the reply is the gold in normal form; case and closing punctuation do not matter",
+    "rouge_l": "overlap of the reply with the gold, from 0 to 1",
 }
 """Keys of ``Score.stats`` and their meaning."""
 

@@ -1,7 +1,7 @@
 """Row check of the relation task.
 
-The gold of every row is checked for its format, and its names against the passage. If a sentence has a pattern of the published recipe, which
-states a relation in so many words, the gold is checked against the sentence too.
+The gold of every row is checked for its format, and its names against the passage. A sentence in a pattern of the published recipe states a
+relation explicitly; the gold is checked against it too.
 """
 
 from __future__ import annotations

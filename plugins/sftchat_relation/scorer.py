@@ -26,9 +26,9 @@ STATS = {
     "pair_gold": "gold pairs",
     "relation_right": "right pairs with the right relation, in the right direction",
     "relation_total": "right pairs",
-    "exact": "1 where the reply was read and its triples are the gold's",
-    "parsed": "1 where the reply was read",
-    "truncated": "1 where the token limit ended the reply",
+    "exact": "1 if the reply is readable and its triples are the gold's",
+    "parsed": "1 if the reply is readable",
+    "truncated": "1 if the token limit ended the reply",
 }
 """Keys of ``Score.stats`` and their meaning."""
 

@@ -254,7 +254,7 @@ def _find_row_problems(example: Example) -> Iterator[tuple[str, str]]:
             if example.messages:
                 yield "special-token", f"{description}; give the turns, not their rendering"
             else:  # a text row is already rendered by its author
-                yield "template-token", f"{description}; the text is learned as it stands, so no template is added"
+                yield "template-token", f"{description}; the text is learned unchanged, so no template is added"
         if control := CONTROL_CHARACTERS.search(turn["content"]):
             yield "control-character", f"{location} holds the control character U+{ord(control[0]):04X} at character {control.start() + 1}"
 

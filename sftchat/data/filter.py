@@ -71,7 +71,7 @@ class FilterOptions:
     """Filter options.
 
     Attributes:
-        rules: Rules by the reason of removal that they stand for, applied in order.
+        rules: Rules by name, applied in order; the name of the first that removes a row is the reason.
         near_threshold: Similarity, at most 1, from which a row is a near duplicate of an earlier one; 0 turns this off.
         keep: Number of remaining rows to keep, selected for diversity; None keeps all.
         seed: Seed of that selection.

@@ -274,7 +274,7 @@ def _read_metadata(row: Mapping[str, Any], used_keys: set[str]) -> dict[str, Any
     nested = metadata.pop("metadata")
     duplicate_keys = sorted(nested.keys() & metadata.keys())
     if duplicate_keys:
-        raise DataError(f"key {abbreviate(duplicate_keys[0])} stands both in the row and in its metadata; remove one")
+        raise DataError(f"key {abbreviate(duplicate_keys[0])} is both in the row and in its metadata; remove one")
     return {**metadata, **nested}
 
 

@@ -37,7 +37,7 @@ class Leak:
 def find_leaks(items: Sequence[Example], training: Iterable[Example], *, threshold: float = THRESHOLD) -> tuple[Leak, ...]:
     """Compare each item with each training row.
 
-    Training rows are streamed, so the file may be larger than memory; the items' shingles are held in an index.
+    Training rows are streamed, so the file may be larger than memory; only an index of the items' shingles is in memory.
 
     Args:
         items: The evalset, with ids.

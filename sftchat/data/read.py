@@ -25,7 +25,7 @@ Row = tuple[str, dict[str, Any]]
 """Source and row: ``file:line``, with ``:column`` when an array element starts on the same line as the previous one."""
 
 MAX_ARRAY_BYTES = 1 << 30
-"""Maximum size in bytes of a JSON array, which is held in memory; JSONL has no such limit."""
+"""Maximum size in bytes of a JSON array, which is read into memory; JSONL has no such limit."""
 UNREAD = "the rest of the array was not read"
 EXPECTED_INPUT = "one JSON object a line (JSONL) or one JSON array of objects, in UTF-8"
 PEEK_BYTES = 4096

@@ -57,7 +57,7 @@ class RowOptions:
             UsageError: When an option is missing; names it.
         """
         if self.label_instruction and not self.label_column:
-            raise UsageError("--label-instruction stands in front of the text of labelled rows; give --label-column as well")
+            raise UsageError("--label-instruction is put before the text of labelled rows; give --label-column as well")
 
     @property
     def non_default(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def recorded_options(source: Mapping[str, Any]) -> RowOptions:
     try:
         return from_json(RowOptions, source.get("rows_read", {}))
     except ValueError as error:
-        raise DataError(f"the manifest says nothing usable about how its rows were read: {error}", str(source.get("file", ""))) from error
+        raise DataError(f"the manifest does not state how its rows were read: {error}", str(source.get("file", ""))) from error
 
 
 def parse_column_map(pairs: Iterable[str]) -> dict[str, str]:

@@ -29,7 +29,7 @@ def serialize(example: Example, format: str) -> dict[str, Any]:
 
     Raises:
         UsageError: When the format is unknown.
-        DataError: When the format cannot represent the example; says why and suggests another.
+        DataError: When the format cannot represent the example; the message suggests another.
     """
     if format not in _WRITERS:
         raise UsageError(unknown_name_message("format", format, _WRITERS))

@@ -141,7 +141,7 @@ def delimited_rows(stream: BinaryIO, name: str, delimiter: str) -> Iterator[tupl
 def _check_header(header: list[str], delimiter: str, source: str) -> None:
     duplicate = next((column for column in header if header.count(column) > 1), None)
     if duplicate is not None:
-        raise DataError(f"the column {abbreviate(duplicate)} stands twice in the header; rename one", source)
+        raise DataError(f"the column {abbreviate(duplicate)} is twice in the header; rename one", source)
     other_delimiter = next((sign for sign in ";\t,|" if sign != delimiter and sign in header[0]), "")
     if len(header) == 1 and other_delimiter:
         raise DataError(

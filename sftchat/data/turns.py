@@ -287,7 +287,7 @@ def normalize_tools(value: Any, location: str = "tools", on_change: OnChange = i
         on_change: Called with a description of each change.
 
     Raises:
-        DataError: When it is anything else, or a tool has no name; the error does not contain the row's file and line.
+        DataError: When the value is no list of tools, or a tool has no name; the error does not contain the row's file and line.
     """
     tools = value or []
     if isinstance(value, str):
@@ -320,7 +320,7 @@ def normalize_calls(value: Any, location: str, on_change: OnChange = ignore_chan
         on_change: Called with a description of each change.
 
     Raises:
-        DataError: When it is anything else, or a call has no name; the error does not contain the row's file and line.
+        DataError: When a call is no object with a function's name; the error does not contain the row's file and line.
     """
     if not isinstance(value, list):
         return [_normalize_call(value, location, on_change)]
@@ -379,7 +379,7 @@ def tools_of(example: Example) -> tuple[Mapping[str, Any], ...]:
     """Return the tools of an example (key ``tools``) in normal form; empty when it has none.
 
     Raises:
-        DataError: When they are anything else, or one has no name.
+        DataError: When the value is no list of tools, or a tool has no name.
     """
     try:
         return tuple(normalize_tools(example.metadata.get("tools")))

@@ -97,7 +97,7 @@ def test_training_reports_what_reading_changed(tiny_checkpoint: Path, capsys: py
         ),
         (
             ("--data", "f", "--label-instruction", "Sort."),
-            "--label-instruction stands in front of the text of labelled rows; give --label-column as well",
+            "--label-instruction is put before the text of labelled rows; give --label-column as well",
         ),
     ],
 )

@@ -126,7 +126,7 @@ def test_a_template_token_in_a_text_row_is_a_warning_at_its_line_and_in_a_turn_a
             "template-token",
             f"{path}:2",
             f"text holds the marker {json.dumps(token, ensure_ascii=False)} as text, at character 10; "
-            "the text is learned as it stands, so no template is added",
+            "the text is learned unchanged, so no template is added",
         )
     ]
     assert {problem.kind for problem in problems if problem.source == f"{path}:3"} <= {"special-token"}
@@ -140,7 +140,7 @@ def test_warnings_of_template_tokens_fail_a_check_only_under_that_policy(
 
     assert main(["data", "check", "f.jsonl", "-q"]) == 0
     assert capsys.readouterr().out == (
-        'f.jsonl:1: text holds the marker "[INST]" as text, at character 1; the text is learned as it stands, so no template is added\n'
+        'f.jsonl:1: text holds the marker "[INST]" as text, at character 1; the text is learned unchanged, so no template is added\n'
     )
     assert main(["data", "check", "f.jsonl", "-q", "--policy", "template-token=fail"]) == 1
     assert main(["data", "check", "f.jsonl", "-q", "--policy", "template-token=drop", "-o", "out.jsonl"]) == 0

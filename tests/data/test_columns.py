@@ -202,5 +202,5 @@ def test_non_default_options_survive_serialization() -> None:
 
 @pytest.mark.parametrize("damaged", [3, {"columns": 1}, {"roles": {"a": 1}}, {"merge_turns": "x"}, {"unheard": 1}])
 def test_damaged_options_in_a_manifest_are_one_error(damaged: Any) -> None:
-    with pytest.raises(DataError, match="^f: the manifest says nothing usable about how its rows were read: "):
+    with pytest.raises(DataError, match="^f: the manifest does not state how its rows were read: "):
         recorded_options({"file": "f", "rows_read": damaged})

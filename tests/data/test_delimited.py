@@ -67,7 +67,7 @@ def test_columns_of_a_table_are_mapped_like_those_of_any_row() -> None:
         ),
         (b"", ["f.csv: the file is empty; give a table whose first line names the columns"]),
         (b"a,b\n", ["f.csv: the table has no rows"]),
-        (b"a,b,a\n1,2,3\n", ['f.csv:1: the column "a" stands twice in the header; rename one']),
+        (b"a,b,a\n1,2,3\n", ['f.csv:1: the column "a" is twice in the header; rename one']),
         (b"a;b\n1;2\n", ['f.csv:1: the header has no "," but ";"; a .csv has commas between its values, a .tsv has tabs']),
         (b'a,b\n1,2\n"3,4\n5,6\n', [("f.csv:2", {"a": "1", "b": "2"}), "f.csv:3: the table cannot be read from here: unexpected end of data"]),
         ("a,b\n甲,乙\n".encode("gb18030"), ["f.csv:2: not UTF-8 at byte 0 of the line; convert it, such as with: iconv -f GB18030 -t UTF-8"]),

@@ -217,7 +217,7 @@ REFUSED = [
     ({"text": 3}, "text is 3, must be text"),
     ({"text": ""}, "text is empty; fill it or remove the row"),
     ({"text": "a", "id": True}, "id is true, must be text or a whole number"),
-    ({"text": "a", "level": 1, "metadata": {"level": 2}}, 'key "level" stands both in the row and in its metadata; remove one'),
+    ({"text": "a", "level": 1, "metadata": {"level": 2}}, 'key "level" is both in the row and in its metadata; remove one'),
 ]
 
 
