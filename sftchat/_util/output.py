@@ -184,7 +184,7 @@ class WorkflowSafeStream(_StreamWrapper):
             self._line_start = last_line.lstrip()
         else:  # only `#` at its end may still become a command; `x` stands for the text before it
             self._line_start = "x" + last_line[len(last_line.rstrip("#")) :][:2]
-        return neutralized[len(line) - len(text) :]
+        return neutralized[len(line) - len(text) :]  # as long as `line`; without what earlier calls returned
 
 
 class GuardedStream(WorkflowSafeStream):
@@ -202,10 +202,9 @@ class GuardedStream(WorkflowSafeStream):
 
     def write(self, text: str) -> int:
         """Write text with control characters replaced, and return its length."""
-        if _CURSOR_UP in text and not text.replace(_CURSOR_UP, "").strip("\n") and _called_by_tqdm():
-            self.workflow_safe.write(text)
-        else:
-            self.workflow_safe.write(self._replace_controls(text))
+        only_cursor_moves = _CURSOR_UP in text and not text.replace(_CURSOR_UP, "").strip("\n")
+        allowed = only_cursor_moves and _called_by_tqdm()
+        self.workflow_safe.write(text if allowed else self._replace_controls(text))
         return len(text)
 
     def _replace_controls(self, text: str) -> str:
@@ -219,11 +218,7 @@ class GuardedStream(WorkflowSafeStream):
 
 
 class _GuardedBytes(io.BufferedIOBase):
-    """Byte buffer of a guarded stream: bytes are decoded as UTF-8 and pass the guard.
-
-    Args:
-        guard: The stream.
-    """
+    """Byte buffer of a guarded stream: bytes are decoded as UTF-8 and written to the stream."""
 
     def __init__(self, guard: GuardedStream) -> None:
         super().__init__()
@@ -246,7 +241,8 @@ class _GuardedBytes(io.BufferedIOBase):
 
 def _called_by_tqdm() -> bool:
     """Return whether tqdm called ``GuardedStream.write``; it moves between nested bars by writing only cursor movements."""
-    return str(sys._getframe(2).f_globals.get("__name__", "")).split(".")[0] == "tqdm"
+    caller_of_write = sys._getframe(2)  # 0 is this function, 1 is `write`
+    return str(caller_of_write.f_globals.get("__name__", "")).split(".")[0] == "tqdm"
 
 
 def guard_streams() -> None:

@@ -112,11 +112,10 @@ def _describe_model(reference: Any, loaded: Any) -> dict[str, Any]:
 
     model, renderer = loaded.model, loaded.renderer
     config = model.config.get_text_config()
-    architecture = unwrapped(model)
     description: dict[str, Any] = {
         "model": reference.text,
         "weights": reference.source,
-        "architecture": type(architecture).__name__,
+        "architecture": type(unwrapped(model)).__name__,
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         "shape": f"{config.num_hidden_layers} layers, width {config.hidden_size}, {config.vocab_size:,} tokens",
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
@@ -137,18 +136,20 @@ def _describe_named_templates(renderer: Renderer) -> dict[str, Any]:
     """Return the row on the named templates of a model and which of them is used; empty for a model without named templates."""
     if not renderer.named:
         return {}
-    choice = f"{renderer.template_name} for every conversation"
-    if not renderer.template_name:
-        choice = (
-            f"{renderer.variants[-1].name} with tools, else default" if len(renderer.variants) > 1 else "default for every conversation"
-        )
+    if renderer.template_name:
+        choice = f"{renderer.template_name} for every conversation"
+    elif len(renderer.variants) > 1:
+        choice = f"{renderer.variants[-1].name} with tools, else default"
+    else:
+        choice = "default for every conversation"
     return {"templates": f"{', '.join(sorted(renderer.named))}; {choice}"}
 
 
 def _describe_adapter(model: Any) -> str:
     config = next(iter(model.peft_config.values()))
     method = str(config.peft_type).rpartition(".")[2]
-    method = ("DoRA" if config.use_dora else "LoRA") if method == "LORA" else method
+    if method == "LORA":
+        method = "DoRA" if config.use_dora else "LoRA"
     targets = config.target_modules
     layer_names = targets if isinstance(targets, str) else ", ".join(sorted(targets or ()))
     full_modules = ", ".join(getattr(config, "modules_to_save", None) or ())

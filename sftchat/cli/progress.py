@@ -117,10 +117,10 @@ class TrainingProgress:
         if self._quiet:
             return
         interval = "" if result.low is None or result.high is None else f" [{result.low:.3f}, {result.high:.3f}]"
-        model = "base model" if result.step == 0 else f"step {result.step}"
+        label = "base model" if result.step == 0 else f"step {result.step}"
         best = "" if result.best in (0, result.step) else f"; best {result.best_value:.3f} at step {result.best}"
         self._console.print(
-            f"{self._indent}{model}: {result.metric} {result.value:.3f}{interval} on {result.items} items, {result.seconds:.0f} s{best}",
+            f"{self._indent}{label}: {result.metric} {result.value:.3f}{interval} on {result.items} items, {result.seconds:.0f} s{best}",
             soft_wrap=True,
         )
 

@@ -56,14 +56,14 @@ class ScoredReply:
         return cls(example, reply_object, None if fault else score, fault)
 
     @property
-    def shown(self) -> str:
-        """Return the reply, shortened for a message."""
+    def short_reply(self) -> str:
+        """The text of the reply, shortened for a message."""
         text = self.reply.text
         return ascii(text) if len(text) <= 40 else f"{text[:40]!a}… ({len(text)} characters)"
 
 
 def gold_faults(task: Task, gold_scores: Sequence[ScoredReply]) -> Iterator[str]:
-    """Yield gold replies that do not get the top score."""
+    """Yield the first gold reply that cannot be scored or gets an error class."""
     for scored in gold_scores:
         name = scored.example.id or "without an id"
         if scored.score is None:
@@ -87,18 +87,18 @@ def garbage_faults(task: Task, examples: Sequence[Example], seed: int) -> tuple[
         seconds = time.thread_time() - started
         outcomes.append(outcome)
         if outcome.score is None:
-            faults.setdefault(outcome.fault.split(":")[0], f"the scorer {outcome.fault} (on the reply {outcome.shown})")
+            faults.setdefault(outcome.fault.split(":")[0], f"the scorer {outcome.fault} (on the reply {outcome.short_reply})")
             continue
         keys = keys or sorted(outcome.score.stats)
         if sorted(outcome.score.stats) != keys:
             faults.setdefault(
                 "keys",
-                f"the scorer counts {', '.join(sorted(outcome.score.stats))} for the reply {outcome.shown} and {', '.join(keys)} for others",
+                f"the scorer counts {', '.join(sorted(outcome.score.stats))} for the reply {outcome.short_reply} and {', '.join(keys)} for others",
             )
         if ScoredReply.of(task, example, reply).score != outcome.score:
-            faults.setdefault("again", f"the scorer scores the reply {outcome.shown} differently the second time")
+            faults.setdefault("again", f"the scorer scores the reply {outcome.short_reply} differently the second time")
         if seconds > MAX_GARBAGE_SECONDS:
-            faults.setdefault("slow", f"the scorer takes {seconds:.1f} s for the reply {outcome.shown}")
+            faults.setdefault("slow", f"the scorer takes {seconds:.1f} s for the reply {outcome.short_reply}")
     return outcomes, list(faults.values())
 
 
