@@ -76,8 +76,8 @@ def apply_config(context: click.Context, _parameter: click.Parameter, path: Path
     """Use the values of a file as defaults of a command's options; callback of the eager ``--config``.
 
     Raises:
-        UsageError: For an unknown key, with the nearest option.
-        DataError: For a table where none is allowed.
+        UsageError: For an unknown key.
+        DataError: For a value that the option cannot have, such as a table.
     """
     if path is None:
         return None

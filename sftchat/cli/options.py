@@ -228,8 +228,10 @@ def take_sampling(task: Task | None, options: dict[str, Any], default: SamplingP
     names = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
     values = {name: options.pop(name) for name in names}
     given_values = {name: value for name, value in values.items() if value is not None}
+    if default is None:
+        default = task.sampling if task is not None else SamplingParams()
     try:
-        return replace(default or (task.sampling if task is not None else SamplingParams()), **given_values)
+        return replace(default, **given_values)
     except ValueError as error:
         raise UsageError(str(error)) from None
 

@@ -121,7 +121,7 @@ def metric_faults(task: Task, gold_scores: Sequence[ScoredReply], garbage_scores
 
 
 def speed_faults(task: Task, examples: Sequence[Example], milliseconds: float) -> Iterator[str]:
-    """Yield a violation if the median CPU time per reply, where that of a reply is the best of three, exceeds the maximum for a chat."""
+    """Yield a violation if scoring is too slow for a chat. Each reply is scored three times; the median of the shortest CPU times counts."""
     times = []
     for example in examples[:20]:
         reply = Reply(example.gold or "")
@@ -151,11 +151,11 @@ def _faults_of_metric(
         yield f"{name} gives other values for arrays than for numbers; use sftchat.ratio and numpy's functions"
     if metric.per_item_rate and not (np.isin(columns[:, 0], (0, 1)).all() and (columns[:, 1] == 1).all()):
         yield f"{name} says that every item counts 0 or 1 of 1, but '{metric.stats[0]}' or '{metric.stats[1]}' do not"
-    empty_counts = build_counts(score for scored in gold_scores if (score := ScoredReply.of(task, scored.example, "").score) is not None)
+    empty_scores = [ScoredReply.of(task, scored.example, "").score for scored in gold_scores]
+    empty_counts = build_counts(score for score in empty_scores if score is not None)
     if len(empty_counts.rows) == len(gold_counts.rows):
-        values = [
-            sign * float(apply_metric(metric, gold_counts, sums)) for sums in _replace_gradually(columns, empty_counts.columns(metric))
-        ]
+        mixed_sums = _replace_gradually(columns, empty_counts.columns(metric))
+        values = [sign * float(apply_metric(metric, gold_counts, sums)) for sums in mixed_sums]
         if metric is task.metric and any(worse > better + TOLERANCE for better, worse in itertools.pairwise(values)):
             yield f"{name} gets better when a right reply is replaced by an empty one"
         if values[-1] > values[0] + TOLERANCE:
@@ -164,7 +164,7 @@ def _faults_of_metric(
     if sign * garbage_value > sign * gold_value + TOLERANCE:
         yield f"{name} is better for garbage ({garbage_value:.3g}) than for gold replies ({gold_value:.3g})"
     elif metric is task.metric and sign * garbage_value > sign * gold_value - TOLERANCE:
-        yield f"{name}, the primary one, is {gold_value:.3g} for gold replies and for garbage alike: it tells nothing apart"
+        yield f"{name}, the primary one, is {gold_value:.3g} for gold replies and for garbage alike: it cannot tell them apart"
 
 
 def _replace_gradually(gold_rows: Array, empty_rows: Array) -> Iterator[Array]:

@@ -52,7 +52,7 @@ def test_every_failed_clause_is_a_line_of_the_error() -> None:
         check_task(replace(GOOD, score=lambda example, reply: Score({"n": 1, "right": 1})))
 
     assert str(broken.value) == (
-        "task 'say' breaks its contract:\n- metric 'accuracy', the primary one, is 1 for gold replies and for garbage alike: it tells nothing apart"
+        "task 'say' breaks its contract:\n- metric 'accuracy', the primary one, is 1 for gold replies and for garbage alike: it cannot tell them apart"
     )
     assert len(broken.value.faults) == 1
 
@@ -188,7 +188,7 @@ def largest(sums: Any) -> Any:
         (rate("m", "good"), "metric 'm' reads 'good', which its scorer does not count (it counts: n, right)"),
         (
             rate("m", "n"),
-            "metric 'm', the primary one, is 1 for gold replies and for garbage alike: it tells nothing apart",
+            "metric 'm', the primary one, is 1 for gold replies and for garbage alike: it cannot tell them apart",
         ),
         (
             Metric("m", lambda sums: ratio(sums["right"], sums["n"]), higher_is_better=False),

@@ -48,9 +48,9 @@ class SynthesisRun:
         engine_options: Options of the model.
         output: File of the rows.
         samples_file: File of the replies.
-        fresh: Discard existing replies.
-        overwrite: Replace an existing output.
-        quiet: Show no progress.
+        fresh: Whether to discard existing replies.
+        overwrite: Whether to replace an existing output.
+        quiet: Whether to hide the progress.
     """
 
     session: Session
