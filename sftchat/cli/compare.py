@@ -184,9 +184,9 @@ def _print_comparison(
 ) -> None:
     """Print a question with its replies: side by side if the terminal is wide enough, else one below the other."""
     columns = shutil.get_terminal_size().columns
-    _print_wrapped([("bold", f"■ {escape_controls(example.messages[-1]['content'])}")], columns)
+    _print_wrapped("bold", f"■ {escape_controls(example.messages[-1]['content'])}", columns)
     if example.gold is not None:
-        _print_wrapped([("class:note", f"gold: {escape_controls(example.gold)}")], columns)
+        _print_wrapped("class:note", f"gold: {escape_controls(example.gold)}", columns)
     texts = [f"(not answered: {reply})" if isinstance(reply, EngineError) else reply.text for reply in replies]
     sides = [Side(text) for text in texts]
     difference = first_difference(sides)
@@ -198,8 +198,8 @@ def _print_comparison(
             for row in side_rows(side, columns, difference):
                 _print_line(row)
             if note:
-                _print_wrapped([("class:note", note)], columns)
-        _print_wrapped([("class:note", difference_note(models, texts))], columns)
+                _print_wrapped("class:note", note, columns)
+        _print_wrapped("class:note", difference_note(models, texts), columns)
     else:
         _print_line(join_columns(heading_row(models, widths), widths))
         for rows in rows_across([side_rows(side, size, difference) for side, size in zip(sides, widths, strict=True)]):
@@ -207,7 +207,7 @@ def _print_comparison(
         if any(notes):
             _print_line(join_columns([[("class:note", clip(note, size))] for note, size in zip(notes, widths, strict=True)], widths))
         if difference is None or not _has_styles():
-            _print_wrapped([("class:note", difference_note(models, texts))], columns)
+            _print_wrapped("class:note", difference_note(models, texts), columns)
     click.echo()
 
 
@@ -231,9 +231,8 @@ def _print_summary(models: Sequence[str], scores: Sequence[Sequence[Score | None
         click.echo(f"  {model}{' ' * (width - text_width(model))}  {metric_value(task.metric, sums):.3f}")
 
 
-def _print_wrapped(line: Line, columns: int) -> None:
-    """Print a text of one style, wrapped to the width of the terminal."""
-    style, text = line[0]
+def _print_wrapped(style: str, text: str, columns: int) -> None:
+    """Print a text, wrapped to the width of the terminal."""
     for part in text.split("\n"):
         for row in wrap_line([(style, part.expandtabs(4))], columns):
             _print_line(row)
