@@ -100,7 +100,7 @@ def program(ctx: click.Context, traceback: bool) -> None:
 
 @with_guarded_streams
 def main(args: list[str] | None = None, *, obj: object | None = None) -> int:
-    """Run the program and return its exit code: that of the command, or for an error one of ``ERROR_EXIT_CODES``, 130 or 141.
+    """Run the program and return its exit code: that of the command, or for an error one of ``ERROR_EXIT_CODES``, 130 (interrupted) or 141 (closed pipe).
 
     Args:
         args: Words after ``sftchat``; ``sys.argv`` by default.
@@ -140,8 +140,8 @@ def _report_error(error: BaseException, show_traceback: bool) -> int:
         code, line = _exit_code_and_line(error)
         if show_traceback and not isinstance(error, (click.ClickException, BrokenPipeError)):
             line = "".join(traceback.format_exception(error))
-    except BaseException as format_error:  # an exception that cannot be formatted, or out of memory
-        code, line = EXIT_FAILED, _format_error(f"an error that cannot be put into words: {type(format_error).__name__}")
+    except BaseException as formatting_error:  # an exception that cannot be formatted, or out of memory
+        code, line = EXIT_FAILED, _format_error(f"an error that cannot be put into words: {type(formatting_error).__name__}")
     _write_stderr(line)
     return code
 
@@ -161,7 +161,7 @@ def _exit_code_and_line(error: BaseException) -> tuple[int, str]:
         return EXIT_INTERRUPTED, "\nsftchat: interrupted\n"
     if isinstance(error, BrokenPipeError):
         return EXIT_PIPE_CLOSED, ""  # the reader of the pipe has closed it
-    if isinstance(error, OSError) and error.strerror is not None:
+    if isinstance(error, OSError) and error.strerror is not None:  # such as a full disk
         file_name = f"'{os.fsdecode(error.filename)}': " if isinstance(error.filename, (str, bytes)) else ""
         return EXIT_FAILED, _format_error(f"{file_name}{error.strerror.lower()}; the system refused it, --traceback shows where")
     return EXIT_FAILED, _format_error(
