@@ -54,7 +54,8 @@ class Statement:
 
 def find_statements(text: str) -> Iterator[Statement]:
     """Yield the sentences of a text that match a pattern of the recipe."""
-    for sentence in re.findall(r"[^。]+。", text.partition(":")[2] or text):
+    _, _, passage = text.partition(":")  # the instruction ends with a colon
+    for sentence in re.findall(r"[^。]+。", passage or text):
         for number, pattern in enumerate(PATTERNS, 1):
             match = pattern.fullmatch(sentence.strip())
             if match:

@@ -54,7 +54,9 @@ def parse_bracket_rows(statement: str, is_label: Callable[[str], bool]) -> tuple
     Returns:
         Rows, and the text outside the brackets.
     """
-    rows: list[Row | str] = [order_parts([part.strip(" '\"“”‘’") for part in match], is_label) for match in _BRACKETS.findall(statement)]
+    rows: list[Row | str] = []
+    for parts in _BRACKETS.findall(statement):
+        rows.append(order_parts([part.strip(" '\"“”‘’") for part in parts], is_label))
     return rows, _BRACKETS.sub("", statement)
 
 
