@@ -148,7 +148,7 @@ class JobRunner:
             self._job.stop.set()
 
     def _end(self, handle: JobHandle, done: Callable[[], None] | None = None, problem: str = "") -> None:
-        """Show the error of a job in ``problem``, or pass its result on with ``done``."""
+        """End a job: show the error message ``problem``, or call ``done``; neither when the user has stopped the job."""
         if handle is not self._job:  # the user stopped the job before
             return
         title, self._job, self.job_title = self.job_title, None, ""

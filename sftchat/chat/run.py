@@ -75,10 +75,11 @@ def run_chat(
     def make_chat(view: View) -> ChatController:
         if sessions is not None:
             sessions.warn = view.info
+        store = None if plain and resumed is None else sessions
         scorer = GoldScorer(task, evalset) if task is not None else None
         services = ChatServices(
             scorer=scorer,
-            session=Session(None if plain and resumed is None else sessions, resumed, conversation),
+            session=Session(store, resumed, conversation),
             models=models or ModelLoader(),
             rows=Rows(rows, (scorer.path,) if scorer is not None and scorer.path is not None else ()),
         )
@@ -107,7 +108,7 @@ def run_chat(
 
 
 def is_plain() -> bool:
-    """Return True when the terminal view cannot draw: the standard streams are no terminal, or prompt_toolkit lacks a part (with a warning)."""
+    """Return whether the chat needs the plain view: without a terminal, or, with a warning, when prompt_toolkit lacks internal parts."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in ("dumb", "unknown"):
         return True
     from sftchat.chat.ui.scrollback import missing_parts
@@ -129,14 +130,7 @@ def prepare_openings(references: Sequence[ModelReference], load: Callable[..., E
     Raises:
         UsageError: When two models are the same.
     """
-    text_of_model: dict[tuple[Any, ...], str] = {}
-    for reference in references:
-        model = (reference.scheme, reference.source, reference.revision, reference.base and reference.base.source)
-        if model in text_of_model:
-            first = text_of_model[model]
-            same = f"'{first}' stands twice" if first == reference.text else f"'{first}' and '{reference.text}' are the same"
-            raise UsageError(f"{same}: there is nothing to compare")
-        text_of_model[model] = reference.text
+    _check_different(references)
     openings: dict[int, Opening] = {}
     for group in group_by_base(references):
         members = [references[index] for index in group]
@@ -149,6 +143,18 @@ def prepare_openings(references: Sequence[ModelReference], load: Callable[..., E
             else:
                 openings[index] = Opening(load_shared, (member.text,), (member.text if member.base is not None else "",))
     return [openings[index] for index in range(len(references))]
+
+
+def _check_different(references: Sequence[ModelReference]) -> None:
+    """Raise a ``UsageError`` when two models are the same."""
+    text_of_model: dict[tuple[Any, ...], str] = {}
+    for reference in references:
+        model = (reference.scheme, reference.source, reference.revision, reference.base and reference.base.source)
+        if model in text_of_model:
+            first = text_of_model[model]
+            same = f"'{first}' stands twice" if first == reference.text else f"'{first}' and '{reference.text}' are the same"
+            raise UsageError(f"{same}: there is nothing to compare")
+        text_of_model[model] = reference.text
 
 
 def find_session(sessions: SessionStore, name: str = "") -> Summary:

@@ -131,7 +131,7 @@ def restore(store: SessionStore, summary: Summary, panes: int) -> tuple[Conversa
     Args:
         store: The session store.
         summary: The session to restore.
-        panes: Number of models that continue it.
+        panes: Number of models that continue it; if its focused pane is not among them, the last one is focused.
 
     Raises:
         SftchatError: When the session is damaged.

@@ -57,19 +57,23 @@ def _name_session(context: ChatContext, argument: str) -> None:
 
 
 def _load_session_or_file(context: ChatContext, argument: str) -> None:
-    """Continue another session, or a conversation from a file."""
-    session = context.services.session
-    summary = session.store.find(argument) if session.store is not None and argument else None
-    if summary is not None and session.store is not None:
-        conversation, settings = restore(session.store, summary, len(context.panes))
-        session.continue_session(summary, conversation)
-        context.conversation = conversation
-        context.settings = settings
-        with_models = ", ".join(summary.metadata.models)
-        context.info(f"session {argument}: {pluralize(len(conversation.turns), 'turn')}, said with {with_models}; /history shows it")
-        return
     if not argument:
         raise UsageError("what is to be loaded is missing: the name or number of a session, or a file")
+    session = context.services.session
+    summary = session.store.find(argument) if session.store is not None else None
+    if session.store is None or summary is None:
+        _load_file(context, argument)
+        return
+    conversation, settings = restore(session.store, summary, len(context.panes))
+    session.continue_session(summary, conversation)
+    context.conversation = conversation
+    context.settings = settings
+    with_models = ", ".join(summary.metadata.models)
+    context.info(f"session {argument}: {pluralize(len(conversation.turns), 'turn')}, said with {with_models}; /history shows it")
+
+
+def _load_file(context: ChatContext, argument: str) -> None:
+    """Continue the conversation of a file in a new session."""
     file, row = FILE_AND_WORD.fullmatch(argument).groups()  # type: ignore[union-attr]
     path = expand_user(file)
     if not path.is_file():
@@ -77,7 +81,7 @@ def _load_session_or_file(context: ChatContext, argument: str) -> None:
     from sftchat.chat.export import read_conversation
 
     conversation, unanswered = read_conversation(path, whole_number(row or "", "the row", 1))
-    session.continue_session(None, None)
+    context.services.session.continue_session(None, None)
     context.conversation = conversation
     note = ""
     if unanswered and context.prefill_input(unanswered):

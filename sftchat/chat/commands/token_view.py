@@ -119,9 +119,8 @@ def format_table(rows: Sequence[Row]) -> Fragments:
         for column, (style, text) in enumerate(row):
             padding = " " * (widths[column] - text_width(text))
             is_number = text.strip(" <%").replace(".", "", 1).isdecimal()
+            before, after = (padding, "") if is_number else ("", padding)
             is_last = column == len(row) - 1
-            fragments.append(("", padding if is_number else ""))
-            fragments.append((style, text))
-            fragments.append(("", "" if is_last else ("" if is_number else padding) + "  "))
+            fragments += [("", before), (style, text), ("", "" if is_last else f"{after}  ")]
         fragments.append(("", "\n"))
     return fragments[:-1]

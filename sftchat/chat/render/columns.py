@@ -151,7 +151,7 @@ def join_columns(row: Row, widths: Sequence[int], anchored: bool = False) -> Lin
 
 
 def difference_note(titles: Sequence[str], texts: Sequence[str]) -> str:
-    """Describe in words whether and where the replies differ, for replies shown one below the other."""
+    """Return a note that says whether the replies differ, from which character on, and how each goes on there."""
     index = first_difference([Side(text) for text in texts])
     if index is None:
         return "all say the same"

@@ -72,6 +72,7 @@ def wrap_line(line: Line, columns: int) -> list[Line]:
                 rows.append(_without_trailing_spaces(row))
                 row, used, last_break, skipping_spaces = [], 0, 0, True
                 continue
+            # a wide character may begin a row, so no earlier break is needed before it
             cut = last_break if 0 < last_break < len(row) and cluster_width < 2 else len(row)
             rows.append(_without_trailing_spaces(row[:cut]))
             row = row[cut:]

@@ -296,5 +296,5 @@ class Terminal:
             return "ctrl-c again leaves"
         first_item, *other_items = pane_items(self._names, self.chat.panes)
         current_activity = activity(self.chat, self._clock() - self._started)
-        items = [first_item, current_activity, *other_items, StatusItem(vi_mode(self._app), 2)]
+        items = [first_item, current_activity, *other_items, StatusItem(vi_mode(self._app), rank=2)]
         return status_line(items, self._output.get_size().columns)

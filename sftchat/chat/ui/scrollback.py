@@ -221,7 +221,7 @@ def format_output(text: Fragments, columns: int) -> StyleAndTextTuples:
     """Format command output: lines of notes are wrapped between words; the terminal breaks other lines, so that they can be copied."""
     fragments: StyleAndTextTuples = []
     for line in split_lines([(f"class:{style}" if style else "", escape_controls(piece)) for style, piece in text]):
-        pairs = [(pair[0], pair[1]) for pair in line]
+        pairs = [(pair[0], pair[1]) for pair in line]  # fragments of prompt_toolkit may have a third member, a mouse handler
         is_note = all(style == "class:note" for style, piece in pairs if piece)
         for row in wrap_line(pairs, columns) if is_note else [pairs]:
             fragments += [*row, ("", "\n")]

@@ -40,7 +40,7 @@ def pane_items(names: Sequence[str], panes: Sequence[ModelPane]) -> list[StatusI
     """
     if len(panes) > 1:
         return [
-            StatusItem(f"{_last_path_part(name)} {_format_speed(pane)}".rstrip(), 2, _last_path_part(name))
+            StatusItem(f"{_last_path_part(name)} {_format_speed(pane)}".rstrip(), rank=2, short=_last_path_part(name))
             for name, pane in zip(names, panes, strict=True)
         ]
     pane = panes[0]
@@ -50,12 +50,12 @@ def pane_items(names: Sequence[str], panes: Sequence[ModelPane]) -> list[StatusI
     score_text = escape_controls(pane.score.text) if pane.score is not None else ""
     score_value = f"{pane.score.value:.2f}" if pane.score is not None and pane.score.value is not None else ""
     return [
-        StatusItem(names[0], 1, _last_path_part(names[0])),
-        StatusItem(f"adapter {adapter}" if adapter else "", 2, adapter),
-        StatusItem(score_text, 2, score_value),
-        StatusItem(f"context {context}" if pane.context_used else "", 3, context),
-        StatusItem(_format_speed(pane), 4, _format_speed(pane).replace(" tokens", "")),
-        StatusItem(f"first token {first_token}" if pane.first_token_seconds else "", 5, first_token),
+        StatusItem(names[0], rank=1, short=_last_path_part(names[0])),
+        StatusItem(f"adapter {adapter}" if adapter else "", rank=2, short=adapter),
+        StatusItem(score_text, rank=2, short=score_value),
+        StatusItem(f"context {context}" if pane.context_used else "", rank=3, short=context),
+        StatusItem(_format_speed(pane), rank=4, short=_format_speed(pane).replace(" tokens", "")),
+        StatusItem(f"first token {first_token}" if pane.first_token_seconds else "", rank=5, short=first_token),
     ]
 
 
@@ -67,12 +67,12 @@ def activity(chat: ChatController, seconds: float) -> StatusItem:
         seconds: Time since the start of the chat.
     """
     if chat.state == "loading":
-        return StatusItem(f"loading, {seconds:.0f} s", 0, "loading")
+        return StatusItem(f"loading, {seconds:.0f} s", rank=0, short="loading")
     if chat.state == "generating":
-        return StatusItem("replying, ctrl-c stops", 0, "replying")
+        return StatusItem("replying, ctrl-c stops", rank=0, short="replying")
     if chat.state == "working":
-        return StatusItem(f"{escape_controls(chat.job_title)}, ctrl-c stops", 0, escape_controls(chat.job_title))
-    return StatusItem("ready", 0)
+        return StatusItem(f"{escape_controls(chat.job_title)}, ctrl-c stops", rank=0, short=escape_controls(chat.job_title))
+    return StatusItem("ready", rank=0)
 
 
 def vi_mode(app: Application[None]) -> str:
