@@ -316,6 +316,7 @@ def _discordance_interval(effects: _Effects, observed: float, confidence: float)
     """
     n, worse, better = effects.n, effects.worse, effects.better
     few_changed = worse + better < MIN_DIFFERING_ITEMS
+    # effect of a further changed item, times n
     effect_times_n = 1.0 if few_changed else n * (effects.loss + effects.gain) / (worse + better)
     low_worse, high_worse = clopper_pearson_interval(worse, n, confidence)
     low_better, high_better = clopper_pearson_interval(better, n, confidence)

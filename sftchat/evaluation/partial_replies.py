@@ -87,8 +87,9 @@ class PartialReplies:
         complete = kind is None and self._requested <= self._answered
         other_files = _other_partial_files(self.path, moved_aside=True) if complete else []
         for path, replies in [(path, _read_partial(path)) for path in (self.path, *other_files)]:
-            deletable = complete and self._answered.issuperset(replies) if replies else path == self.path
-            if deletable:
+            is_empty = path == self.path and not replies
+            all_in_final_files = complete and bool(replies) and self._answered.issuperset(replies)
+            if is_empty or all_in_final_files:
                 path.unlink(missing_ok=True)
         self._file.close()
 
@@ -102,7 +103,7 @@ class PartialReplies:
         """
         missing: dict[str, Request] = {}
         for request in requests:
-            reply = self._replies.get(self._key_of(request)) if self._replies else None  # to compute a key takes time
+            reply = self._replies.get(self._key_of(request)) if self._replies else None  # computing a key takes time
             if reply is None:
                 missing[request.id] = request
                 continue
@@ -137,21 +138,22 @@ class PartialReplies:
         fresh = options is not None and options.fresh
         say = options.say if options is not None else (lambda line: None)
         self._file = _open_locked(path)
-        in_file = _read_partial(path)
-        unusable = [key for key in in_file if fresh or key not in self._requested]
+        own_replies = _read_partial(path)
+        unusable = [key for key in own_replies if fresh or key not in self._requested]
         if unusable:
             new_path = self._move_aside(path, MOVED_ASIDE if fresh else ".")
             which = "" if fresh else " to other requests"
             say(f"{pluralize(len(unusable), 'reply', 'replies')}{which} in {path} moved to {new_path}")
-            in_file = {}
+            own_replies = {}
         if fresh:
             return
-        for replies in (in_file, *map(_read_partial, _other_partial_files(path))):  # the file that was moved aside is one of the others
+        other_files = _other_partial_files(path)  # with the file that was moved aside
+        for replies in (own_replies, *map(_read_partial, other_files)):
             for key, reply in replies.items():
                 if key in self._requested:
                     self._replies.setdefault(key, reply)
         for key, reply in self._replies.items():
-            if key not in in_file:
+            if key not in own_replies:
                 self._write(key, reply)
         if self._replies:
             say(
