@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from sftchat import Example, Task
 from sftchat.evaluation.checks import rank_checkpoints
 from sftchat.evaluation.evaluate import evaluate
+from sftchat.evaluation.gate import Verdict
+from sftchat.evaluation.report.html import to_html
+from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult
 from sftchat.evaluation.scored import collect_outcomes
 from sftchat.testing import ScriptedEngine
@@ -54,3 +59,13 @@ def test_models_without_replies_cannot_be_ranked(task: Task, answer: Answer) -> 
     empty = ModelResult("m", answer("x", 1).evalset, collect_outcomes(()))
     with pytest.raises(ValueError, match="no result has a metric"):
         rank_checkpoints([empty], task)
+
+
+def test_the_chart_marks_the_best_checkpoint_also_when_lower_is_better(answer: Answer, task: Task) -> None:
+    primary, *others = task.metrics
+    lower = replace(task, metrics=(replace(primary, higher_is_better=False), *others))
+    results = (answer("run/checkpoint-1", 30), answer("run/checkpoint-2", 10))
+
+    page = to_html(Report("triples", results, rankings=(rank_checkpoints(results, lower),)), Verdict())
+
+    assert set(re.findall(r'<text class="best"[^>]*>([^<]+)<', page)) == {f"{results[1].metrics[0].value:.3f}"}

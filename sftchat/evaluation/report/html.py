@@ -75,12 +75,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """The checkpoints of one run, in step order.
-
-    Attributes:
-        name: Name of the run.
-        points: At least one point.
-    """
+    """The checkpoints of one run, at least one, in step order."""
 
     name: str
     points: tuple[Point, ...]
@@ -132,7 +127,7 @@ def draw_bar(value: float, before: float | None, full_value: float) -> Markup:
     )
 
 
-def draw_curves(series: Sequence[Series], baseline: float | None, width: int, title: str) -> Markup:
+def draw_curves(series: Sequence[Series], baseline: float | None, width: int, title: str, *, higher_is_better: bool = True) -> Markup:
     """Draw a metric over training steps, with the intervals as bands and the baseline as a dashed line.
 
     Args:
@@ -140,6 +135,7 @@ def draw_curves(series: Sequence[Series], baseline: float | None, width: int, ti
         baseline: Value of the baseline; None without one.
         width: Width in pixels; text is not scaled, so each width is drawn separately.
         title: Accessible title for screen readers.
+        higher_is_better: Whether the best checkpoint, which is marked, has the largest value.
     """
     points = [point for run in series for point in run.points]
     values = [baseline, *(value for point in points for value in (point.value, point.low, point.high))]
@@ -164,7 +160,7 @@ def draw_curves(series: Sequence[Series], baseline: float | None, width: int, ti
     if baseline is not None:
         parts.append(f'<path class="baseline" d="M{LEFT} {y(baseline):.1f}H{width - RIGHT}"/>')
         parts.append(f'<text class="tick" x="{width - RIGHT}" y="{y(baseline) - 6:.1f}" text-anchor="end">baseline {baseline:.3f}</text>')
-    best = max(points, key=lambda point: point.value)
+    best = (max if higher_is_better else min)(points, key=lambda point: point.value)
     for index, run in enumerate(series):
         parts.append(f'<g class="series-{index % 4}">')
         intervals = [(point.step, point.low, point.high) for point in run.points if point.low is not None and point.high is not None]
@@ -347,7 +343,12 @@ def _draw_checkpoints(report: Report, evalset: TaskAndEvalset) -> dict[str, Any]
     series = [Series(run, tuple(sorted(points, key=lambda point: point.step))) for run, points in points_by_run.items()]
     baselines = [result for result in report.baselines if _task_and_evalset(result) == evalset and result.metrics]
     baseline = baselines[0].metric(name).value if baselines else None
-    drawings = {size: draw_curves(series, baseline, width, f"{name} over training steps") for size, width in CURVE_WIDTHS.items()}
+    differences = [ranked.difference for ranking in report.rankings for ranked in ranking if _task_and_evalset(ranked.result) == evalset]
+    higher_is_better = all(difference.higher_is_better for difference in differences if difference is not None)
+    drawings = {
+        size: draw_curves(series, baseline, width, f"{name} over training steps", higher_is_better=higher_is_better)
+        for size, width in CURVE_WIDTHS.items()
+    }
     return {"runs": list(points_by_run), "drawings": drawings}
 
 
