@@ -208,8 +208,8 @@ class View(Protocol):
     def show_thoughts(self, text: str, pane: int) -> None:
         """Show thoughts of a pane's model; they are not part of the reply, and may be hidden."""
 
-    def text_was_thoughts(self, pane: int) -> None:
-        """Treat the reply shown so far as thoughts: a closing tag came without an opening one."""
+    def text_was_thoughts(self, pane: int, more_thoughts: str) -> None:
+        """Treat the reply shown so far as thoughts: a closing tag came without an opening one; ``more_thoughts`` follow what was shown."""
 
     def end_reply(self, pane: int) -> None:
         """End the reply of a pane, for any reason; called once for each ``begin_reply``."""

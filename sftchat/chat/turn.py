@@ -287,7 +287,7 @@ class TurnRunner:
         generation.add(chunk, self._clock())
         self._session.add_piece(self._conversation.head, pane, chunk)
         if chunk.revises == "thought":  # the text shown so far was thoughts
-            self._view.text_was_thoughts(pane)
+            self._view.text_was_thoughts(pane, chunk.thoughts)
         elif chunk.thoughts:
             self._view.show_thoughts(chunk.thoughts, pane)
         if chunk.text:

@@ -80,9 +80,10 @@ def ask_streaming(
     """Return the reply to one request, and pass its text on as it arrives.
 
     Args:
-        on_text: Called with each piece of the reply's text.
-        on_thoughts: Called with each piece of its thoughts.
-        on_text_was_thoughts: Called when a closing tag shows that the text so far was thoughts without an opening tag.
+        on_text: Called with each piece of the reply's text; before ``on_text_was_thoughts`` also with a newline, if the text so far does not end
+            with one.
+        on_thoughts: Called with each piece of the thoughts that was not already passed to ``on_text``.
+        on_text_was_thoughts: Called when a closing tag without an opening one shows that the text passed to ``on_text`` so far was thoughts.
 
     Raises:
         EngineError: When the request fails.
@@ -94,8 +95,11 @@ def ask_streaming(
         streamed.append(text)
         on_text(text)
 
-    def retract_text() -> None:
-        if streamed and not streamed[-1].endswith("\n"):
+    def declare_text_thoughts() -> None:
+        """End the line of the text passed on so far and report that it was thoughts; does nothing if none was."""
+        if not streamed:
+            return
+        if not streamed[-1].endswith("\n"):
             on_text("\n")
         streamed.clear()
         on_text_was_thoughts()
@@ -104,18 +108,19 @@ def ask_streaming(
         nonlocal splitter
         if splitter is None:
             splitter = ThoughtSplitter(chunk.thoughts_opened, allow_missing_opening=True)
+        if chunk.thoughts:
+            on_thoughts(chunk.thoughts)
         if chunk.revises == "thought" and streamed:
             splitter = ThoughtSplitter(allow_missing_opening=True)
-            retract_text()
-        if chunk.thoughts and chunk.revises != "thought":  # the thoughts of a chunk with "thought" were already passed on as text
-            on_thoughts(chunk.thoughts)
+            declare_text_thoughts()
         for part in splitter.feed(chunk.text) if chunk.text else []:
             if not part.is_thought:
                 add_text(part.text)
-            elif part.text_was_thoughts:
-                retract_text()
-            else:
+                continue
+            if part.text:
                 on_thoughts(part.text)
+            if part.text_was_thoughts:
+                declare_text_thoughts()
 
     reply = ask(engine, request, on_chunk)
     for part in splitter.end() if splitter is not None else []:

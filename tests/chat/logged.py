@@ -63,8 +63,8 @@ class Log:
     def show_piece(self, text: str, pane: int) -> None:
         self.log.append(text if pane == 0 else f"{pane}: {text}")
 
-    def text_was_thoughts(self, pane: int) -> None:
-        self.log.append("late thoughts" if pane == 0 else f"{pane}: late thoughts")
+    def text_was_thoughts(self, pane: int, more_thoughts: str) -> None:
+        self.log.append(f"late thoughts{more_thoughts}" if pane == 0 else f"{pane}: late thoughts{more_thoughts}")
 
     def end_reply(self, pane: int) -> None:
         self.log.append("|" if pane == 0 else f"{pane}: |")

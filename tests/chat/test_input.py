@@ -293,3 +293,13 @@ def test_thoughts_without_an_opening_tag_are_removed_when_they_close(chat: Start
     seen = talk.leave()
     assert "thought 10 characters; f2 shows them\nParis" in seen or "(thoughts up to here)\nParis" in seen
     assert "see\nParis" not in seen
+
+
+def test_thoughts_that_arrive_together_with_their_closing_tag_are_shown(chat: Start) -> None:
+    server = Desk(lambda request: streamed(delta("let me\nsee"), delta(" now</think>\n\nParis"), end(), DONE))
+    talk = chat(server.engine, 60, 14)
+    talk.say("x")
+    talk.type("\x1bOQ")  # f2 shows the thoughts
+
+    seen = talk.leave()
+    assert "see now\n" in seen

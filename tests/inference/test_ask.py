@@ -12,6 +12,7 @@ from sftchat.inference.ask import ask, ask_all, ask_models, ask_streaming, make_
 from sftchat.models.reference import ModelReference
 from sftchat.testing import ScriptedEngine
 from sftchat.types import Reply, SamplingParams
+from tests.inference.endpoint_kit import DONE, Desk, delta, end, streamed
 
 
 def echo(request: Request) -> str:
@@ -33,6 +34,31 @@ def test_a_reply_streams_and_is_returned_without_its_thoughts() -> None:
 
     assert ("".join(texts), "".join(thoughts)) == ("yes", "hm")
     assert (reply.text, reply.thoughts) == ("yes", "hm")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "events"),
+    [
+        (["thought</think>answer"], ["(thought)", "answer"]),
+        (["thou", "ght</think>answer"], ["thou", "(ght)", "\n", "these were thoughts", "answer"]),
+        (["thought\n", "</think>answer"], ["thought\n", "these were thoughts", "answer"]),
+    ],
+)
+@pytest.mark.parametrize("from_server", [False, True])
+def test_all_thoughts_without_an_opening_tag_are_passed_on(chunks: list[str], events: list[str], from_server: bool) -> None:
+    engine = Desk(lambda request: streamed(*map(delta, chunks), end(), DONE)).engine if from_server else ScriptedEngine([chunks])
+    received: list[str] = []
+
+    reply = ask_streaming(
+        engine,
+        Request("1", make_question("x").messages),
+        on_text=received.append,
+        on_thoughts=lambda text: received.append(f"({text})"),
+        on_text_was_thoughts=lambda: received.append("these were thoughts"),
+    )
+
+    assert received == events
+    assert (reply.text, reply.thoughts) == ("answer", "thought")
 
 
 def test_a_request_that_fails_is_an_exception() -> None:

@@ -159,8 +159,10 @@ class Terminal:
         self._panes_in_thoughts.add(pane)
         self._replies.feed(pane, opening_tag + text)
 
-    def text_was_thoughts(self, pane: int) -> None:
-        """Treat the text shown so far as thoughts, see ``Replies.retract``."""
+    def text_was_thoughts(self, pane: int, more_thoughts: str) -> None:
+        """Treat the text shown so far as thoughts, with ``more_thoughts`` after it; see ``Replies.retract``."""
+        if more_thoughts:
+            self._replies.feed(pane, more_thoughts)
         self._replies.retract(pane)
 
     def end_reply(self, pane: int) -> None:
@@ -291,7 +293,12 @@ class Terminal:
         return [[("class:note", line)] for line in lines]
 
     def _status(self) -> str:
-        """Return the status line: model, activity, speed and others."""
+        """Return the status line.
+
+        With one pane, its items are: model, activity, adapter, score, context, speed, time to first token, vi mode. With several panes: the first model
+        with its speed, activity, the other models with their speeds, vi mode. For two seconds after a ctrl-c that had nothing to clear or to stop, the
+        line is "ctrl-c again leaves".
+        """
         if self._clock() < self._exit_armed_until:
             return "ctrl-c again leaves"
         first_item, *other_items = pane_items(self._names, self.chat.panes)

@@ -50,7 +50,7 @@ class JsonLines(Plain):
     def show_piece(self, text: str, pane: int) -> None:
         """Do nothing: replies are written when complete."""
 
-    def text_was_thoughts(self, pane: int) -> None:
+    def text_was_thoughts(self, pane: int, more_thoughts: str) -> None:
         """Do nothing: replies are written when complete."""
 
     def end_reply(self, pane: int) -> None:

@@ -126,7 +126,7 @@ class Plain:
     def show_thoughts(self, text: str, pane: int) -> None:
         """Do nothing: the output has replies only."""
 
-    def text_was_thoughts(self, pane: int) -> None:
+    def text_was_thoughts(self, pane: int, more_thoughts: str) -> None:
         """Discard the thoughts; with one model they are already written, and their last line is ended."""
         thoughts, self._replies[pane] = self._replies[pane], ""
         if len(self.chat.panes) == 1 and thoughts and not thoughts.endswith("\n"):
