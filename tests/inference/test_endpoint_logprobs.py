@@ -344,6 +344,8 @@ def test_a_text_after_a_raw_prompt_is_scored_where_the_server_echoes_it() -> Non
         ([httpx2.Response(200, json=[])], ask(), r"\(prompt_logprobs\): its answer is no JSON object"),
         ([httpx2.Response(500, json={"error": {"message": "Only no echo is supported"}})], ask(prompt="p"), r"\(echo\): HTTP 500: Only no echo is supported"),
         ([httpx2.Response(200, json={"choices": [{"text": "!"}]})], ask(prompt="p"), r"\(echo\): it accepts the request but does not repeat the text"),
+        ([echoed("pParis", "p", "Paris", token_logprobs=[None, None])], ask(prompt="p"), r"\(echo\): log-probabilities of some tokens are missing or invalid"),
+        ([echoed("pParis", "p", "Paris", token_logprobs=[None])], ask(prompt="p"), r"\(echo\): log-probabilities of some tokens are missing or invalid"),
         ([prompt(None, "a"), prompt(None, "b", "c")], ask(), "begins a new reply and a continued one differently"),
         ([httpx2.ConnectError("refused")], ask(), "did not answer: refused"),
     ],

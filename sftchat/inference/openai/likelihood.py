@@ -120,7 +120,11 @@ def _parse_alternatives(entry: Any) -> list[_Alternative]:
 
 
 def _parse_echo(answer: Mapping[str, Any], prompt: str, text: str, model: str) -> tuple[Choice, ...]:
-    """Return the tokens of a text after a prompt, from a response that repeats both."""
+    """Return the tokens of a text after a prompt, from a response that repeats both.
+
+    Raises:
+        EngineError: When the response does not repeat both, no token begins where the text begins, or log-probabilities are missing.
+    """
     choices = answer.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     echo = first.get("text", "") if isinstance(first, Mapping) else ""
@@ -137,11 +141,13 @@ def _parse_echo(answer: Mapping[str, Any], prompt: str, text: str, model: str) -
         starts = _token_starts(tokens)
     indices = [index for index, start in enumerate(starts) if len(prompt) <= start < len(prompt) + len(text)]
     columns = [name for name in ("tokens", "token_logprobs", "top_logprobs") if has_one_per_token(logprobs.get(name))]
-    scored = parse_choices({name: [logprobs[name][index] for index in indices] for name in columns})
-    if not indices or starts[indices[0]] != len(prompt) or len(scored) != len(indices):
+    if not indices or starts[indices[0]] != len(prompt):
         raise EngineError(
             f"model '{model}': no token begins where the text begins, so its likelihood cannot be separated from the prompt's"
         )
+    scored = parse_choices({name: [logprobs[name][index] for index in indices] for name in columns})
+    if len(scored) != len(indices):
+        raise _unsupported(model, "echo", "log-probabilities of some tokens are missing or invalid")
     return scored
 
 
