@@ -165,7 +165,7 @@ class _LenientReader:
             self.issues["format_drift"] = None
 
     def _read_part(self, part: str) -> None:
-        """Parse a line, or a part of it between semicolons: groups in brackets, or statements."""
+        """Parse a line without semicolons: first its groups in brackets, if it begins with one, then the other text as statements."""
         if part.lstrip()[:1] in {"(", "[", "{", "<"}:
             rows, outside = parse_bracket_rows(part, self._is_known_label)
             if rows:

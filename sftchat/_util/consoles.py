@@ -41,7 +41,7 @@ class GuardedConsole(Console):
 def progress_bars(*columns: Any, console: Console, transient: bool = False) -> Progress:
     """Return a progress display for a console, used in a ``with`` statement or with ``start`` and ``stop``.
 
-    While it is active, rich replaces the standard streams by its own, which interpret escape sequences; these streams are guarded too.
+    While it is active, rich replaces ``sys.stdout`` and ``sys.stderr`` by streams that interpret escape sequences, so these streams are guarded too.
 
     Args:
         columns: See ``rich.progress.Progress``; its defaults if empty.

@@ -76,8 +76,10 @@ def apply_config(context: click.Context, _parameter: click.Parameter, path: Path
     """Use the values of a file as defaults of a command's options; callback of the eager ``--config``.
 
     Raises:
-        UsageError: For an unknown key.
-        DataError: For a value that the option cannot have, such as a table.
+        UsageError: For an unknown key, or a file name without the suffix of TOML or YAML.
+        DataError: When the file cannot be read, is malformed or is not a table; for a list or a table as the value of an option that takes one
+            value, and for a value that cannot be written as option text.
+        MissingExtraError: For YAML, when PyYAML is not installed.
     """
     if path is None:
         return None
@@ -102,7 +104,7 @@ def _config_key(parameter: click.Parameter) -> str:
 
 
 def _to_option_value(path: Path, name: str, value: Any, parameter: click.Parameter) -> Any:
-    """Return a value of the file as the default of a parameter; a repeatable option takes a list, or a table for ``NAME=VALUE``."""
+    """Return a value of the file as the default of a parameter; a repeatable option takes one value, a list, or a table for ``NAME=VALUE``."""
     if isinstance(parameter, click.Option) and parameter.multiple:
         if isinstance(value, dict):
             return [f"{key}={_to_option_text(path, name, member)}" for key, member in value.items()]

@@ -94,14 +94,14 @@ class WeightCheck:
     skipped: int = 0
 
     def proof(self, rows: int, ids: int) -> Check:
-        """Return the result as one line.
+        """Return the result as one line of the proof. It has always passed, because ``check_loaded`` raises when a check fails.
 
         Args:
             rows: Number of rows of the embedding.
             ids: Largest token id of the tokenizer plus one.
         """
         adapter = f", of the adapter {self.adapter} of {self.adapter}" if self.adapter else ""
-        finite = f"all but {self.skipped} rounded ones finite" if self.skipped else "all finite"
+        finite = f"all finite except {self.skipped} not checked (quantized)" if self.skipped else "all finite"
         unused = f"; {len(self.unused)} in the files have no place in the model ({first_names(self.unused)})" if self.unused else ""
         return Check(
             "the weights in memory are those of the files",

@@ -267,7 +267,11 @@ def _check_version(plugin: Any, distribution: str) -> None:
 
 
 def _collect_registered(manager: pluggy.PluginManager, plugin: Any, hook: str, kind: type[T], key: str) -> dict[str, T]:
-    """Call a registering hook of one plugin and return its objects by their attribute ``key``."""
+    """Call a registering hook of one plugin; return its objects by the value of the attribute that ``key`` names, such as ``scheme``.
+
+    Raises:
+        PluginError: When an object is not of type ``kind``, or two objects have the same name.
+    """
     by_name: dict[str, T] = {}
     for result in _hook_of_plugin(manager, plugin, hook)():
         for item in result:

@@ -270,7 +270,11 @@ class Renderer:
         return [text[start:end] for start, end in pairwise(borders)]
 
     def _encode(self, rows: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
-        """Tokenize every piece of every row separately, marked tokens as text; raises ``TemplateError``."""
+        """Yield the ids of each piece, row by row; see ``encode_pieces``.
+
+        Raises:
+            TemplateError: When text of a message that looks like a special token cannot be encoded as plain text.
+        """
         try:
             yield from encode_pieces(self.tokenizer, rows)
         except ValueError as error:

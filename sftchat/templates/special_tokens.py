@@ -1,4 +1,4 @@
-"""Protection against forged special tokens: text in a message that looks like a special token is marked, and encoded as text."""
+"""Protection against forged special tokens: text of a message that looks like a special token is marked, and encoded as plain text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sftchat._util.parsing import load_json
 from sftchat.types import Message
 
 START, END = "\U000f0000", "\U000f0001"
-"""Markers around text that looks like a special token: private-use characters, removed from messages before marking."""
+"""Markers before and after text that looks like a special token: private-use characters, removed from messages before marking."""
 MATCHES_NOWHERE = "(?!)"
 """Regular expression that never matches."""
 
@@ -62,7 +62,7 @@ def unmark(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of a piece: marked text, or the text between marked ones.
+    """A part of a piece: a marked text, or the text between two marked ones.
 
     Attributes:
         piece: Index of the piece in its row.
@@ -83,10 +83,10 @@ class _Part:
 
 
 def encode_pieces(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
-    """Tokenize rows of pieces, each piece separately and marked text as text; yield the ids of each piece, row by row.
+    """Tokenize each piece of each row separately; yield the ids of each piece, row by row.
 
-    The ids of a piece do not depend on later text, so the pieces of a prompt have the same ids in every row that continues it. They equal those of
-    transformers' ``encode_marked_chat`` for the pieces joined by single markers. All unmarked text is tokenized in one call, because a call costs as
+    Text of a message that looks like a special token is marked (``mark_turns``) and encoded as plain text. The ids of a piece do not depend on later text, so the pieces of a prompt have the same ids in every row that continues it. The ids equal those
+    of transformers' ``encode_marked_chat`` for the pieces joined by single markers. All unmarked text is tokenized in one call, because a call costs as
     much as tens of tokens.
 
     Args:

@@ -56,7 +56,7 @@ def check_method(method: str, device: str, optimizer: str = "") -> None:
 
 
 def load_base(reference: ModelReference, method: str, device: str, trust_remote_code: bool) -> Any:
-    """Load the base model: in float32 for full fine-tuning, in the precision of ``eval`` under an adapter, in 4 bits for ``qlora``.
+    """Load the base model: in float32 for full fine-tuning, in 4 bits for ``qlora``, for other adapters as ``sftchat eval`` does (``auto``).
 
     Raises:
         ModelError: When it cannot be loaded.

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sftchat.cli import main
 from sftchat.errors import ModelError, SftchatWarning
+from sftchat.models.load_checks import WeightCheck
 from sftchat.models.loading import load, load_checked, load_model
 from sftchat.models.reference import resolve
 from tests.inference.adapters_kit import make_adapter
@@ -196,3 +197,9 @@ def test_more_rows_than_ids_are_padding(tiny_checkpoint: Path) -> None:
 
     assert proof is not None
     assert proof.passed
+
+
+def test_the_proof_counts_the_tensors_that_are_not_checked() -> None:
+    detail = WeightCheck(tensors=9, skipped=2).proof(rows=64, ids=60).detail
+
+    assert detail == "9 of 9 tensors, all finite except 2 not checked (quantized), embedding 64 rows ≥ 60 tokenizer ids"

@@ -40,15 +40,15 @@ class Replies:
         self._scrollback = scrollback
         self._app = app
         self._display = display
-        # all dicts and sets have pane indices as keys
+        # the keys of all dicts are pane indices, and the set holds pane indices
         self._started: dict[int, _StartedReply] = {}
         self._running: set[int] = set()
-        self._numbers: dict[int, int] = {}  # position in the renderer; empty until it is made
-        self._texts: dict[int, str] = {}
+        self._numbers: dict[int, int] = {}  # number of the pane's reply in the renderer, from 0; empty until the renderer is made
+        self._texts: dict[int, str] = {}  # text drawn so far, without text that turned out to be thoughts
         self._renderer: SideBySide | Stacked = Stacked([], [])
         self._undrawn: list[tuple[int, str]] = []  # (pane, piece) since the last frame
         self._frame: asyncio.TimerHandle | None = None
-        self._tail_cache: tuple[object, list[Line]] = (None, [])
+        self._tail_cache: tuple[object, list[Line]] = (None, [])  # arguments and result of the last wrapping in ``tail``
 
     @property
     def several_are_streaming(self) -> bool:

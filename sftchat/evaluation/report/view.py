@@ -207,7 +207,10 @@ def format_p_values(metric: MetricDifference) -> str:
 
 
 def describe_disagreement(metric: MetricDifference) -> str:
-    """Say why a difference is not significant when only one of the test and the interval finds it; empty when the two agree."""
+    """Return why a difference is not significant although the test or the interval alone would call it so; empty when the two agree.
+
+    The interval may be missing (``metric.low`` is None); then the difference is not significant either.
+    """
     significant = metric.deciding_p < SIGNIFICANCE_LEVEL
     if significant == metric.excludes_zero:
         return ""

@@ -162,7 +162,7 @@ class EndpointEngine:
             attempt += 1
             try:
                 async with limit.slots:
-                    period = limit.period
+                    decreases = limit.decreases
                     async with aclosing(self._stream(client, request, emit)) as chunks:
                         async for chunk in chunks:
                             has_text = has_text or bool(chunk.text)
@@ -176,7 +176,7 @@ class EndpointEngine:
                 attempt -= 1
                 continue
             if failure.rate_limited:
-                limit.on_rate_limit(period)
+                limit.on_rate_limit(decreases)
             delay = None if has_text else self._retries.delay(attempt, failure)
             if delay is None:
                 break

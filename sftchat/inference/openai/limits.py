@@ -30,15 +30,19 @@ class AdaptiveConcurrencyLimit:
         self.maximum = maximum
         self.slots = CapacityLimiter(maximum)
         """An async context manager, held from sending a request to the end of its response, but not while it waits for a retry."""
-        self.period = 0
-        """Number of decreases of the limit so far. Refusals of requests from an earlier period are ignored."""
+        self.decreases = 0
+        """Number of decreases of the limit so far; read when a request is sent, for ``on_rate_limit``."""
         self._size = float(maximum)
         self._failures = 0
 
-    def on_rate_limit(self, period: int) -> None:
-        """Handle "too many requests" for a request sent in the given period: halve the limit."""
-        if period == self.period:
-            self.period += 1
+    def on_rate_limit(self, decreases: int) -> None:
+        """Handle the response "too many requests": halve the limit, but only once for all requests that were sent since the last decrease.
+
+        Args:
+            decreases: ``self.decreases`` when the refused request was sent.
+        """
+        if decreases == self.decreases:
+            self.decreases += 1
             self._resize(self._size / 2)
 
     def on_success(self) -> None:
