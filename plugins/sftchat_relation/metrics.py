@@ -30,7 +30,7 @@ def _make_share(denominator: str, other_side: str, name: str, description: str) 
     """Return the metric tp / denominator: the precision for the denominator ``pred``, the recall for ``gold``."""
 
     def value(sums: Sums) -> Any:
-        # sums may be arrays, so no `if`: 0 when only the other side has triples
+        # for a denominator of 0: 0 if the other side has triples; computed without `if`, because sums may be arrays
         value_at_zero = ratio(0 * sums[other_side], sums[other_side], _value_without_triples(sums))
         return ratio(sums["tp"], sums[denominator], value_at_zero)
 

@@ -105,7 +105,7 @@ class Session:
             self.store.add_piece(self.id, question_id, pane, chunk.text, chunk.token_ids, chunk.tokens)
 
     def _save_changed_nodes(self, conversation: Conversation) -> bool:
-        """Save stored nodes with a new score or rating; False when the stored nodes belong to another conversation."""
+        """Save the stored nodes whose score or rating changed; return False, without saving, if they are nodes of another conversation."""
         assert self.store is not None
         stored, current = self._stored_nodes, conversation.nodes[: len(self._stored_nodes)]
         if current == stored:

@@ -93,7 +93,7 @@ def _print_served_models(address: str, as_json: bool) -> None:
     models, reason = served_models(server)
     if not models:
         raise ModelError(f"the server at {server.url} does not list its models: {reason}")
-    selected = [model for model in models if name in ("", model["id"])]
+    selected = [model for model in models if not name or model["id"] == name]
     if not selected:
         raise UsageError(f"{unknown_name_message('model', name, [model['id'] for model in models])} at {server.url}")
     if as_json:

@@ -99,7 +99,7 @@ class CachedEngine:
         return hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Answer requests; the model is not opened while every reply is cached.
+        """Yield the replies to requests; the model is opened at the first reply that is not cached, or at once if it has no identity.
 
         Raises:
             EngineError: When the engine cannot generate any more, or the files of the model changed while it was opened.
@@ -119,10 +119,9 @@ class CachedEngine:
     def _generate_misses(self, requests: Iterable[Request]) -> Iterator[Chunk]:
         """Send the cache misses among the requests to the model; yield the cache hits in between."""
         hits: deque[Chunk] = deque()
-        # requests that the model is answering: key and chunks so far, by id; and the ids of further requests with the same key, by key
-        running_keys: dict[str, bytes] = {}
-        received: dict[str, list[Chunk]] = {}
-        waiting: dict[bytes, list[str]] = {}
+        running_keys: dict[str, bytes] = {}  # key of each request that the model is answering, by request id
+        received: dict[str, list[Chunk]] = {}  # chunks of its reply so far, by request id
+        waiting: dict[bytes, list[str]] = {}  # ids of later requests with the same key, which get a copy of its reply
 
         def misses() -> Iterator[Request]:
             for request in requests:

@@ -194,7 +194,7 @@ class Batch:
 
     @torch.inference_mode()
     def verify(self, tokens: Sequence[int]) -> Tensor:
-        """Feed several tokens to the only row without committing them; returns the logits after each, shape ``(tokens, vocabulary)``."""
+        """Return the logits after each of several tokens, shape ``(tokens, vocabulary)``; ``accept`` then adds some of them to the only row."""
         assert isinstance(self._cache, BatchCache)
         count = len(tokens)
         self._cache.reserve(count)
@@ -202,7 +202,7 @@ class Batch:
         return self._forward(ids, self._cache, [self.lengths[0] + count], self.width + count, self.adapters, logit_columns=count)[0]
 
     def accept(self, count: int) -> None:
-        """Commit the first ``count`` of the verified tokens."""
+        """Add the first ``count`` of the tokens of the last ``verify`` to the row."""
         assert isinstance(self._cache, BatchCache)
         self._cache.advance(count)
         self.lengths = [self.lengths[0] + count]

@@ -62,7 +62,7 @@ def computes_in_bfloat16() -> bool:
 
 
 def _has_integer_products() -> bool:
-    """Whether the CPU multiplies int8 by int8 without overflow and torch supports it."""
+    """Whether the CPU multiplies int8 by int8 without overflow (VNNI) and torch has the functions for it."""
     supported = getattr(torch.cpu, "_is_vnni_supported", None)
     return supported is not None and bool(supported()) and hasattr(torch, "fbgemm_pack_quantized_matrix")
 

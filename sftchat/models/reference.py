@@ -51,9 +51,9 @@ class ModelReference:
 
     @property
     def folder(self) -> Path | None:
-        """The local folder, or None for a model on the Hub or behind an engine."""
+        """The local folder; None for a model on the Hub, on a server or of a plugin's engine type."""
         path = Path(self.source)
-        return path if not self.scheme and _is_true(path.is_dir) else None
+        return path if not self.scheme and _false_if_invalid(path.is_dir) else None
 
     @property
     def argument(self) -> str:
@@ -85,9 +85,9 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     if text.lower().startswith(tuple(f"{scheme}://" for scheme in SERVER_SCHEMES)):
         return _resolve_server(text)
     path = expand_user(text)
-    if _is_true(path.is_dir):
+    if _false_if_invalid(path.is_dir):
         return _resolve_folder(text, path, base, schemes, allow_pickle)
-    if _is_true(path.is_file):
+    if _false_if_invalid(path.is_file):
         raise UsageError(f"model '{text}' is a file; give the folder that holds it")
     scheme, colon, rest = text.partition(":")
     if colon:
@@ -96,7 +96,7 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
         raise UsageError(unknown_name_message("model", text, [NANO, *(f"{name}:…" for name in schemes)]))
     if HUB_ID.fullmatch(text):
         name, _, revision = text.partition("@")
-        if path.parent != Path() and _is_true(path.parent.is_dir):  # more likely a mistyped folder, because its parent exists
+        if path.parent != Path() and _false_if_invalid(path.parent.is_dir):  # more likely a mistyped folder, because its parent exists
             raise UsageError(f"no folder '{text}'{_suggest_folder(path)}")
         return ModelReference(text, name, revision)
     raise UsageError(
@@ -148,7 +148,7 @@ def _resolve_base(adapter: Path, requested: str | None, schemes: Iterable[str], 
     """
     name = requested or _read_base_name(adapter)
     folder = expand_user(name)
-    if name != NANO and _is_true(folder.is_dir):
+    if name != NANO and _false_if_invalid(folder.is_dir):
         return _resolve_folder(name, folder, None, schemes, allow_pickle, adapter)
     try:
         reference = resolve(name, schemes=schemes, allow_pickle=allow_pickle)
@@ -178,7 +178,7 @@ def _resolve_base(adapter: Path, requested: str | None, schemes: Iterable[str], 
 
 def _stacked_adapters_message(adapter: Path, base: Path) -> str:
     """Return an error message for an adapter whose base is an adapter, possibly itself."""
-    if _is_true(lambda: adapter.samefile(base)):
+    if _false_if_invalid(lambda: adapter.samefile(base)):
         return f"adapter '{adapter}' names itself as its base; give its base with --base MODEL"
     return f"adapter '{adapter}' has an adapter as its base, '{base}'; merge that one first (sftchat merge {base} -o FOLDER) and give --base FOLDER"
 
@@ -249,14 +249,14 @@ def _read_base_name(adapter: Path) -> str:
     if not isinstance(name, str) or not name:
         raise ModelError(f"adapter '{adapter}' does not name its base model; give it with --base MODEL")
     relative_to_adapter = adapter / name
-    if _is_true(relative_to_adapter.is_dir) and not _is_true(Path(name).is_dir):
+    if _false_if_invalid(relative_to_adapter.is_dir) and not _false_if_invalid(Path(name).is_dir):
         return str(relative_to_adapter)
     has_revision = isinstance(revision, str) and REVISION.fullmatch(revision) and HUB_ID.fullmatch(name) and "@" not in name
     return f"{name}@{revision}" if has_revision else name
 
 
-def _is_true(predicate: Callable[[], bool]) -> bool:
-    """Return the result of a predicate of a path; False for invalid names, for which Python before 3.14 raises."""
+def _false_if_invalid(predicate: Callable[[], bool]) -> bool:
+    """Call a test of a path, such as ``path.is_dir``; False for an invalid path, for which Python before 3.14 raises an exception."""
     try:
         return predicate()
     except OSError:
@@ -266,7 +266,7 @@ def _is_true(predicate: Callable[[], bool]) -> bool:
 def _suggest_folder(path: Path) -> str:
     """Return the end of an error message that suggests a folder with a similar name; empty if there is none."""
     parent = path.parent
-    if not _is_true(parent.is_dir):
+    if not _false_if_invalid(parent.is_dir):
         return ""
     similar_names = get_close_matches(path.name, [sibling.name for sibling in parent.iterdir() if sibling.is_dir()], n=1)
     return f"; did you mean '{parent / similar_names[0]}'?" if similar_names else ""

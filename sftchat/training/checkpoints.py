@@ -238,7 +238,7 @@ def write_error_reason(error: BaseException) -> str:
 
 
 def clear_unfinished(run: Path, incomplete: Iterable[Path] = ()) -> None:
-    """Delete the files of a run that are not yet complete, and the given incomplete checkpoints."""
+    """Delete the run's folder for checkpoints that are being written, and the given incomplete checkpoints."""
     for path in (*incomplete, run / UNFINISHED):
         shutil.rmtree(path, ignore_errors=True)
 

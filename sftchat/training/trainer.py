@@ -215,7 +215,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
 
     def complete_in_place(self) -> None:
-        """Complete a checkpoint that a newer library wrote under its final name, without calling ``_save_checkpoint`` or ``_get_output_dir``."""
+        """Write the remaining files of a checkpoint that a newer library wrote at once under its final name.
+
+        Such a library calls neither ``_save_checkpoint`` nor ``_get_output_dir``. Otherwise the checkpoint is complete, and this does nothing.
+        """
         step, run = self.state.global_step, Path(self.args.output_dir)
         if self._completed_step == step or not self.args.should_save or not (run / f"checkpoint-{step}").is_dir():
             return

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def run_inspection(context: ChatContext, title: str, job: Callable[[Inspects], T], done: Callable[[T], None]) -> None:
-    """Run a job that inspects the focused model on its engine thread.
+    """Run a job that inspects the focused model on its engine thread; the other arguments are as in ``ChatContext.work``.
 
     Raises:
         UsageError: When the engine does not support inspection, for example behind a server.

@@ -61,10 +61,10 @@ class Replies:
         Args:
             pane: Index of the pane.
             name: Name of its model.
-            text: Existing text of a reply that is continued.
+            text: Existing text of a reply that is continued; empty for a new one.
             thinking: True when the chat template opens the thoughts.
         """
-        if not self._running:
+        if not self._running:  # the first reply to a new message
             self._started, self._numbers = {}, {}
         self._started[pane] = _StartedReply(name, text, thinking)
         self._running.add(pane)

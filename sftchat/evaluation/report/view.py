@@ -201,7 +201,7 @@ def format_p_value(p: float) -> str:
 
 
 def format_p_values(metric: MetricDifference) -> str:
-    """Format the p-value of a difference; the adjusted one follows in parentheses when it is another."""
+    """Format the p-value of a difference, such as ``0.030 (0.060 adjusted)``; without parentheses when the adjusted one looks the same."""
     plain, deciding = format_p_value(metric.p), format_p_value(metric.deciding_p)
     return plain if plain == deciding else f"{plain} ({deciding} adjusted)"
 

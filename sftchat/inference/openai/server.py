@@ -263,7 +263,7 @@ class RedactedStream:
         text, ready, position = self._pending + text, "", 0
         while True:
             match, held_back_from = pattern.search(text, position), self._partial_key_start(text, position)
-            if match is None or held_back_from <= match.start():
+            if match is None or held_back_from <= match.start():  # the second: a longer key may begin at or before the match
                 break
             ready += text[position : match.start()] + REPLACEMENT
             self.replaced = True
