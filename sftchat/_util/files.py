@@ -12,7 +12,20 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from sftchat._util.output import require_stdout
+from sftchat._util.parsing import expand_user
 from sftchat.errors import SftchatError, UsageError, os_reason
+
+CACHE_VARIABLE = "SFTCHAT_CACHE_DIR"
+"""Environment variable with the folder for cached replies and fetched models."""
+
+
+def cache_folder() -> Path:
+    """Return the folder for cached replies and fetched models: ``$SFTCHAT_CACHE_DIR``, else the user's cache folder; it may not exist."""
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return expand_user(folder)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("sftchat", appauthor=False)
 
 
 def check_output_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:

@@ -18,6 +18,7 @@ from sftchat.errors import SftchatError, SftchatWarning, class_and_message, form
 VERBS = {
     "demo": "train the embedded model, score it before and after; offline",
     "plugins": "list tasks, engines and commands with their distributions",
+    "fetch": "fetch a small model for use without network",
     "data": "generate, check, convert, filter and synthesise rows",
     "train": "fine-tune a model on a task",
     "eval": "score checkpoints against gold replies; compare; gate",

@@ -12,7 +12,11 @@ from sftchat.cli.session import Session, json_text
 from sftchat.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from sftchat.models.provenance import Provenance
+    from sftchat.models.reference import ModelReference
+    from sftchat.templates.parity import Check
     from sftchat.templates.renderer import Renderer
 
 
@@ -40,23 +44,20 @@ def command(
     if reference.served:
         _print_served_models(reference.source, as_json)
         return 0
-    if reference.scheme:
+    if reference.scheme and not reference.is_gguf:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}'; only local models can be inspected")
-    from sftchat.models.loading import load, require_local, saved_tokenizer
+    if reference.is_gguf:
+        description, checks = _inspect_gguf(model, reference, template=template or "", template_name=template_name or "", **options)
+        steps: Sequence[Provenance] = ()
+    else:
+        description, checks = _inspect_weights(
+            reference, template=template or "", template_name=template_name or "", allow_pickle=allow_pickle, **options
+        )
+        from sftchat.models.provenance import trace_lineage
 
-    require_local("inspecting a model")
-    from sftchat.templates.parity import check_parity
-
-    loaded = load(reference, template=template or "", template_name=template_name or "", allow_pickle=allow_pickle, **options)
+        steps = trace_lineage(model)
     from dataclasses import asdict
 
-    from sftchat.models.provenance import trace_lineage
-
-    saved = saved_tokenizer(reference.folder) if loaded.manifest and reference.folder else None
-    checks = check_parity(loaded.renderer, loaded.stop_ids, saved)
-    if loaded.proof is not None:
-        checks = [loaded.proof, *checks]
-    description, steps = _describe_model(reference, loaded), trace_lineage(model)
     failed = any(check.required and not check.passed for check in checks)
     if as_json:
         parity_rows = [{"check": check.name, "holds": check.passed, "detail": check.detail, "required": check.required} for check in checks]
@@ -69,7 +70,7 @@ def command(
     width = max(map(len, description))
     for name, value in description.items():
         click.echo(printable(f"{name:<{width}}  {value}"))
-    if steps[0].manifest is not None or len(steps) > 1:
+    if len(steps) > 1 or any(step.manifest is not None for step in steps):
         click.echo("\nlineage: how it was made, the last step first")
         for step in steps:
             for line in _provenance_lines(step):
@@ -79,6 +80,45 @@ def command(
         mark = "yes" if check.passed else "NO " if check.required else "no "
         click.echo(printable(f"  {mark}  {check.name} ({check.detail})"))
     return 3 if failed else 0
+
+
+def _inspect_weights(reference: ModelReference, **options: Any) -> tuple[dict[str, Any], list[Check]]:
+    """Load a model; returns its description and the results of all checks."""
+    from sftchat.models.loading import load, require_local, saved_tokenizer
+
+    require_local("inspecting a model")
+    from sftchat.templates.parity import check_parity
+
+    loaded = load(reference, **options)
+    saved = saved_tokenizer(reference.folder) if loaded.manifest and reference.folder else None
+    checks = check_parity(loaded.renderer, loaded.stop_ids, saved)
+    return _describe_model(reference, loaded), [*([loaded.proof] if loaded.proof else []), *checks]
+
+
+def _inspect_gguf(model: str, reference: ModelReference, **options: Any) -> tuple[dict[str, Any], list[Check]]:
+    """Load a GGUF file with llama.cpp; returns its description and the results of all checks."""
+    from sftchat.inference.llama_cpp import open_gguf
+    from sftchat.models.fingerprint import identity
+    from sftchat.templates.parity import Check, check_parity
+
+    arguments = ("template", "template_name", "template_arguments", "device")
+    engine = open_gguf(model, reference, **{name: options[name] for name in arguments if options.get(name) is not None})
+    engine.close()
+    header, renderer = engine.header, engine.renderer("")
+    description = {
+        "model": reference.text,
+        "file": str(header.path),
+        "architecture": header.architecture,
+        "parameters": f"{header.parameters:,}",
+        "weights": f"mostly {header.file_type}, {header.path.stat().st_size / 1e6:,.0f} MB",
+        "context": header.context_length,
+        **_describe_renderer(renderer, engine.stop_ids),
+        "identity": identity(reference),
+    }
+    return description, [
+        Check("transformers and llama.cpp tokenize alike", True, "the conversations of the proof"),
+        *check_parity(renderer, engine.stop_ids),
+    ]
 
 
 def _print_served_models(address: str, as_json: bool) -> None:
@@ -120,16 +160,23 @@ def _describe_model(reference: Any, loaded: Any) -> dict[str, Any]:
         "shape": f"{config.num_hidden_layers} layers, width {config.hidden_size}, {config.vocab_size:,} tokens",
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "context": getattr(config, "max_position_embeddings", None),
-        "template": f"{renderer.name} ({renderer.template_hash[:12]})",
-        **_describe_named_templates(renderer),
-        "template arguments": ", ".join(f"{name}={json.dumps(value)}" for name, value in renderer.arguments.items()) or "none",
-        "stop tokens": ", ".join(f"{renderer.tokenizer.convert_ids_to_tokens(token_id)} ({token_id})" for token_id in loaded.stop_ids),
+        **_describe_renderer(renderer, loaded.stop_ids),
         "identity": identity(reference),
     }
     if reference.base is not None:
         description["adapter on"] = reference.base.text
         description["adapter"] = _describe_adapter(model)
     return description
+
+
+def _describe_renderer(renderer: Renderer, stop_ids: Iterable[int]) -> dict[str, Any]:
+    """Return the rows on a chat template and on what ends a reply."""
+    return {
+        "template": f"{renderer.name} ({renderer.template_hash[:12]})",
+        **_describe_named_templates(renderer),
+        "template arguments": ", ".join(f"{name}={json.dumps(value)}" for name, value in renderer.arguments.items()) or "none",
+        "stop tokens": ", ".join(f"{renderer.tokenizer.convert_ids_to_tokens(token)} ({token})" for token in stop_ids),
+    }
 
 
 def _describe_named_templates(renderer: Renderer) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftchat._util.parsing import expand_user, from_json
+from sftchat._util.files import CACHE_VARIABLE, cache_folder
+from sftchat._util.parsing import from_json
 from sftchat._util.sqlite import open_database
 from sftchat.errors import SftchatError, first_line
 from sftchat.models.fingerprint import file_hash
 from sftchat.types import FinishReason
 
 FILE_NAME = "replies.sqlite"
-FOLDER_VARIABLE = "SFTCHAT_CACHE_DIR"
 VERSION = 1
 WAIT_SECONDS = 30.0
 """Maximum time to wait for another process that is writing."""
@@ -62,12 +62,8 @@ class CachedReply:
 
 
 def default_path() -> Path:
-    """Return the path of the cache: in ``$SFTCHAT_CACHE_DIR``, else in the user's cache folder."""
-    if folder := os.environ.get(FOLDER_VARIABLE):
-        return expand_user(folder) / FILE_NAME
-    from platformdirs import user_cache_path
-
-    return user_cache_path("sftchat", appauthor=False) / FILE_NAME
+    """Return the path of the cache, in the cache folder."""
+    return cache_folder() / FILE_NAME
 
 
 class ReplyCache:
@@ -205,9 +201,7 @@ def failure_reason(path: Path, error: Exception) -> str:
     if isinstance(error, SftchatError):
         return str(error)
     message = getattr(error, "strerror", None) or first_line(error)
-    return (
-        f"cannot use '{path}': {message.lower()}; ${FOLDER_VARIABLE} chooses another folder, 'sftchat cache prune --all' empties this one"
-    )
+    return f"cannot use '{path}': {message.lower()}; ${CACHE_VARIABLE} chooses another folder, 'sftchat cache prune --all' empties this one"
 
 
 def _file_signature(path: Path) -> tuple[int, int, int, int, int]:

@@ -23,6 +23,7 @@ from sftchat.templates.named import template_file
 OPTIONS_WITHOUT_EFFECT = ("concurrency", "request_timeout", "timeout")
 """Options that do not affect replies."""
 VERSIONED_PACKAGES = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
+VERSIONED_GGUF_PACKAGES = ("jinja2", "sftchat", "tokenizers", "transformers", "xllamacpp")
 SOURCES = ("engine.py", "thinking.py", "inference/*.py", "models/*.py", "templates/*.py", "templates/chat_templates/*.jinja")
 """The source files of sftchat that render prompts and sample tokens."""
 DEVICE_FILES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
@@ -57,7 +58,7 @@ def identify(
         ModelError: When the folder has no usable weights, or a file cannot be read.
     """
     reference = resolve(model, base=base, schemes=engine_types, allow_pickle=allow_pickle)
-    if reference.scheme:
+    if reference.scheme and not reference.is_gguf:
         engine_type = engine_types.get(reference.scheme)
         reported = identity_of(engine_type, reference.source, options) if engine_type else ""
         return hashlib.sha256(f"{reference.scheme}\0{reported}".encode()).hexdigest() if reported else ""
@@ -80,7 +81,7 @@ def identify(
         "template_arguments": used["arguments"],
         "device": device_signature(str(options.get("device", "auto"))),
         "source": source_hash(),
-        "versions": {name: installed_version(name) for name in VERSIONED_PACKAGES},
+        "versions": {name: installed_version(name) for name in (VERSIONED_GGUF_PACKAGES if reference.is_gguf else VERSIONED_PACKAGES)},
     }
     return hashlib.sha256(json.dumps(affecting, sort_keys=True, default=str).encode()).hexdigest()
 

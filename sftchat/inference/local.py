@@ -6,7 +6,6 @@ import inspect
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,13 +16,14 @@ from sftchat.engine import Chunk, Request
 from sftchat.errors import EngineError, SftchatError, SftchatWarning, UsageError
 from sftchat.inference.adapters import Adapters
 from sftchat.inference.kv_cache import PromptCache
+from sftchat.inference.rendering import RendersPrompts, make_tokens, prompt_ids, reply_ids
 from sftchat.inference.scheduler import Scheduler
-from sftchat.inference.sequence import Detokenizer, RunningRequest, Sampler, decode
+from sftchat.inference.sequence import Detokenizer, RunningRequest, Sampler
 from sftchat.models.loading import Loaded, unwrapped
 from sftchat.models.reference import ModelReference, resolve
-from sftchat.templates.renderer import Renderer, argument_names
+from sftchat.templates.renderer import Renderer
 from sftchat.thinking import opens_thoughts
-from sftchat.types import Choice, Message, Token
+from sftchat.types import Choice
 
 WINDOW = 2048
 """Number of requests taken from the iterable and sorted by length at a time; bounds memory for evalsets of any size."""
@@ -35,7 +35,7 @@ POSITIONS_AT_ONCE = 64
 """Number of reply positions whose probabilities over the vocabulary are computed at a time; bounds memory."""
 
 
-class TransformersEngine:
+class TransformersEngine(RendersPrompts):
     """Generates replies with a loaded model; implements ``Engine``, ``Renders``, ``Counts``, ``Adapts``, ``Inspects`` and ``Templated``.
 
     Args:
@@ -71,44 +71,6 @@ class TransformersEngine:
     def mix_adapters(self, name: str, parts: Mapping[str, float]) -> None:
         """Create an adapter that is the weighted sum of others; see ``Adapters.mix``."""
         self._adapters.mix(name, parts)
-
-    @property
-    def template_hash(self) -> str:
-        """SHA-256 of the chat template's source and arguments."""
-        return self.loaded.renderer.template_hash
-
-    @property
-    def template_arguments(self) -> Mapping[str, Any]:
-        """Default template arguments, as they were used in training; those of a request override them."""
-        return self.loaded.renderer.arguments
-
-    @property
-    def template_variables(self) -> tuple[str, ...]:
-        """Names allowed in ``Request.template_arguments``, sorted."""
-        return argument_names(self.loaded.renderer)
-
-    def render(self, messages: Sequence[Message]) -> str:
-        """Return the templated text of a conversation, ready for the reply."""
-        return self.loaded.renderer.prompt_text(messages)
-
-    def count_tokens(self, request: Request) -> int:
-        """Count the tokens of the rendered prompt, ``reply_prefix`` included."""
-        return len(prompt_ids(self._renderer(request.adapter), request))
-
-    def prompt_tokens(self, request: Request) -> tuple[Token, ...]:
-        """Return the tokens of the prompt."""
-        renderer = self._renderer(request.adapter)
-        return _make_tokens(renderer, prompt_ids(renderer, request))
-
-    def trained_tokens(self, messages: Sequence[Message], adapter: str = "") -> tuple[Token, ...]:
-        """Return the tokens of a conversation as in training; ``trained`` marks those that contribute to the loss."""
-        renderer = self._renderer(adapter)
-        rendered = renderer.training_ids(messages)
-        return _make_tokens(renderer, rendered.ids, [label >= 0 for label in rendered.labels])
-
-    def decode(self, token_ids: Sequence[int], adapter: str = "") -> str:
-        """Decode token ids without special tokens."""
-        return decode(self._renderer(adapter).tokenizer, token_ids)
 
     def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
         """Return the log-probability of each token of a given reply; sampling parameters, such as the temperature, are ignored.
@@ -165,7 +127,8 @@ class TransformersEngine:
         finally:
             scheduler.save_prompts()
 
-    def _renderer(self, adapter: str) -> Renderer:
+    def renderer(self, adapter: str) -> Renderer:
+        """Return tokenizer and chat template of an adapter; ``""`` for the model as it was loaded."""
         return self._adapters.profile(adapter).renderer
 
     def _prepare(self, request: Request) -> RunningRequest:
@@ -193,59 +156,6 @@ class TransformersEngine:
             adapter=profile.key,
             thoughts_opened=opens_thoughts(tokenizer.decode(ids[-TAG_TOKENS:])),
         )
-
-
-def _with_arguments(renderer: Renderer, request: Request) -> Renderer:
-    return replace(renderer, arguments={**renderer.arguments, **request.template_arguments}) if request.template_arguments else renderer
-
-
-def prompt_ids(renderer: Renderer, request: Request) -> list[int]:
-    """Return the token ids of the prompt, the beginning of the reply included.
-
-    Args:
-        renderer: Renderer of the adapter.
-
-    Raises:
-        TemplateError: When the template refuses the messages.
-    """
-    if request.prompt is not None:
-        ids = list(renderer.tokenizer.encode(request.prompt + request.reply_prefix))
-    else:
-        ids = _with_arguments(renderer, request).prompt_ids(request.messages, request.reply_prefix, request.tools)
-    return [*ids, *request.reply_ids]
-
-
-def reply_ids(renderer: Renderer, request: Request, reply: str | Sequence[int], ended: bool) -> list[int]:
-    """Return a reply as token ids, as in training.
-
-    Args:
-        renderer: Renderer of the adapter.
-        request: The prompt.
-        reply: Text, or token ids.
-        ended: Whether to append the end-of-reply token.
-    """
-    if not isinstance(reply, str):
-        ids = list(reply)
-    elif request.prompt is not None:
-        ids = list(renderer.tokenizer.encode(reply, add_special_tokens=False))
-    else:
-        prompt_renderer = _with_arguments(renderer, request)
-        without_reply = prompt_renderer.prompt_ids(request.messages, request.reply_prefix, request.tools)
-        with_reply = prompt_renderer.prompt_ids(request.messages, request.reply_prefix + reply, request.tools)
-        ids = with_reply[len(without_reply) :]
-    if not ended:
-        return ids
-    stop = renderer.for_tools(request.tools).stop_token if request.prompt is None else renderer.tokenizer.eos_token_id
-    return ids if stop is None or ids[-1:] == [stop] else [*ids, stop]
-
-
-def _make_tokens(renderer: Renderer, ids: Sequence[int], trained: Sequence[bool] = ()) -> tuple[Token, ...]:
-    """Return token ids as ``Token``; ``trained`` marks those that contribute to the training loss, by default none."""
-    tokenizer = renderer.tokenizer
-    special = frozenset(tokenizer.added_tokens_decoder)
-    texts = {id: tokenizer.convert_ids_to_tokens(id) if id in special else tokenizer.decode([id]) for id in set(ids)}
-    trained = trained or [False] * len(ids)
-    return tuple(Token(id, texts[id], id in special, is_trained) for id, is_trained in zip(ids, trained, strict=True))
 
 
 class _PositionScore(NamedTuple):
@@ -282,7 +192,7 @@ def score_reply(model: Any, renderer: Renderer, prompt: Sequence[int], reply: Se
         if math.isnan(score.logprob):
             raise EngineError(f"the model's logits are not finite at token {number} of the reply")
     all_ids = {*reply, *(id for score in scores for id, _ in score.alternatives)}
-    tokens = {token.id: token for token in _make_tokens(renderer, sorted(all_ids))}
+    tokens = {token.id: token for token in make_tokens(renderer, sorted(all_ids))}
     return tuple(
         Choice(tokens[id], score.logprob, score.rank, tuple((tokens[other], logprob) for other, logprob in score.alternatives))
         for id, score in zip(reply, scores, strict=True)

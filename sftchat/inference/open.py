@@ -75,6 +75,15 @@ def load_engine(
         )  # fmt: skip
     if extra_body:
         raise UsageError(f"--extra-body is for models behind a server; '{model}' is a local model")
+    if reference.is_gguf:
+        if quantize:
+            raise UsageError(f"--quantize is for checkpoint folders; '{model}' is a GGUF file, whose weights are rounded already")
+        from sftchat.inference.llama_cpp import open_gguf
+
+        return open_gguf(
+            model, reference, template=template or "", template_name=template_name or "", template_arguments=template_arguments,
+            preferred=options.get("preferred", "chatml"), device=str(options.get("device", "auto")),
+        )  # fmt: skip
     if reference.scheme:
         return open_guarded(engine_types[reference.scheme], reference.source, options)
     from sftchat.models.loading import LOADING, load, require_local

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sftchat.engine import Chunk, Request, emittable_length
+from sftchat.inference.rendering import decode
 from sftchat.types import FinishReason, SamplingParams
 
 
@@ -134,12 +135,6 @@ class Detokenizer:
         """Decode all tokens and return the new text; empty while it ends within a character."""
         text = decode(self._tokenizer, self._ids)
         return "" if text.endswith("\ufffd") else text[len(self._decoded) :]
-
-
-def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    """Decode token ids without special tokens; an incomplete character becomes U+FFFD."""
-    text: str = tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text
 
 
 class Sampler:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sftchat.models.model_files import files_of, weights_of
-from sftchat.models.reference import COMMIT, ModelReference, cached_commit, is_offline
+from sftchat.models.reference import COMMIT, ModelReference, cached_commit, cached_gguf_file, is_offline
 
 WEIGHTS = frozenset({".safetensors", ".bin"})
 CONFIGS = frozenset({"config.json", "adapter_config.json"})
@@ -35,6 +35,9 @@ def folder_identity(folder: Path) -> str:
 
 def identity(reference: ModelReference) -> str:
     """Return a hash of a model's weights and its base model's; a model on the Hub counts by its id and revision."""
+    if reference.is_gguf:
+        path = cached_gguf_file(reference)
+        return file_hash(path) if path is not None else ""
     model = folder_identity(reference.folder) if reference.folder else f"hub:{reference.source}@{reference.revision or 'main'}"
     return model if reference.base is None else _combine(model, identity(reference.base))
 
@@ -53,7 +56,10 @@ def reply_identity(reference: ModelReference, hash_file: FileHasher = file_hash)
         OSError: When a file cannot be read.
         ModelError: When weights are missing, or outside the folder.
     """
-    if reference.folder:
+    if reference.is_gguf:
+        path = cached_gguf_file(reference)
+        model = f"gguf:{hash_file(path)}" if path is not None else ""
+    elif reference.folder:
         model = files_digest(reference.folder, files_of(reference.folder), hash_file)
     else:
         commit = _find_commit(reference)

@@ -16,7 +16,7 @@ from sftchat.models.adapters import add_adapter
 from sftchat.models.load_checks import WeightCheck, check_loaded, check_tokenizer, check_vocabulary, first_names
 from sftchat.models.manifest import Manifest, read_manifest, resolve_template_options
 from sftchat.models.model_files import ADAPTER_CONFIG, check_claims, check_config, check_weights, weights_of
-from sftchat.models.reference import ModelReference, fetch_configs, hub_access
+from sftchat.models.reference import ModelReference, fetch_configs, gguf_file, hub_access
 from sftchat.templates.parity import Check
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
 
@@ -87,6 +87,11 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
     quiet_libraries()
     from transformers import AutoTokenizer
 
+    if reference.is_gguf:
+        from sftchat.models.gguf import load_gguf_tokenizer, read_header, require_gguf
+
+        require_gguf(f"model '{reference.text}'")
+        return load_gguf_tokenizer(read_header(gguf_file(reference)))
     if reference.base is not None and not (Path(reference.source) / "tokenizer_config.json").is_file():
         return load_tokenizer(reference.base, trust_remote_code=trust_remote_code)
     if reference.folder is not None and reference.base is None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sftchat._util.parsing import expand_user, load_json, read_text
-from sftchat.errors import ModelError, UsageError, unknown_name_message
+from sftchat.errors import ModelError, UsageError, first_line, unknown_name_message
+from sftchat.models.fetch import FETCHABLE, SCHEME
 from sftchat.models.manifest import checkpoint_step, checkpoints_of, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, INDEX_SUFFIX, check_sizes, weights_of
 
@@ -22,6 +23,10 @@ NANO = "sftchat:nano"
 
 SERVER_SCHEMES = ("http", "https")
 """Schemes of OpenAI-compatible servers."""
+GGUF = "gguf"
+"""``ModelReference.scheme`` of a GGUF file, and the suffix of its name."""
+HUB_FILE = re.compile(r"hf://(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?/(?P<file>[\w./-]+\.gguf)")
+"""A GGUF file on the Hub: ``hf://org/name[@revision]/FILE.gguf``."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 REVISION = re.compile(r"[\w./-]+")
 
@@ -32,10 +37,10 @@ class ModelReference:
 
     Attributes:
         text: The MODEL argument.
-        source: A folder, a Hub id, the address of a server, or the text for a plugin's engine type.
+        source: A folder, a GGUF file, a Hub id, the address of a server, or the text for a plugin's engine type.
         revision: Branch, tag or commit on the Hub; empty for the default.
         base: The base model if ``source`` is an adapter.
-        scheme: Scheme of a server's address, or name of a plugin's engine type; empty for a folder or a Hub id.
+        scheme: Scheme of a server's address, ``GGUF`` for a GGUF file, or name of a plugin's engine type; empty for a folder or a Hub id.
     """
 
     text: str
@@ -48,6 +53,11 @@ class ModelReference:
     def served(self) -> bool:
         """Whether the model is on a server."""
         return self.scheme in SERVER_SCHEMES
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the model is a GGUF file, local or on the Hub."""
+        return self.scheme == GGUF
 
     @property
     def folder(self) -> Path | None:
@@ -70,7 +80,7 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     """Resolve a MODEL argument.
 
     Args:
-        text: ``sftchat:nano``, a Hub id ``org/name[@revision]``, a checkpoint, adapter or run folder, ``http://HOST:PORT/v1#MODEL``, or
+        text: ``sftchat:nano``, ``sftchat:NAME`` of a fetched model, a GGUF file or a folder with one, ``hf://org/name/FILE.gguf``, a Hub id ``org/name[@revision]``, a checkpoint, adapter or run folder, ``http://HOST:PORT/v1#MODEL``, or
             ``scheme:rest`` of a registered engine.
         base: Base model of an adapter, instead of the one in its config.
         schemes: Schemes of the registered engine types.
@@ -82,13 +92,19 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     """
     if text == NANO:
         return ModelReference(text, str(embedded_folder()))
+    if text.startswith(f"{SCHEME}:"):
+        return _resolve_fetched(text)
+    if HUB_FILE.fullmatch(text):
+        return ModelReference(text, text, scheme=GGUF)
     if text.lower().startswith(tuple(f"{scheme}://" for scheme in SERVER_SCHEMES)):
         return _resolve_server(text)
     path = expand_user(text)
     if _false_if_invalid(path.is_dir):
         return _resolve_folder(text, path, base, schemes, allow_pickle)
     if _false_if_invalid(path.is_file):
-        raise UsageError(f"model '{text}' is a file; give the folder that holds it")
+        if path.suffix.lower() == f".{GGUF}":
+            return ModelReference(text, str(path), scheme=GGUF)
+        raise UsageError(f"model '{text}' is a file; give the folder that holds it, or a GGUF file")
     scheme, colon, rest = text.partition(":")
     if colon:
         if scheme in set(schemes):
@@ -102,6 +118,16 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     raise UsageError(
         f"no folder '{text}'{_suggest_folder(path)}; the embedded model is {NANO}, a Hub model is written org/name, a server http://HOST:PORT/v1#MODEL"
     )
+
+
+def _resolve_fetched(text: str) -> ModelReference:
+    """Resolve ``sftchat:NAME`` of a model that ``sftchat fetch`` brings."""
+    models = {model.argument: model for model in FETCHABLE}
+    if text not in models:
+        raise UsageError(unknown_name_message("model", text, [NANO, *models]))
+    if not models[text].is_here:
+        raise UsageError(f"model '{text}' has not been fetched yet; type: sftchat fetch {models[text].name}")
+    return ModelReference(text, str(models[text].folder))
 
 
 def _resolve_server(text: str) -> ModelReference:
@@ -135,7 +161,14 @@ def _resolve_folder(
         return ModelReference(text, str(path))
     checkpoint = _checkpoint_of_run(path)
     if checkpoint is None:
-        raise ModelError(f"folder '{path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders")
+        gguf_files = sorted(path.glob(f"*.{GGUF}"))
+        if len(gguf_files) == 1:
+            return ModelReference(text, str(gguf_files[0]), scheme=GGUF)
+        if gguf_files:
+            raise UsageError(f"folder '{path}' has {len(gguf_files)} GGUF files; give one of them, such as {gguf_files[0]}")
+        raise ModelError(
+            f"folder '{path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders nor a GGUF file"
+        )
     return _resolve_folder(text, checkpoint, base, schemes, allow_pickle, adapter)
 
 
@@ -335,6 +368,36 @@ def cached_folder(name: str, revision: str) -> Path | None:
         return None
     folder = cache / "snapshots" / commit
     return folder if folder.is_dir() else None
+
+
+def gguf_file(reference: ModelReference) -> Path:
+    """Return the local path of a GGUF file, downloaded if it is on the Hub.
+
+    Raises:
+        ModelError: When it cannot be downloaded.
+    """
+    match = HUB_FILE.fullmatch(reference.source)
+    if match is None:
+        return Path(reference.source)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(match["id"], match["file"], revision=match["revision"]))
+    except Exception as error:  # the library raises many kinds
+        raise ModelError(
+            f"'{reference.text}' could not be fetched from the Hub: {first_line(error)}; check the name and the network"
+        ) from error
+
+
+def cached_gguf_file(reference: ModelReference) -> Path | None:
+    """Return the local path of a GGUF file, without network access; None for one on the Hub that is not in the local cache."""
+    match = HUB_FILE.fullmatch(reference.source)
+    if match is None:
+        return Path(reference.source)
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(match["id"], match["file"], revision=match["revision"])
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def fetch_configs(name: str, revision: str) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 from sftchat.engine import Request
 from sftchat.errors import TemplateError, UsageError
-from sftchat.inference.local import prompt_ids, reply_ids
+from sftchat.inference.rendering import prompt_ids, reply_ids
 from sftchat.models.export import write_templates
 from sftchat.models.manifest import Manifest, resolve_template_options
 from sftchat.templates.named import TEMPLATES

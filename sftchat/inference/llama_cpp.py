@@ -1,0 +1,494 @@
+"""The GGUF engine: llama.cpp in this process, with prompts rendered here and sent as token ids."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+from urllib.request import Request as HttpRequest
+
+from sftchat.engine import Chunk, Request, emittable_length
+from sftchat.errors import EngineError, ModelError, SftchatError, UsageError, in_one_line
+from sftchat.inference.rendering import RendersPrompts, decode, make_tokens, prompt_ids, reply_ids
+from sftchat.models.gguf import GgufHeader, load_gguf_tokenizer, read_header, require_gguf
+from sftchat.models.gguf_tokenizer import describe_difference
+from sftchat.models.reference import ModelReference, gguf_file
+from sftchat.templates.parity import SAMPLES
+from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
+from sftchat.thinking import opens_thoughts
+from sftchat.types import Choice, FinishReason, SamplingParams
+
+SLOTS = 8
+"""Maximum number of requests that llama.cpp decodes together."""
+CONTEXT_LIMIT = 16_384
+"""Maximum number of tokens for which memory is reserved, all requests together; a model with a shorter context reserves that."""
+MIN_CONTEXT = 4096
+"""Number of tokens that several requests share at least, if the model's own context is shorter."""
+LOG_ERRORS = 1
+"""llama.cpp's log level at which it reports errors only."""
+FORCED = 1000.0
+"""Logit bias of a token that must be sampled; the reported probabilities are those before the bias."""
+TAG_TOKENS = 8
+"""Number of prompt tokens decoded to look for ``<think>`` and a line break, for any tokenization."""
+FIRST_ALTERNATIVES = 64
+"""Number of alternatives searched first for a token that is not reported itself."""
+
+
+def open_gguf(
+    name: str, reference: ModelReference, *, template: str = "", template_name: str = "", preferred: str = "chatml",
+    template_arguments: Mapping[str, Any] | None = None, device: str = "auto",
+) -> LlamaCppEngine:  # fmt: skip
+    """Load a GGUF file with llama.cpp and prove that both tokenizers agree.
+
+    Args:
+        name: Name of the model, as the user gave it.
+        reference: The file, local or on the Hub.
+        template: Chat template name or file, instead of the one in the file.
+        template_name: Name of one of the file's templates to use for every conversation.
+        preferred: Template for a file without one.
+        template_arguments: Arguments of the template.
+        device: ``cpu`` for no accelerator; anything else lets llama.cpp use those that it was built for.
+
+    Raises:
+        MissingExtraError: When the packages are not installed.
+        ModelError: When the file is damaged, llama.cpp cannot load it, or the tokenizers differ.
+        UsageError: When the tokenizer lacks tokens of the template, or the template lacks an argument.
+    """
+    require_gguf(f"model '{name}'")
+    header = read_header(gguf_file(reference))
+    tokenizer = load_gguf_tokenizer(header)
+    renderer = choose_renderer(tokenizer, template, preferred, template_arguments, template_name)
+    check_arguments(renderer, template_arguments or ())
+    server = Server(header, uses_accelerator=device != "cpu")
+    try:
+        check_tokenizers(header, renderer, server.tokenize)
+    except ModelError:
+        server.close()
+        raise
+    return LlamaCppEngine(name, header, server, renderer)
+
+
+def check_tokenizers(header: GgufHeader, renderer: Renderer, tokenize: Callable[[str], Sequence[int]]) -> None:
+    """Compare the ids that transformers and llama.cpp give to the rendered conversations of the parity check.
+
+    Args:
+        header: Header of the file.
+        renderer: Tokenizer and template of the file.
+        tokenize: Tokenizes a text with llama.cpp; special tokens in it are recognized.
+
+    Raises:
+        ModelError: When they differ, with the first difference.
+    """
+    texts = ["".join(message["content"] for message in sample.messages) for sample in SAMPLES]
+    for sample in SAMPLES:
+        try:
+            texts.append(renderer.prompt_text(sample.messages[:-1]))
+        except SftchatError:  # a template that cannot render this kind of conversation
+            continue
+    for text in texts:
+        ours, theirs = renderer.tokenizer.encode(text, add_special_tokens=False), list(tokenize(text))
+        if ours != theirs:
+            rules = header.metadata.get("tokenizer.ggml.pre", "")
+            difference = describe_difference(renderer.tokenizer, ours, theirs)
+            raise ModelError(f"'{header.path}' cannot be used, its prompts would differ (splitting rules '{rules}'): {difference}")
+
+
+class Server:
+    """llama.cpp's server in this process, for one model.
+
+    Args:
+        header: Header of the file.
+        uses_accelerator: Whether layers may run on an accelerator.
+
+    Attributes:
+        context_length: Maximum number of tokens of one request, prompt and reply together.
+        capacity: Maximum number of tokens of all running requests together.
+    """
+
+    def __init__(self, header: GgufHeader, *, uses_accelerator: bool) -> None:
+        import xllamacpp
+
+        self.context_length = min(header.context_length, CONTEXT_LIMIT)
+        self.capacity = max(self.context_length, MIN_CONTEXT)
+        self._key = secrets.token_urlsafe(16)  # the server also listens on a local port
+        params = xllamacpp.CommonParams()
+        params.model.path = str(header.path)
+        params.n_ctx = self.capacity
+        params.n_parallel = SLOTS
+        params.kv_unified = True
+        params.cache_ram_mib = 0
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
+        params.n_threads_http = 1
+        params.api_keys = [self._key]
+        params.ui = params.endpoint_slots = params.endpoint_metrics = False
+        params.warmup = False
+        params.verbosity = LOG_ERRORS
+        if not uses_accelerator:
+            params.n_gpu_layers = 0
+        with _captured_log() as read_log:
+            try:
+                self._server = xllamacpp.Server(params)
+            except Exception as error:  # a C++ exception
+                reason = next((line for line in read_log() if "error" in line.lower() or "failed" in line.lower()), in_one_line(error))
+                raise ModelError(f"llama.cpp cannot load '{header.path}' (architecture '{header.architecture}'): {reason}") from error
+            self._wait_until_listening()
+
+    def _wait_until_listening(self) -> None:
+        """Wait for the server's own threads: unloading it before they run blocks for ever."""
+        for _ in range(200):
+            try:
+                with _open_url(HttpRequest(f"{self._server.listening_address}/health")):
+                    return
+            except OSError:
+                time.sleep(0.05)
+
+    def complete(self, body: Mapping[str, Any], receive: Callable[[Mapping[str, Any]], bool]) -> str:
+        """Generate one reply; blocks until it is complete. Threads may call this at the same time.
+
+        Args:
+            body: Request in the format of OpenAI's completions, with llama.cpp's extensions.
+            receive: Called with every event in this thread; returns True to cancel.
+
+        Returns:
+            The error of llama.cpp or of ``receive`` in one line; empty if there was none.
+        """
+        errors: list[str] = []
+
+        def guarded(event: Mapping[str, Any]) -> bool:
+            try:
+                return receive(event)
+            except Exception as error:  # it must not pass through C++
+                errors.append(in_one_line(error))
+                return True
+
+        try:
+            self._server.handle_completions(dict(body), guarded)
+        except Exception as error:  # a C++ exception
+            errors.append(in_one_line(error))
+        return errors[0] if errors else ""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokenize a text; special tokens in it are recognized."""
+        body = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+        request = HttpRequest(f"{self._server.listening_address}/tokenize", body, headers)
+        with _open_url(request) as response:
+            tokens: list[int] = json.load(response)["tokens"]
+        return tokens
+
+    def close(self) -> None:
+        """Unload the model."""
+        del self._server
+
+
+def _open_url(request: HttpRequest) -> Any:
+    """Open an address of this machine, whatever proxies are configured."""
+    return build_opener(ProxyHandler({})).open(request, timeout=60)
+
+
+@contextmanager
+def _captured_log() -> Iterator[Callable[[], list[str]]]:
+    """Capture what llama.cpp writes to standard error; yields a function that returns the lines so far."""
+    sys.stderr.flush()
+    original = os.dup(2)
+    with tempfile.TemporaryFile("w+") as log:
+        os.dup2(log.fileno(), 2)
+
+        def read() -> list[str]:
+            log.seek(0)
+            return [line.strip() for line in log if line.strip()]
+
+        try:
+            yield read
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
+
+
+def _threads() -> int:
+    """Return the number of threads: ``OMP_NUM_THREADS``, else one for each processor of this process, since llama.cpp's threads wait actively."""
+    configured = os.environ.get("OMP_NUM_THREADS", "")
+    if configured.isdecimal() and int(configured):
+        return int(configured)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class RenderedRequest:
+    """A request ready to be sent.
+
+    Attributes:
+        request: The request.
+        ids: Token ids of the prompt.
+        limit: Maximum number of tokens of the reply.
+    """
+
+    request: Request
+    ids: Sequence[int]
+    limit: int
+
+    @property
+    def tokens(self) -> int:
+        """Maximum number of tokens of prompt and reply together."""
+        return len(self.ids) + self.limit
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The request in the format of OpenAI's completions, with llama.cpp's extensions; its filters are off unless the user sets them."""
+        sampling = self.request.sampling
+        return {
+            "prompt": list(self.ids),
+            "max_tokens": self.limit,
+            "stream": True,
+            "logprobs": 1,  # the only way to get token ids
+            "seed": sampling.seed % (1 << 31),
+            "samplers": ["penalties", "temperature", "top_k", "top_p"],
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "repeat_penalty": sampling.repetition_penalty,
+            "repeat_last_n": self.tokens,
+        }
+
+
+class ReplyStream:
+    """Converts llama.cpp's events for one request into chunks.
+
+    llama.cpp sends one event per token, but none for a token that ends within a character: the event of the token that completes the character has
+    the text of both and the id of the last.
+
+    Args:
+        rendered: The request.
+        tokenizer: A transformers tokenizer.
+        stop_ids: Token ids that end the reply, besides those that llama.cpp stops at.
+        put: Called with every chunk.
+    """
+
+    def __init__(self, rendered: RenderedRequest, tokenizer: Any, stop_ids: Collection[int], put: Callable[[Chunk], None]) -> None:
+        self._rendered = rendered
+        self._tokenizer = tokenizer
+        self._stop_ids = stop_ids
+        self._put = put
+        self._stop_strings = tuple(text for text in rendered.request.sampling.stop if text)
+        self._thoughts_opened = opens_thoughts(tokenizer.decode(list(rendered.ids[-TAG_TOKENS:])))
+        self._text = ""
+        self._sent = 0
+        self._tokens = 0
+        self._stopped = False
+        self.ended = False
+        """Whether the last chunk has been put."""
+
+    def receive(self, event: Mapping[str, Any]) -> bool:
+        """Take the next event; returns whether to cancel the rest."""
+        if "error" in event:
+            self.fail(str(event["error"].get("message", event["error"])))
+            return True
+        choice = event["choices"][0]
+        if choice["finish_reason"] is not None:
+            usage = event.get("usage") or {}
+            self._end(choice["finish_reason"], usage)
+            return True
+        if self._stopped:  # llama.cpp goes on after a token that only the template or the file's metadata names
+            self._end("stop", {})
+            return True
+        entries = (choice.get("logprobs") or {}).get("content") or ()
+        ids = self._token_ids(choice["text"], [entry["id"] for entry in entries])
+        self._stopped = bool(ids) and ids[-1] in self._stop_ids
+        if not self._stopped:
+            self._add(choice["text"], ids)
+        return self.ended
+
+    def fail(self, message: str) -> None:
+        """End the reply with an error."""
+        self._last(Chunk(self._rendered.request.id, finish_reason="error", error=message))
+
+    def _add(self, text: str, ids: tuple[int, ...]) -> None:
+        if not self._tokens and text.startswith(" ") and decode(self._tokenizer, ids) == text[1:]:
+            text = text[1:]  # the space before the first word of a SentencePiece tokenizer
+        self._text += text
+        self._tokens += len(ids)
+        end, at_stop_string = emittable_length(self._text, self._sent, self._stop_strings, final=False)
+        released, self._sent = self._text[self._sent : end], end
+        if at_stop_string:
+            self._last(self._chunk(released, ids, "stop"))
+        else:
+            self._put(self._chunk(released, ids))
+
+    def _end(self, reason: str, usage: Mapping[str, Any]) -> None:
+        """Put the last chunk, with the counts of llama.cpp if it sent them."""
+        end, _ = emittable_length(self._text, self._sent, self._stop_strings, final=True)
+        unlisted = max(0, usage.get("completion_tokens", self._tokens) - self._tokens - self._stopped)
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+        finish: FinishReason = "length" if reason == "length" else "stop"
+        self._last(replace(self._chunk(self._text[self._sent : end], (), finish), unlisted_tokens=unlisted, cached_tokens=cached))
+
+    def _chunk(self, text: str, ids: tuple[int, ...], reason: FinishReason | None = None) -> Chunk:
+        prompt_tokens = len(self._rendered.ids) if reason is not None else 0
+        return Chunk(self._rendered.request.id, text, ids, reason, prompt_tokens, thoughts_opened=self._thoughts_opened)
+
+    def _last(self, chunk: Chunk) -> None:
+        if not self.ended:
+            self.ended = True
+            self._put(chunk)
+
+    def _token_ids(self, text: str, ids: Sequence[int]) -> tuple[int, ...]:
+        """Return the ids of an event's tokens: those of its text, if its token only completes a character."""
+        if len(ids) == 1 and "\ufffd" in self._tokenizer.decode(list(ids)):
+            encoded = self._tokenizer.encode(text, add_special_tokens=False)
+            if encoded[-1:] == list(ids):
+                return tuple(encoded)
+        return tuple(ids)
+
+
+class LlamaCppEngine(RendersPrompts):
+    """Generates replies with a GGUF file; implements ``Engine``, ``Renders``, ``Counts``, ``Inspects`` and ``Templated``.
+
+    Args:
+        name: Name of the model, as the user gave it.
+        header: Header of the file.
+        server: The loaded model.
+        renderer: Tokenizer and chat template.
+    """
+
+    def __init__(self, name: str, header: GgufHeader, server: Server, renderer: Renderer) -> None:
+        self.name = name
+        self.header = header
+        self._server = server
+        self._file_renderer = renderer
+        self.stop_ids = tuple(sorted({*header.end_tokens, *renderer.stop_tokens}))
+
+    @property
+    def context_length(self) -> int:
+        """Maximum number of tokens, prompt and reply together."""
+        return self._server.context_length
+
+    def renderer(self, adapter: str) -> Renderer:
+        """Return the renderer of the file.
+
+        Raises:
+            UsageError: When an adapter is requested.
+        """
+        if adapter:
+            raise UsageError(f"'{self.name}' is a GGUF file, which takes no adapters; merge the adapter and export the result")
+        return self._file_renderer
+
+    def close(self) -> None:
+        """Unload the model."""
+        self._server.close()
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Generate replies; at most ``SLOTS`` at a time, and only as many as fit into the context together."""
+        chunks: SimpleQueue[Chunk] = SimpleQueue()
+        cancelled = threading.Event()
+        running: dict[str, int] = {}
+        rendered = map(self._render_request, requests)
+        following = next(rendered, None)
+        with ThreadPoolExecutor(SLOTS, "llama.cpp") as pool:
+            try:
+                while running or following is not None:
+                    while following is not None and self._fits(following, running):
+                        if isinstance(following, Chunk):
+                            yield following
+                        else:
+                            running[following.request.id] = following.tokens
+                            pool.submit(self._answer, following, chunks.put, cancelled)
+                        following = next(rendered, None)
+                    if running:
+                        chunk = chunks.get()
+                        yield chunk
+                        if chunk.finish_reason is not None:
+                            del running[chunk.request_id]
+            finally:
+                cancelled.set()
+
+    def choices(self, request: Request, reply: str | Sequence[int], *, ended: bool = True, alternatives: int = 0) -> tuple[Choice, ...]:
+        """Return the log-probability of each token of a given reply, before sampling parameters; one request to llama.cpp per token.
+
+        Raises:
+            UsageError: When prompt or reply is empty.
+            EngineError: When they exceed the context length, or llama.cpp fails.
+        """
+        renderer = self.renderer(request.adapter)
+        prompt, ids = prompt_ids(renderer, request), reply_ids(renderer, request, reply, ended)
+        if not prompt or not ids:
+            raise UsageError("there is nothing to judge: the prompt or the reply is empty")
+        if len(prompt) + len(ids) > self.context_length:
+            raise EngineError(f"prompt and reply have {len(prompt) + len(ids)} tokens; the model's context holds {self.context_length}")
+        scores = [self._score([*prompt, *ids[:index]], token, max(alternatives, 1)) for index, token in enumerate(ids)]
+        named = {token.id: token for token in make_tokens(renderer, sorted({*ids, *(other for _, best in scores for other in best)}))}
+        return tuple(
+            Choice(
+                named[token],
+                logprob,
+                sum(value > logprob for value in best.values()),
+                tuple((named[other], value) for other, value in list(best.items())[:alternatives]),
+            )
+            for token, (logprob, best) in zip(ids, scores, strict=True)
+        )
+
+    def _render_request(self, request: Request) -> RenderedRequest | Chunk:
+        """Render a request; returns the chunk of a failed request when it cannot be rendered or exceeds the context length."""
+        try:
+            ids = prompt_ids(self.renderer(request.adapter), request)
+        except SftchatError as error:
+            return Chunk(request.id, finish_reason="error", error=str(error))
+        tokens_left = self.context_length - len(ids)
+        if not ids or tokens_left < 1:
+            reason = f"the prompt has {len(ids)} tokens; the model's context holds {self.context_length}, prompt and reply together"
+            return Chunk(request.id, finish_reason="error", error=reason if ids else "the prompt is empty")
+        return RenderedRequest(request, ids, min(request.sampling.max_new_tokens, tokens_left))
+
+    def _fits(self, following: RenderedRequest | Chunk, running: Mapping[str, int]) -> bool:
+        """Whether the next request can start beside the running ones, given with their numbers of tokens."""
+        if isinstance(following, Chunk):
+            return True
+        return len(running) < SLOTS and sum(running.values()) + following.tokens <= self._server.capacity
+
+    def _answer(self, rendered: RenderedRequest, put: Callable[[Chunk], None], cancelled: threading.Event) -> None:
+        """Generate one reply in a thread of the pool; its last chunk is put whatever happens."""
+        stream = ReplyStream(rendered, self._file_renderer.tokenizer, self.stop_ids, put)
+        error = self._server.complete(rendered.body, lambda event: cancelled.is_set() or stream.receive(event))
+        stream.fail(error or "llama.cpp ended the reply without a reason")
+
+    def _score(self, prompt: Sequence[int], token: int, alternatives: int) -> tuple[float, dict[int, float]]:
+        """Return the log-probability of a token after a prompt, and the most likely tokens with theirs, best first."""
+        entry = self._first_token(prompt, token, alternatives)
+        if entry is not None:
+            return entry["logprob"], {other["id"]: other["logprob"] for other in entry["top_logprobs"][:alternatives]}
+        # llama.cpp reports no probability of a token that ends within a character: look for it among the alternatives of the end token
+        count = max(alternatives, FIRST_ALTERNATIVES)
+        while True:
+            entry = self._first_token(prompt, self.header.end_tokens[0], count)
+            values = {other["id"]: other["logprob"] for other in entry["top_logprobs"]} if entry is not None else {}
+            if token in values:
+                return values[token], dict(list(values.items())[:alternatives])
+            if len(values) < count:
+                raise EngineError(f"llama.cpp reports no probability of token {token}")
+            count *= 16
+
+    def _first_token(self, prompt: Sequence[int], token: int, alternatives: int) -> dict[str, Any] | None:
+        """Force a token after a prompt and return llama.cpp's entry on it, with probabilities before the bias; None if it reports none."""
+        rendered = RenderedRequest(Request("", sampling=SamplingParams(max_new_tokens=1)), prompt, 1)
+        entries: list[dict[str, Any]] = []
+
+        def receive(event: Mapping[str, Any]) -> bool:
+            if "error" in event:
+                raise EngineError(str(event["error"].get("message", event["error"])))
+            entries.extend((event["choices"][0].get("logprobs") or {}).get("content") or ())
+            return False
+
+        body = {**rendered.body, "samplers": ["temperature"], "logprobs": alternatives, "logit_bias": [[token, FORCED]]}
+        if error := self._server.complete(body, receive):
+            raise EngineError(error)
+        return entries[0] if entries else None
