@@ -32,12 +32,13 @@ def command(
     from sftchat._util.files import check_output_folder
     from sftchat.errors import UsageError
     from sftchat.models.loading import require_local
-    from sftchat.models.reference import resolve
+    from sftchat.models.reference import refuse_gguf, resolve
 
     if not ollama:
         raise UsageError("say what to export for: --ollama")
     check_output_folder(output, must_be_new=True)
     reference = resolve(model, schemes=session.engine_types)
+    refuse_gguf(reference, "export")
     if reference.scheme:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}'; only local models can be exported")
     if reference.base is not None:

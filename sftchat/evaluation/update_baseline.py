@@ -110,7 +110,7 @@ def update_baselines(
 
 def _model_hashes(reference: ModelReference) -> tuple[str, str]:
     """Return the hashes of a model's weights and of its chat template; empty when unknown."""
-    if reference.scheme:
+    if reference.scheme and not reference.is_gguf:
         return "", ""
     try:
         manifest = read_manifest(reference.folder) if reference.folder else None

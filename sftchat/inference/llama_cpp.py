@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -37,6 +38,8 @@ MIN_CONTEXT = 4096
 """Number of tokens that several requests share at least, if the model's own context is shorter."""
 LOG_ERRORS = 1
 """llama.cpp's log level at which it reports errors only."""
+LOG_PREFIX = re.compile(r"^[\d.]+ [A-Z] (\w+: )?")
+"""Time, level and function at the beginning of a line of llama.cpp's log."""
 FORCED = 1000.0
 """Logit bias of a token that must be sampled; the reported probabilities are those before the bias."""
 TAG_TOKENS = 8
@@ -140,7 +143,8 @@ class Server:
             try:
                 self._server = xllamacpp.Server(params)
             except Exception as error:  # a C++ exception
-                reason = next((line for line in read_log() if "error" in line.lower() or "failed" in line.lower()), in_one_line(error))
+                lines = [LOG_PREFIX.sub("", line) for line in read_log()]
+                reason = next((line for line in lines if "error" in line.lower() or "failed" in line.lower()), in_one_line(error))
                 raise ModelError(f"llama.cpp cannot load '{header.path}' (architecture '{header.architecture}'): {reason}") from error
             self._wait_until_listening()
 

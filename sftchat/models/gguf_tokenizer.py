@@ -22,12 +22,14 @@ PRE_TOKENIZERS = (
 PROBES = (
     "Hello world! It's 2024, isn't it? I'LL say we've 12345 and 1,234.56€.",
     "  two  spaces\n\n\tTabs \r\n\r\n  end  \n",
+    "the other user and the assistant were there; reply here, please",
     "x=1+2*3;// c\nreturn 0x1F << 3 != y_z; \"quoted\" 'single' (a[0]) {b:c}",
     "你好，世界。甲-乙:师徒\n无 一二三123四五",
     "émigré naïve Ünïcödé ÀÉÎ ὠκεανός Привет مرحبا नमस्ते ไทย 日本語カタカナ 한국어",
     "😀👍🏽👨‍👩‍👧 ©™ → ∑ … — “q” ‘s’",
     "CamelCaseHTTPServer snake_case kebab-case 3rd 4GB v1.2.3 a1b2",
     "\n\n2\n 3\n\n\n\nA   B     C",
+    "a  你   1  ， b    :  -   “c”\t\t9   é    ！",
 )
 """Texts on which the rules differ."""
 

@@ -82,7 +82,7 @@ ARCHITECTURES = {
     "Gemma2ForCausalLM": Architecture("gemma2", _gemma2, _add_one_to_norms),
     "Gemma3ForCausalLM": Architecture("gemma3", lambda config: {"attention.sliding_window": config.sliding_window}, _add_one_to_norms),
     "Phi3ForCausalLM": Architecture("phi3", _phi3),
-    "GPT2LMHeadModel": Architecture("gpt2", _gpt2, _transpose_convolutions, ("attn.bias", "attn.masked_bias")),
+    "GPT2LMHeadModel": Architecture("gpt2", _gpt2, _transpose_convolutions, (".attn.bias", ".attn.masked_bias")),
 }
 """Architectures that can be written, by the class in transformers; SmolLM and SmolLM2 are Llama."""
 

@@ -71,6 +71,20 @@ class ModelReference:
         return self.source if self.folder is not None and HUB_ID.fullmatch(self.text) else self.text
 
 
+def refuse_gguf(reference: ModelReference, what: str) -> None:
+    """Refuse a GGUF file where the weights of a checkpoint folder are needed.
+
+    Args:
+        reference: Any model.
+        what: What needs them, as the subject of a sentence.
+
+    Raises:
+        UsageError: When it is a GGUF file.
+    """
+    if reference.is_gguf:
+        raise UsageError(f"model '{reference.text}' is a GGUF file, whose weights are rounded; {what} needs a checkpoint folder")
+
+
 def embedded_folder() -> Path:
     """Return the folder of ``sftchat:nano`` in the package."""
     return Path(__file__).parent / "nano"
@@ -189,6 +203,7 @@ def _resolve_base(adapter: Path, requested: str | None, schemes: Iterable[str], 
         if requested:
             raise
         raise ModelError(f"adapter '{adapter}' needs its base '{name}', which is not on this machine; give it with --base MODEL") from error
+    refuse_gguf(reference, f"the base of adapter '{adapter}'")
     if reference.scheme:
         raise UsageError(
             f"adapter '{adapter}' needs the weights of its base, and '{name}' is behind an engine; let that engine load the adapter"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions
 from sftchat.data.tables import HUB
 from sftchat.errors import SftchatWarning, UsageError
-from sftchat.models.reference import ModelReference, resolve
+from sftchat.models.reference import ModelReference, refuse_gguf, resolve
 from sftchat.task import Task, training_defaults
 from sftchat.training.validation import validation_from_file
 
@@ -198,6 +198,7 @@ def check_options(
         DataError: When the validation file is missing.
     """
     reference = resolve(model, schemes=engine_types)
+    refuse_gguf(reference, "training")
     if reference.scheme:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}' and cannot be trained here")
     if reference.base is not None:

@@ -83,7 +83,7 @@ def test_llama_cpp_computes_the_probabilities_of_transformers(name: str, tmp_pat
     model_class, changes = MODELS[name]
     model, renderer = tiny(model_class, **changes)
     path = tmp_path / "model.gguf"
-    write_gguf(model, renderer, path, FILE_TYPES["f32"], name=name, pre_tokenizer="gpt-2")
+    write_gguf(model, renderer, path, FILE_TYPES["f32"], name="test", pre_tokenizer="gpt-2")
 
     request = Request("r", ({"role": "user", "content": "the user 你好 12"},))
     engine = open_gguf(name, resolve(str(path)))
@@ -172,10 +172,21 @@ def test_the_rules_of_a_tokenizer_are_found_by_trying_them(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tokenizer_without_an_equivalent_is_refused_with_the_difference(tmp_path: Path) -> None:
+def test_the_rules_of_the_embedded_model_have_an_equivalent(tmp_path: Path) -> None:
     from sftchat.models.loading import load_tokenizer
 
+    # it splits off every Han character and punctuation mark, and has no token in which one stands beside another character
+    assert find_pre_tokenizer(load_tokenizer(resolve("sftchat:nano")), tmp_path, open_vocabulary) == "gpt-2"
+
+
+def test_a_tokenizer_without_an_equivalent_is_refused_with_the_difference(tmp_path: Path) -> None:
+    from tokenizers import pre_tokenizers
+
+    tokenizer: Any = make_tokenizer()
+    letter = pre_tokenizers.Split("e", "isolated")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([letter, tokenizer.backend_tokenizer.pre_tokenizer])
+
     with pytest.raises(
-        ModelError, match="llama.cpp has no tokenizer that agrees with this model's: at token .* transformers gives '.*' and llama.cpp '.*'"
+        ModelError, match="no tokenizer that agrees with this model's: at token .* transformers gives '.*' and llama.cpp '.*'"
     ):
-        find_pre_tokenizer(load_tokenizer(resolve("sftchat:nano")), tmp_path, open_vocabulary)
+        find_pre_tokenizer(tokenizer, tmp_path, open_vocabulary)

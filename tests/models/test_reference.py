@@ -81,7 +81,7 @@ def test_a_mistyped_folder_suggests_the_nearest_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_scheme_suggests_the_embedded_model() -> None:
-    assert message("sftchat:nan") == "unknown model 'sftchat:nan'; did you mean 'sftchat:nano'? (available: sftchat:nano)"
+    assert message("sftchat:nan") == "unknown model 'sftchat:nan'; did you mean 'sftchat:nano'? (available: sftchat:nano, sftchat:smollm2)"
 
 
 def test_a_checkpoint_without_weights_is_reported_with_the_missing_files(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_manifest_cannot_make_a_run_its_own_checkpoint(tmp_path: Path) -> None
 def test_a_folder_that_is_not_a_model_is_reported_with_the_expected_files(tmp_path: Path) -> None:
     assert (
         message(str(tmp_path))
-        == f"folder '{tmp_path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders"
+        == f"folder '{tmp_path}' is no model: it has neither config.json nor adapter_config.json nor checkpoint-* folders nor a GGUF file"
     )
 
 
@@ -157,7 +157,7 @@ def test_a_file_is_not_a_model(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"")
 
-    assert message(str(path)) == f"model '{path}' is a file; give the folder that holds it"
+    assert message(str(path)) == f"model '{path}' is a file; give the folder that holds it, or a GGUF file"
 
 
 def test_a_broken_adapter_config_is_named(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def open_renderer(model: str, task: Task | None, *, trust_remote_code: bool = Fa
     from sftchat.templates.renderer import check_arguments, choose_renderer
 
     reference = resolve(model)
-    if reference.scheme:
+    if reference.scheme and not reference.is_gguf:
         raise UsageError(
             f"model '{model}' is behind a server, which does not show its tokenizer; give the Hub id or the folder of the model"
         )

@@ -1,0 +1,187 @@
+"""The GGUF engine: events of llama.cpp become chunks, and a real file behaves like any other model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftchat.engine import Chunk, Request, collect
+from sftchat.errors import EngineError, ModelError, UsageError
+from sftchat.inference.llama_cpp import LlamaCppEngine, RenderedRequest, ReplyStream, check_tokenizers, open_gguf
+from sftchat.models.gguf_types import FILE_TYPES
+from sftchat.models.gguf_write import write_gguf
+from sftchat.models.loading import load
+from sftchat.models.reference import resolve
+from sftchat.types import Reply, SamplingParams
+from tests.conftest import make_tokenizer
+
+STOP = 2
+"""Id of ``<|im_end|>``."""
+
+
+def token_event(text: str, *ids: int) -> dict[str, Any]:
+    return {"choices": [{"text": text, "finish_reason": None, "logprobs": {"content": [{"id": id} for id in ids]}}]}
+
+
+def last_event(reason: str, completion_tokens: int, cached_tokens: int = 0) -> dict[str, Any]:
+    usage = {"completion_tokens": completion_tokens, "prompt_tokens_details": {"cached_tokens": cached_tokens}}
+    return {"choices": [{"text": "", "finish_reason": reason, "logprobs": None}], "usage": usage}
+
+
+def stream(*events: dict[str, Any], stop: tuple[str, ...] = ()) -> tuple[list[Chunk], list[bool]]:
+    """The chunks for some events, and what ``receive`` returned for each."""
+    chunks: list[Chunk] = []
+    request = Request("r", prompt="x", sampling=SamplingParams(stop=stop))
+    replies = ReplyStream(RenderedRequest(request, [5, 6], 10), make_tokenizer(), (STOP,), chunks.append)
+    return chunks, [replies.receive(event) for event in events]
+
+
+def ids(text: str) -> list[int]:
+    tokenizer: Any = make_tokenizer()
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def test_tokens_are_chunks_and_the_end_token_is_none() -> None:
+    chunks, cancelled = stream(token_event("a", *ids("a")), token_event("", STOP), last_event("stop", 2, cached_tokens=1))
+
+    assert chunks == [Chunk("r", "a", tuple(ids("a"))), Chunk("r", "", (), "stop", prompt_tokens=2, cached_tokens=1)]
+    assert cancelled == [False, False, True]
+
+
+def test_generation_is_cancelled_when_llama_cpp_goes_on_after_a_stop_token() -> None:
+    chunks, cancelled = stream(token_event("a", *ids("a")), token_event("", STOP), token_event("b", *ids("b")))
+
+    assert chunks[-1] == Chunk("r", "", (), "stop", prompt_tokens=2)
+    assert cancelled == [False, False, True]
+
+
+def test_the_limit_is_the_reason_length() -> None:
+    assert stream(token_event("a", *ids("a")), last_event("length", 1))[0][-1].finish_reason == "length"
+
+
+def test_the_tokens_of_a_character_are_recovered_from_its_text() -> None:
+    character = ids("é")
+    assert len(character) == 2
+    chunks, _ = stream(token_event("é", character[-1]), last_event("length", 2))
+
+    assert (chunks[0].token_ids, chunks[-1].unlisted_tokens) == (tuple(character), 0)
+
+
+def test_tokens_that_cannot_be_recovered_are_counted() -> None:
+    chunks, _ = stream(token_event("ß", ids("é")[-1]), last_event("length", 3))
+
+    assert (chunks[0].token_ids, chunks[-1].unlisted_tokens) == ((ids("é")[-1],), 2)
+
+
+def test_a_stop_string_ends_the_reply_and_is_not_part_of_it() -> None:
+    chunks, cancelled = stream(token_event("ab", *ids("ab")), token_event("X", *ids("X")), token_event("Yc", *ids("Yc")), stop=("XY",))
+
+    assert "".join(chunk.text for chunk in chunks) == "ab"
+    assert (chunks[-1].finish_reason, cancelled) == ("stop", [False, False, True])
+
+
+def test_an_error_of_llama_cpp_ends_the_request() -> None:
+    chunks, cancelled = stream({"error": {"code": 500, "message": "Context size has been exceeded."}})
+
+    assert (chunks, cancelled) == ([Chunk("r", finish_reason="error", error="Context size has been exceeded.")], [True])
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCppEngine]:
+    """A GGUF file of the tiny checkpoint."""
+    loaded = load(resolve(str(tiny_checkpoint)), dtype="float32")
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    write_gguf(loaded.model, loaded.renderer, path, FILE_TYPES["f32"], name="tiny", pre_tokenizer="gpt-2")
+    opened = open_gguf("tiny", resolve(str(path)), device="cpu")
+    yield opened
+    opened.close()
+
+
+def request(name: str, content: str = "the user", **sampling: Any) -> Request:
+    return Request(name, ({"role": "user", "content": content},), sampling=SamplingParams(**{"max_new_tokens": 12, **sampling}))
+
+
+def reply_to(engine: LlamaCppEngine, asked: Request) -> Reply | EngineError:
+    return dict(collect(engine, [asked]))[asked.id]
+
+
+def test_greedy_replies_are_those_of_transformers(engine: LlamaCppEngine, tiny_checkpoint: Path) -> None:
+    from sftchat.inference.local import TransformersEngine
+
+    local = TransformersEngine("tiny", load(resolve(str(tiny_checkpoint)), dtype="float32"))
+    requests = [request(str(number), content) for number, content in enumerate(["the user", "你好", "and talk 1 2 3", "系统"])]
+    expected = dict(collect(local, requests))
+    given = dict(collect(engine, requests))
+
+    assert {
+        name: (reply.text, reply.completion_tokens, reply.prompt_tokens) for name, reply in given.items() if isinstance(reply, Reply)
+    } == {name: (reply.text, reply.completion_tokens, reply.prompt_tokens) for name, reply in expected.items() if isinstance(reply, Reply)}
+
+
+def test_more_requests_than_slots_are_all_answered(engine: LlamaCppEngine) -> None:
+    given = dict(collect(engine, [request(str(number), f"talk {number}") for number in range(20)]))
+
+    assert set(given) == {str(number) for number in range(20)}
+    assert all(isinstance(reply, Reply) for reply in given.values())
+
+
+def test_the_same_seed_gives_the_same_sample(engine: LlamaCppEngine) -> None:
+    def sample(seed: int) -> Any:
+        return reply_to(engine, request("r", temperature=1.0, seed=seed))
+
+    assert sample(1) == sample(1)
+    assert len({sample(seed).text for seed in range(5)}) > 1
+
+
+def test_closing_the_iterator_cancels(engine: LlamaCppEngine) -> None:
+    chunks = engine.generate([request("long", max_new_tokens=200), request("other", max_new_tokens=200)])
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]
+
+    assert isinstance(reply_to(engine, request("next")), Reply)
+
+
+def test_a_request_that_cannot_be_answered_fails_alone(engine: LlamaCppEngine) -> None:
+    given = dict(
+        collect(
+            engine,
+            [Request("long", prompt="a" * 5000), Request("adapter", prompt="a", adapter="x"), Request("empty", prompt=""), request("r")],
+        )
+    )
+
+    assert "the model's context holds 256, prompt and reply together" in str(given["long"])
+    assert "is a GGUF file, which takes no adapters" in str(given["adapter"])
+    assert str(given["empty"]) == "the prompt is empty"
+    assert isinstance(given["r"], Reply)
+
+
+def test_a_reply_of_several_bytes_per_character_is_scored(engine: LlamaCppEngine) -> None:
+    choices = engine.choices(request("r"), "你é", alternatives=2)
+
+    assert [choice.token.id for choice in choices] == [*ids("你é"), STOP]
+    assert all(choice.logprob <= 0 and len(choice.alternatives) == 2 for choice in choices)
+    with pytest.raises(UsageError, match="the prompt or the reply is empty"):
+        engine.choices(request("r"), "", ended=False)
+
+
+def test_a_tokenizer_that_llama_cpp_reads_otherwise_is_refused(engine: LlamaCppEngine) -> None:
+    renderer = engine.renderer("")
+
+    with pytest.raises(
+        ModelError, match=r"its prompts would differ \(splitting rules 'gpt-2'\): at token 2 transformers gives '.*' and llama.cpp '.*'"
+    ):
+        check_tokenizers(engine.header, renderer, lambda text: renderer.tokenizer.encode(text)[:1])
+
+
+def test_a_file_that_llama_cpp_cannot_load_is_one_line(tmp_path: Path, engine: LlamaCppEngine) -> None:
+    data = engine.header.path.read_bytes().replace(b"qwen3", b"qwenX")
+    (tmp_path / "model.gguf").write_bytes(data)
+
+    with pytest.raises(
+        ModelError, match="llama.cpp cannot load '.*' \\(architecture 'qwenX'\\): .*unknown model architecture: 'qwenX'"
+    ) as caught:
+        open_gguf("bad", resolve(str(tmp_path / "model.gguf")))
+    assert "\n" not in str(caught.value)
