@@ -135,6 +135,8 @@ class Server:
         params.n_threads_http = 1
         params.api_keys = [self._key]
         params.ui = params.endpoint_slots = params.endpoint_metrics = False
+        params.use_jinja = False
+        params.chat_template = "chatml"  # built in; the one in the file is not trusted, and only used by sftchat
         params.warmup = False
         params.verbosity = LOG_ERRORS
         if not uses_accelerator:

@@ -185,3 +185,22 @@ def test_a_file_that_llama_cpp_cannot_load_is_one_line(tmp_path: Path, engine: L
     ) as caught:
         open_gguf("bad", resolve(str(tmp_path / "model.gguf")))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_hostile_template_in_a_file_costs_one_line(engine: LlamaCppEngine, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    data = engine.header.path.read_bytes()
+    source = engine.renderer("").source.encode()
+    loop = b"{%for m in range(999999999)%}{%endfor%}"
+    assert data.count(source) == 1
+    (tmp_path / "model.gguf").write_bytes(data.replace(source, loop.ljust(len(source))))
+
+    words = ["ask", str(tmp_path / "model.gguf"), "hi"]
+    done = subprocess.run([sys.executable, "-m", "sftchat", *words], capture_output=True, text=True, check=False, timeout=120)
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "Range too big" in done.stderr
+    assert done.stderr.count("\n") == 1
