@@ -39,7 +39,7 @@ VOLATILE = ("command", "seconds", "created", "date", "tokens_per_second")
 PATIENCE = 240.0
 """Time limit of one step in seconds, on a busy machine."""
 SLOW = (
-    "rouge_score.rouge_scorer",
+    "rapidfuzz.distance",
     "scipy.stats",
     "transformers.models.qwen3.modeling_qwen3",
     "sftchat.inference.local",

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import DataError, Example, Message, Reply, Score, TrainingDefaults
+from sftchat.text import tokens
 from sftchat_general.checks import validate_row
 from sftchat_general.constraints import CHECKS
 from sftchat_general.generate import generate
@@ -202,6 +203,19 @@ def test_every_constraint_must_hold() -> None:
 def test_a_repeated_prompt_is_not_right() -> None:
     assert errors("10 - 5 = ?", {"check": "number", "value": 5}, question="10 - 5 = ？") == ("wrong_answer",)
     assert errors("10 - 5 = 5", {"check": "number", "value": 5}, question="10 - 5 = ？") == ()
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(alphabet="ab 你好，1.", max_size=40), st.text(alphabet="ab 你好，1.", max_size=40))
+def test_rouge_l_is_that_of_rouge_score_on_the_same_tokens(gold: str, reply: str) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    class Tokenizer:
+        def tokenize(self, text: str) -> list[str]:
+            return tokens(text)
+
+    if tokens(gold) or tokens(reply):
+        assert rouge_l(gold, reply) == pytest.approx(RougeScorer(["rougeL"], tokenizer=Tokenizer()).score(gold, reply)["rougeL"].fmeasure)
 
 
 @pytest.mark.parametrize(
