@@ -80,13 +80,21 @@ class _Rendering:
 
 @dataclass
 class _Watchdog:
-    """The running renderings of this process, and the thread that stops them when they exceed a limit."""
+    """The running renderings of this process, and the thread that stops them when they exceed a limit.
+
+    Attributes:
+        lock: Held while ``running`` or ``thread`` is read or changed.
+        is_needed: Wakes the thread; set at each start of a rendering.
+        running: The running renderings by ``id``.
+        thread: The thread; None before the first rendering.
+        last_start: Value of ``time.monotonic`` at the last start of a rendering.
+    """
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     is_needed: threading.Event = field(default_factory=threading.Event)
     running: dict[int, _Rendering] = field(default_factory=dict)
     thread: threading.Thread | None = None
-    last_used: float = 0.0
+    last_start: float = 0.0
 
     def start(self) -> _Rendering:
         """Register a rendering of the calling thread."""
@@ -94,7 +102,7 @@ class _Watchdog:
         rendering = _Rendering(threading.get_ident(), clock, clock())
         with self.lock:
             self.running[id(rendering)] = rendering
-            self.last_used = time.monotonic()
+            self.last_start = time.monotonic()
             if self.thread is None or not self.thread.is_alive():  # e.g. after a fork
                 self.thread = threading.Thread(target=self._poll, name="sftchat-templates", daemon=True)
                 self.thread.start()
@@ -109,19 +117,26 @@ class _Watchdog:
                 _interrupt(rendering.thread, None)
 
     def _poll(self) -> None:
+        """Check the running renderings periodically, and interrupt those that exceed a limit."""
         while True:
-            if time.monotonic() - self.last_used > IDLE_SECONDS:
-                self.is_needed.clear()
-                self.is_needed.wait()
+            self._sleep_while_idle()
             time.sleep(POLL_SECONDS)
             with self.lock:
                 for rendering in self.running.values():
-                    now = self.last_used = time.monotonic()
+                    now = time.monotonic()
                     if exceeded_limit := _find_exceeded_limit(rendering):
                         rendering.stop_reason = rendering.stop_reason or exceeded_limit
                         if now - rendering.interrupted_at > 1:  # again after a second, in case a template caught the last interruption
                             rendering.interrupted_at = now
                             _interrupt(rendering.thread, StoppedError)
+
+    def _sleep_while_idle(self) -> None:
+        """Sleep until the next start of a rendering if none is running and none has started for ``IDLE_SECONDS``."""
+        self.is_needed.clear()  # before the check: otherwise a rendering that starts between the two would not wake the thread
+        with self.lock:
+            is_idle = not self.running and time.monotonic() - self.last_start > IDLE_SECONDS
+        if is_idle:
+            self.is_needed.wait()
 
 
 _WATCHDOG = _Watchdog()

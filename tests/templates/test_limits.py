@@ -114,6 +114,29 @@ def test_a_rendering_in_another_thread_is_stopped_and_its_thread_continues(monke
     assert mine == [f"hi {number}" for number in range(50)]
 
 
+@pytest.mark.parametrize("step", ["clear", "wait"])
+def test_a_rendering_that_starts_while_the_watchdog_goes_to_sleep_wakes_it(step: str) -> None:
+    watchdog = template_limits._Watchdog(thread=threading.current_thread())  # no thread of its own
+
+    class StartingEvent(threading.Event):
+        """Starts a rendering directly before one of the watchdog's steps."""
+
+        def clear(self) -> None:
+            if step == "clear":
+                watchdog.start()
+            super().clear()
+
+        def wait(self, timeout: float | None = None) -> bool:
+            if step == "wait":
+                watchdog.start()
+            assert self.is_set(), "the watchdog would sleep although a rendering has started"
+            return True
+
+    watchdog.is_needed = StartingEvent()
+    watchdog.last_start = time.monotonic() - 2 * template_limits.IDLE_SECONDS
+    watchdog._sleep_while_idle()
+
+
 def test_usual_operations_work_as_before() -> None:
     source = (
         "{{ 3 * 4 }} {{ 2 ** 10 }} {{ 7 % 2 }} {{ '-' * 3 }} {{ '%s-%d'|format('a', 3) }} {{ '%5.2f' % 1.5 }} {{ '{}:{}'.format(1, 'b') }} "
