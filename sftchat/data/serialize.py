@@ -150,7 +150,8 @@ def _require_reply(example: Example, format: str) -> None:
 def require_plain_turns(example: Example, format: str) -> None:
     """Reject turns that hold more than role and text, and tool turns.
 
-    The key ``context`` is accepted although a format may drop it: it only records how a text was split into instruction and input.
+    The key ``context`` is accepted although a format may drop it. Its text is part of ``content`` too, so no text is lost; but a template that writes
+    the context under a heading can no longer do so.
     """
     for index, turn in enumerate(example.conversation):
         extra = [key for key in turn if key not in ("role", "content", "context")]

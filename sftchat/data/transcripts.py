@@ -58,13 +58,13 @@ def to_transcript(example: Example, style: str) -> Example:
     """
     if not example.messages:
         return example
-    turns = example.conversation
     try:
         require_plain_turns(example, "text")
     except DataError as error:
         raise DataError(error.message, example.source) from None
+    turns = tuple(Message(role=turn["role"], content=turn["content"]) for turn in example.conversation)  # without ``context``
     text = _WRITERS[style](turns)
-    if parse_transcript(text) != tuple(turns):
+    if parse_transcript(text) != turns:
         raise DataError(
             f"a turn holds the marks of {style}, or begins or ends with blanks, so it could not be read back; choose another --template",
             example.source,

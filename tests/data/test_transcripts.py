@@ -40,6 +40,13 @@ def test_a_conversation_is_written_out_and_read_back(name: str, text: str) -> No
     assert from_transcript(written) == TALK
 
 
+@pytest.mark.parametrize("style", TRANSCRIPT_STYLES)
+def test_the_input_of_an_alpaca_row_is_written_as_part_of_its_turn(style: str) -> None:
+    question = Message(role="user", content="Sum up.\n\nA text.")
+    row = Example((Message(role="user", content=question["content"], context="A text."),), "No.")
+    assert from_transcript(to_transcript(row, style)) == Example((question,), "No.")
+
+
 def test_the_spellings_of_well_known_data_sets_are_read() -> None:
     assert parse_transcript("### Human: 你好### no heading\n### Assistant: Hi!") == (
         Message(role="user", content="你好### no heading"),
