@@ -81,7 +81,10 @@ def split(examples: Sequence[Example], test: float, seed: int, *, groups: Sequen
 
 
 def _group_rows(prompts: Sequence[Any], groups: Sequence[str]) -> list[list[int]]:
-    """Return the row indices of each group, in file order; rows with the same prompt or the same group belong together (union-find)."""
+    """Return the row indices of each group, in file order, by union-find.
+
+    Two rows are in one group if they have the same prompt or the same value in ``groups``, or if a chain of such rows connects them.
+    """
     parent = list(range(len(prompts)))
 
     def find_root(row: int) -> int:

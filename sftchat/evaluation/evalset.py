@@ -20,7 +20,7 @@ class EvalsetIdentity:
     Attributes:
         name: File name without its folder.
         sha256: Hash of the file's bytes, in hexadecimal; empty for examples without a file.
-        size: Number of rows in the file; more than the scored items when the user limited them.
+        size: Number of rows in the file; more than the scored items when the user limited them; 0 for examples without a file.
     """
 
     name: str

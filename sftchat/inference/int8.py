@@ -56,7 +56,7 @@ def int8_linear(weight: Tensor, scales: Tensor, bias: Tensor | None, bfloat16_li
 
 
 def computes_in_bfloat16() -> bool:
-    """Whether oneDNN has bfloat16 products for this CPU; False also if torch no longer reports it."""
+    """Whether oneDNN can multiply matrices in bfloat16 on this CPU; False also if torch no longer tells."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return supported is not None and bool(supported())
 

@@ -111,7 +111,7 @@ def _scores(tokens: Sequence[str], merges: Iterable[str]) -> list[float]:
 
 
 def find_pre_tokenizer(tokenizer: Any, folder: Path, open_vocabulary: Callable[[Path], Callable[[str], Sequence[int]]]) -> str:
-    """Find the splitting rules of llama.cpp that give the same ids as a tokenizer, by trying them.
+    """Find splitting rules of llama.cpp that give the same ids as a tokenizer on all texts in ``PROBES``, by trying the rules one after the other.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -119,25 +119,25 @@ def find_pre_tokenizer(tokenizer: Any, folder: Path, open_vocabulary: Callable[[
         open_vocabulary: Loads a GGUF file and returns a function that tokenizes with it.
 
     Returns:
-        Name of the rules; ``default`` for a SentencePiece tokenizer that agrees.
+        Name of the first rules that agree; for a SentencePiece tokenizer only ``default`` is tried.
 
     Raises:
-        ModelError: When none agrees, with the first difference from the nearest.
+        ModelError: When no rules agree; the message shows the first difference from those that differ on the fewest texts. Also when llama.cpp has no
+            tokenizer of this kind; see ``vocabulary_metadata``.
     """
     expected = [tokenizer.encode(text, add_special_tokens=False) for text in PROBES]
-    failures: list[tuple[int, str]] = []
+    failures: list[tuple[int, str]] = []  # number of texts that differ, and a description of the first difference
     is_byte_level = vocabulary_metadata(tokenizer, "", 0)["tokenizer.ggml.model"] == "gpt2"
     for name in PRE_TOKENIZERS if is_byte_level else ("default",):
         path = folder / f"{name}.gguf"
         write_vocabulary(tokenizer, path, name)
         tokenize = open_vocabulary(path)
-        given = [list(tokenize(text)) for text in PROBES]
+        actual = [list(tokenize(text)) for text in PROBES]
         path.unlink()
-        differing = [text for text, ours, theirs in zip(PROBES, expected, given, strict=True) if ours != theirs]
+        differing = [(ours, theirs) for ours, theirs in zip(expected, actual, strict=True) if ours != theirs]
         if not differing:
             return name
-        ours, theirs = next((a, b) for a, b in zip(expected, given, strict=True) if a != b)
-        failures.append((len(differing), describe_difference(tokenizer, ours, theirs)))
+        failures.append((len(differing), describe_difference(tokenizer, *differing[0])))
     raise ModelError(f"llama.cpp has no tokenizer that agrees with this model's: {min(failures)[1]}")
 
 

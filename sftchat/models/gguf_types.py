@@ -95,7 +95,7 @@ def round_weights(weights: Any, type_name: str) -> Any:
         type_name: The type, such as ``Q4_K``.
 
     Returns:
-        A numpy array with the bytes of the file.
+        A numpy array whose bytes are those of the file: of float32 for ``F32``, of float16 for ``F16``, and of uint8 for all others.
     """
     import numpy as np
     from gguf.constants import GGMLQuantizationType
@@ -105,6 +105,6 @@ def round_weights(weights: Any, type_name: str) -> Any:
     kind = GGMLQuantizationType[type_name]
     if type_name in ("F32", "F16", "BF16", "Q8_0"):
         return quantize(weights, kind)
-    import libgguf
+    import libgguf  # gguf cannot round to K types and IQ4_NL
 
     return libgguf.quantize_rows(weights, kind)

@@ -314,7 +314,7 @@ class TextTemplate:
         return list(self._run(turns, tools, True, tokenize=True, return_dict=False, sanitize_control_tokens=True))
 
     def _render_marked(self, turns: Sequence[Mapping[str, Any]], tools: Tools, add_generation_prompt: bool = False) -> str:
-        """Return the text of marked turns as the template writes it."""
+        """Return the text that the template writes for marked turns, without an added stop token; tools are marked here."""
         turns = _content_as_parts(turns) if self.requires_parts else turns
         return str(self._run(turns, mark_tools(self._patterns, tools), add_generation_prompt))
 

@@ -157,7 +157,8 @@ class Renderer:
             tools: Functions that the model may call, as JSON schemas.
 
         Raises:
-            TemplateError: When the template fails, or omits tools or tool calls.
+            TemplateError: When the template fails, or omits tools or tool calls, or when text in a message that looks like a special token cannot be
+                encoded as plain text.
         """
         pieces = self._render_prompt(messages, tools)
         (ids,) = self._encode([[*pieces, reply_prefix] if reply_prefix else pieces])

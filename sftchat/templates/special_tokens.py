@@ -85,9 +85,9 @@ class _Part:
 def encode_pieces(tokenizer: Any, rows: Sequence[Sequence[str]]) -> Iterator[list[list[int]]]:
     """Tokenize each piece of each row separately; yield the ids of each piece, row by row.
 
-    Text of a message that looks like a special token is marked (``mark_turns``) and encoded as plain text. The ids of a piece do not depend on later text, so the pieces of a prompt have the same ids in every row that continues it. The ids equal those
-    of transformers' ``encode_marked_chat`` for the pieces joined by single markers. All unmarked text is tokenized in one call, because a call costs as
-    much as tens of tokens.
+    Text of a message that looks like a special token is marked (``mark_turns``) and encoded as plain text. The ids of a piece do not depend on later
+    text, so the pieces of a prompt have the same ids in every row that continues it. The ids equal those of transformers' ``encode_marked_chat`` for
+    the pieces joined by single markers. All unmarked text is tokenized in one call, because a call costs as much as tens of tokens.
 
     Args:
         tokenizer: A transformers tokenizer.

@@ -45,7 +45,7 @@ class _RecordingInput(io.StringIO):
         self._streams = (replies, notes)
 
     def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]  # typeshed's base class reads bytes
-        """Return the next line, after the previous one is fully processed."""
+        """Record the output for the previous line, and return the next one; the chat reads it only when the previous one is fully processed."""
         self.record_output()
         return super().readline(-1 if size is None else size)
 

@@ -78,7 +78,7 @@ class Commands(Mapping[str, ChatCommand]):
         """Parse a line into a command or a message; ``//`` starts a message that begins with one slash.
 
         Raises:
-            UsageError: When no command has the name; names the closest one.
+            UsageError: When no command has this name or alias; the message suggests the closest name, if one is similar.
         """
         if line.startswith("//"):
             return CommandLine(None, line[1:])

@@ -84,7 +84,8 @@ def _compute_metrics(engine: Engine, scorer: GoldScorer, items: list[Example], h
     """Score a model on items; return its metrics as text.
 
     Raises:
-        EngineError: When no item got a reply, or the user stopped the job.
+        EngineError: When no item got a reply, the engine cannot generate any more, or the user stopped the job.
+        PluginError: When the task's scorer or one of its metrics breaks its contract.
     """
     from sftchat.evaluation.evalset import EvalsetIdentity
     from sftchat.evaluation.evaluate import generate_outcomes, summarise

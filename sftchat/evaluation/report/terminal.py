@@ -37,22 +37,24 @@ COLOURS: Mapping[Judgement, str] = {"better": "green", "worse": "red", "no signi
 
 def print_report(report: Report, console: Console) -> None:
     """Print a report."""
-    for section in report_sections(report):
+    for section in render_sections(report):
         console.print(section)
         console.print()
 
 
-def report_sections(report: Report) -> Iterator[RenderableType]:
-    """Yield the renderables of a report, one evalset after the other."""
+def render_sections(report: Report) -> Iterator[RenderableType]:
+    """Yield the tables and texts of a report, one evalset after the other."""
     for task, evalset in dict.fromkeys((result.task, result.evalset) for result in report.results):
         results = [result for result in report.results if (result.task, result.evalset) == (task, evalset)]
         comparisons = [
             comparison for comparison in report.comparisons if (comparison.candidate.task, comparison.candidate.evalset) == (task, evalset)
         ]
         requested = len(results[0].items.requested_ids)
-        size = pluralize(requested, "item") if requested >= evalset.size else f"{requested} of {pluralize(evalset.size, 'item')}"
-        yield Text.assemble((task or report.task, "bold"), f" on {evalset.name}, {size}")
+        # the evalset's size is 0 for examples without a file
+        item_count = pluralize(requested, "item") if requested >= evalset.size else f"{requested} of {pluralize(evalset.size, 'item')}"
+        yield Text.assemble((task or report.task, "bold"), f" on {evalset.name}, {item_count}")
         if len(results) > 1:
+            # all results of a ranking are on one evalset, so the first shows which; empty if these models are not ranked
             ranking = next((ranking for ranking in report.rankings if ranking[0].result in results), ())
             yield _models_table(ranking, results)
         if comparisons:

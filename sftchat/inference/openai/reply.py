@@ -152,6 +152,7 @@ class StreamedReply:
         self._completion_tokens = delta.completion_tokens or self._completion_tokens
         if self._tokens is not None:
             self._tokens.feed(delta.thoughts + delta.text, delta.choices)
+        # each text is counted before it is added, because ``_add_to_reply`` takes the count as the end of its text
         self._stream_characters += len(delta.thoughts)
         if delta.thoughts:
             yield from self._chunks([ReplyPart(delta.thoughts, is_thought=True)])
