@@ -60,7 +60,7 @@ def command(
     session: Session, /, models: tuple[str, ...], task: str | None, evalset: Path | None, system: str | None, continue_last: bool, session_id: str | None,
     overflow: str | None, rows: Path, jsonl: bool, vi: bool, **options: Any,
 ) -> int:  # fmt: skip
-    """Chat with a MODEL, or with several side by side. Without one, the runs in this folder are offered, the newest first.
+    """Chat with a MODEL, or with several side by side. Without one, the runs in this folder, the newest first, and small models are offered.
 
     You can type at once; messages wait until the model is loaded. Enter sends, esc enter or ctrl-j starts a new line, ctrl-c stops a
     reply, and /help lists the commands. When standard input is not a terminal, every line is a message and standard output
@@ -132,11 +132,15 @@ def command(
 
 
 def choose_models(arguments: Sequence[str], resumed: Summary | None) -> tuple[str, ...]:
-    """Return the models to chat with: the arguments, else those of the resumed session, else a run in this folder that the user chooses.
+    """Return the models to chat with: the arguments, else those of the resumed session, else one that the user chooses.
+
+    The choice is among the runs in this folder, the models that can be fetched, and the embedded one; a chosen one that is not here is fetched.
 
     Raises:
         UsageError: When there is no terminal to choose on.
+        ModelError: When the chosen model cannot be fetched.
     """
+    from sftchat.models.fetch import FETCHABLE, fetch
     from sftchat.models.reference import NANO, expand_patterns
 
     if arguments:
@@ -147,11 +151,20 @@ def choose_models(arguments: Sequence[str], resumed: Summary | None) -> tuple[st
 
     runs = find_runs(Path())
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        hint = f", such as '{runs[0].model}'" if runs else f"; the embedded one is {NANO}"
+        hint = f", such as '{runs[0].model}'" if runs else f"; the embedded one is {NANO}, and 'sftchat fetch' lists those to fetch"
         raise UsageError(f"no MODEL given{hint}")
-    choices = [*((run.model, run.description) for run in runs), (NANO, "the embedded model")]
-    width = max(len(model) for model, _ in choices)
-    for number, (model, description) in enumerate(choices, start=1):
-        click.echo(f"{number:>3}  {model:<{width}}  {description}".rstrip(), err=True)
+    choices = [(run.model, run.description) for run in runs]
+    for model in FETCHABLE:
+        choices.append(
+            (model.argument, model.title if model.is_here else f"{model.title}, {model.download_bytes / 1e6:.0f} MB to download")
+        )
+    choices.append((NANO, "the embedded model, for relations in Chinese prose"))
+    width = max(len(argument) for argument, _ in choices)
+    for number, (argument, description) in enumerate(choices, start=1):
+        click.echo(f"{number:>3}  {argument:<{width}}  {description}".rstrip(), err=True)
     number = click.prompt("which one", type=click.IntRange(1, len(choices)), default=1, err=True)
-    return (choices[number - 1][0],)
+    chosen = choices[number - 1][0]
+    for model in FETCHABLE:
+        if model.argument == chosen and not model.is_here:
+            fetch(model, lambda line: click.echo(line, err=True))
+    return (chosen,)

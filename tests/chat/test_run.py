@@ -136,13 +136,33 @@ def test_without_a_model_a_terminal_offers_the_runs(
         return ScriptedEngine(["fine"], chunks=99)
 
     stdout = Terminal()
-    monkeypatch.setattr(sys, "stdin", Terminal("2\nhello\n"))
+    monkeypatch.setattr(sys, "stdin", Terminal("3\nhello\n"))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stdout)
         assert main(["chat"], obj=Session(load, registry())) == 0
     assert opened == ["sftchat:nano"]
-    assert "  1  mine" in capsys.readouterr().err
+    assert [line.split()[:2] for line in capsys.readouterr().err.splitlines()[:3]] == [
+        ["1", "mine"],
+        ["2", "sftchat:smollm2"],
+        ["3", "sftchat:nano"],
+    ]
     assert "fine" in stdout.getvalue()
+
+
+def test_without_a_model_a_chosen_model_that_is_not_here_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr("sftchat.models.fetch.fetch", lambda model, say: fetched.append(model.name))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys, "stdin", Terminal("1\nhello\n"))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Terminal())
+        main(["chat"], obj=Session(lambda model, **options: ScriptedEngine(["fine"]), registry()))
+
+    assert fetched == ["smollm2"]
+    assert "SmolLM2-135M-Instruct, 93 MB to download" in capsys.readouterr().err
 
 
 @pytest.fixture
