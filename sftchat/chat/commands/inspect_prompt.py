@@ -135,6 +135,8 @@ def _show_mask(context: ChatContext, argument: str) -> None:
 _command = partial(ChatCommand, topic="looking inside")
 COMMANDS = (
     _command("prompt", "show the rendered prompt of the last message, or of TEXT", _show_prompt, "[TEXT]"),
-    _command("tokens", "list the tokens of the last turn, or of TEXT as a message", _list_tokens, "[TEXT|all]"),
+    _command(
+        "tokens", "list the last 60 tokens of prompt and reply, or of the prompt for TEXT; all: every token", _list_tokens, "[TEXT|all]"
+    ),
     _command("mask", "show which tokens training would learn, also with TEXT as the reply", _show_mask, "[TEXT]"),
 )

@@ -161,7 +161,7 @@ def _complete_step(context: ChatContext, argument: str) -> Iterable[str]:
 
 _command = partial(ChatCommand, topic="models")
 COMMANDS = (
-    _command("model", "show the models, or load another one in focus", _show_or_load_model, "[MODEL]", _complete_model),
+    _command("model", "show the models, or replace the one in focus by MODEL", _show_or_load_model, "[MODEL]", _complete_model),
     _command(
         "focus", "choose the model that other commands apply to", _choose_focus, "[N]", _complete_pane, unavailable_reason=_why_no_focus
     ),
