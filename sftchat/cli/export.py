@@ -1,55 +1,219 @@
-"""``sftchat export``: write a model for Ollama."""
+"""``sftchat export``: a model as other programs take it, with a proof or a verdict."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sftchat.cli.options import complete_model, tokenizer_options
-from sftchat.cli.session import Session
+from sftchat.cli.options import complete_model, complete_task, tokenizer_options
+from sftchat.cli.session import Session, stderr, stdout
+from sftchat.errors import UsageError
+
+if TYPE_CHECKING:
+    from sftchat.evaluation.gguf_export import ExportedFile, Judge
+    from sftchat.evaluation.report.view import Report
+    from sftchat.models.reference import ModelReference
+    from sftchat.task import Task
+
+TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k")
+"""Keys of ``FILE_TYPES``, so that ``--help`` does not import them."""
+MARGIN = 2.0
+"""Margin of ``--smallest`` in points, unless ``--margin`` gives another."""
 
 
 @click.command()
 @click.argument("model", metavar="MODEL", shell_complete=complete_model)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder for the files; must not exist.")
 @click.option("--ollama", is_flag=True, help="Weights with a Modelfile, for 'ollama create'.")
+@click.option(
+    "--gguf", "file_type", type=click.Choice(TYPES, case_sensitive=False), metavar="TYPE", help=f"A GGUF file: {', '.join(TYPES)}."
+)
+@click.option("--smallest", is_flag=True, help="The smallest GGUF file that is proved not worse than MODEL by more than the margin.")
+@click.option(
+    "--margin", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Exit 1 unless a drop of more than X points is excluded."
+)
+@click.option(
+    "--task", "task_name", metavar="TASK", shell_complete=complete_task, help="Task that scores the files.  [default: that of the training]"
+)
+@click.option("--evalset", type=click.Path(path_type=Path), metavar="FILE", help="Its evalset.  [default: the task's own]")
 @tokenizer_options
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_obj
 def command(
-    session: Session, /, model: str, output: Path, ollama: bool, trust_remote_code: bool, quiet: bool, **template: Any,
-) -> None:  # fmt: skip
-    """Export MODEL: its weights, and a Modelfile whose template is verified to produce the prompts that the model was trained on.
+    session: Session, /, model: str, output: Path, ollama: bool, file_type: str | None, smallest: bool, margin: float | None,
+    task_name: str | None, evalset: Path | None, trust_remote_code: bool, quiet: bool, **template: Any,
+) -> int:  # fmt: skip
+    """Export MODEL for Ollama and llama.cpp.
 
-    A template that cannot be expressed in Ollama's language is refused, with the first difference.
+    With --ollama: its weights, and a Modelfile whose template is verified to produce the prompts that the model was trained on. A template that
+    cannot be expressed in Ollama's language is refused, with the first difference.
+
+    With --gguf or --smallest: a GGUF file, which llama.cpp then runs. It must tokenize like MODEL, and its replies to the evalset are compared with
+    MODEL's own by the gate of 'sftchat eval'. A file that fails is kept as *.failed.gguf, and the exit code is 1.
 
     \b
     sftchat export runs/full -o exported --ollama
-    cd exported && ollama create my-model
+    sftchat export runs/lora -o exported --gguf q8_0 --margin 2
+    sftchat export runs/lora -o exported --smallest
     """
     from sftchat._util.files import check_output_folder
-    from sftchat.errors import UsageError
     from sftchat.models.loading import require_local
     from sftchat.models.reference import refuse_gguf, resolve
 
-    if not ollama:
-        raise UsageError("say what to export for: --ollama")
+    if sum((ollama, file_type is not None, smallest)) != 1:
+        raise UsageError("say what to export for: --ollama, --gguf TYPE or --smallest")
+    if ollama and (
+        scoring := [name for name, value in (("--margin", margin), ("--task", task_name), ("--evalset", evalset)) if value is not None]
+    ):
+        raise UsageError(f"{' and '.join(scoring)} score a GGUF file; add --gguf TYPE or --smallest instead of --ollama")
     check_output_folder(output, must_be_new=True)
     reference = resolve(model, schemes=session.engine_types)
     refuse_gguf(reference, "export")
     if reference.scheme:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}'; only local models can be exported")
+    require_local("exporting a model")
+    if not ollama:
+        return _export_gguf(
+            session, reference, output, [file_type] if file_type else None, margin,
+            task_name=task_name, evalset=evalset, quiet=quiet, trust_remote_code=trust_remote_code, **template,
+        )  # fmt: skip
     if reference.base is not None:
         raise UsageError(f"model '{model}' is an adapter; merge it first: sftchat merge {model} -o DIR")
-    require_local("exporting a model")
     from sftchat.models.export import export_ollama
 
     modelfile, warning = export_ollama(reference, output, trust_remote_code=trust_remote_code, **template)
-    if quiet:
-        return
-    click.echo(f"proved that Ollama writes the model's prompts: {', '.join(modelfile.verified)}", err=True)
-    for note in (*modelfile.notes, *([warning] if warning else [])):
-        click.echo(f"note: {note}", err=True)
-    click.echo(f"saved to {output}; next: cd {output} && ollama create {output.name}", err=True)
+    if not quiet:
+        click.echo(f"proved that Ollama writes the model's prompts: {', '.join(modelfile.verified)}", err=True)
+        for note in (*modelfile.notes, *([warning] if warning else [])):
+            click.echo(f"note: {note}", err=True)
+        click.echo(f"saved to {output}; next: cd {output} && ollama create {output.name}", err=True)
+    return 0
+
+
+def _export_gguf(
+    session: Session, reference: ModelReference, output: Path, file_types: list[str] | None, margin: float | None, *,
+    task_name: str | None, evalset: Path | None, quiet: bool, **options: Any,
+) -> int:  # fmt: skip
+    """Write and judge GGUF files; returns the exit code.
+
+    Args:
+        file_types: The types to write; None for a search for the smallest.
+        options: Options of ``sftchat.models.loading.load`` on template and code.
+    """
+    from sftchat._util.files import create_folder
+    from sftchat.evaluation.gguf_export import export_gguf
+    from sftchat.models.gguf import require_gguf
+    from sftchat.models.gguf_types import SMALLER_TYPES
+    from sftchat.models.loading import load
+    from sftchat.models.manifest import trained_tasks
+
+    require_gguf("exporting a GGUF file")
+    trained = trained_tasks([reference.text])
+    task = session.registry.task(task_name or trained[reference.text]) if task_name or trained else None
+    if task is None and (margin is not None or file_types is None):
+        raise UsageError(f"'{reference.text}' does not say which task it was trained on; name the task that scores with --task")
+
+    def say(line: str) -> None:
+        if not quiet:
+            click.echo(line, err=True)
+
+    judge = _make_judge(session, reference.text, task, margin or MARGIN, evalset) if task is not None else None
+    given = {name: value for name, value in options.items() if value}
+    loaded = load(reference, preferred=task.template if task is not None else "chatml", device="cpu", **given)
+    files: list[ExportedFile] = []
+    with create_folder(output):
+        for file in export_gguf(loaded, output, output.name, file_types or SMALLER_TYPES, judge, say):
+            files.append(file)
+            if file.outcome == "regressed":
+                break
+        chosen = _choose(files, is_search=file_types is None, needs_proof=margin is not None or file_types is None)
+        kept = _keep(files, chosen)
+    if judge is not None and not quiet:
+        stdout().print(_table(files, chosen))
+    if chosen is None:
+        say(f"no file is proved not worse by more than {margin or MARGIN:g} points; the largest is kept as {kept}")
+        return 1
+    say(f"saved {kept}; next: sftchat chat {kept}")
+    return 0
+
+
+def _make_judge(session: Session, model: str, task: Task, margin: float, evalset: Path | None) -> Judge:
+    """Return the function that compares a file with the model it comes from; raises ``UsageError`` or ``DataError`` for an unusable evalset."""
+    from functools import partial
+
+    from sftchat.evaluation.gate import GateOptions
+    from sftchat.evaluation.pipeline import Evaluation
+    from sftchat.evaluation.plan import make_plan
+    from sftchat.evaluation.progress import show_progress
+
+    plan_for = partial(
+        make_plan,
+        task,
+        baseline=model,
+        evalset_paths=[evalset] if evalset is not None else [],
+        gate_options=GateOptions(gated=(f"{task.metrics[0].name}={margin:g}",), strict=True),
+        tasks=session.registry.tasks,
+    )
+    plan_for(models=[model])  # checks the evalset before anything is written
+
+    def judge(path: Path) -> Report:
+        plan = plan_for(models=[str(path)])
+        engines = session.engine_pool()
+        with closing(engines):
+            report = Evaluation([plan], engines, session.identify, {}, watch=partial(show_progress, stderr())).run()
+        if report is None:
+            raise UsageError("an export is judged in one process")
+        return report
+
+    return judge
+
+
+def _choose(files: list[ExportedFile], *, is_search: bool, needs_proof: bool) -> ExportedFile | None:
+    """Return the file to keep: of a search the smallest that is proved, else the only one unless it failed."""
+    if is_search:
+        return min((file for file in files if file.is_proved), key=lambda file: file.size, default=None)
+    (file,) = files
+    failed = not file.is_proved if needs_proof else file.outcome == "regressed"
+    return None if failed else file
+
+
+def _keep(files: list[ExportedFile], chosen: ExportedFile | None) -> Path:
+    """Delete all files but the chosen one; without one, rename the largest to ``*.failed.gguf``. Returns the path of the file that is left."""
+    kept = chosen or files[0]
+    for file in files:
+        if file is not kept:
+            file.path.unlink()
+    return kept.path if chosen is not None else kept.path.rename(kept.path.with_suffix(".failed.gguf"))
+
+
+def _table(files: list[ExportedFile], chosen: ExportedFile | None) -> Any:
+    """Return the table of all files: size, score, difference from the model, verdict, speed."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from sftchat.evaluation.report.view import format_difference, format_difference_interval, format_value
+
+    first = files[0].difference
+    name = first.name if first is not None else "score"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("type", no_wrap=True)
+    for column in ("MB", name, "difference", "95 % interval", "tokens/s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    if first is not None:
+        table.add_row("model", "", format_value(first.baseline), "", "", "", "")
+    words = {"fine": "not worse", "regressed": "worse", "inconclusive": "not proved", None: "not judged"}
+    for file in files:
+        difference = file.difference
+        cells = ("", "", "")
+        if difference is not None:
+            cells = (format_value(difference.candidate), format_difference(difference), format_difference_interval(difference))
+        speed = f"{file.tokens_per_second:.0f}" if file.tokens_per_second else ""
+        verdict = words[file.outcome] + (" · kept" if file is chosen else "")
+        style = {"fine": "green", "regressed": "red"}.get(file.outcome or "", "")
+        table.add_row(file.file_type, f"{file.size / 1e6:,.0f}", *cells, speed, Text(verdict, style=style))
+    return table

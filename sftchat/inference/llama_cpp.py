@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
@@ -80,6 +81,15 @@ def open_gguf(
         server.close()
         raise
     return LlamaCppEngine(name, header, server, renderer)
+
+
+def load_server(path: Path) -> Server:
+    """Load a GGUF file with llama.cpp, on the CPU.
+
+    Raises:
+        ModelError: When the file is damaged, or llama.cpp cannot load it.
+    """
+    return Server(read_header(path), uses_accelerator=False)
 
 
 def check_tokenizers(header: GgufHeader, renderer: Renderer, tokenize: Callable[[str], Sequence[int]]) -> None:
