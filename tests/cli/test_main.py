@@ -65,7 +65,7 @@ def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
-        (["trian"], 2, "unknown command 'trian'; did you mean 'train'? (available: ask, cache, chat, compare, data, demo, diff, eval, export, inspect, merge, new-plugin, plugins, train); see 'sftchat --help'"),
+        (["trian"], 2, "unknown command 'trian'; did you mean 'train'? (available: ask, cache, chat, compare, data, demo, diff, eval, export, fetch, inspect, merge, new-plugin, plugins, train); see 'sftchat --help'"),
         (["data", "genrate"], 2, "no such command 'genrate'; did you mean 'generate'?"),
         (["train", "colours", "-o", "x", "--max-step", "3"], 2, "no such option '--max-step'; did you mean '--eval-steps', '--max-steps' or '--save-steps'?"),
         (["train", "colours", "-o", "x", "--max-steps", "0"], 2, "invalid value for '--max-steps': 0 is not in the range x>=1; see 'sftchat train --help'"),
@@ -73,7 +73,7 @@ def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) ->
         (["train", "colours"], 2, "missing option '-o' / '--output'; see 'sftchat train --help'"),
         (["train", "colour", "-o", "x"], 2, "unknown task 'colour'; did you mean 'colours'? (available: colours); not loaded: broken, see 'sftchat plugins'"),
         (["train", "colours", "-o", "x", "--method", "magic"], 2, "invalid value for '--method': 'magic' is not one of 'full', 'lora', 'dora', 'qlora'; see 'sftchat train --help'"),
-        (["train", "colours", "-o", "x", "--model", "sftchat:nani"], 2, "unknown model 'sftchat:nani'; did you mean 'sftchat:nano'? (available: sftchat:nano)"),
+        (["train", "colours", "-o", "x", "--model", "sftchat:nani"], 2, "unknown model 'sftchat:nani'; did you mean 'sftchat:nano'? (available: sftchat:nano, sftchat:smollm2)"),
         (["train", "colours", "-o", "x", "--data", "f", "-n", "3"], 2, "--rows and --option are for the generator; with --data give neither"),
         (["demo", "colours"], 2, "unknown demonstration 'colours' (available: none)"),
         (["demo"], 2, "no installed task has a demonstration; see 'sftchat plugins'"),
