@@ -126,7 +126,7 @@ class Task:
         training_defaults: The trainer hook: ``training_defaults(method, parameters)`` for the method (``"full"``, ``"lora"``, …)
             and the number of parameters of the base model. The user's options take precedence.
         validate_row: Yields the problems of a row, one line each.
-        evalsets: Evalsets by name; ``sftchat eval`` uses the first without ``--evalset``.
+        evalsets: Evalsets by name, for ``sftchat eval --evalset NAME``; the first is the default and the one of the demo.
         row_format: Default row format of ``sftchat data generate``.
         demonstration: Configuration of ``sftchat demo``; None when a small model cannot learn the task in minutes.
     """

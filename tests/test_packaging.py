@@ -77,6 +77,7 @@ def test_the_wheel_has_exactly_the_runtime_files(built: Path) -> None:
         "sftchat/evaluation/report.schema.json",
         "sftchat_relation/evalsets/relation.jsonl",
         "sftchat_general/evalsets/general.jsonl",
+        "sftchat_general/evalsets/general-en.jsonl",
     }
     assert needed - set(names) == set()
     assert [name for name in names if "__pycache__" in name or name.endswith(".pyc")] == []
@@ -119,6 +120,15 @@ def test_the_light_installation_generates_scores_and_gates(light: Path, tmp_path
     assert (made.returncode, made.stderr) == (0, "")
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["results"][0]["metrics"][0]["value"] == 1.0
+
+
+def test_the_second_evalset_of_a_bundled_task_is_found_by_its_name(light: Path, tmp_path: Path) -> None:
+    (tmp_path / "replies.jsonl").write_text('{"id": "facts-en-01", "reply": "Tokyo"}\n', encoding="utf-8")
+    words = ("eval", "--task", "general", "--evalset", "general-en", "--replies", "replies.jsonl", "--partial", "--json", "--quiet")
+    scored = run(light, tmp_path, *words)
+
+    assert scored.returncode == 0, scored.stderr
+    assert json.loads(scored.stdout)["results"][0]["evalset"]["name"] == "general-en.jsonl"
 
 
 def test_the_light_installation_writes_a_plugin_and_reports_what_training_needs(light: Path, tmp_path: Path) -> None:

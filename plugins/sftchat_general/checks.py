@@ -7,6 +7,11 @@ from sftchat_general.constraints import violations
 from sftchat_general.generate import KINDS
 from sftchat_general.scorer import read_constraints
 
+EVALSET_KINDS = ("facts", "reading", "instructions", "conversation")
+"""Kinds of the evalset ``general-en``, which the generator does not have."""
+
+_KNOWN = (*KINDS, *EVALSET_KINDS)
+
 
 def validate_row(example: Example) -> tuple[str, ...]:
     """Return the problems of a row, each a short lower-case phrase.
@@ -17,8 +22,8 @@ def validate_row(example: Example) -> tuple[str, ...]:
         return ("no gold",)
     problems = [] if example.gold.strip() else ["empty gold"]
     kind = example.metadata.get("kind")
-    if kind is not None and kind not in KINDS:
-        problems.append(f"unknown kind {kind!r}, must be one of {', '.join(KINDS)}")
+    if kind is not None and kind not in _KNOWN:
+        problems.append(f"unknown kind {kind!r}, must be one of {', '.join(_KNOWN)}")
     try:
         constraints = read_constraints(example)
     except DataError as error:

@@ -29,7 +29,7 @@ def sftchat_register_tasks() -> Iterable[Task]:
             sampling=SamplingParams(max_new_tokens=96),
             training_defaults=training_defaults,
             validate_row=validate_row,
-            evalsets={"general": _evalset_path("general.jsonl")},
+            evalsets={"general": _evalset_path("general.jsonl"), "general-en": _evalset_path("general-en.jsonl")},
             row_format="messages",
         )
     ]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--task", metavar="TASK", shell_complete=complete_task, help="Use the template and sampling of this task, and score every reply."
 )
-@click.option("--evalset", metavar="FILE", type=click.Path(path_type=Path), help="Evalset with gold replies, instead of the task's own.")
+@click.option("--evalset", metavar="FILE|NAME", help="Evalset with gold replies, or a NAME of the task's evalsets; by default its first.")
 @click.option("--system", metavar="TEXT", help="System prompt.")
 @click.option("--continue", "continue_last", is_flag=True, help="Continue the last conversation.")
 @click.option("--session", "session_id", metavar="ID", help="Continue a conversation, by its name or number.")
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 @timeout_options
 @click.pass_obj
 def command(
-    session: Session, /, models: tuple[str, ...], task: str | None, evalset: Path | None, system: str | None, continue_last: bool, session_id: str | None,
+    session: Session, /, models: tuple[str, ...], task: str | None, evalset: str | None, system: str | None, continue_last: bool, session_id: str | None,
     overflow: str | None, rows: Path, jsonl: bool, vi: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Chat with a MODEL, or with several side by side. Without one, the runs in this folder, the newest first, and small models are offered.
@@ -79,6 +79,7 @@ def command(
     from sftchat.chat.conversation import Conversation
     from sftchat.chat.run import find_session, is_plain, prepare_openings, run_chat
     from sftchat.chat.sessions import SESSIONS_FILE, SessionStore, restore
+    from sftchat.evaluation.evalset import evalset_path
     from sftchat.models.manifest import trained_tasks
 
     plain = jsonl or is_plain()
@@ -87,8 +88,9 @@ def command(
     chosen_task = session.registry.task(task) if task else None
     if evalset is not None and chosen_task is None:
         raise click.UsageError("--evalset gives gold to a task's scorer; name the task with --task")
-    if evalset is not None and not evalset.is_file():
-        raise click.UsageError(f"--evalset '{evalset}' is no file")
+    gold_path = evalset_path(chosen_task, evalset) if evalset is not None and chosen_task is not None else None
+    if gold_path is not None and not gold_path.is_file():
+        raise click.UsageError(f"--evalset '{gold_path}' is no file")
     start_notes: list[str] = []
     folder = user_data_path("sftchat", appauthor=False)
     sessions = SessionStore(folder / SESSIONS_FILE, start_notes.append)
@@ -118,7 +120,7 @@ def command(
             partial(session.identify, **without_base),
         ),
         task=chosen_task,
-        evalset=evalset,
+        evalset=gold_path,
         sessions=sessions,
         resumed=resumed,
         conversation=conversation,

@@ -81,7 +81,13 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
     shell_complete=complete_task,
     help="Task that scores, repeatable; by default the one of the training.",
 )
-@click.option("--evalset", "evalsets", multiple=True, metavar="[TASK=]FILE", help="Evalset, repeatable; by default the task's own.")
+@click.option(
+    "--evalset",
+    "evalsets",
+    multiple=True,
+    metavar="[TASK=]FILE|NAME",
+    help="Evalset, repeatable: a file, or a NAME of the task's evalsets; by default its first.",
+)
 @click.option(
     "--baseline", "baselines", multiple=True, metavar="[TASK=]FILE|MODEL", help="Baseline to compare with; exit 1 when significantly worse."
 )
@@ -127,6 +133,7 @@ def command(
     Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
     4 not comparable with the baseline, baseline missing, or inconclusive with --strict.
     """
+    from sftchat.evaluation.evalset import evalset_path
     from sftchat.evaluation.gate import COULD_NOT_JUDGE, PASSED
     from sftchat.evaluation.pipeline import Evaluation
     from sftchat.evaluation.plan import REPORT, check_output, make_plan
@@ -155,11 +162,12 @@ def command(
     new_baseline_of = task_options.one_each(baseline_updates, "--update-baseline")
     if any(replies_of.values()) and not all(replies_of.values()):
         raise UsageError("--replies must be given for every --task, or for none")
+    evalset_paths = {task.name: [evalset_path(task, word) for word in evalsets_of[task.name]] for task in tasks}
     plans = [
         make_plan(
             task,
             models,
-            evalset_paths=[Path(name) for name in evalsets_of[task.name]],
+            evalset_paths=evalset_paths[task.name],
             baseline=baseline_of[task.name],
             replies=Path(file) if (file := replies_of[task.name]) else None,
             limit=limit,
@@ -187,9 +195,9 @@ def command(
         if partial_replies:
             raise UsageError("--update-baseline needs every item; leave out --partial")
     _resolve_models(session.registry, plans, options)
-    inputs = [path for task in tasks for path in task.evalsets.values()]
+    inputs = [path for task in tasks for path in (*evalset_paths[task.name], *task.evalsets.values())]
     for task in tasks:
-        words = (*evalsets_of[task.name], replies_of[task.name], baseline_of[task.name])
+        words = (replies_of[task.name], baseline_of[task.name])
         inputs += [Path(word) for word in words if word is not None]
     ctx.with_resource(files.prepare(inputs))
     if output is not None:

@@ -10,6 +10,7 @@ from sftchat._util.parsing import read_text
 from sftchat.data.formats import assign_ids, read_examples
 from sftchat.errors import DataError, UsageError
 from sftchat.models.fingerprint import file_hash
+from sftchat.task import Task
 from sftchat.types import Example
 
 
@@ -50,6 +51,25 @@ class Evalset:
     def identity(self) -> EvalsetIdentity:
         """Identity of the evalset for a report."""
         return EvalsetIdentity(self.name, self.sha256, self.size)
+
+
+def evalset_path(task: Task, word: str) -> Path:
+    """Return the file of an evalset that is given as a file or by name.
+
+    Args:
+        task: Task whose ``evalsets`` have names.
+        word: A file, which takes precedence, or the name of one of the task's evalsets.
+
+    Raises:
+        UsageError: When a bare word is neither.
+    """
+    path = Path(word)
+    if path.exists() or path.name != word or path.suffix:
+        return path
+    if word not in task.evalsets:
+        names = ", ".join(task.evalsets) or "none"
+        raise UsageError(f"--evalset {word}: no such file, and task '{task.name}' has no evalset of that name (it has: {names})")
+    return task.evalsets[word]
 
 
 def read_evalset(path: Path, limit: int | None = None) -> Evalset:

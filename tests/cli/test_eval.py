@@ -172,6 +172,14 @@ def test_several_evalsets_are_scored_separately_and_stored_together(desk: Desk) 
     assert desk.run("--replies", "out/replies.jsonl", "--evalset", "gold.jsonl", "--evalset", "other.jsonl", "--json")[0] == 0
 
 
+def test_an_evalset_of_the_task_is_given_by_its_name(desk: Desk) -> None:
+    code, out, _ = desk.run("s:good", "--evalset", "gold")
+    unknown = desk.run("s:good", "--evalset", "quiz=silver")
+
+    assert (code, out.startswith("quiz on gold.jsonl, 8 items\n")) == (0, True)
+    assert (unknown[0], "task 'quiz' has no evalset of that name (it has: gold)" in unknown[2]) == (2, True)
+
+
 def test_the_task_is_the_one_the_model_was_trained_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     quiz = desk.registry.tasks["quiz"]
     desk.registry = replace(desk.registry, tasks={"quiz": quiz, "other": replace(quiz, name="other")})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sftchat import DataError, Example, Message
-from sftchat.evaluation.evalset import Evalset, check_examples, concatenate_examples, read_evalset
+from sftchat import DataError, Example, Message, Score, Task, UsageError, rate
+from sftchat.evaluation.evalset import Evalset, check_examples, concatenate_examples, evalset_path, read_evalset
 
 ROWS = (
     '{"id": "a", "messages": [{"role": "user", "content": "一"}], "gold": "无"}\n'
@@ -72,3 +72,19 @@ def test_ids_are_unique_among_all_evalsets() -> None:
 def test_an_example_from_no_file_is_named_by_its_position() -> None:
     with pytest.raises(DataError, match=r"^example 1: the row has no id; "):
         check_examples([row("", "一", "无", "")])
+
+
+def test_an_evalset_is_given_by_name_and_a_file_of_that_name_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"quiz": tmp_path / "packaged" / "quiz.jsonl", "quiz-en": tmp_path / "packaged" / "quiz-en.jsonl"}
+    task = Task("quiz", "", lambda n, seed: (), lambda example, reply: Score({"right": 1}), (rate("accuracy", "right"),), evalsets=names)
+
+    assert evalset_path(task, "quiz-en") == names["quiz-en"]
+    assert evalset_path(task, "missing.jsonl") == Path("missing.jsonl")
+    assert evalset_path(task, "folder/quiz-en") == Path("folder/quiz-en")
+    with pytest.raises(UsageError) as caught:
+        evalset_path(task, "quiz-fr")
+    assert str(caught.value) == "--evalset quiz-fr: no such file, and task 'quiz' has no evalset of that name (it has: quiz, quiz-en)"
+
+    Path("quiz-en").write_text(ROWS, encoding="utf-8")
+    assert evalset_path(task, "quiz-en") == Path("quiz-en")

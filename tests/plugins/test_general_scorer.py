@@ -338,7 +338,7 @@ def test_the_plugin_registers_the_task_with_its_defaults() -> None:
     (task,) = sftchat_register_tasks()
     assert (task.name, task.metric.name, task.template, task.row_format) == ("general", "accuracy", "chatml", "messages")
     assert (task.sampling.temperature, task.sampling.max_new_tokens, task.sampling.stop) == (0.0, 96, ())
-    assert [path.name for path in task.evalsets.values()] == ["general.jsonl"]
+    assert [path.name for path in task.evalsets.values()] == ["general.jsonl", "general-en.jsonl"]
     assert task.demonstration is None
     assert [task.training_defaults("full", size) for size in (2_000_000, 500_000_000)] == [
         TrainingDefaults(epochs=1.0, batch_size=8, max_length=256, lora_rank=32, rows=rows) for rows in (20_000, 5_000)
