@@ -76,6 +76,7 @@ def test_the_wheel_has_exactly_the_runtime_files(built: Path) -> None:
         "sftchat/evaluation/report/page/report.html.jinja",
         "sftchat/evaluation/report.schema.json",
         "sftchat_relation/evalsets/relation.jsonl",
+        "sftchat_relation/evalsets/relation-en.jsonl",
         "sftchat_general/evalsets/general.jsonl",
         "sftchat_general/evalsets/general-en.jsonl",
     }

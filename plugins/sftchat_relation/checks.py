@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from sftchat.types import Example
 from sftchat_relation.article import FORMS
-from sftchat_relation.novel import NOTHING
+from sftchat_relation.language import language_of
 from sftchat_relation.vocabulary import VOCABULARY
 
-_LINE = re.compile(r"([^-:：]+)-([^-:：]+)[:：]([^-:：]+)")
 _LOVERS = frozenset({"夫妻", "恋人"})
 _BROTHERLY = frozenset({"兄弟", "姐妹", "同门", "好友", "战友"})
 
@@ -71,14 +70,15 @@ def validate_row(example: Example) -> tuple[str, ...]:
     """
     if example.gold is None:
         return ("no gold",)
-    if example.gold.strip() == NOTHING:
-        return ()
     text = "".join(message["content"] for message in example.messages if message["role"] == "user")
+    language = language_of(f"{text}\n{example.gold}")
+    if example.gold.strip() == language.nothing:
+        return ()
     statements_by_pair = {frozenset((statement.a, statement.b)): statement for statement in find_statements(text)}
     problems: list[str] = []
     checked_pairs: set[frozenset[str]] = set()
     for line in example.gold.splitlines():
-        match = _LINE.fullmatch(line.strip())
+        match = language.gold_line.fullmatch(line.strip())
         if not match:
             problems.append(f"malformed gold line {line!r}")
             continue
@@ -90,7 +90,7 @@ def validate_row(example: Example) -> tuple[str, ...]:
         elif pair in checked_pairs:
             problems.append(f"duplicate pair {head}-{tail}")
         checked_pairs.add(pair)
-        if VOCABULARY.canonical(label) is None:
+        if language.vocabulary.canonical(label) is None:
             problems.append(f"unknown relation {label}")
         elif pair in statements_by_pair:
             problems += _compare_with_statement(head, label, statements_by_pair[pair])

@@ -9,12 +9,13 @@ prose ``[x|y]`` is a choice; {a}, {b}, {c} are people, {pa} is a pronoun and {ga
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sftchat_relation.distractors import DISTRACTORS as _DISTRACTORS
 from sftchat_relation.forms_bonds import BONDS
-from sftchat_relation.forms_frames import fill_frames
+from sftchat_relation.forms_frames import FRAMES, Frames
 from sftchat_relation.forms_groups import GROUPS as _GROUPS
 from sftchat_relation.forms_kin import KIN
 
@@ -70,12 +71,20 @@ class Form:
         return self.genders["abc".index(slot)]
 
 
-def parse_form(row: str, form_id: str, split: str, label: str | None = None) -> Form:
-    """Parse one row of a table; ``label`` is the relation of the whole table, if there is one."""
+def parse_form(row: str, form_id: str, split: str, label: str | None = None, kinds: Mapping[str, str] | None = None) -> Form:
+    """Parse one row of a table.
+
+    Args:
+        row: The row.
+        form_id: Id of the form.
+        split: Split of the form.
+        label: The relation of the whole table, if there is one.
+        kinds: Chinese label by label of another language, whose tags have ``_`` for spaces.
+    """
     tag = _TAG.match(row)
     assert tag is not None  # every part of the tag is optional
     newcomers_mark, genders, era, pairs = tag.groups(default="")
-    relations = tuple(FormRelation(pair[0], pair[1], pair[2:]) for pair in pairs.split())
+    relations = tuple(FormRelation(pair[0], pair[1], kinds[pair[2:].replace("_", " ")] if kinds else pair[2:]) for pair in pairs.split())
     if label is not None:
         relations = (FormRelation("a", "b", label),)
         genders = genders or _GENDERS.get(label, "")
@@ -83,19 +92,42 @@ def parse_form(row: str, form_id: str, split: str, label: str | None = None) -> 
     return Form(form_id, split, row[tag.end() :], genders.ljust(3, "-"), eras, relations, bool(newcomers_mark))
 
 
-def _parse_table(name: str, split: str, rows: tuple[str, ...], label: str | None = None) -> tuple[Form, ...]:
-    return tuple(parse_form(row, f"{name}:{split}:{number}", split, label) for number, row in enumerate(rows, 1))
+def _parse_table(name: str, split: str, rows: tuple[str, ...], label: str | None, kinds: Mapping[str, str] | None) -> tuple[Form, ...]:
+    return tuple(parse_form(row, f"{name}:{split}:{number}", split, label, kinds) for number, row in enumerate(rows, 1))
 
 
-RELATION_FORMS: dict[tuple[str, str], tuple[Form, ...]] = {
-    (label, split): _parse_table(label, split, rows + fill_frames(label, split), label)
-    for label, splits in {**KIN, **BONDS}.items()
-    for split, rows in splits.items()
-}
+def parse_relation_forms(
+    tables: Mapping[str, Mapping[str, tuple[str, ...]]], frames: Frames, kinds: Mapping[str, str] | None = None, prefix: str = ""
+) -> dict[tuple[str, str], tuple[Form, ...]]:
+    """Return the forms of one relation, by Chinese label and split.
+
+    Args:
+        tables: Rows by label and split.
+        frames: Frames that are added to the rows.
+        kinds: Chinese label by label of another language.
+        prefix: Prefix of the ids.
+    """
+    return {
+        (kinds[label] if kinds else label, split): _parse_table(
+            prefix + label, split, rows + frames.fill(label, split), kinds[label] if kinds else label, kinds
+        )
+        for label, splits in tables.items()
+        for split, rows in splits.items()
+    }
+
+
+def parse_other_forms(
+    name: str, table: Mapping[str, tuple[str, ...]], kinds: Mapping[str, str] | None = None
+) -> dict[str, tuple[Form, ...]]:
+    """Return the forms of several relations or of none, by split; ``name`` begins their ids."""
+    return {split: _parse_table(name, split, rows, None, kinds) for split, rows in table.items()}
+
+
+RELATION_FORMS = parse_relation_forms({**KIN, **BONDS}, FRAMES)
 """Forms of one relation, by label and split."""
 
-GROUP_FORMS = {split: _parse_table("group", split, rows) for split, rows in _GROUPS.items()}
+GROUP_FORMS = parse_other_forms("group", _GROUPS)
 """Forms of several relations among three people, by split."""
 
-DISTRACTOR_FORMS = {split: _parse_table("distractor", split, rows) for split, rows in _DISTRACTORS.items()}
+DISTRACTOR_FORMS = parse_other_forms("distractor", _DISTRACTORS)
 """Forms without a relation, by split."""

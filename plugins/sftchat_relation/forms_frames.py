@@ -6,6 +6,7 @@ and {N} is the noun of {Y}, one of the two people, in relation to the other, {X}
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -160,23 +161,49 @@ TOGETHER = {
 """Sentences with the noun of both together."""
 
 
-def fill_frames(label: str, split: str) -> tuple[str, ...]:
-    """Return the sentences of one relation and split, with its nouns."""
-    rows = []
-    for nouns in PAIRS.get(label, ()):
-        rows += [nouns.tag + row.replace("{H}", nouns.head).replace("{T}", nouns.tail) for row in BOTH[split]]
-        if nouns.alone:
-            rows += [nouns.tag + _fill_one(row, "a", nouns.tail, "b") for row in ONE[split]]
-            rows += [nouns.tag + _fill_one(row, "b", nouns.head, "a") for row in ONE[split]]
-    if label in PEERS:
-        noun, _ = PEERS[label]
-        fitting = [row for row in ONE[split] if label not in HOSTILE or not row.startswith("+")]
-        rows += [_fill_one(row, x, noun, y) for row in fitting for x, y in ("ab", "ba")]
-    if label in COUPLES:
-        rows += [row.replace("{D}", COUPLES[label]) for row in TOGETHER[split]]
-    return tuple(rows)
+class Frames(NamedTuple):
+    """The frames of one language.
+
+    Attributes:
+        pairs: Nouns of relations with different nouns for the two sides.
+        peers: Nouns of relations with one noun for both sides, and the noun for both together.
+        couples: Nouns for both together, by relation.
+        hostile: Relations without friendly acts.
+        both: Sentences with the nouns of both people, by split.
+        one: Sentences with the noun of one person, by split.
+        together: Sentences with the noun of both together, by split.
+    """
+
+    pairs: Mapping[str, tuple[Nouns, ...]]
+    peers: Mapping[str, tuple[str, str]]
+    couples: Mapping[str, str]
+    hostile: frozenset[str]
+    both: Mapping[str, tuple[str, ...]]
+    one: Mapping[str, tuple[str, ...]]
+    together: Mapping[str, tuple[str, ...]]
+
+    def fill(self, label: str, split: str) -> tuple[str, ...]:
+        """Return the sentences of one relation and split, with its nouns."""
+        rows = []
+        for nouns in self.pairs.get(label, ()):
+            rows += [nouns.tag + row.replace("{H}", nouns.head).replace("{T}", nouns.tail) for row in self.both[split]]
+            if nouns.alone:
+                rows += [nouns.tag + _fill_one(row, "a", nouns.tail, "b") for row in self.one[split]]
+                rows += [nouns.tag + _fill_one(row, "b", nouns.head, "a") for row in self.one[split]]
+        if label in self.peers:
+            noun, _ = self.peers[label]
+            fitting = [row for row in self.one[split] if label not in self.hostile or not row.startswith("+")]
+            rows += [_fill_one(row, x, noun, y) for row in fitting for x, y in ("ab", "ba")]
+        if label in self.couples:
+            rows += [row.replace("{D}", self.couples[label]) for row in self.together[split]]
+        return tuple(rows)
 
 
 def _fill_one(row: str, x: str, noun: str, y: str) -> str:
-    """Return a row of `ONE` with the slots of two people and the noun of the second."""
-    return row.removeprefix("+").replace("{X}", f"{{{x}}}").replace("{Y}", f"{{{y}}}").replace("{N}", noun)
+    """Return a sentence with the noun of one person, whose slots are those of the two people; {xo} and {xs} are pronouns of {X}."""
+    row = row.removeprefix("+").replace("{xo}", f"{{o{x}}}").replace("{xs}", f"{{s{x}}}")
+    return row.replace("{X}", f"{{{x}}}").replace("{Y}", f"{{{y}}}").replace("{N}", noun)
+
+
+FRAMES = Frames(PAIRS, PEERS, COUPLES, HOSTILE, BOTH, ONE, TOGETHER)
+"""The Chinese frames."""

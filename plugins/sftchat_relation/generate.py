@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from random import Random
 
 from sftchat.types import Example, Message
+from sftchat_relation.language import CHINESE, LANGUAGES, Language
 
 PRESETS = ("novel", "article")
 """Kinds of rows: prose for training, or the published recipe for comparison."""
@@ -14,13 +15,16 @@ SPLITS = ("train", "test")
 """Splits of sentences and of names; no sentence and no given name is in both."""
 
 
-def generate(n: int, seed: int, *, preset: str = "novel", names: str = "train", forms: str = "train") -> Iterator[Example]:
+def generate(
+    n: int, seed: int, *, preset: str = "novel", language: str = "zh", names: str = "train", forms: str = "train"
+) -> Iterator[Example]:
     """Yield rows lazily; row i depends on the options, the seed and i, not on ``n``.
 
     Args:
         n: Number of rows.
         seed: Any integer; rows of different seeds are independent.
         preset: ``novel`` or ``article``.
+        language: Language of a novel: ``zh``, ``en``, or ``both`` for a row of either; the preset ``article`` is in Chinese.
         names: Names of a novel's characters: ``train``, or ``test`` for held-out names.
         forms: Sentences of a novel: ``train``, or ``test`` for held-out sentences.
 
@@ -29,12 +33,20 @@ def generate(n: int, seed: int, *, preset: str = "novel", names: str = "train", 
     """
     if n < 0:
         raise ValueError(f"n is {n}, must be 0 or more")
-    for option, value, values in (("preset", preset, PRESETS), ("names", names, SPLITS), ("forms", forms, SPLITS)):
+    options = (
+        ("preset", preset, PRESETS),
+        ("language", language, (*LANGUAGES, "both")),
+        ("names", names, SPLITS),
+        ("forms", forms, SPLITS),
+    )
+    for option, value, values in options:
         if value not in values:
             raise ValueError(f"{option} is {value!r}, must be {' or '.join(values)}")
     if preset == "article":
+        if language != "zh":
+            raise ValueError(f"language is {language!r}, must be zh with the preset article")
         return (_generate_article_row(seed, i) for i in range(n))
-    return (_generate_novel_row(seed, i, names, forms) for i in range(n))
+    return (_generate_novel_row(seed, i, names, forms, _language_of_row(language, seed, i)) for i in range(n))
 
 
 def _generate_article_row(seed: int, i: int) -> Example:
@@ -45,10 +57,20 @@ def _generate_article_row(seed: int, i: int) -> Example:
     return Example((Message(role="user", content=prompt),), gold, f"article-{seed}-{i:06d}", metadata)
 
 
-def _generate_novel_row(seed: int, i: int, names: str, forms: str) -> Example:
+def _language_of_row(language: str, seed: int, i: int) -> Language:
+    """Return the language of a row; with ``both``, the row is that of one language with the same seed."""
+    code = Random(f"language-{seed}-{i}").choice(list(LANGUAGES)) if language == "both" else language
+    return LANGUAGES[code]
+
+
+def _generate_novel_row(seed: int, i: int, names: str, forms: str, language: Language) -> Example:
     from sftchat_relation import novel  # here, because listing plugins does not need its tables of sentences, which take 30 ms to import
 
+    prefix = f"novel-{names}-{forms}-{seed}"
+    metadata = {"preset": "novel", "names": names, "forms": forms}
+    if language is not CHINESE:
+        prefix = f"novel-{language.code}-{names}-{forms}-{seed}"
+        metadata["language"] = language.code
     # Random hashes a text seed with SHA-512, so that the random streams of rows are independent
-    prompt, gold, ids = novel.compose(Random(f"novel-{names}-{forms}-{seed}-{i}"), names, forms)
-    metadata = {"preset": "novel", "names": names, "forms": forms, "form_ids": ids}
-    return Example((Message(role="user", content=prompt),), gold, f"novel-{names}-{forms}-{seed}-{i:06d}", metadata)
+    prompt, gold, ids = novel.compose(Random(f"{prefix}-{i}"), names, forms, language)
+    return Example((Message(role="user", content=prompt),), gold, f"{prefix}-{i:06d}", {**metadata, "form_ids": ids})

@@ -1,4 +1,4 @@
-"""Grammar of a line ``甲-乙:关系``: separators, names, labels, bullets and ``无``; and the splitting of lines."""
+"""Grammar of a line ``甲-乙:关系`` or ``A - B: relation``: separators, names, labels, bullets and ``无``; and the splitting of lines."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import re
 from typing import NamedTuple
 
 from sftchat.text import COLONS, DASHES, normalise
+from sftchat_relation.language import CHINESE, Language
 
-NOTHING = "无"
-"""Reply that states that there is no relation."""
-
-MAX_NAME_LENGTH, MAX_LABEL_LENGTH, MAX_LINE_LENGTH = 40, 12, 200
+MAX_NAME_LENGTH, MAX_LINE_LENGTH = 40, 200
 """Maximum lengths in characters; longer text is prose. They also bound the time per line."""
 
 PUNCTUATION = " \t\r\n.,;:!?。、…'\"“”‘’「」『』《》*_`|()[]{}"
@@ -23,26 +21,16 @@ COLON = re.compile(f"[{_COLON}]")
 SEPARATOR = re.compile(f"<?[{_DASH}=~]+>?|[→←↔⇒⇔⟶➔➡]")
 """Any dash or arrow; a run of them (``——``, ``->``) is one separator."""
 
-CONJUNCTION = re.compile("[和与跟&、/]")
-"""Conjunctions between two names."""
-
 BULLET = re.compile(rf"\s*(?:[*+{_DASH}]\s+|[•·●▪◦‣]\s*|\(\d{{1,3}}\)[.、:]?\s*|\[\d{{1,3}}\][.、:]?\s*|\d{{1,3}}[.)、．:]\s*|[①-⑳]\s*)")
 """Bullets and numbering; a dash or an asterisk only before a space."""
 
 _HAN = "[\u4e00-\u9fff]"
-_CHINESE_LINE = re.compile(rf"({_HAN}{{1,{MAX_NAME_LENGTH}}})-({_HAN}{{1,{MAX_NAME_LENGTH}}}):({_HAN}{{1,{MAX_LABEL_LENGTH}}})")
+_CHINESE_LINE = re.compile(rf"({_HAN}{{1,{MAX_NAME_LENGTH}}})-({_HAN}{{1,{MAX_NAME_LENGTH}}}):({_HAN}{{1,{CHINESE.max_label_length}}})")
 """Lines of Chinese characters only: the common case, matched faster than by the general rules."""
 
-_EXACT = re.compile(r"[^\s:](?:.*[^\s])?:[^\s:]+")
-"""A text and a label around the last colon, without spaces at the ends."""
 _PROSE = re.compile(r"[:：,，;；。、\n]")
 _REMARK_SIGN = re.compile(r"[()（）\[\]{}<>*!！?？|\"“”`]")
-_NONE = re.compile(
-    r"无|没有|暂无|(?:[\u4e00-\u9fff]{0,8}[中里])?(?:无|没有|暂无|并无|不存在|未发现)(?:任何|明确的?|明显的?|直接的?)*(?:人物)?(?:之间的?)?关系"
-    r"|none|null|nil|n/a|no relations?(?: found)?",
-    re.IGNORECASE,
-)
-_RELATION_WORDS = frozenset(("关系", "人物关系", "relation"))
+_RELATION_WORDS = frozenset(("关系", "人物关系", "relation", "relationship"))
 
 
 class Triple(NamedTuple):
@@ -52,26 +40,23 @@ class Triple(NamedTuple):
     tail: str
     relation: str
 
-    def __str__(self) -> str:
-        """Format the triple as in the gold."""
-        return f"{self.head}-{self.tail}:{self.relation}"
 
-
-def exact_triple(line: str, source: str) -> Triple | None:
-    """Parse a line of exactly the form ``甲-乙:关系``, with any label; None for other lines.
+def exact_triple(line: str, source: str, language: Language) -> Triple | None:
+    """Parse a line of exactly the form of the language, with any label; None for other lines.
 
     Args:
         line: One line without its line end.
         source: The passage; decides where a line with several hyphens is cut.
+        language: The language of the passage.
     """
-    if match := _CHINESE_LINE.fullmatch(line):
+    if language is CHINESE and (match := _CHINESE_LINE.fullmatch(line)):
         return Triple(*match.groups())
-    if len(line) > MAX_LINE_LENGTH or not _EXACT.fullmatch(line) or BULLET.match(line):
+    if len(line) > MAX_LINE_LENGTH or not language.exact_line.fullmatch(line) or BULLET.match(line):
         return None
-    pair, _, label = line.rpartition(":")
-    cuts = [(pair[: hyphen.start()], pair[hyphen.end() :]) for hyphen in re.finditer("-", pair)]
+    pair, _, label = line.rpartition(language.colon)
+    cuts = [(pair[: match.start()], pair[match.end() :]) for match in re.finditer(language.separator, pair)]
     names = choose_cut([(head, tail) for head, tail in cuts if _is_exact_name(head, source) and _is_exact_name(tail, source)], source)
-    return Triple(*names, label) if names and is_label(label) else None
+    return Triple(*names, label) if names and is_label(label, language) else None
 
 
 def is_name(text: str, source: str) -> bool:
@@ -86,14 +71,14 @@ def is_name(text: str, source: str) -> bool:
     return not _REMARK_SIGN.search(text) or text in source
 
 
-def is_label(text: str) -> bool:
+def is_label(text: str, language: Language) -> bool:
     """Return whether a text can be a label, known or unknown."""
-    return 0 < len(text) <= MAX_LABEL_LENGTH and not _PROSE.search(text) and not _REMARK_SIGN.search(text)
+    return 0 < len(text) <= language.max_label_length and not _PROSE.search(text) and not _REMARK_SIGN.search(text)
 
 
-def is_none(text: str) -> bool:
+def is_none(text: str, language: Language) -> bool:
     """Return whether a text states in a usual way that there is no relation."""
-    return len(text) <= MAX_NAME_LENGTH and _NONE.fullmatch(text.strip(PUNCTUATION)) is not None
+    return len(text) <= MAX_NAME_LENGTH and language.none.fullmatch(text.strip(PUNCTUATION)) is not None
 
 
 def choose_cut(cuts: list[tuple[str, str]], source: str) -> tuple[str, str] | None:
@@ -103,11 +88,11 @@ def choose_cut(cuts: list[tuple[str, str]], source: str) -> tuple[str, str] | No
     return cuts[0] if len(cuts) == 1 else None
 
 
-def split_statements(text: str) -> list[str]:
+def split_statements(text: str, language: Language) -> list[str]:
     """Split a text into statements (pair, colon, label): at ``,`` and ``、`` before a statement, and at spaces between two statements."""
     statements: list[str] = []
-    for part in _split_before_statements(r"([,、])", text, also_before_first=True):
-        statements += _split_before_statements(r"(\s+)", part, also_before_first=False)
+    for part in _split_before_statements(r"([,、])", text, language, also_before_first=True):
+        statements += _split_before_statements(r"(\s+)", part, language, also_before_first=False)
     return statements
 
 
@@ -126,16 +111,16 @@ def _is_exact_name(name: str, source: str) -> bool:
     return name in source or (normalise(name) == name and not SEPARATOR.search(name))
 
 
-def _split_before_statements(delimiter_pattern: str, text: str, *, also_before_first: bool) -> list[str]:
+def _split_before_statements(delimiter_pattern: str, text: str, language: Language, *, also_before_first: bool) -> list[str]:
     """Split a text at each delimiter before a statement; text before the first statement is only split off with ``also_before_first``.
 
     ``delimiter_pattern`` has one group around the delimiter, so that the other delimiters stay in the text.
     """
     first_piece, *others = re.split(delimiter_pattern, text)
     parts = [[first_piece]]
-    may_split = also_before_first or _is_statement(first_piece)
+    may_split = also_before_first or _is_statement(first_piece, language)
     for delimiter, piece in zip(others[::2], others[1::2], strict=True):
-        is_statement = _is_statement(piece)
+        is_statement = _is_statement(piece, language)
         if is_statement and may_split:
             parts.append([piece])
         else:
@@ -144,7 +129,7 @@ def _split_before_statements(delimiter_pattern: str, text: str, *, also_before_f
     return ["".join(pieces) for pieces in parts]
 
 
-def _is_statement(text: str) -> bool:
+def _is_statement(text: str, language: Language) -> bool:
     """Return whether a text has a separator of names, and a colon after it."""
-    separator = SEPARATOR.search(text) or CONJUNCTION.search(text)
+    separator = SEPARATOR.search(text) or language.conjunction.search(text)
     return separator is not None and COLON.search(text, separator.end()) is not None

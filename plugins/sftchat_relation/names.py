@@ -87,11 +87,6 @@ class Person:
     style: str = "full"
 
     @property
-    def pronoun(self) -> str:
-        """他 or 她."""
-        return "他" if self.gender == "m" else "她"
-
-    @property
     def familiar(self) -> str:
         """Familiar name: the given name if it has two characters, else the full name."""
         return self.given if len(self.given) == 2 else self.name

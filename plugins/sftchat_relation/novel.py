@@ -11,16 +11,10 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from sftchat_relation.fillers import FILLERS, OPENERS
-from sftchat_relation.forms import DISTRACTOR_FORMS, ERAS, GROUP_FORMS, RELATION_FORMS, Form
-from sftchat_relation.names import NameSource, Person
-from sftchat_relation.vocabulary import NOVEL, VOCABULARY
-
-PROMPT = "从以下小说内容中提取人物关系:\n"
-"""Instruction before the passage."""
-
-NOTHING = "无"
-"""The gold of a passage without relations."""
+from sftchat_relation.forms import ERAS, Form
+from sftchat_relation.language import CHINESE, Language
+from sftchat_relation.names import Person
+from sftchat_relation.vocabulary import NOVEL, SYMMETRIC
 
 # Cumulative percentages: the number at index i is the share of passages with at most i relations, or distractors.
 _RELATION_COUNTS = (12, 55, 82, 94, 98, 100)
@@ -56,12 +50,6 @@ _STYLES = {
 }
 """By label and slot; the label of a distractor is empty."""
 
-_YOUTH_WORDS = ("小姐", "少爷", "公子", "书童")
-"""A form with one of these words has no person with a title."""
-_DEATH_WORDS = ("临终", "灵前", "坟", "为师去后", "牺牲", "病故", "死在", "战死", "早逝", "没能回来", "含笑而逝", "遗命", "碑")
-"""People of a form with one of these words are in no other sentence."""
-_MATERNAL_WORDS = ("外公", "外婆", "外孙")
-
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -82,19 +70,21 @@ class _Role(NamedTuple):
     slot: str
 
 
-def compose(rng: Random, names: str, forms: str) -> tuple[str, str, list[str]]:
+def compose(rng: Random, names: str, forms: str, language: Language = CHINESE) -> tuple[str, str, list[str]]:
     """Return prompt, gold and ids of the forms, in the order of the text; ``names`` and ``forms`` are splits."""
-    return _Passage(rng, names, forms).compose()
+    return _Passage(rng, names, forms, language).compose()
 
 
 class _Passage:
     """The state of one passage while it is composed."""
 
-    def __init__(self, rng: Random, names: str, forms: str) -> None:
+    def __init__(self, rng: Random, names: str, forms: str, language: Language) -> None:
         self.rng = rng
         self.split = forms
+        self.language = language
+        self.material = language.load_material()
         self.era = ERAS[rng.randrange(5) // 3]
-        self.names = NameSource(rng, names)
+        self.names = self.material.names(rng, names)
         self.roles: dict[Person, list[_Role]] = {}
         self.circles: dict[Person, int] = {}  # people with the same number are in one sentence, directly or through others
         self.closed: set[Person] = set()  # people that no further sentence may mention
@@ -113,30 +103,31 @@ class _Passage:
                 stated += len(unit.form.relations)
         for _ in range(self._draw_count(_DISTRACTOR_COUNTS[min(relation_count, 3)])):
             units.insert(rng.randrange(len(units) + 1), self._draw_distractor())
-        opener = self._fill_slots(self._pick(OPENERS[self.era][self.split]), {}) if rng.randrange(100) < 22 else ""
-        text = opener + "".join(self._fill_slots(form.text, cast) for form, cast in units)
+        opener = self._fill_slots(self._pick(self.material.openers[self.era][self.split]), {}) if rng.randrange(100) < 22 else ""
+        sentences = [opener] if opener else []
+        sentences += [self._fill_slots(form.text, cast) for form, cast in units]
+        text = self.material.sentence_space.join(sentences)
         gold = [
             self._gold_line(text, cast[relation.head].name, cast[relation.tail].name, relation.label)
             for form, cast in units
             for relation in form.relations
         ]
-        return PROMPT + text, "\n".join(gold) or NOTHING, [form.id for form, _ in units]
+        return self.language.instruction + text, "\n".join(gold) or self.language.nothing, [form.id for form, _ in units]
 
-    @staticmethod
-    def _gold_line(text: str, head: str, tail: str, label: str) -> str:
+    def _gold_line(self, text: str, head: str, tail: str, label: str) -> str:
         """Return a line of the gold; the order of a symmetric relation is that of the text."""
-        if label in VOCABULARY.symmetric and text.index(tail) < text.index(head):
+        if label in SYMMETRIC and _position_of(tail, text) < _position_of(head, text):
             head, tail = tail, head
-        return f"{head}-{tail}:{label}"
+        return self.language.format_line(head, tail, self.language.labels[label])
 
     def _draw_pair(self) -> _Unit | None:
         """Return a unit of one relation, between new people or a known and a new one; None when no form is left."""
         label = self._pick(NOVEL)
-        forms = self._unused_forms(RELATION_FORMS[label, self.split])
+        forms = self._unused_forms(self.material.relation_forms[label, self.split])
         cast: dict[str, Person] = {}
         if self.rng.randrange(100) < 40:
             slot = self._pick("ab")
-            forms = [form for form in forms if not _has_word(form, _DEATH_WORDS)]
+            forms = [form for form in forms if not _has_word(form, self.material.death_words)]
             candidates = [person for person in self.roles if self._may_have_role(person, _Role(label, slot))]
             if candidates:
                 cast[slot] = self._pick(candidates)
@@ -147,12 +138,12 @@ class _Passage:
 
     def _draw_group(self, max_relations: int) -> _Unit | None:
         """Return a unit of several relations between new people; None when no form is left."""
-        forms = [form for form in self._unused_forms(GROUP_FORMS[self.split]) if len(form.relations) <= max_relations]
+        forms = [form for form in self._unused_forms(self.material.group_forms[self.split]) if len(form.relations) <= max_relations]
         return self._cast_people(self._pick(forms), {}) if forms else None
 
     def _draw_distractor(self) -> _Unit:
         """Return a unit without a relation, about new people or known ones from different circles; the first of a passage has a name."""
-        form = self._pick([form for form in self._unused_forms(DISTRACTOR_FORMS[self.split]) if form.people or self.circles])
+        form = self._pick([form for form in self._unused_forms(self.material.distractor_forms[self.split]) if form.people or self.circles])
         cast: dict[str, Person] = {}
         for slot in sorted(form.people) if not form.needs_newcomers else ():
             gender = form.gender_of(slot)
@@ -189,7 +180,7 @@ class _Passage:
         for head, tail, label in form.relations:
             self.roles.setdefault(cast[head], []).append(_Role(label, "a"))
             self.roles.setdefault(cast[tail], []).append(_Role(label, "b"))
-        if form.needs_newcomers or _has_word(form, _DEATH_WORDS):
+        if form.needs_newcomers or _has_word(form, self.material.death_words):
             self.closed |= set(cast.values())
         return _Unit(form, cast)
 
@@ -202,7 +193,7 @@ class _Passage:
             if relative is None:
                 continue
             elder_gender = gender if slot == head else relative.gender
-            is_paternal = label in _PARENTS | {"祖孙"} and elder_gender == "m" and not _has_word(form, _MATERNAL_WORDS)
+            is_paternal = label in _PARENTS | {"祖孙"} and elder_gender == "m" and not _has_word(form, self.material.maternal_words)
             if sibling is None and label in _SIBLINGS:
                 sibling = relative
             if surname is None and (label in _SIBLINGS or is_paternal):
@@ -214,7 +205,7 @@ class _Passage:
         if not form.relations and form.genders != "---":  # a distractor about marriage or brothers
             titled = ordained = 0
         percentage = self.rng.randrange(100)
-        if percentage < titled and not _has_word(form, _YOUTH_WORDS):
+        if percentage < titled and not _has_word(form, self.material.youth_words):
             return self.names.titled(gender, self.era, surname=surname)
         if titled <= percentage < titled + ordained and self.era == "old":
             return self.names.ordained(gender)
@@ -238,12 +229,13 @@ class _Passage:
         return _SLOT.sub(lambda match: self._slot_value(match[1], cast), text)
 
     def _slot_value(self, slot: str, cast: dict[str, Person]) -> str:
-        """Return the name (slot ``a``), pronoun (``pa``) or given name (``ga``) of a person, or for other slots a filler, unused if possible."""
+        """Return the name (slot ``a``), pronoun (as ``pa``) or given name (``ga``) of a person, or else a filler, unused if possible."""
         if slot in cast:
             return cast[slot].name
         if slot[1:] in cast:
-            return cast[slot[1:]].pronoun if slot[0] == "p" else cast[slot[1:]].familiar
-        fillers = FILLERS[slot][self.era]
+            person, pronouns = cast[slot[1:]], self.material.pronouns.get(slot[0])
+            return pronouns[person.gender] if pronouns else person.familiar
+        fillers = self.material.fillers[slot][self.era]
         filler = self._pick([filler for filler in fillers if filler not in self.used] or fillers)
         self.used.add(filler)
         return filler
@@ -254,6 +246,13 @@ class _Passage:
 
     def _pick(self, items: Sequence[T]) -> T:
         return items[self.rng.randrange(len(items))]
+
+
+def _position_of(name: str, text: str) -> int:
+    """Return where a text first has a name that is not a part of an English word."""
+    match = re.search(rf"(?<![A-Za-z]){re.escape(name)}(?![A-Za-z])", text)
+    assert match is not None  # every person of a unit is named in it
+    return match.start()
 
 
 def _has_word(form: Form, words: Sequence[str]) -> bool:

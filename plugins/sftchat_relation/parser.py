@@ -1,6 +1,6 @@
 """Parser of replies into triples: strictly by the format, and leniently.
 
-The parser reads the reply, the passage (to distinguish ``让-保罗`` from two people) and the vocabulary, but not the gold, so that the result does
+The parser reads the reply, the passage (to distinguish ``让-保罗`` from two people) and the language, but not the gold, so that the result does
 not depend on the right answer. Scores of both results distinguish format errors from wrong relations.
 """
 
@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sftchat.text import fold_width, normalise, strip_thinking
+from sftchat_relation.language import Language
 from sftchat_relation.lines import (
     BULLET,
     COLON,
-    CONJUNCTION,
     MAX_LINE_LENGTH,
-    NOTHING,
     PUNCTUATION,
     SEPARATOR,
     Triple,
@@ -29,9 +28,8 @@ from sftchat_relation.lines import (
     without_heading,
 )
 from sftchat_relation.structured import Row, parse_bracket_rows, parse_json_rows
-from sftchat_relation.vocabulary import RelationVocabulary
 
-__all__ = ["NOTHING", "ParsedReply", "Triple", "parse_reply"]
+__all__ = ["ParsedReply", "Triple", "parse_reply"]
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,12 @@ class ParsedReply:
     """A parsed reply.
 
     Attributes:
-        strict: Literal triples; empty unless every line of the reply is exactly ``甲-乙:关系``.
+        strict: Literal triples; empty unless every line of the reply is exactly of the form ``甲-乙:关系`` or ``A - B: relation``.
         lenient: Normalised triples with canonical labels and direction; duplicates and unknown labels are kept.
         issues: Each at most once: ``format_drift`` (read, but not in the exact format), ``extra_text``, ``unknown_relation``,
             ``ambiguous_split``; for an unreadable reply one of ``empty``, ``refusal``, ``unparsable``.
         parsable: Whether the reply has a triple or states that there is none.
-        well_formed: Whether the reply is exactly in the format, or exactly ``无``.
+        well_formed: Whether the reply is exactly in the format, or exactly ``无`` or ``none``.
     """
 
     strict: tuple[Triple, ...]
@@ -59,29 +57,28 @@ _ECHO = re.compile(r"(?:<\|im_start\|>)?\s*(?:assistant|助手|模型|答案?|�
 """A role or heading before the answer, such as ``助手：``."""
 _REMARK = re.compile(r"\([^()]*\)$")
 _QUOTES = " \t'\"“”‘’「」『』《》*_`"
-_LABEL_END = re.compile(r"[\s,、(]")
 _JSON_START = re.compile(r"[ \t]*([\[{])")
 _REFUSAL = re.compile(r"抱歉|对不起|很遗憾|无法|不能|不便|语言模型|人工智能|\b(?:sorry|cannot|can't|unable|as an ai)\b", re.IGNORECASE)
 
 _JSON_ATTEMPTS = 4  # each may scan the rest of the reply before it fails; without a bound, a reply of "[" lines takes quadratic time
 
 
-def parse_reply(reply: str, source: str, vocabulary: RelationVocabulary) -> ParsedReply:
+def parse_reply(reply: str, source: str, language: Language) -> ParsedReply:
     """Parse a reply strictly and leniently; never raises, and takes about linear time.
 
     Args:
         reply: The reply as generated; thoughts are removed first.
         source: The passage; names in it decide where an ambiguous line is cut.
-        vocabulary: The labels.
+        language: The language of the passage, with its labels.
     """
     text = strip_thinking(reply).strip()
     if not text:
         return ParsedReply((), (), ("empty",), parsable=False, well_formed=False)
     lines = text.split("\n")
-    exact_triples = [exact_triple(line, source) for line in lines]
-    strict = tuple(triple for triple in exact_triples if triple is not None and vocabulary.canonical(triple.relation) is not None)
-    well_formed = text == NOTHING or len(strict) == len(lines)
-    reader = _LenientReader(source, vocabulary)
+    exact_triples = [exact_triple(line, source, language) for line in lines]
+    strict = tuple(triple for triple in exact_triples if triple is not None and language.vocabulary.canonical(triple.relation) is not None)
+    well_formed = text == language.nothing or len(strict) == len(lines)
+    reader = _LenientReader(source, language)
     reader.read(text)
     if not reader.triples and not reader.states_nothing:
         issues = ["ambiguous_split"] if "ambiguous_split" in reader.issues else []
@@ -107,9 +104,10 @@ class _LenientReader:
         states_nothing: Whether the reply states that there is no relation.
     """
 
-    def __init__(self, source: str, vocabulary: RelationVocabulary) -> None:
+    def __init__(self, source: str, language: Language) -> None:
         self.raw_source = source
-        self.vocabulary = vocabulary
+        self.language = language
+        self.vocabulary = language.vocabulary
         self.triples: list[Triple] = []
         self.issues: dict[str, None] = {}
         self.states_nothing = False
@@ -145,8 +143,8 @@ class _LenientReader:
 
     def _read_line(self, line: str) -> None:
         """Parse one line: ``无``, a triple in the exact format, or anything else leniently."""
-        triple = exact_triple(line, self.raw_source)
-        if line == NOTHING:
+        triple = exact_triple(line, self.raw_source, self.language)
+        if line == self.language.nothing:
             self.states_nothing = True
         elif triple and self._is_usable_as_written(triple.relation):
             self._add_triple(normalise(triple.head), normalise(triple.tail), triple.relation)
@@ -171,7 +169,7 @@ class _LenientReader:
             if rows:
                 self._read_rows(rows)
                 part = outside
-        for statement in split_statements(part):
+        for statement in split_statements(part, self.language):
             self._read_statement(statement)
 
     def _read_rows(self, rows: list[Row | str]) -> None:
@@ -194,7 +192,7 @@ class _LenientReader:
         pair, label = "", text
         for colon in COLON.finditer(text):  # the last colon counts
             pair, label = text[: colon.start()], text[colon.end() :]
-        if is_none(label):
+        if is_none(label, self.language):
             self.states_nothing = True
         elif not self._add_pair(without_heading(pair), label.strip(PUNCTUATION)):
             self.issues["extra_text"] = None
@@ -202,8 +200,8 @@ class _LenientReader:
     def _add_pair(self, pair: str, label: str) -> bool:
         """Add the triple of a pair, cut at a separator, or at a conjunction if the label is known; False if it cannot be cut or the label is prose."""
         cuts = self._find_cuts(SEPARATOR, pair)
-        if not cuts and self._is_known_label(_LABEL_END.split(label)[0]):
-            cuts = self._find_cuts(CONJUNCTION, pair)
+        if not cuts and self._is_known_label(self.language.label_end.split(label)[0]):
+            cuts = self._find_cuts(self.language.conjunction, pair)
         if not cuts:
             return False
         names = choose_cut(cuts, self.source)
@@ -223,29 +221,33 @@ class _LenientReader:
         return name if name in self.source else _REMARK.sub("", name).strip(_QUOTES)
 
     def _is_known_label(self, label: str) -> bool:
-        return self.vocabulary.canonical(normalise(label).removesuffix("关系")) is not None
+        return self.vocabulary.canonical(self.language.fold_label(normalise(label)).removesuffix(self.language.relation_word)) is not None
 
     def _is_usable_as_written(self, label: str) -> bool:
         """Return whether a label is known as written, or cannot be converted to a known one."""
-        return self.vocabulary.canonical(label) is not None or (self._find_known_label(label) is None and not is_none(label))
+        return self.vocabulary.canonical(label) is not None or (
+            self._find_known_label(self.language.fold_label(label)) is None and not is_none(label, self.language)
+        )
 
     def _find_known_label(self, label: str) -> str | None:
-        """Return the known label in a text, ignoring a final 关系 and text after a comma, bracket or space; None without one."""
-        first_word = _LABEL_END.split(label)[0]
-        candidates = (label, label.removesuffix("关系"), first_word, first_word.removesuffix("关系"))
+        """Return the known label in a text, ignoring a final 关系 and a remark after it; None without one."""
+        relation_word = self.language.relation_word
+        first_part = self.language.label_end.split(label)[0]
+        candidates = (label, label.removesuffix(relation_word), first_part, first_part.removesuffix(relation_word))
         return next((candidate for candidate in candidates if self.vocabulary.canonical(candidate) is not None), None)
 
     def _add_triple(self, head: str, tail: str, label: str) -> bool:
         """Add a triple with a known or unknown label; False when the label is prose."""
+        label = self.language.fold_label(label)
         known_label = self._find_known_label(label)
         if known_label is not None:
-            if label.removeprefix(known_label).removeprefix("关系")[:1] not in {"", "("}:
+            if label.removeprefix(known_label).removeprefix(self.language.relation_word)[:1] not in {"", "("}:
                 self.issues["extra_text"] = None  # 夫妻，他们很恩爱: the label counts, the remark is extra text
             relation, inverted = self.vocabulary.canonical(known_label) or (known_label, False)
             self.triples.append(Triple(tail, head, relation) if inverted else Triple(head, tail, relation))
-        elif is_none(label):
+        elif is_none(label, self.language):
             self.states_nothing = True
-        elif is_label(label):
+        elif is_label(label, self.language):
             self.issues["unknown_relation"] = None
             self.triples.append(Triple(head, tail, label))
         else:

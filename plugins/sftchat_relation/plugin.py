@@ -21,7 +21,7 @@ def sftchat_register_tasks() -> Iterable[Task]:
     return [
         Task(
             name="relation",
-            description="relations between the characters of Chinese novels, one 甲-乙:关系 a line",
+            description="relations between the characters of Chinese or English novels, one 甲-乙:关系 or A - B: relation a line",
             generate=generate,
             score=score,
             metrics=METRICS,
@@ -29,7 +29,7 @@ def sftchat_register_tasks() -> Iterable[Task]:
             sampling=SamplingParams(max_new_tokens=128),
             training_defaults=training_defaults,
             validate_row=validate_row,
-            evalsets={"relation": _evalset_path("relation.jsonl")},
+            evalsets={"relation": _evalset_path("relation.jsonl"), "relation-en": _evalset_path("relation-en.jsonl")},
             row_format="alpaca",
             demonstration=DemoConfig(
                 rows=12000,

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from sftchat import DataError, Example, Reply, Score
 from sftchat.text import normalise
 from sftchat_relation.error_classes import classify_errors, entails
-from sftchat_relation.parser import NOTHING, ParsedReply, Triple, parse_reply
-from sftchat_relation.vocabulary import VOCABULARY
+from sftchat_relation.language import Language, language_of
+from sftchat_relation.parser import ParsedReply, Triple, parse_reply
+from sftchat_relation.vocabulary import RelationVocabulary
 
 STATS = {
     "n": "1",
@@ -40,18 +41,21 @@ def score(example: Example, reply: Reply) -> Score:
     """Score one reply.
 
     Args:
-        example: Its user turns are the text that the names must come from; its gold is one ``甲-乙:关系`` a line, or ``无``.
+        example: Its user turns are the text that the names must come from; its gold is one ``甲-乙:关系`` a line, or ``无``;
+            in English one ``A - B: relation`` a line, or ``none``.
         reply: Any reply.
 
     Raises:
         DataError: When the gold is missing or malformed; never because of the reply.
     """
     source = "\n".join(message["content"] for message in example.messages if message["role"] == "user")
-    gold_triples = _ComparableTriples(_parse_gold(example, source))
+    language = language_of(f"{source}\n{example.gold or ''}")
+    vocabulary = language.vocabulary
+    gold_triples = _ComparableTriples(_parse_gold(example, source, language), vocabulary)
     is_gold_text = reply.text == example.gold
-    reply_triples = gold_triples if is_gold_text else _ComparableTriples(parse_reply(reply.text, source, VOCABULARY))
+    reply_triples = gold_triples if is_gold_text else _ComparableTriples(parse_reply(reply.text, source, language), vocabulary)
     parsed, gold, predicted = reply_triples.parsed, gold_triples.by_folded, reply_triples.by_folded
-    predicted_by_gold = _match_triples(gold, predicted)
+    predicted_by_gold = _match_triples(gold, predicted, vocabulary)
     right_pairs = gold_triples.pairs & reply_triples.pairs
     is_truncated = reply.finish_reason == "length"
     is_exact = parsed.parsable and len(predicted_by_gold) == len(gold) == len(predicted)
@@ -76,14 +80,14 @@ def score(example: Example, reply: Reply) -> Score:
     unmatched_predicted = [triple for folded, triple in predicted.items() if folded not in matched_predicted]
     errors: list[str] = []
     if unmatched_gold or unmatched_predicted:
-        errors += classify_errors(unmatched_gold, unmatched_predicted, normalise(source), VOCABULARY)
+        errors += classify_errors(unmatched_gold, unmatched_predicted, normalise(source), vocabulary)
     if len(predicted) < len(parsed.lenient):
         errors.append("duplicate")
     errors += (issue for issue in parsed.issues if issue != UNKNOWN)  # each triple with an unknown label has an error class already
     if is_truncated:
         errors.append("truncated")
-    answer = "\n".join(map(str, predicted.values())) or (NOTHING if parsed.parsable else "")
-    return Score(stats, answer, tuple(errors), _count_by_relation(gold, predicted, predicted_by_gold, stats["parsed"]))
+    answer = "\n".join(language.format_line(*triple) for triple in predicted.values()) or (language.nothing if parsed.parsable else "")
+    return Score(stats, answer, tuple(errors), _count_by_relation(gold, predicted, predicted_by_gold, stats["parsed"], vocabulary))
 
 
 class _ComparableTriples:
@@ -91,6 +95,7 @@ class _ComparableTriples:
 
     Args:
         parsed: The parsed text.
+        vocabulary: The labels.
 
     Attributes:
         parsed: The same.
@@ -99,51 +104,54 @@ class _ComparableTriples:
         pairs: The pairs of people.
     """
 
-    def __init__(self, parsed: ParsedReply) -> None:
+    def __init__(self, parsed: ParsedReply, vocabulary: RelationVocabulary) -> None:
         self.parsed = parsed
         self.by_folded: dict[Triple, Triple] = {}
         for triple in parsed.lenient:
-            self.by_folded.setdefault(_fold_direction(triple), triple)
-        self.by_literal = {_sort_literal(triple): _fold_direction(_to_canonical(triple)) for triple in parsed.strict}
+            self.by_folded.setdefault(_fold_direction(triple, vocabulary), triple)
+        self.by_literal = {
+            _sort_literal(triple, vocabulary): _fold_direction(_to_canonical(triple, vocabulary), vocabulary) for triple in parsed.strict
+        }
         self.pairs = _pairs_of(self.by_folded)
 
 
-def _parse_gold(example: Example, source: str) -> ParsedReply:
+def _parse_gold(example: Example, source: str, language: Language) -> ParsedReply:
     """Parse the gold, which must be in the exact format, with any known spelling of a label."""
     source_name = example.source or example.id
     if example.gold is None:
         raise DataError("row has no gold to score against", source_name)
-    parsed = parse_reply(example.gold, source, VOCABULARY)
+    parsed = parse_reply(example.gold, source, language)
     if not parsed.well_formed:
-        bad_line = next((line for line in example.gold.strip().split("\n") if not parse_reply(line, source, VOCABULARY).well_formed), "")
+        bad_line = next((line for line in example.gold.strip().split("\n") if not parse_reply(line, source, language).well_formed), "")
         raise DataError(
-            f"malformed gold line {bad_line!r}: must be 甲-乙:关系 with a known relation, or the whole gold {NOTHING}", source_name
+            f"malformed gold line {bad_line!r}: must be {language.line_form} with a known relation, or the whole gold {language.nothing}",
+            source_name,
         )
     return parsed
 
 
-def _fold_direction(triple: Triple) -> Triple:
+def _fold_direction(triple: Triple, vocabulary: RelationVocabulary) -> Triple:
     """Return a canonical triple with head and tail sorted if its relation has no direction."""
-    if triple.relation in VOCABULARY.symmetric and triple.tail < triple.head:
+    if triple.relation in vocabulary.symmetric and triple.tail < triple.head:
         return Triple(triple.tail, triple.head, triple.relation)
     return triple
 
 
-def _to_canonical(triple: Triple) -> Triple:
+def _to_canonical(triple: Triple, vocabulary: RelationVocabulary) -> Triple:
     """Return a triple with normalised names, canonical label and its direction."""
-    relation, inverted = VOCABULARY.canonical(triple.relation) or (triple.relation, False)
+    relation, inverted = vocabulary.canonical(triple.relation) or (triple.relation, False)
     head, tail = (triple.tail, triple.head) if inverted else (triple.head, triple.tail)
     return Triple(normalise(head), normalise(tail), relation)
 
 
-def _sort_literal(triple: Triple) -> Triple:
+def _sort_literal(triple: Triple, vocabulary: RelationVocabulary) -> Triple:
     """Return a triple as written, except that head and tail are sorted if its relation has no direction."""
-    if _to_canonical(triple).relation in VOCABULARY.symmetric and triple.tail < triple.head:
+    if _to_canonical(triple, vocabulary).relation in vocabulary.symmetric and triple.tail < triple.head:
         return Triple(triple.tail, triple.head, triple.relation)
     return triple
 
 
-def _match_triples(gold: Iterable[Triple], predicted: Iterable[Triple]) -> dict[Triple, Triple]:
+def _match_triples(gold: Iterable[Triple], predicted: Iterable[Triple], vocabulary: RelationVocabulary) -> dict[Triple, Triple]:
     """Return the predicted triple of each gold triple that has one: an equal one, or else one with a more specific label than the gold's."""
     gold_triples, predicted_triples = set(gold), set(predicted)
     matched = {triple: triple for triple in gold_triples & predicted_triples}
@@ -152,7 +160,7 @@ def _match_triples(gold: Iterable[Triple], predicted: Iterable[Triple]) -> dict[
         unmatched.setdefault(frozenset(triple[:2]), []).append(triple)
     for triple in sorted(gold_triples - predicted_triples):
         candidates = unmatched.get(frozenset(triple[:2]), [])
-        more_specific = next((candidate for candidate in candidates if entails(candidate, triple, VOCABULARY)), None)
+        more_specific = next((candidate for candidate in candidates if entails(candidate, triple, vocabulary)), None)
         if more_specific:
             matched[triple] = more_specific
             candidates.remove(more_specific)
@@ -164,7 +172,11 @@ def _pairs_of(triples: Iterable[Triple]) -> set[frozenset[str]]:
 
 
 def _count_by_relation(
-    gold: Iterable[Triple], predicted: Iterable[Triple], predicted_by_gold: dict[Triple, Triple], parsed: int
+    gold: Iterable[Triple],
+    predicted: Iterable[Triple],
+    predicted_by_gold: dict[Triple, Triple],
+    parsed: int,
+    vocabulary: RelationVocabulary,
 ) -> dict[str, dict[str, float]]:
     """Return the counts by relation; a right label that is more specific than the gold's counts under the gold's."""
     groups: dict[str, dict[str, float]] = {}
@@ -179,5 +191,5 @@ def _count_by_relation(
     matched_predicted = set(predicted_by_gold.values())
     for triple in predicted:
         if triple not in matched_predicted:
-            count(triple.relation if triple.relation in VOCABULARY.relations else UNKNOWN, "pred")
+            count(triple.relation if triple.relation in vocabulary.relations else UNKNOWN, "pred")
     return groups

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat.types import Example, Message
-from sftchat_relation import article, novel
+from sftchat_relation import article
 from sftchat_relation.checks import PATTERNS, Statement, find_statements, validate_row
 from sftchat_relation.fillers import FILLERS, OPENERS
 from sftchat_relation.forms import DISTRACTOR_FORMS, ERAS, GROUP_FORMS, RELATION_FORMS, Form, parse_form
 from sftchat_relation.generate import SPLITS, generate
+from sftchat_relation.language import CHINESE
 from sftchat_relation.names import CHARACTERS, COMPOUND_SURNAMES, SURNAMES, NameSource, split_of
 from sftchat_relation.vocabulary import DIRECTED, NOVEL, SYMMETRIC, VOCABULARY
 
@@ -61,11 +62,11 @@ SEXES = {
 
 
 def text(row: Example) -> str:
-    return row.messages[0]["content"].removeprefix(novel.PROMPT)
+    return row.messages[0]["content"].removeprefix(CHINESE.instruction)
 
 
 def triples(row: Example) -> list[tuple[str, str, str]]:
-    if row.gold in (None, novel.NOTHING):
+    if row.gold in (None, CHINESE.nothing):
         return []
     return [(*line.partition(":")[0].split("-"), line.partition(":")[2]) for line in row.gold.splitlines()]  # type: ignore[misc]
 
@@ -360,8 +361,10 @@ def test_a_check_names_the_problem_of_a_row(passage: str, gold: str, expected: t
 
 
 def test_a_row_without_a_gold_has_a_problem_and_no_pattern_reads_prose() -> None:
-    assert validate_row(Example((Message(role="user", content=novel.PROMPT + "天黑了。"),))) == ("no gold",)
-    assert list(find_statements(novel.PROMPT + "韩立望着紫灵,没有说话。 韩立和紫灵曾是战友。")) == [Statement(8, "韩立", "紫灵", "战友")]
+    assert validate_row(Example((Message(role="user", content=CHINESE.instruction + "天黑了。"),))) == ("no gold",)
+    assert list(find_statements(CHINESE.instruction + "韩立望着紫灵,没有说话。 韩立和紫灵曾是战友。")) == [
+        Statement(8, "韩立", "紫灵", "战友")
+    ]
 
 
 def test_the_check_finds_most_of_the_noise_of_the_recipe_and_none_in_novels() -> None:

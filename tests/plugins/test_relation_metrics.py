@@ -181,7 +181,7 @@ def test_the_plugin_registers_the_task_with_its_defaults() -> None:
     assert (task.name, task.metric.name, task.template, task.row_format) == ("relation", "f1", "chatml", "alpaca")
     assert (task.sampling.temperature, task.sampling.max_new_tokens) == (0.0, 128)
     assert task.sampling.stop == ()  # lm-eval stops at a blank line unless told otherwise, and loses the rest of the triples
-    assert [path.name for path in task.evalsets.values()] == ["relation.jsonl"]
+    assert [path.name for path in task.evalsets.values()] == ["relation.jsonl", "relation-en.jsonl"]
     assert [task.training_defaults("lora", size) for size in (2_000_000, 500_000_000)] == [
         TrainingDefaults(epochs=epochs, batch_size=8, max_length=512, lora_rank=32, rows=12_000) for epochs in (1.0, 3.0)
     ]

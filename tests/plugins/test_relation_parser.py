@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sftchat_relation.language import CHINESE
 from sftchat_relation.parser import ParsedReply, Triple, parse_reply
 from sftchat_relation.vocabulary import VOCABULARY
 
@@ -16,7 +17,7 @@ COUPLE = Triple("王五", "赵六", "夫妻")
 
 
 def read(reply: str, source: str = SOURCE) -> ParsedReply:
-    return parse_reply(reply, source, VOCABULARY)
+    return parse_reply(reply, source, CHINESE)
 
 
 def strictly(*triples: Triple) -> ParsedReply:
@@ -240,7 +241,7 @@ def test_any_reply_is_read_without_raising_and_always_the_same_way(reply: str, s
 @given(st.lists(st.tuples(st.sampled_from("甲乙丙丁"), st.sampled_from("戊己庚辛"), st.sampled_from(VOCABULARY.relations)), min_size=1))
 def test_formatted_triples_are_read_back(rows: list[tuple[str, str, str]]) -> None:
     triples = [Triple(*row) for row in rows]
-    assert read("\n".join(map(str, triples))) == strictly(*triples)
+    assert read("\n".join(CHINESE.format_line(*triple) for triple in triples)) == strictly(*triples)
 
 
 @pytest.mark.parametrize(

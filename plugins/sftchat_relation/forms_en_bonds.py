@@ -1,0 +1,173 @@
+"""Data: English sentences that state a relation of choice, by relation and split; the grammar is that of `forms` and `forms_en_kin`."""
+
+from __future__ import annotations
+
+BONDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "teacher and pupil": {
+        "train": (
+            "{a} had taught {b} {skill} for {n} years, and [never praised {ob}|knew {ob} better than anyone].",
+            "“Again,” said {a}, and {b}, who was learning {skill}, began [the exercise|it] again for {sb} teacher.",
+            "{b} was bound apprentice to {a} at fourteen, to learn {skill}.",
+            "{a} took one pupil in {sa} life, and that was {b}.",
+            "Everything that {b} knew of {skill}, {pb} had learned from {a}, {sb} old teacher.",
+            "“Who taught you {skill}?” they asked {b}. “{a} did,” said {b}, “with a stick.”",
+            "n>{b} sat in the front row of {a}'s class and [asked too many questions|never opened a book].",
+            "{a} looked at what the apprentice had made. “Not bad, {b},” said {a}, who had never said so much to a learner before.",
+        ),
+        "test": (
+            "{b} came to {a} to learn {skill}, and stayed for {n} years.",
+            "{a} said that {pa} had nothing more to teach {b}, and gave {ob} {object}.",
+            "“You hold it like a spoon,” {a} told the new apprentice, and {b} blushed and took hold of it as {sb} master showed {ob}.",
+            "n>Long after {pb} had left school, {b} still wrote to {a}, who had taught {ob} {skill}.",
+            "{a} was the teacher and {b} the pupil, but by the second winter the lessons in {skill} had become arguments.",
+            "{b} paid {a} for the lessons in {skill} with firewood.",
+            "It was under {a} that {b} had studied {skill}, and {pb} was the best student {a} ever had.",
+        ),
+    },
+    "master and servant": {
+        "train": (
+            "mm>“Your horse, my lord,” said {b}, who had served {a} for {n} years.",
+            "-->{b} had been in service with {a} since {pb} was twelve, and [knew where everything was|slept under the stairs].",
+            "ff>{a} rang, and her maid {b} came in with [the tea|the letters].",
+            "mm>{a} would let nobody shave him but {b}, his valet.",
+            "-->{a} kept one servant, {b}, who [cooked and scrubbed|said little].",
+            "mm>“Will there be anything else, sir?” asked {b}. “No,” said {a} to his butler. “Go to bed.”",
+            "ff>{b} brushed {a}'s hair every night. “You have been with me too long,” said {a}. “Yes, madam,” said the maid.",
+        ),
+        "test": (
+            "-->When {a} lost {sa} money, the other servants left, but {b} went on serving {oa} without wages.",
+            "mm>{b} carried his master's trunk up from the harbour, and {a} walked in front with the cane.",
+            "ff>{a} accused {b} of breaking the vase. “I only dust it, my lady,” said the maid.",
+            "mm>{b}, {a}'s groom, slept above the stable and came when his master whistled.",
+            "-->“I have been your servant for {n} years,” {b} told {a}, “and this morning I am giving notice.”",
+            "f->{b} had cooked, washed and lied for {a}, {sb} mistress, since the old queen's time.",
+        ),
+    },
+    "spouses": {
+        "train": (
+            "{a} and {b} had been married for {n} years, and [still quarrelled about the window|said little at breakfast].",
+            "{b} married {a} in the spring, against her mother's advice.",
+            "“My wife is waiting,” said {a}, and went home to {b}.",
+            "{a} turned over in bed. “Are you awake?” he asked, and {b} said that a wife always was.",
+            "{b} washed {a}'s shirts and {a} cut {b}'s toast; that was how it had been since their wedding.",
+            "“Do you take this man?” asked the priest, and {b} looked at {a} and said that she did; they were married before noon.",
+            "{a} had lost the ring, and was afraid to tell his wife, {b}.",
+        ),
+        "test": (
+            "{b} had been {a}'s wife for {n} years before she learned that he could [dance|cook].",
+            "{a} and {b} were married at {place}, with two strangers as witnesses.",
+            "“You snore,” said {b} to her husband. “I do not,” said {a}, “I was awake, listening to you.”",
+            "After the wedding {a} carried {b} over the doorstep and hit her head on the lamp.",
+            "{b} buried {a} in his best suit, and she wore her wedding ring until she died.",
+            "{a} kissed his wife on the forehead. “Don't wait up, {b},” he said.",
+        ),
+    },
+    "lovers": {
+        "train": (
+            "{a} and {b} were in love, and met every night at {place}.",
+            "“I love you,” said {b}. {a} had waited a year to hear her say it, and kissed her.",
+            "{a} carved {b}'s name next to his own in the bark; they had been sweethearts since May.",
+            "{b}'s parents locked the door, so {a} climbed up to her window, and she let him in with a kiss.",
+            "{a} and {b} ran away together to {city}, for love, with {object} between them.",
+            "“When you are away I cannot sleep,” {a} wrote to {b}, and his sweetheart answered with a pressed flower.",
+        ),
+        "test": (
+            "{b} loved {a} and he loved her, and neither family knew of it.",
+            "They stood under one umbrella at {place}, {a} and {b}, and he kissed the rain from her face.",
+            "{a} and {b} had been lovers for a whole summer before anyone noticed.",
+            "“Come away with me,” said {a}. {b} put her arms round his neck and her lips to his.",
+            "{b} kept {a}'s letters under her pillow; in every one of them he swore that he loved her, and she knew that she loved him.",
+            "{a} danced with nobody but {b}. “My darling,” he called her, and she let him.",
+        ),
+    },
+    "friends": {
+        "train": (
+            "{a} and {b} had been friends for {n} years, and [lent each other everything|never spoke of it].",
+            "“What are friends for?” said {a}, and gave {b} the money.",
+            "{a} told {b} what {pa} had told nobody else, because there was no better friend.",
+            "Every Friday {a} and {b} played chess at {place}, and the two old friends both cheated.",
+            "“You are the best friend I have,” said {a}, “so tell me the truth, {b}.”",
+            "{b} sat by {a}'s bed for a week. “That is a true friend,” said the nurse.",
+        ),
+        "test": (
+            "{a} had one friend in {city}, and that was {b}.",
+            "{a} and {b} had become friends over {object}, and stayed so for {n} years.",
+            "“Leave it to me,” said {b}. “You would do the same for a friend, {a}.”",
+            "When all the others laughed, {b} did not; {a} and {b} were friends from that day.",
+            "“We have been friends too long to quarrel about {goods},” {a} told {b}.",
+            "The two friends shared a bottle at {place}: {a} talked and {b} listened, as always.",
+        ),
+    },
+    "enemies": {
+        "train": (
+            "{a} had sworn to ruin {b}, and {b} had sworn the same about {a}.",
+            "{a} and {b} were enemies, and [would not drink in one room|the whole of {city} knew it].",
+            "“The next time I see you I shall kill you,” said {a}. “Try it,” said {b}, {sa} old enemy.",
+            "{b} had burned {a}'s barn, {a} had poisoned {b}'s well, and neither of them meant to stop.",
+            "For {n} years {a} had hated {b}, and {b} returned the hatred with interest.",
+            "{a} drew {weapon}. {b} was already waiting with another. They had been enemies since the trial.",
+        ),
+        "test": (
+            "{a} spat when {b} went by, and {b} laughed; there had been a feud between them for {n} years.",
+            "“One of us must leave {city},” said {a} to {sa} enemy, {b}, “in a coach or in a coffin.”",
+            "{b} would have given {sb} right hand to see {a} hanged, and {a} knew it and wished {ob} no better.",
+            "{a} had lied about {b} in court; {b} had set the dogs on {a}. They were enemies to the bone.",
+            "Nobody at {place} dared to name {a} in front of {b}, {sa} deadly enemy.",
+            "{a} and {b} fought with {weapon} until both of them bled, and each promised to finish it another day.",
+        ),
+    },
+    "rivals in love": {
+        "train": (
+            "mm>{a} and {b} both loved the [miller's|doctor's|captain's] daughter, and would not sit at one table.",
+            "ff>{a} and {b} had both set their hearts on the new schoolmaster, and smiled at each other with all their teeth.",
+            "mm>{a} sent her roses; {b} sent her more roses. The two rivals in love glared across the street.",
+            "mm>“She will marry me,” said {a}. “She will marry me,” said {b}, and took off his coat.",
+            "ff>“He danced with me first,” said {a}. “He danced with me last,” said her rival, {b}.",
+            "mm>{a} and {b} were courting the same girl, each on his own evenings.",
+        ),
+        "test": (
+            "mm>{a} had asked for her hand in March and {b} in April, and neither suitor would give way to the other.",
+            "ff>Both {a} and {b} wanted the young doctor for themselves, and were ill by turns.",
+            "mm>{a} came to the dance to see her, and so did {b}; by midnight the two rivals were fighting in the yard.",
+            "ff>{a} learned that {b} loved the same man, and tore up the invitation.",
+            "mm>“Keep away from her,” said {a}. “I was here before you,” said {b}. Each of them wanted her for his wife.",
+            "mm>Of her two admirers, {a} had the money and {b} had the voice, and they hated to meet on her doorstep.",
+        ),
+    },
+    "comrades in arms": {
+        "train": (
+            "{a} and {b} had fought in the same regiment, and [never spoke of it|met every November].",
+            "In the trench {a} and {b} shared one blanket and one spoon.",
+            "{a} carried {b} back through the wire under fire; they were in the same company.",
+            "“Keep your head down, comrade,” said {a}, and {b} did, and the shell went over them both.",
+            "{a} and {b} had held the bridge together against the cavalry, back to back.",
+            "The last two men of the platoon, {a} and {b}, [drank to the others|marched at the end].",
+        ),
+        "test": (
+            "{a} and {b} had served the same gun for {n} years.",
+            "mm>At the soldiers' dinner {a} sat next to {b}, as he had sat next to him in the tank.",
+            "{b} loaded and {a} fired, and so the two soldiers held {place} until morning.",
+            "“We were at the front together,” {a} said of {b}. “I would know that cough anywhere.”",
+            "Nobody in the battalion marched like {a} and {b}, who had been through the whole war side by side.",
+            "When the enemy broke in, {a} and {b}, comrades in arms, stood in the gate with {weapon}.",
+        ),
+    },
+    "fellow pupils": {
+        "train": (
+            "{a} and {b} had learned {skill} from the same teacher, on the same bench.",
+            "n>{a} and {b} were in the same class, and [copied from each other|had never spoken].",
+            "o>{a} and {b} were apprentices of one master, and [slept in one loft|were beaten with one strap].",
+            "“We were pupils together,” {a} said of {b}, “and neither of us learned anything.”",
+            "The old teacher had two pupils that year: {a}, who was quick, and {b}, who was careful.",
+            "n>{a} met {b} again after {n} years; they had been classmates at {city}.",
+        ),
+        "test": (
+            "{a} and {b} studied {skill} under one master, who compared them daily.",
+            "n>At school {a} had sat behind {b}, in the same class, and pulled at {sb} collar.",
+            "o>Of the two apprentices in the workshop {a} swept the floor and {b} lit the stove.",
+            "“Our teacher liked you better,” said {a} to {sa} fellow pupil, {b}.",
+            "{a} recognised {b} at {place}: they had once taken lessons in {skill} together.",
+            "n>The class of that year had its picture taken, and {a} and {b}, the two worst pupils, stood at the ends.",
+        ),
+    },
+}

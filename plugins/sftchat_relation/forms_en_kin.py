@@ -1,0 +1,186 @@
+"""Data: English sentences that state a relation of blood, by relation and split; the grammar is that of `forms`.
+
+Beside {pa} (he, she) there are {Pa} (He, She), {oa} (him, her), {sa} (his, her) and {Sa} (His, Her). Every sentence names the sexes of both people.
+"""
+
+from __future__ import annotations
+
+KIN: dict[str, dict[str, tuple[str, ...]]] = {
+    "father and son": {
+        "train": (
+            "“Father, [I have come home|forgive me],” said {b}, and {a} [put down {sa} pen|turned to the window] without a word to {sa} son.",
+            "{a} had wanted a son for ten years, and when {b} was born {pa} [rang the church bell|opened {sa} best wine].",
+            "{b} took over the [shop|farm|mill] from {a}, as every son of that house had done from his father.",
+            "{a} taught {sa} boy {b} to swim by throwing {ob} into the river, as a father should, {pa} said.",
+            "“He has his father's nose,” people said of {b}, and {a} [pretended not to hear|was proud of it].",
+            "{b} was the only son of {a}, who [kept {place}|had once been rich].",
+            "At the station {a} shook hands with {b}. “Write to your mother, my boy,” {pa} said. “Yes, Dad,” said {b}.",
+            "{a} had three daughters before {b} came, and spoiled {sa} son [shamefully|from the first day].",
+        ),
+        "test": (
+            "“Dad?” {b} called down the stairs. {a} did not answer; {pa} had fallen asleep over {sa} son's school report.",
+            "Nobody had expected {b} to walk like {a}, but there it was, his father's limp.",
+            "{a} waited at {place} until dark, and then {pa} saw the lantern: it was {b}, {sa} youngest son.",
+            "“You are no son of mine,” {a} had shouted, and {b} had [taken him at his word|gone to sea]; but they were father and son all the same.",
+            "{b} found the letters in the attic, all of them to {sb} father, {a}, none of them opened.",
+            "{a} carried {b} on {sa} shoulders through the crowd. “Can you see, son?” “I can see everything, Papa.”",
+            "The doctor told {a} that it was a boy. They called him {b}.",
+        ),
+    },
+    "father and daughter": {
+        "train": (
+            "“Papa, you promised,” said {b}. {a} looked at {sa} daughter and [gave in|laughed].",
+            "{a} brought {b} up alone, and {pa} never learned to plait {sa} daughter's hair.",
+            "{b} was the daughter of {a}, the [baker|judge|doctor], and she [never forgot it|meant to leave].",
+            "{a} walked {b} to the altar and gave {sa} girl away with a cough.",
+            "“She is my own child,” said {a}, “and I will not have it said that {b} steals.” {Pa} took {sa} daughter home.",
+            "{b} had her father's temper, and when she and {a} quarrelled the windows shook.",
+            "Of all {sa} daughters, {a} loved {b} best, because she [argued|could whistle].",
+            "{b} ran down to the gate. “Daddy!” she cried, and {a} dropped {sa} bag and caught her.",
+        ),
+        "test": (
+            "{a} could refuse {sa} daughter nothing, and {b} [knew it|asked for {object}].",
+            "“My father is over there,” said {b}, pointing at {a}, “and he will want to know why I have been crying.”",
+            "When the girl was born, {a} planted a pear tree. It was {b} who cut it down, the year that her father went blind.",
+            "{b} read the newspaper to {a} every evening; “Louder, child,” {pa} said, and she shouted it at her father.",
+            "{a} came to every one of {b}'s concerts and sat in the last row, so that {sa} daughter would not see {oa} weep.",
+            "“I have only one girl,” said {a}. “Her name is {b}, and she is worth six boys to her father.”",
+            "{b} was eight when her father, {a}, first let her steer the boat.",
+        ),
+    },
+    "mother and son": {
+        "train": (
+            "“Mother, I am not a child,” said {b}. {a} went on buttoning {sa} son's coat.",
+            "{a} took in washing so that {b}, her only boy, could stay at school.",
+            "{b} was the son of {a}, [a widow|a schoolmistress|who sold fish at {place}].",
+            "{a} knew that step on the stairs: it was {b}, and her son was drunk again.",
+            "“Mum, don't wait up,” said {b}, and {a} waited up, as she had since he was born.",
+            "{b} sent half of his pay to {a}. “She is my mother,” he said. “She had nothing when I was small.”",
+            "{a} had borne five sons, and {b} was the one who stayed.",
+            "They would not let {a} into the court, so she stood outside and called to her boy. {b} heard his mother's voice and sat up.",
+        ),
+        "test": (
+            "{b} did everything that {a} told him, for he was a good son and his mother had a loud voice.",
+            "“That is my boy,” whispered {a}, when {b} came out on the stage.",
+            "{a} kept every tooth that {b} had lost, in a box. Her son found it when he was forty.",
+            "On Sundays {b} drove out to {city} and let his mother win at cards; {a} never suspected it.",
+            "“You've grown thin,” said {a}. “You always say that, Mama,” said {b}, and he sat down to her soup.",
+            "{a} rocked the cradle with her foot and sewed. The boy was called {b}, and he was her first.",
+            "When the war took {b}, {a} laid a place for her son at the table every night until he came back.",
+        ),
+    },
+    "mother and daughter": {
+        "train": (
+            "“Mama, look at me,” said {b}, turning round in the new dress. {a} had made it for her daughter out of the curtains.",
+            "{a} wanted {b}, her eldest girl, to marry well; her daughter wanted {object}.",
+            "{b} had her mother's eyes, and when {a} was angry the two pairs of eyes were hard to meet.",
+            "{b} was the daughter of {a}, who [kept the post office|had never learned to read].",
+            "{a} taught her girl to bake, and before long {b} baked better than her mother.",
+            "“I am your mother,” said {a}, “and I know when you are lying.” {b} put {object} back.",
+            "When {b} had a child of her own, she understood {a}, and went to tell her mother so.",
+            "{a} had not wanted a daughter, but from the first hour she would not let anyone else hold {b}.",
+        ),
+        "test": (
+            "{b} combed out her mother's white hair, and {a} sat still for it like a good girl.",
+            "“She has been crying,” thought {a}, who knew her daughter. “What is it, {b}?” “Nothing, Mother.”",
+            "{a} and her daughter {b} wore the same hats and had the same laugh, and people thought them of one age.",
+            "The girl ran all the way to {place} to find her mother. “It is {b},” said somebody to {a}. “She has no shoes on.”",
+            "It was {a} who had borne her, nursed her and beaten her, and now {b} would not leave her mother's house.",
+            "{b} telephoned every night. “Have you eaten, Mum?” she asked, and {a} always said that she had.",
+            "{a} gave the ring to {b} on the day that her daughter was twenty-one.",
+        ),
+    },
+    "elder brother and sister": {
+        "train": (
+            "{a} was six when {sa} little sister {b} was born, and {pa} asked to have her sent back.",
+            "“You are too small to come,” said {a}, but {b} followed her big brother all the way to {place}.",
+            "{b} was afraid of nothing as long as her elder brother {a} was in the room.",
+            "{a} worked in the mine so that {sa} younger sister, {b}, could go to school.",
+            "“I'm older, so I choose,” said {a}. “You're only my brother,” said {b}.",
+            "{b} was three years younger than her brother {a}, and twice as clever.",
+            "{a} took {b} by the hand. “Don't cry,” {pa} said to {sa} small sister. “I'll carry you.”",
+        ),
+        "test": (
+            "{a}, the eldest, had promised to look after {b}, {sa} youngest sister, and {pa} did.",
+            "{b} wore her elder brother's boots to {place}, and {a} went barefoot.",
+            "“My big brother will come,” {b} told them, and at that moment {a} came.",
+            "When their parents died, {a} was nineteen and {sa} sister {b} was twelve; {pa} sold {object} to keep them together.",
+            "{a} had taught {sa} little sister to ride, and {b} had never thanked {oa} for the broken arm.",
+            "“He was born first,” said {b} of her brother {a}, “and he has never let me forget it.”",
+        ),
+    },
+    "elder sister and brother": {
+        "train": (
+            "{a} was ten when her little brother {b} was born, and she [carried him everywhere|thought him ugly].",
+            "“Wash your neck,” {a} told {b}; she was his big sister, and he washed it.",
+            "{b} was brought up by his elder sister, {a}, after the fever.",
+            "{a} sold her hair to buy {object} for her younger brother, {b}.",
+            "{b} was four years younger than his sister {a}, and a head taller.",
+            "“I can walk by myself,” said {b}, but {a} held her small brother's hand all the way across {place}.",
+            "“I am the elder,” said {a}, “and I say that we go home.” Her brother {b} kicked a stone.",
+        ),
+        "test": (
+            "{a}, the eldest of the family, did sums with her youngest brother, {b}, until he wept.",
+            "{b} hid behind his big sister. {a} was only twelve, but she had a stick.",
+            "When {b} came out of prison, his elder sister {a} was waiting with a clean shirt.",
+            "“She used to put me to bed,” said {b} of his sister {a}, “and she still would, if I let her.”",
+            "{a} was at the university when her little brother {b} learned to read.",
+            "{b} wrote to his elder sister for money, and {a} sent him advice.",
+        ),
+    },
+    "grandparent and grandchild": {
+        "train": (
+            "m->“Grandfather, tell it again,” said {b}, and {a} told {ob} again about the wolf.",
+            "f->{b} slept in {a}'s bed when it thundered, because a grandmother is not afraid of anything.",
+            "m->{a} had lived to see {sa} grandchild, and {pa} held {b} as if {pb} were made of glass.",
+            "f->“Granny, why are your hands so rough?” asked {b}. {a} looked at them. “From your father's shirts,” she said.",
+            "-m>{b} was {a}'s grandson, and [had {sa} chin|came every Sunday].",
+            "-f>{a} left {object} to {sa} granddaughter {b} and nothing to {sa} children.",
+            "m->{b}'s mother was busy, so it was {sb} grandfather, {a}, who [taught {ob} to fish|took {ob} to {place}].",
+        ),
+        "test": (
+            "-f>{a} knitted a red cap for every grandchild, and {b}, the youngest girl, had the brightest.",
+            "m->“Your father was just as lazy at your age,” {a} told {b}. “Was he, Grandpa?” asked {b}, delighted.",
+            "f->{b} spent the summers at {city} with {sb} grandmother, {a}, who let {ob} stay up late.",
+            "-m>It was {a} who brought {b} up, for {sa} grandson had neither father nor mother.",
+            "f->{a} bent over the cradle. “So this is {b},” she said. “I am your grandmother, and I shall spoil you.”",
+            "m->{b} pushed {sb} grandfather's chair down to {place}. “Faster,” said {a}.",
+        ),
+    },
+    "brothers": {
+        "train": (
+            "{a} and {b} were brothers, and [shared one coat|hated the same uncle].",
+            "{a} had a brother, {b}, who [went to sea|kept bees near {city}].",
+            "“He is my brother,” said {a}. “If you hit {b}, you hit me.”",
+            "{b} was two years younger than {a}; the brothers [slept in one bed|had been in every fight together].",
+            "The elder of the two boys was called {a} and the younger {b}, and their mother called both brothers by both names.",
+            "“We had the same father and the same mother,” {a} told the judge, “and I do not understand my brother {b} at all.”",
+        ),
+        "test": (
+            "{a} came home from {city} to find that his brother, {b}, had sold the house.",
+            "The two brothers, {a} and {b}, had not spoken since their father's will was read.",
+            "“Little brother,” said {a}, and took {b} by the collar, “where is {object}?”",
+            "{a} and {b} were twins, and the boys' own father could not tell one brother from the other.",
+            "When {b} was ill, his brother {a} [did his work|lied for him].",
+            "People at {place} mistook {b} for {a}, which pleased the younger brother and annoyed the elder.",
+        ),
+    },
+    "sisters": {
+        "train": (
+            "{a} and {b} were sisters, and [wore each other's shoes|agreed about nothing].",
+            "{a} had a sister, {b}, who [taught in {city}|had married a sailor].",
+            "“She is my sister,” said {a}. “I may laugh at {b}, but you may not.”",
+            "{b} was the younger of the two girls and {a} the elder; the sisters [slept in one bed|sang together].",
+            "“You were always Mother's favourite,” {a} said to {b}. The sisters looked at each other, and laughed.",
+            "{a} did her sister's hair while {b} read to her.",
+        ),
+        "test": (
+            "{a} came home from {city} to find that her sister, {b}, had cut down the apple tree.",
+            "The two sisters, {a} and {b}, kept a shop at {place} and let nobody else touch the till.",
+            "“My little sister,” said {a}, pushing {b} forward, “is too shy to ask.”",
+            "{a} and {b} were twins, and the girls changed places at school whenever one sister was bored.",
+            "When {b} had the fever, her sister {a} would not leave the room.",
+            "{a} wrote to {b} every week, as a sister should, and {b} kept all of her sister's letters.",
+        ),
+    },
+}
