@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from random import Random
 
 from sftchat.types import Example, Message
-from sftchat_relation.language import CHINESE, LANGUAGES, Language
 
 PRESETS = ("novel", "article")
 """Kinds of rows: prose for training, or the published recipe for comparison."""
+
+LANGUAGE_CODES = ("zh", "en")
+"""Codes of the languages of a novel; those of `language.LANGUAGES`."""
 
 SPLITS = ("train", "test")
 """Splits of sentences and of names; no sentence and no given name is in both."""
@@ -35,7 +37,7 @@ def generate(
         raise ValueError(f"n is {n}, must be 0 or more")
     options = (
         ("preset", preset, PRESETS),
-        ("language", language, (*LANGUAGES, "both")),
+        ("language", language, (*LANGUAGE_CODES, "both")),
         ("names", names, SPLITS),
         ("forms", forms, SPLITS),
     )
@@ -57,20 +59,20 @@ def _generate_article_row(seed: int, i: int) -> Example:
     return Example((Message(role="user", content=prompt),), gold, f"article-{seed}-{i:06d}", metadata)
 
 
-def _language_of_row(language: str, seed: int, i: int) -> Language:
+def _language_of_row(language: str, seed: int, i: int) -> str:
     """Return the language of a row; with ``both``, the row is that of one language with the same seed."""
-    code = Random(f"language-{seed}-{i}").choice(list(LANGUAGES)) if language == "both" else language
-    return LANGUAGES[code]
+    return Random(f"language-{seed}-{i}").choice(LANGUAGE_CODES) if language == "both" else language
 
 
-def _generate_novel_row(seed: int, i: int, names: str, forms: str, language: Language) -> Example:
+def _generate_novel_row(seed: int, i: int, names: str, forms: str, language: str) -> Example:
     from sftchat_relation import novel  # here, because listing plugins does not need its tables of sentences, which take 30 ms to import
+    from sftchat_relation.language import LANGUAGES
 
     prefix = f"novel-{names}-{forms}-{seed}"
     metadata = {"preset": "novel", "names": names, "forms": forms}
-    if language is not CHINESE:
-        prefix = f"novel-{language.code}-{names}-{forms}-{seed}"
-        metadata["language"] = language.code
+    if language != "zh":
+        prefix = f"novel-{language}-{names}-{forms}-{seed}"
+        metadata["language"] = language
     # Random hashes a text seed with SHA-512, so that the random streams of rows are independent
-    prompt, gold, ids = novel.compose(Random(f"{prefix}-{i}"), names, forms, language)
+    prompt, gold, ids = novel.compose(Random(f"{prefix}-{i}"), names, forms, LANGUAGES[language])
     return Example((Message(role="user", content=prompt),), gold, f"{prefix}-{i:06d}", {**metadata, "form_ids": ids})

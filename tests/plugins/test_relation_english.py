@@ -17,7 +17,7 @@ from sftchat import DataError, Example, Message, Reply
 from sftchat.data.formats import read_examples
 from sftchat_relation.checks import validate_row
 from sftchat_relation.forms import Form
-from sftchat_relation.generate import SPLITS, generate
+from sftchat_relation.generate import LANGUAGE_CODES, SPLITS, generate
 from sftchat_relation.language import CHINESE, ENGLISH, LANGUAGES, language_of
 from sftchat_relation.material_en import ENGLISH_MATERIAL
 from sftchat_relation.names_en_words import FEMALE, FEMALE_PET_NAMES, MALE, MALE_PET_NAMES, SURNAMES
@@ -269,6 +269,7 @@ def test_the_english_vocabulary_is_closed_and_has_the_directions_of_the_chinese_
 
 
 def test_the_language_is_that_of_the_passage() -> None:
+    assert tuple(LANGUAGES) == LANGUAGE_CODES
     assert language_of("Tom and Ada met.\nnone") is ENGLISH
     assert language_of("韩立与紫灵擦肩而过。\n无") is CHINESE
     assert (
