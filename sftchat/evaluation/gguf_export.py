@@ -10,7 +10,8 @@ from typing import Any
 
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import GateOutcome, MetricDifference
-from sftchat.inference.llama_cpp import check_tokenizers, load_server
+from sftchat.inference.llama_cpp import check_tokenizers
+from sftchat.inference.llama_server import load_server
 from sftchat.models.gguf import read_header
 from sftchat.models.gguf_tokenizer import find_pre_tokenizer
 from sftchat.models.gguf_types import FILE_TYPES

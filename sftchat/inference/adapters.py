@@ -12,8 +12,9 @@ from sftchat.engine import OFF
 from sftchat.errors import ModelError, UsageError, first_line, in_one_line, unknown_name_message
 from sftchat.models.adapters import BASE, add_adapter
 from sftchat.models.fingerprint import identity
+from sftchat.models.hub import cached_folder
 from sftchat.models.loading import LOADING, Loaded, load_renderer, stop_ids, unwrapped
-from sftchat.models.reference import ModelReference, cached_folder
+from sftchat.models.reference import ModelReference
 from sftchat.templates.renderer import Renderer
 
 DEFAULT_ADAPTER = "default"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import ModelError, first_line
+from sftchat.models.hub import hub_access
 from sftchat.models.load_checks import check_adapter_keys, check_finite, run_in_subprocess
 from sftchat.models.model_files import ADAPTER_CONFIG, MAX_LAYERS, read_object, tensor_shapes
-from sftchat.models.reference import hub_access
 
 BASE = "__base__"
 """Name of a model without any adapter, in peft's style."""

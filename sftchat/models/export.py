@@ -14,10 +14,11 @@ from typing import Any
 from sftchat._util.files import atomic_folder
 from sftchat.errors import ModelError, TemplateError, first_line
 from sftchat.models.gotemplate import evaluate, literal
+from sftchat.models.hub import hub_access
 from sftchat.models.loading import load_tokenizer, stop_ids
 from sftchat.models.manifest import MANIFEST, find_manifest, resolve_template_options
 from sftchat.models.model_files import MORE_TEMPLATES, files_of
-from sftchat.models.reference import ModelReference, hub_access
+from sftchat.models.reference import ModelReference
 from sftchat.templates.named import DEFAULT
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
 from sftchat.types import Message

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from sftchat.models.hub import COMMIT, cached_commit, is_offline
 from sftchat.models.model_files import files_of, weights_of
-from sftchat.models.reference import COMMIT, ModelReference, cached_commit, cached_gguf_file, is_offline
+from sftchat.models.reference import ModelReference, cached_gguf_file
 
 WEIGHTS = frozenset({".safetensors", ".bin"})
 CONFIGS = frozenset({"config.json", "adapter_config.json"})

@@ -15,7 +15,7 @@ from typing import Any
 
 from sftchat._util.fallback import report_fallback
 from sftchat.errors import MissingExtraError, ModelError, first_line
-from sftchat.models.reference import hub_access
+from sftchat.models.hub import hub_access
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -13,10 +13,11 @@ from typing import Any
 
 from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, first_line
 from sftchat.models.adapters import add_adapter
+from sftchat.models.hub import fetch_configs, hub_access
 from sftchat.models.load_checks import WeightCheck, check_loaded, check_tokenizer, check_vocabulary, first_names
 from sftchat.models.manifest import Manifest, read_manifest, resolve_template_options
 from sftchat.models.model_files import ADAPTER_CONFIG, check_claims, check_config, check_weights, weights_of
-from sftchat.models.reference import ModelReference, fetch_configs, gguf_file, hub_access
+from sftchat.models.reference import ModelReference, gguf_file
 from sftchat.templates.parity import Check
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from sftchat._util.files import atomic_folder, check_output_folder
 from sftchat.errors import ModelError, UsageError
 from sftchat.models.fingerprint import identity
+from sftchat.models.hub import hub_access
 from sftchat.models.loading import load, load_model, saved_tokenizer
 from sftchat.models.manifest import Manifest, write_manifest
-from sftchat.models.reference import ModelReference, hub_access, resolve
+from sftchat.models.reference import ModelReference, resolve
 from sftchat.templates.parity import check_parity
 from sftchat.templates.renderer import Renderer
 

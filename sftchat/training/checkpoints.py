@@ -20,9 +20,9 @@ from zipfile import is_zipfile
 from sftchat._util.files import atomic_file, check_output_folder, create_folder, try_lock
 from sftchat._util.parsing import MAX_BYTES, load_json, read_text
 from sftchat.errors import SftchatError, UsageError, first_line, os_reason
+from sftchat.models.hub import hub_access
 from sftchat.models.manifest import MANIFEST, Manifest, after_round_trip, checkpoints_of, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, MORE_TEMPLATES, WEIGHTS
-from sftchat.models.reference import hub_access
 from sftchat.templates.renderer import Renderer
 from sftchat.training.config import TrainingConfig
 

@@ -9,7 +9,8 @@ import pytest
 
 from sftchat.engine import Request
 from sftchat.errors import ModelError
-from sftchat.inference.llama_cpp import Server, open_gguf
+from sftchat.inference.llama_cpp import open_gguf
+from sftchat.inference.llama_server import load_server
 from sftchat.inference.local import score_reply
 from sftchat.inference.rendering import prompt_ids
 from sftchat.models.gguf import read_header
@@ -156,7 +157,7 @@ def test_rows_that_are_no_multiple_of_a_block_get_a_type_that_fits() -> None:
 
 
 def open_vocabulary(path: Path) -> Any:
-    return Server(read_header(path), uses_accelerator=False).tokenize
+    return load_server(path).tokenize
 
 
 def test_the_rules_of_a_tokenizer_are_found_by_trying_them(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from sftchat.errors import ModelError
 from sftchat.inference.adapters import same_weights
 from sftchat.inference.open import EnginePool
+from sftchat.models.hub import cached_folder, hub_access
 from sftchat.models.loading import load_model
-from sftchat.models.reference import ModelReference, cached_folder, hub_access, resolve
+from sftchat.models.reference import ModelReference, resolve
 from sftchat.testing import ScriptedEngine
 from tests.models.test_reference import adapter, checkpoint
 
