@@ -256,7 +256,11 @@ def test_export_refuses_adapters_unsupported_templates_and_no_destination(run: R
     )
     adapter = make_adapter(tmp_path / "adapter", tiny_checkpoint)
 
-    assert run("export", tiny_checkpoint, "-o", "out") == (2, "", "sftchat: error: say what to export for: --ollama\n")
+    assert run("export", tiny_checkpoint, "-o", "out") == (
+        2,
+        "",
+        "sftchat: error: say what to export for: --ollama, --gguf TYPE or --smallest\n",
+    )
     assert run("export", adapter, "-o", "out", "--ollama") == (
         2, "", f"sftchat: error: model '{adapter}' is an adapter; merge it first: sftchat merge {adapter} -o DIR\n",
     )  # fmt: skip

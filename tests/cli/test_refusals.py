@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[Words, ...]] = {
     "cache prune": (("--older-than", "3"), ("--model", "nosuch")),
     "inspect": (),
     "merge": ( ("-o", "folder"), ("--prompts", "missing.jsonl")),
-    "export": (("-o", "folder"), ("-o", "rows.jsonl")),
+    "export": (("-o", "folder"), ("-o", "rows.jsonl"), ("--evalset", "missing.jsonl")),
     "new-plugin": (("-o", "folder"),),
 }  # fmt: skip
 """Further invalid arguments of a command, appended to its valid ones."""
