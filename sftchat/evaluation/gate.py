@@ -1,4 +1,6 @@
-"""The gate: everything that decides the exit code of an evaluation. Options as typed, configuration, outcomes, verdict.
+"""The gate: everything that decides the exit code of a verdict. Options as typed, configuration, outcomes, verdict.
+
+An evaluation that ends without a verdict has the exit code of its error (``sftchat.errors``), such as 4 of a ``NotComparableError``.
 
 Every gated metric of every comparison has one of three outcomes. *Regressed*: ``MetricDifference.judgement`` is ``worse``, and the drop is at
 least ``min_drop`` and larger than the observed run-to-run variation of the models. *Inconclusive*: not regressed, but a drop larger than the

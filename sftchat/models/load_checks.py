@@ -1,4 +1,8 @@
-"""Checks around loading: a tokenizer that runs in bounded time, weights that are those in the files and finite, an embedding row for every token id."""
+"""Checks around loading: a tokenizer that runs in bounded time, weights that are those in the files and finite, an embedding row for every token id.
+
+``check_saved`` checks the weights of a checkpoint before training resumes from it; incomplete checkpoints are left out before that, by
+``sftchat.training.checkpoints``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MODEL may be: resolves it from names and files only."""
+"""What MODEL may be: resolves it from names and files only; ``gguf_file`` downloads a file that is on the Hub."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     """Resolve a MODEL argument.
 
     Args:
-        text: ``sftchat:nano``, ``sftchat:NAME`` of a fetched model, a GGUF file or a folder with one, ``hf://org/name/FILE.gguf``, a Hub id ``org/name[@revision]``, a checkpoint, adapter or run folder, ``http://HOST:PORT/v1#MODEL``, or
-            ``scheme:rest`` of a registered engine.
+        text: ``sftchat:nano``, ``sftchat:NAME`` of a fetched model, a Hub id ``org/name[@revision]``, a checkpoint, adapter or run folder, a GGUF
+            file or a folder with one, ``hf://org/name/FILE.gguf``, ``http://HOST:PORT/v1#MODEL``, or ``scheme:rest`` of a registered engine.
         base: Base model of an adapter, instead of the one in its config.
         schemes: Schemes of the registered engine types.
         allow_pickle: Whether pickled weights are allowed.
@@ -185,7 +185,7 @@ def _resolve_folder(
 
 
 def _resolve_base(adapter: Path, requested: str | None, schemes: Iterable[str], allow_pickle: bool) -> ModelReference:
-    """Return the base model of an adapter: the requested one, else the one in its config, which must be local.
+    """Return the base model of an adapter: the requested one, else the one in its manifest or config, which must be local.
 
     Raises:
         UsageError: When the requested base is not a valid reference, or needs an engine.

@@ -3,7 +3,7 @@
 The lock is the operating system's lock on the run folder, which is released when the process ends for any reason.
 
 A checkpoint is written below ``.unfinished``, its manifest last, and then renamed; when a checkpoint is deleted, its manifest is deleted first. So a
-folder with a manifest is complete.
+folder with a manifest is complete. Whether the weights of a complete one are usable is checked by ``sftchat.models.load_checks.check_saved``.
 """
 
 from __future__ import annotations
