@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,6 @@ from click.testing import CliRunner
 
 from sftchat.cli import program
 from sftchat.errors import ModelError, UsageError
-from sftchat.models import fetch as fetching
 from sftchat.models.fetch import FETCHABLE, FetchableModel, fetch, fetchable
 from sftchat.models.fingerprint import file_hash
 from sftchat.models.gguf_types import FILE_TYPES
@@ -176,12 +175,14 @@ def test_fetch_lists_what_can_be_had() -> None:
 
 
 @pytest.mark.slow
-def test_smollm2_is_fetched_and_holds_a_conversation(run_sftchat: Callable[..., object]) -> None:
-    fetched_run = run_sftchat("fetch", "smollm2")
-    if fetched_run.returncode:  # type: ignore[attr-defined]
-        pytest.skip(f"cannot be fetched here: {fetched_run.stderr.strip()}")  # type: ignore[attr-defined]
-    chat = run_sftchat("chat", "sftchat:smollm2", input="What is the capital of France?\nAnd of Italy?\n")
+def test_smollm2_is_fetched_and_holds_a_conversation() -> None:
+    def run(*words: str, lines: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "sftchat", *words], input=lines, capture_output=True, text=True, check=False)
 
-    assert "The capital of France is Paris." in chat.stdout  # type: ignore[attr-defined]
-    assert "Rome" in chat.stdout  # type: ignore[attr-defined]
-    assert fetching.FETCHABLE[0].name == "smollm2"
+    fetched_model = run("fetch", "smollm2")
+    if fetched_model.returncode:
+        pytest.skip(f"cannot be fetched here: {fetched_model.stderr.strip()}")
+    chat = run("chat", "sftchat:smollm2", lines="What is the capital of France?\nAnd of Italy?\n")
+
+    assert "The capital of France is Paris." in chat.stdout
+    assert "Rome" in chat.stdout
