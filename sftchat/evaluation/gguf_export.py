@@ -94,11 +94,14 @@ def export_gguf(
         path = folder / f"{name}-{file_type}.gguf"
         say(f"writing {path.name}")
         write_gguf(model, loaded.renderer, path, FILE_TYPES[file_type], name=name, pre_tokenizer=pre_tokenizer)
-        server = load_server(path)
-        try:
-            check_tokenizers(read_header(path), loaded.renderer, server.tokenize)
-        finally:
-            server.close()
+        report = None
         if judge is not None:
             say(f"comparing {path.name} with the model")
-        yield ExportedFile(file_type, path, path.stat().st_size, judge(path) if judge is not None else None)
+            report = judge(path)  # opens the file, which checks the tokenizers
+        else:
+            server = load_server(path)
+            try:
+                check_tokenizers(read_header(path), loaded.renderer, server.tokenize)
+            finally:
+                server.close()
+        yield ExportedFile(file_type, path, path.stat().st_size, report)

@@ -12,19 +12,16 @@ from typing import Any
 from sftchat.engine import Chunk, Request, emittable_length
 from sftchat.errors import EngineError, ModelError, SftchatError, UsageError
 from sftchat.inference.llama_server import SLOTS, Server
-from sftchat.inference.rendering import RendersPrompts, decode, make_tokens, prompt_ids, reply_ids
+from sftchat.inference.rendering import RendersPrompts, decode, make_tokens, opens_thoughts_at_end
 from sftchat.models.gguf import GgufHeader, load_gguf_tokenizer, read_header, require_gguf
 from sftchat.models.gguf_tokenizer import describe_difference
 from sftchat.models.reference import ModelReference, gguf_file
 from sftchat.templates.parity import SAMPLES
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
-from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice, FinishReason, SamplingParams
 
 FORCED = 1000.0
 """Logit bias of a token that must be sampled; the reported probabilities are those before the bias."""
-TAG_TOKENS = 8
-"""Number of prompt tokens decoded to look for ``<think>`` and a line break, for any tokenization."""
 FIRST_ALTERNATIVES = 64
 """Number of alternatives searched first for a token that is not reported itself."""
 
@@ -145,7 +142,7 @@ class ReplyStream:
         self._stop_ids = stop_ids
         self._put = put
         self._stop_strings = tuple(text for text in rendered.request.sampling.stop if text)
-        self._thoughts_opened = opens_thoughts(tokenizer.decode(list(rendered.ids[-TAG_TOKENS:])))
+        self._thoughts_opened = opens_thoughts_at_end(tokenizer, rendered.ids)
         self._text = ""
         self._sent = 0
         self._tokens = 0
@@ -283,12 +280,7 @@ class LlamaCppEngine(RendersPrompts):
             UsageError: When prompt or reply is empty.
             EngineError: When they exceed the context length, or llama.cpp fails.
         """
-        renderer = self.renderer(request.adapter)
-        prompt, ids = prompt_ids(renderer, request), reply_ids(renderer, request, reply, ended)
-        if not prompt or not ids:
-            raise UsageError("there is nothing to judge: the prompt or the reply is empty")
-        if len(prompt) + len(ids) > self.context_length:
-            raise EngineError(f"prompt and reply have {len(prompt) + len(ids)} tokens; the model's context holds {self.context_length}")
+        renderer, (prompt, ids) = self.renderer(request.adapter), self.fit_reply(request, reply, ended)
         scores = [self._score([*prompt, *ids[:index]], token, max(alternatives, 1)) for index, token in enumerate(ids)]
         named = {token.id: token for token in make_tokens(renderer, sorted({*ids, *(other for _, best in scores for other in best)}))}
         return tuple(
@@ -304,14 +296,9 @@ class LlamaCppEngine(RendersPrompts):
     def _render_request(self, request: Request) -> RenderedRequest | Chunk:
         """Render a request; returns the chunk of a failed request when it cannot be rendered or exceeds the context length."""
         try:
-            ids = prompt_ids(self.renderer(request.adapter), request)
+            return RenderedRequest(request, *self.fit_prompt(request))
         except SftchatError as error:
             return Chunk(request.id, finish_reason="error", error=str(error))
-        tokens_left = self.context_length - len(ids)
-        if not ids or tokens_left < 1:
-            reason = f"the prompt has {len(ids)} tokens; the model's context holds {self.context_length}, prompt and reply together"
-            return Chunk(request.id, finish_reason="error", error=reason if ids else "the prompt is empty")
-        return RenderedRequest(request, ids, min(request.sampling.max_new_tokens, tokens_left))
 
     def _fits(self, following: RenderedRequest | Chunk, running: Mapping[str, int]) -> bool:
         """Whether the next request can start beside the running ones, given with their numbers of tokens."""

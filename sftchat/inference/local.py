@@ -13,24 +13,21 @@ import torch
 from torch import Tensor
 
 from sftchat.engine import Chunk, Request
-from sftchat.errors import EngineError, SftchatError, SftchatWarning, UsageError
+from sftchat.errors import EngineError, SftchatError, SftchatWarning
 from sftchat.inference.adapters import Adapters
 from sftchat.inference.kv_cache import PromptCache
-from sftchat.inference.rendering import RendersPrompts, make_tokens, prompt_ids, reply_ids
+from sftchat.inference.rendering import RendersPrompts, make_tokens, opens_thoughts_at_end
 from sftchat.inference.scheduler import Scheduler
 from sftchat.inference.sequence import Detokenizer, RunningRequest, Sampler
 from sftchat.models.loading import Loaded, unwrapped
 from sftchat.models.reference import ModelReference, resolve
 from sftchat.templates.renderer import Renderer
-from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice
 
 WINDOW = 2048
 """Number of requests taken from the iterable and sorted by length at a time; bounds memory for evalsets of any size."""
 MAX_CHAT_REQUESTS = 8
 """A call with at most this many requests counts as a chat: its keys and values go into the prompt cache."""
-TAG_TOKENS = 8
-"""Number of tokens at the end of a prompt that are decoded to look for ``<think>``; enough for the tag and a line break in any tokenization."""
 POSITIONS_AT_ONCE = 64
 """Number of reply positions whose probabilities over the vocabulary are computed at a time; bounds memory."""
 
@@ -80,14 +77,8 @@ class TransformersEngine(RendersPrompts):
             EngineError: When they exceed the context length, or the model's logits are not finite.
         """
         profile = self._adapters.profile(request.adapter)
-        scored_ids = reply_ids(profile.renderer, request, reply, ended)
+        prompt, scored_ids = self.fit_reply(request, reply, ended)
         self._adapters.select([profile.key])
-        prompt = prompt_ids(profile.renderer, request)
-        if not prompt or not scored_ids:
-            raise UsageError("there is nothing to score: the prompt or the reply is empty")
-        count = len(prompt) + len(scored_ids)
-        if count > self.context_length:
-            raise EngineError(f"prompt and reply have {count} tokens; the model's context holds {self.context_length}")
         return score_reply(self._adapters.model, profile.renderer, prompt, scored_ids, alternatives)
 
     def close(self) -> None:
@@ -133,28 +124,20 @@ class TransformersEngine(RendersPrompts):
 
     def _prepare(self, request: Request) -> RunningRequest:
         """Render a request; raise ``EngineError`` if it exceeds the context length."""
-        profile = self._adapters.profile(request.adapter)
-        tokenizer, ids = profile.renderer.tokenizer, prompt_ids(profile.renderer, request)
-        if not ids:
-            raise EngineError("the prompt is empty")
-        tokens_left = self.context_length - len(ids)
-        if tokens_left < 1:
-            raise EngineError(
-                f"the prompt has {len(ids)} tokens; the model's context holds {self.context_length}, prompt and reply together"
-            )
-        sampling = request.sampling
+        profile, (ids, reply_limit) = self._adapters.profile(request.adapter), self.fit_prompt(request)
+        tokenizer, sampling = profile.renderer.tokenizer, request.sampling
         detokenizer = Detokenizer(tokenizer, sampling.stop)
         detokenizer.begin(request.reply_ids)
         return RunningRequest(
             request=request,
             tokens=ids,
             prompt_tokens=len(ids),
-            limit=len(ids) + min(sampling.max_new_tokens, tokens_left),
+            limit=len(ids) + reply_limit,
             sampler=Sampler(sampling, ids),
             detokenizer=detokenizer,
             stop_ids=frozenset(profile.stop_ids),
             adapter=profile.key,
-            thoughts_opened=opens_thoughts(tokenizer.decode(ids[-TAG_TOKENS:])),
+            thoughts_opened=opens_thoughts_at_end(tokenizer, ids),
         )
 
 

@@ -8,8 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from sftchat.engine import Request
+from sftchat.errors import EngineError, UsageError
 from sftchat.templates.renderer import Renderer, argument_names
+from sftchat.thinking import opens_thoughts
 from sftchat.types import Message, Token
+
+TAG_TOKENS = 8
+"""Number of prompt tokens decoded to look for ``<think>`` and a line break, for any tokenization."""
 
 
 class RendersPrompts(ABC):
@@ -18,6 +23,44 @@ class RendersPrompts(ABC):
     @abstractmethod
     def renderer(self, adapter: str) -> Renderer:
         """Return tokenizer and chat template of an adapter; ``""`` for the model as it was loaded."""
+
+    @property
+    @abstractmethod
+    def context_length(self) -> int:
+        """Maximum number of tokens, prompt and reply together."""
+
+    def fit_prompt(self, request: Request) -> tuple[list[int], int]:
+        """Render a prompt that leaves room for a reply; returns its token ids and the maximum number of tokens of the reply.
+
+        Raises:
+            EngineError: When the prompt is empty, or fills the context.
+            TemplateError: When the template refuses the messages.
+        """
+        ids = prompt_ids(self.renderer(request.adapter), request)
+        if not ids:
+            raise EngineError("the prompt is empty")
+        tokens_left = self.context_length - len(ids)
+        if tokens_left < 1:
+            raise EngineError(
+                f"the prompt has {len(ids)} tokens; the model's context holds {self.context_length}, prompt and reply together"
+            )
+        return ids, min(request.sampling.max_new_tokens, tokens_left)
+
+    def fit_reply(self, request: Request, reply: str | Sequence[int], ended: bool) -> tuple[list[int], list[int]]:
+        """Return the token ids of a prompt and of a given reply; ``ended`` appends the end-of-reply token.
+
+        Raises:
+            UsageError: When one of them is empty.
+            EngineError: When they exceed the context together.
+        """
+        renderer = self.renderer(request.adapter)
+        scored_ids, prompt = reply_ids(renderer, request, reply, ended), prompt_ids(renderer, request)
+        if not prompt or not scored_ids:
+            raise UsageError("there is nothing to score: the prompt or the reply is empty")
+        count = len(prompt) + len(scored_ids)
+        if count > self.context_length:
+            raise EngineError(f"prompt and reply have {count} tokens; the model's context holds {self.context_length}")
+        return prompt, scored_ids
 
     @property
     def template_hash(self) -> str:
@@ -60,6 +103,11 @@ class RendersPrompts(ABC):
 
 def _with_arguments(renderer: Renderer, request: Request) -> Renderer:
     return replace(renderer, arguments={**renderer.arguments, **request.template_arguments}) if request.template_arguments else renderer
+
+
+def opens_thoughts_at_end(tokenizer: Any, ids: Sequence[int]) -> bool:
+    """Whether a prompt ends within ``<think>``."""
+    return opens_thoughts(tokenizer.decode(list(ids[-TAG_TOKENS:])))
 
 
 def prompt_ids(renderer: Renderer, request: Request) -> list[int]:

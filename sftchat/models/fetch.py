@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -155,10 +154,9 @@ def _find(model: FetchableModel, folder: Path, say: Say) -> Path:
 
 
 def _is_verified(model: FetchableModel, path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == model.sha256
+    from sftchat.models.fingerprint import file_hash  # here, because it imports this module's importers
+
+    return path.is_file() and file_hash(path) == model.sha256
 
 
 def _installed(model: FetchableModel, folder: Path, say: Say) -> Iterator[Path]:
