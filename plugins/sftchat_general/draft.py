@@ -15,12 +15,9 @@ from typing import Any, TypeVar
 from sftchat_general import words
 from sftchat_general.phrasings_en import PHRASINGS as _EN
 from sftchat_general.phrasings_zh import PHRASINGS as _ZH
+from sftchat_general.words import SPLITS
 
 T = TypeVar("T")
-
-LANGUAGES = ("zh", "en")
-SPLITS = ("train", "test")
-"""Splits of words, numbers and phrasings."""
 
 PHRASINGS: Mapping[str, Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {"zh": _ZH, "en": _EN}
 """Phrasings by language and form: for training, and held out."""
@@ -41,6 +38,13 @@ class Persona:
 
     name: Mapping[str, str]
     maker: Mapping[str, str]
+
+
+PERSONA = Persona(
+    name={"zh": "sftchat 的小助手", "en": "the sftchat assistant"},
+    maker={"zh": "sftchat 团队", "en": "the sftchat team"},
+)
+"""Default persona of the assistant."""
 
 
 @dataclass(frozen=True)

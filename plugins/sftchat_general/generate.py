@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
+from importlib import import_module
 from random import Random
+from typing import TYPE_CHECKING, cast
 
 from sftchat.types import Example, Message
-from sftchat_general import arithmetic, counting, identity, layout, ordering, reference, rewriting
-from sftchat_general.draft import LANGUAGES, SPLITS, Draft, Persona, RowBuilder
+from sftchat_general.words import LANGUAGES, SPLITS
 
-_COMPOSERS: dict[str, Callable[[RowBuilder], Draft]] = {
-    "identity": identity.compose,
-    "arithmetic": arithmetic.compose,
-    "counting": counting.compose,
-    "ordering": ordering.compose,
-    "rewriting": rewriting.compose,
-    "format": layout.compose,
-    "reference": reference.compose,
+if TYPE_CHECKING:
+    from sftchat_general.draft import Draft, RowBuilder
+
+_MODULES = {
+    "identity": "identity",
+    "arithmetic": "arithmetic",
+    "counting": "counting",
+    "ordering": "ordering",
+    "rewriting": "rewriting",
+    "format": "layout",
+    "reference": "reference",
 }
+"""Module of each kind, imported when rows are generated, so that listing plugins is fast."""
 
-KINDS = tuple(_COMPOSERS)
+KINDS = tuple(_MODULES)
 """Kinds of rows."""
-
-PERSONA = Persona(
-    name={"zh": "sftchat 的小助手", "en": "the sftchat assistant"},
-    maker={"zh": "sftchat 团队", "en": "the sftchat team"},
-)
-"""Default persona of the assistant."""
 
 MAX_DRAWS = 25
 """Maximum number of draws to avoid a duplicate row; when all are duplicates, the options allow too few different rows."""
@@ -70,6 +69,8 @@ def generate(
     Raises:
         ValueError: When an option is invalid; one lower-case line.
     """
+    from sftchat_general.draft import PERSONA, Persona, RowBuilder
+
     if n < 0:
         raise ValueError(f"n is {n}, must be 0 or more")
     for option, value, values in (
@@ -91,9 +92,13 @@ def generate(
 
     def draw(rng: Random) -> tuple[str, str, Draft]:
         kind, row_language = rng.choice(kinds), rng.choice(languages)
-        return kind, row_language, _COMPOSERS[kind](RowBuilder(rng, row_language, split, phrasings or split, largest, persona))
+        return kind, row_language, _composer(kind)(RowBuilder(rng, row_language, split, phrasings or split, largest, persona))
 
     return _generate_rows(n, f"general-{split}-{phrasings or split}-{seed}", draw)
+
+
+def _composer(kind: str) -> Callable[[RowBuilder], Draft]:
+    return cast("Callable[[RowBuilder], Draft]", import_module(f"sftchat_general.{_MODULES[kind]}").compose)
 
 
 def _generate_rows(n: int, prefix: str, draw: Callable[[Random], tuple[str, str, Draft]]) -> Iterator[Example]:

@@ -6,6 +6,10 @@ rows depend on the order of a table.
 
 from __future__ import annotations
 
+LANGUAGES = ("zh", "en")
+SPLITS = ("train", "test")
+"""Splits of words, numbers and phrasings."""
+
 NAMES: dict[str, tuple[str, ...]] = {
     "en": tuple(
         "Anna Tom Lucy Ben Emma Jack Mary Sam Alice Peter Nora Leo Grace Henry Ruby Oscar Clara Paul Ella David Julia Mark Rose "

@@ -24,6 +24,9 @@ Style = Literal["", "note", "special", "good", "bad", "trained", "likely", "unli
 Fragments = Sequence[tuple[Style, str]]
 """Styled text: consecutive pieces, line breaks included."""
 
+ALTERNATIVES_PER_TOKEN = 10
+"""Number of most likely tokens per position that ``/why`` lists and that are requested from servers."""
+
 _COMMAND_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 

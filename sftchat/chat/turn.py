@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sftchat.chat.context import ChatContext, Overflow
+from sftchat.chat.context import ALTERNATIVES_PER_TOKEN, ChatContext, Overflow
 from sftchat.chat.conversation import Answer, Conversation
 from sftchat.engine import Chunk, Counts, Engine, Inspects, Renders, Request, append_chunk, collect
 from sftchat.errors import EngineError, SftchatError, in_one_line
@@ -19,9 +19,6 @@ from sftchat.types import FinishReason, Reply
 if TYPE_CHECKING:
     from sftchat.chat.context import View
     from sftchat.chat.pane import EngineThread, ModelPane
-
-ALTERNATIVES_PER_TOKEN = 10
-"""Number of most likely tokens per position that ``/why`` lists and that are requested from servers."""
 
 
 class PendingReply:

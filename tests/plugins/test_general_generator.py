@@ -15,8 +15,9 @@ from sftchat.types import Example
 from sftchat_general import arithmetic, counting, identity, layout, ordering, reference, rewriting, words
 from sftchat_general.checks import validate_row
 from sftchat_general.constraints import violations
-from sftchat_general.draft import LANGUAGES, PHRASINGS, SPLITS, is_held_out, values_of_split
-from sftchat_general.generate import KINDS, PERSONA, generate
+from sftchat_general.draft import PERSONA, PHRASINGS, is_held_out, values_of_split
+from sftchat_general.generate import KINDS, generate
+from sftchat_general.words import LANGUAGES, SPLITS
 
 ROWS = {split: list(generate(3000, 5, split=split)) for split in SPLITS}
 EVERY = [row for rows in ROWS.values() for row in rows]

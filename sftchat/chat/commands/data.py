@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftchat.chat.commands.arguments import why_no_reply
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.conversation import Answer, Rating
 from sftchat.engine import Engine, Templated
 from sftchat.errors import UsageError
 from sftchat.types import Message, Reply
+
+if TYPE_CHECKING:
+    from sftchat.chat.conversation import Answer, Rating
 
 
 def _last_reply(context: ChatContext) -> tuple[tuple[Message, ...], Answer]:

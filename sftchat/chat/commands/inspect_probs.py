@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import exp
+from typing import TYPE_CHECKING
 
 from sftchat.chat.commands.arguments import whole_number
 from sftchat.chat.commands.inspect_prompt import inspection_error, make_request, run_inspection
@@ -24,13 +25,14 @@ from sftchat.chat.commands.token_view import (
     running_text,
     style_of,
 )
-from sftchat.chat.context import ChatCommand, ChatContext, Style
-from sftchat.chat.conversation import Answer
-from sftchat.chat.turn import ALTERNATIVES_PER_TOKEN
+from sftchat.chat.context import ALTERNATIVES_PER_TOKEN, ChatCommand, ChatContext, Style
 from sftchat.engine import Inspects, Request, Scores
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
 from sftchat.types import UNNUMBERED, Choice, Token
+
+if TYPE_CHECKING:
+    from sftchat.chat.conversation import Answer
 
 LEAST_LIKELY_COUNT = 8
 """Number of least likely tokens that ``/probs`` lists."""

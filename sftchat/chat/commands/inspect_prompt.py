@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from sftchat.chat.commands.token_view import Row, format_table, join_partial_characters, one_line, running_text
 from sftchat.chat.context import ChatCommand, ChatContext, Fragments, Style
-from sftchat.chat.conversation import Conversation
 from sftchat.engine import Inspects, Request
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
 from sftchat.types import Message, Token
+
+if TYPE_CHECKING:
+    from sftchat.chat.conversation import Conversation
 
 MAX_LISTED = 60
 """Maximum number of tokens listed one per line; the rest is only counted."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sftchat.chat.commands.inspect_probs import TOPIC, LastReply, last_reply
 from sftchat.chat.commands.inspect_prompt import inspection_error, make_request
 from sftchat.chat.commands.token_view import Row, format_likelihood, format_table
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.conversation import Answer
-from sftchat.chat.pane import JobHandle
 from sftchat.engine import Engine, Inspects, Scores
 from sftchat.errors import SftchatError, UsageError
 from sftchat.types import Choice, Reply
+
+if TYPE_CHECKING:
+    from sftchat.chat.pane import JobHandle
 
 
 def _show_likelihoods(context: ChatContext, argument: str) -> None:
@@ -46,6 +48,8 @@ def _add_pane(context: ChatContext, text: str, pane: int, rows: list[Row]) -> No
         pane: Index of the pane.
         rows: Table rows of the panes before.
     """
+    from sftchat.chat.conversation import Answer
+
     if pane == len(context.panes):
         context.info(format_table(rows))
         return

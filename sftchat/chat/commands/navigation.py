@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sftchat.chat.commands.arguments import shorten, whole_number, why_no_message, why_no_reply
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.conversation import Conversation, Turn
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
+
+if TYPE_CHECKING:
+    from sftchat.chat.conversation import Conversation, Turn
 
 
 def _show_or_set_system(context: ChatContext, argument: str) -> None:

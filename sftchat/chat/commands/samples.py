@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sftchat.chat.commands.arguments import whole_number, why_no_message
 from sftchat.chat.commands.inspect_prompt import question_request
 from sftchat.chat.commands.token_view import Row, format_table
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.pane import JobHandle
 from sftchat.chat.safe_text import escape_controls
 from sftchat.engine import Engine, Request, collect
 from sftchat.errors import EngineError, UsageError
 from sftchat.task import score_reply
 from sftchat.text import normalise, pluralize
 from sftchat.types import Example, Reply
+
+if TYPE_CHECKING:
+    from sftchat.chat.pane import JobHandle
 
 MAX_SAMPLES = 256
 """Maximum number of samples."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from sftchat.chat.commands.arguments import whole_number
 from sftchat.chat.context import ChatCommand, ChatContext, Settings
-from sftchat.chat.conversation import Answer, Conversation
-from sftchat.chat.pane import JobHandle
 from sftchat.engine import Chunk, Engine, Request
 from sftchat.errors import EngineError, UsageError, list_quoted
 from sftchat.types import Example, Reply
 
 if TYPE_CHECKING:
+    from sftchat.chat.conversation import Conversation
+    from sftchat.chat.pane import JobHandle
     from sftchat.chat.scorer import GoldScorer
 
 DEFAULT_ITEM_COUNT = 20
@@ -125,6 +125,8 @@ def _send_item(context: ChatContext, argument: str) -> None:
 
 def _ask_item(conversation: Conversation, example: Example) -> Conversation:
     """Return the conversation with its head at the root and the messages of an example added."""
+    from sftchat.chat.conversation import Answer
+
     messages = list(example.messages)
     conversation = conversation.reset()
     if messages[0]["role"] == "system":

@@ -6,13 +6,16 @@ import re
 import time
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sftchat._util.parsing import expand_user
 from sftchat.chat.commands.arguments import complete_path_argument, shorten, whole_number, why_no_reply
 from sftchat.chat.context import ChatCommand, ChatContext
-from sftchat.chat.sessions import Summary, restore
 from sftchat.errors import UsageError
 from sftchat.text import pluralize
+
+if TYPE_CHECKING:
+    from sftchat.chat.sessions import Summary
 
 LISTED_SESSIONS = 20
 SESSION_NAME = re.compile(r"[^\s/.~0-9][^\s/]*")
@@ -64,6 +67,8 @@ def _load_session_or_file(context: ChatContext, argument: str) -> None:
     if session.store is None or summary is None:
         _load_file(context, argument)
         return
+    from sftchat.chat.sessions import restore
+
     conversation, settings = restore(session.store, summary, len(context.panes))
     session.continue_session(summary, conversation)
     context.conversation = conversation
