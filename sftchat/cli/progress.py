@@ -154,6 +154,11 @@ def _describe_settings(setup: TrainingSetup, model: str) -> list[str]:
         f"{len(rows.ids):,} rows, {rows.tokens:,} tokens, {share:.0%} of them trained; learning rate {config.learning_rate:g}, batch {config.batch_size}"
         + (f" × {config.accumulation}" if config.accumulation > 1 else ""),
     ]
+    lines += [
+        f"replayed among them: {entry['n']:,} of {entry.get('generator') or entry['file']}"
+        for entry in setup.manifest.data
+        if "replay" in entry
+    ]
     if setup.validation is not None:
         stop = f", ends after {config.patience} without a better one" if config.patience else ""
         lines.append(f"scored every {config.eval_steps} steps on {setup.validation.source}{stop}")

@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 @rows_options
 @click.option("-n", "--rows", type=click.IntRange(1), metavar="N", help="Rows to draw from the generator.  [default: the task's]")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of the generator.")
+@click.option(
+    "--replay",
+    "replay_arguments",
+    multiple=True,
+    metavar="SOURCE=SHARE",
+    help="Add rows of another task's generator, or of a file, until they are SHARE of all rows, such as general=0.2: the model keeps what it could do. Repeatable.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Folder for the run.")
 @click.option("--validation", metavar="FILE", help="Items to score during training.  [default: split off from the rows]")
 @click.option("--validation-items", type=int, metavar="N", help="Number of validation items.  [default: 100]")
@@ -109,7 +116,7 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_obj
 def command(
-    session: Session, /, task_name: str | None, model: str, files: tuple[str, ...], rows: int | None, options: tuple[str, ...], output: Path, template: str,
+    session: Session, /, task_name: str | None, model: str, files: tuple[str, ...], rows: int | None, options: tuple[str, ...], replay_arguments: tuple[str, ...], output: Path, template: str,
     template_name: str, template_arguments: dict[str, Any], row_options: RowOptions, force: bool, validation: str | None, trust_remote_code: bool, resume: bool, dry_run: bool, quiet: bool,
     **hyperparameters: Any,
 ) -> None:  # fmt: skip
@@ -122,6 +129,7 @@ def command(
     sftchat train relation --eval-steps 100 --patience 3 -o runs/best
     sftchat train --data rows.csv --map prompt=question --map completion=answer -o runs/plain
     sftchat train relation --model org/name --data rows.jsonl --method lora -o runs/second
+    sftchat train relation --model org/name --replay general=0.2 -o runs/third
     """
     from sftchat.cli.progress import TrainingProgress
     from sftchat.data.row_options import ReadingNotes
@@ -134,9 +142,11 @@ def command(
     from sftchat.inference.distributed import is_main_process
     from sftchat.training.checkpoints import check_not_in_use, check_output
     from sftchat.training.config import check_options
+    from sftchat.training.replay import collect_replay_rows, parse_replays
     from sftchat.training.rows import collect_rows
 
     hyperparameters["report_to"] = hyperparameters["report_to"] or None
+    replays = parse_replays(replay_arguments, registry.tasks, trained="" if files else task.name)
     check_options(task, model, hyperparameters, validation, row_options=row_options, engine_types=registry.engines)
     if is_main_process():
         check_not_in_use(output)
@@ -145,6 +155,7 @@ def command(
     examples, sources = collect_rows(
         task, files, rows=rows, options=options, seed=hyperparameters["seed"] or 0, row_options=row_options, notes=notes
     )
+    replay_rows, replay_sources = collect_replay_rows(replays, len(examples), hyperparameters["seed"] or 0)
     silent = quiet or not is_main_process()  # of several training processes only one prints
     for line in () if silent else notes.lines():
         click.echo(printable(f"note: {line}"), err=True)
@@ -152,7 +163,7 @@ def command(
     from sftchat.training.run import train
 
     job = TrainingJob(
-        task, model, output, examples, sources, hyperparameters, validation, template=template, template_name=template_name,
+        task, model, output, examples, (*sources, *replay_sources), hyperparameters, validation, replay=replay_rows, template=template, template_name=template_name,
         template_arguments=template_arguments, row_options=row_options, force=force, resume=resume, trust_remote_code=trust_remote_code,
         command="sftchat " + shlex.join(sys.argv[1:]),
     )  # fmt: skip

@@ -28,7 +28,7 @@ class Manifest:
         base_identity: Hash of the base model's weights.
         method: ``full``, ``lora``, ….
         config: All hyper-parameters, with defaults.
-        data: Files, or the generator call, of the training rows, each with a hash of its bytes.
+        data: Files, or the generator call, of the training rows, each with a hash of its bytes; replayed rows have their share under ``replay``.
         rows: Number of training rows.
         tokens_hash: Hash of the rendered ids and labels.
         template: Name of the chat template.

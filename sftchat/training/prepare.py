@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -174,6 +174,7 @@ class TrainingJob:
         template_name: Name of the model's own template to use for every conversation, stored in the manifest; empty to choose by the presence of
             tools.
         template_arguments: Arguments of the template, stored in the manifest so that inference uses the same.
+        replay: Conversations of other tasks or files to train on too; their sources are in ``data``. No validation item is split off from them.
         row_options: Options for reading the rows of ``validation``; the rows of ``data`` were read with the same.
         force: Whether to train even when the parity proof fails.
         resume: Whether to continue from the last checkpoint of ``output``.
@@ -188,6 +189,7 @@ class TrainingJob:
     data: tuple[Mapping[str, Any], ...]
     hyperparameters: Mapping[str, Any]
     validation: str | None = None
+    replay: Sequence[Example] = ()
     template: str = ""
     template_name: str = ""
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -274,7 +276,7 @@ def prepare(job: TrainingJob, engine_types: Collection[str] = ()) -> TrainingSet
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     config = replace(config, max_length=limit_to_context(config.max_length, context, job.hyperparameters.get("max_length")))
     examples, validation = _split_validation(job, config)
-    rows = render_rows(examples, renderer, config.max_length, train_on_all=config.train_on == "all", context_length=context)
+    rows = render_rows([*examples, *job.replay], renderer, config.max_length, train_on_all=config.train_on == "all", context_length=context)
     from transformers import set_seed
 
     set_seed(config.seed)  # the weights of a new adapter are random
@@ -329,7 +331,7 @@ def _split_validation(job: TrainingJob, config: TrainingConfig) -> tuple[list[Ex
         return examples, None
     if job.validation is not None:
         return examples, validation_from_file(job.validation, config.validation_items, job.row_options)
-    generator_call = next((entry for entry in job.data if "generator" in entry), None)
+    generator_call = next((entry for entry in job.data if "generator" in entry and "replay" not in entry), None)
     if generator_call is not None and examples:
         seed, options = int(generator_call.get("seed", 0)), dict(generator_call.get("options") or {})
         return validation_from_generator(job.task, examples, config.validation_items, seed, options)
