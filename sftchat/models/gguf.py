@@ -64,11 +64,13 @@ class GgufHeader:
         path: The file.
         metadata: Values by key; an array with more than ``MAX_KEPT_ELEMENTS`` elements is None.
         tensors: The tensors, in the order of the file.
+        data_start: Position in the file from which the offsets of the tensors count, in bytes.
     """
 
     path: Path
     metadata: Mapping[str, Any]
     tensors: tuple[GgufTensor, ...]
+    data_start: int = 0
 
     @property
     def architecture(self) -> str:
@@ -226,9 +228,9 @@ def _parse(path: Path, reader: _Reader) -> GgufHeader:
         raise _Malformed(f"its alignment is {alignment!r}")
     start = -(-reader.position // alignment) * alignment
     for tensor in tensors:
-        if start + tensor.offset + _size(tensor) > len(reader.data):
+        if start + tensor.offset + size_in_bytes(tensor) > len(reader.data):
             raise _Malformed(f"it ends within tensor '{tensor.name}'")
-    return GgufHeader(path, metadata, tensors)
+    return GgufHeader(path, metadata, tensors, start)
 
 
 def _tensor(reader: _Reader) -> GgufTensor:
@@ -240,7 +242,7 @@ def _tensor(reader: _Reader) -> GgufTensor:
     return GgufTensor(name, shape, reader.scalar("I", f"tensor '{name}'"), reader.scalar("Q", f"tensor '{name}'"))
 
 
-def _size(tensor: GgufTensor) -> int:
+def size_in_bytes(tensor: GgufTensor) -> int:
     """Return the number of bytes of a tensor's data."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 

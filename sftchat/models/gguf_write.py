@@ -1,18 +1,19 @@
 """Writes transformers models as GGUF files: tensors under llama.cpp's names, hyper-parameters, tokenizer and chat template as metadata.
 
-Nothing here is trusted: ``sftchat.evaluation.export_check`` runs the file and compares it with the model.
+Nothing here is trusted: ``sftchat.evaluation.gguf_export`` runs the file and compares it with the model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sftchat.errors import ModelError
+from sftchat.models.gguf import GgufHeader, GgufTensor, read_header, size_in_bytes
 from sftchat.models.gguf_tokenizer import tokenizer_metadata
 from sftchat.models.gguf_types import FileType, round_weights, tensor_type
 from sftchat.templates.renderer import Renderer
@@ -99,7 +100,9 @@ def architecture_of(model_class: str) -> Architecture:
     return ARCHITECTURES[model_class]
 
 
-def write_gguf(model: Any, renderer: Renderer, path: Path, file_type: FileType, *, name: str, pre_tokenizer: str) -> None:
+def write_gguf(
+    model: Any, renderer: Renderer, path: Path, file_type: FileType, *, name: str, pre_tokenizer: str, earlier: Sequence[Path] = ()
+) -> None:
     """Write a model to a GGUF file, one tensor at a time.
 
     Args:
@@ -109,6 +112,8 @@ def write_gguf(model: Any, renderer: Renderer, path: Path, file_type: FileType, 
         file_type: Types of the weights.
         name: Name of the model in the file.
         pre_tokenizer: llama.cpp's name of the tokenizer's splitting rules; see ``sftchat.models.gguf_tokenizer.find_pre_tokenizer``.
+        earlier: Files written from the same model. A tensor that one of them has in the same type is copied from there, since rounding to some
+            types takes long.
 
     Raises:
         ModelError: When the model's architecture, positions or tokenizer cannot be written.
@@ -143,8 +148,10 @@ def write_gguf(model: Any, renderer: Renderer, path: Path, file_type: FileType, 
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
+        rounded = {(entry.name, entry.type): (header, entry) for header in map(read_header, earlier) for entry in header.tensors}
         for tensor, kind in zip(tensors, types, strict=True):
-            writer.write_tensor_data(round_weights(tensor.read(), kind.name))
+            copy = rounded.get((tensor.name, kind))
+            writer.write_tensor_data(_read_bytes(*copy) if copy is not None else round_weights(tensor.read(), kind.name))
     finally:
         writer.close()
 
@@ -161,6 +168,13 @@ def add_metadata(writer: Any, key: str, value: Any) -> None:
         writer.add_string(key, value)
     else:
         writer.add_array(key, value)
+
+
+def _read_bytes(header: GgufHeader, tensor: GgufTensor) -> Any:
+    """Return the data of a tensor in a file as an array of uint8."""
+    import numpy as np
+
+    return np.fromfile(header.path, np.uint8, size_in_bytes(tensor), offset=header.data_start + tensor.offset)
 
 
 def _numpy_type(type_name: str) -> Any:

@@ -15,7 +15,7 @@ from sftchat.inference.local import score_reply
 from sftchat.inference.rendering import prompt_ids
 from sftchat.models.gguf import read_header
 from sftchat.models.gguf_tokenizer import find_pre_tokenizer
-from sftchat.models.gguf_types import FILE_TYPES, tensor_type
+from sftchat.models.gguf_types import FILE_TYPES, SMALLER_TYPES, tensor_type
 from sftchat.models.gguf_write import ARCHITECTURES, write_gguf
 from sftchat.models.reference import resolve
 from sftchat.templates.renderer import Renderer, choose_renderer
@@ -132,6 +132,31 @@ def test_a_file_of_every_type_is_loaded_and_answers(name: str, tmp_path: Path) -
     finally:
         engine.close()
     assert read_header(path).file_type == FILE_TYPES[name].default
+
+
+@pytest.mark.parametrize("width", [64, 256])
+def test_a_file_has_the_same_bytes_whether_tensors_were_rounded_or_copied_from_earlier_files(width: int, tmp_path: Path) -> None:
+    model, renderer = tiny("LlamaForCausalLM", hidden_size=width, intermediate_size=256, num_hidden_layers=3, head_dim=width // 4)
+    settings: dict[str, Any] = {"name": "test", "pre_tokenizer": "gpt-2"}
+    written: list[Path] = []
+    for name in SMALLER_TYPES:
+        alone, path = tmp_path / f"{name}-alone.gguf", tmp_path / f"{name}.gguf"
+        write_gguf(model, renderer, alone, FILE_TYPES[name], **settings)
+        write_gguf(model, renderer, path, FILE_TYPES[name], **settings, earlier=written)
+        written.append(path)
+
+        assert path.read_bytes() == alone.read_bytes()
+
+
+def test_a_tensor_that_an_earlier_file_has_in_the_same_type_is_not_rounded_again(tmp_path: Path) -> None:
+    model, renderer = tiny("LlamaForCausalLM")
+    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    write_gguf(model, renderer, first, FILE_TYPES["q3_k_m"], name="test", pre_tokenizer="gpt-2")
+    for weights in model.parameters():
+        weights.data.zero_()
+    write_gguf(model, renderer, second, FILE_TYPES["q3_k_m"], name="test", pre_tokenizer="gpt-2", earlier=[first])
+
+    assert second.read_bytes() == first.read_bytes()
 
 
 def type_of(name: str, file_type: str, *, width: int = 256, layers: int = 32, is_output: bool = False) -> str:
