@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from sftchat.cli.session import Session, stderr, stdout
 from sftchat.errors import UsageError
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.gguf_export import ExportedFile, Judge
+    from sftchat.evaluation.evaluate import OnOutcome
+    from sftchat.evaluation.gguf_export import ExportedFile, Judge, Step
     from sftchat.evaluation.report.view import Report
     from sftchat.models.reference import ModelReference
     from sftchat.task import Task
@@ -38,13 +40,13 @@ MARGIN = 2.0
 @click.option(
     "--task", "task_name", metavar="TASK", shell_complete=complete_task, help="Task that scores the files.  [default: that of the training]"
 )
-@click.option("--evalset", type=click.Path(path_type=Path), metavar="FILE", help="Its evalset.  [default: the task's own]")
+@click.option("--evalset", metavar="FILE|NAME", help="A file, or a NAME of the task's evalsets.  [default: its first]")
 @tokenizer_options
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_obj
 def command(
     session: Session, /, model: str, output: Path, ollama: bool, file_type: str | None, smallest: bool, margin: float | None,
-    task_name: str | None, evalset: Path | None, trust_remote_code: bool, quiet: bool, **template: Any,
+    task_name: str | None, evalset: str | None, trust_remote_code: bool, quiet: bool, **template: Any,
 ) -> int:  # fmt: skip
     """Export MODEL for Ollama and llama.cpp.
 
@@ -95,7 +97,7 @@ def command(
 
 def _export_gguf(
     session: Session, reference: ModelReference, output: Path, file_types: list[str] | None, margin: float | None, *,
-    task_name: str | None, evalset: Path | None, quiet: bool, **options: Any,
+    task_name: str | None, evalset: str | None, quiet: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Write and judge GGUF files; returns the exit code.
 
@@ -103,8 +105,13 @@ def _export_gguf(
         file_types: The types to write; None for a search for the smallest.
         options: Options of ``sftchat.models.loading.load`` on template and code.
     """
+    from contextlib import nullcontext
+    from functools import partial
+
     from sftchat._util.files import create_folder
-    from sftchat.evaluation.gguf_export import export_gguf
+    from sftchat.evaluation.gguf_export import export_gguf, keep_smallest
+    from sftchat.evaluation.gguf_table import describe_file, table_of
+    from sftchat.evaluation.progress import show_step
     from sftchat.models.gguf import require_gguf
     from sftchat.models.gguf_types import SMALLER_TYPES
     from sftchat.models.loading import load
@@ -113,39 +120,50 @@ def _export_gguf(
     require_gguf("exporting a GGUF file")
     trained = trained_tasks([reference.text])
     task = session.registry.task(task_name or trained[reference.text]) if task_name or trained else None
-    if task is None and (margin is not None or file_types is None):
+    is_search = file_types is None
+    if task is None and (margin is not None or is_search):
         raise UsageError(f"'{reference.text}' does not say which task it was trained on; name the task that scores with --task")
 
     def say(line: str) -> None:
         if not quiet:
             click.echo(line, err=True)
 
-    judge = _make_judge(session, reference.text, task, margin or MARGIN, evalset) if task is not None else None
     given = {name: value for name, value in options.items() if value}
-    loaded = load(reference, preferred=task.template if task is not None else "chatml", device="cpu", **given)
+    judge = _make_judge(session, reference.text, task, margin or MARGIN, evalset, given, quiet=quiet) if task is not None else None
+    step: Step = (lambda _: nullcontext()) if quiet else partial(show_step, stderr())
+    with step(f"loading {reference.text}"):
+        loaded = load(reference, preferred=task.template if task is not None else "chatml", device="cpu", **given)
     files: list[ExportedFile] = []
     with create_folder(output):
-        for file in export_gguf(loaded, output, output.name, file_types or SMALLER_TYPES, judge, say):
+        types = SMALLER_TYPES if file_types is None else file_types
+        for file in export_gguf(loaded, output, output.name, types, judge, step, needs_proof=is_search or margin is not None):
             files.append(file)
+            say(describe_file(file))
             if file.outcome == "regressed":
                 break
-        chosen = _choose(files, is_search=file_types is None, needs_proof=margin is not None or file_types is None)
-        kept = _keep(files, chosen)
+        kept = keep_smallest(files)
     if judge is not None and not quiet:
-        stdout().print(_table(files, chosen))
-    if chosen is None:
-        say(f"no file is proved not worse by more than {margin or MARGIN:g} points; the largest is kept as {kept}")
+        stdout().print(table_of(files, kept))
+    if kept.failed:
+        unsettled = kept.report.verdict.unsettled if kept.report is not None and kept.report.verdict is not None else None
+        say(
+            f"no file is proved not worse by more than {margin or MARGIN:g} points{f': {unsettled.words}' if unsettled is not None else ''}"
+        )
+        say(f"{'the largest' if len(files) > 1 else 'it'} is kept as {kept.path}")
         return 1
-    say(f"saved {kept}; next: sftchat chat {kept}")
+    say(f"saved {kept.path}; next: sftchat chat {kept.path}")
     return 0
 
 
-def _make_judge(session: Session, model: str, task: Task, margin: float, evalset: Path | None) -> Judge:
+def _make_judge(
+    session: Session, model: str, task: Task, margin: float, evalset: str | None, options: Mapping[str, Any], *, quiet: bool
+) -> Judge:
     """Return the function that compares a file with the model it comes from; raises ``UsageError`` or ``DataError`` for an unusable evalset."""
     from functools import partial
 
+    from sftchat.evaluation.evalset import evalset_path
     from sftchat.evaluation.gate import GateOptions
-    from sftchat.evaluation.pipeline import Evaluation
+    from sftchat.evaluation.pipeline import Evaluation, no_progress
     from sftchat.evaluation.plan import make_plan
     from sftchat.evaluation.progress import show_progress
 
@@ -153,67 +171,26 @@ def _make_judge(session: Session, model: str, task: Task, margin: float, evalset
         make_plan,
         task,
         baseline=model,
-        evalset_paths=[evalset] if evalset is not None else [],
+        evalset_paths=[evalset_path(task, evalset)] if evalset is not None else [],
         gate_options=GateOptions(gated=(f"{task.metrics[0].name}={margin:g}",), strict=True),
         tasks=session.registry.tasks,
     )
     plan_for(models=[model])  # checks the evalset before anything is written
+    console = stderr()
 
-    def judge(path: Path) -> Report:
+    def judge(path: Path, title: str) -> Report:
         plan = plan_for(models=[str(path)])
+
+        def watch(source: str, total: int, cached: Callable[[], int]) -> AbstractContextManager[OnOutcome]:
+            if not console.is_terminal:  # one line per file is enough
+                return no_progress(source, total, cached)
+            return show_progress(console, source.replace(str(path), title), total, cached)
+
         engines = session.engine_pool()
         with closing(engines):
-            report = Evaluation([plan], engines, session.identify, {}, watch=partial(show_progress, stderr())).run()
+            report = Evaluation([plan], engines, session.identify, options, watch=None if quiet else watch).run()
         if report is None:
             raise UsageError("an export is judged in one process")
         return report
 
     return judge
-
-
-def _choose(files: list[ExportedFile], *, is_search: bool, needs_proof: bool) -> ExportedFile | None:
-    """Return the file to keep: of a search the smallest that is proved, else the only one unless it failed."""
-    if is_search:
-        return min((file for file in files if file.is_proved), key=lambda file: file.size, default=None)
-    (file,) = files
-    failed = not file.is_proved if needs_proof else file.outcome == "regressed"
-    return None if failed else file
-
-
-def _keep(files: list[ExportedFile], chosen: ExportedFile | None) -> Path:
-    """Delete all files but the chosen one; without one, rename the largest to ``*.failed.gguf``. Returns the path of the file that is left."""
-    kept = chosen or files[0]
-    for file in files:
-        if file is not kept:
-            file.path.unlink()
-    return kept.path if chosen is not None else kept.path.rename(kept.path.with_suffix(".failed.gguf"))
-
-
-def _table(files: list[ExportedFile], chosen: ExportedFile | None) -> Any:
-    """Return the table of all files: size, score, difference from the model, verdict, speed."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from sftchat.evaluation.report.view import format_difference, format_difference_interval, format_value
-
-    first = files[0].difference
-    name = first.name if first is not None else "score"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("type", no_wrap=True)
-    for column in ("MB", name, "difference", "95 % interval", "tokens/s"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    if first is not None:
-        table.add_row("model", "", format_value(first.baseline), "", "", "", "")
-    words = {"fine": "not worse", "regressed": "worse", "inconclusive": "not proved", None: "not judged"}
-    for file in files:
-        difference = file.difference
-        cells = ("", "", "")
-        if difference is not None:
-            cells = (format_value(difference.candidate), format_difference(difference), format_difference_interval(difference))
-        speed = f"{file.tokens_per_second:.0f}" if file.tokens_per_second else ""
-        verdict = words[file.outcome] + (" · kept" if file is chosen else "")
-        style = {"fine": "green", "regressed": "red"}.get(file.outcome or "", "")
-        table.add_row(file.file_type, f"{file.size / 1e6:,.0f}", *cells, speed, Text(verdict, style=style))
-    return table

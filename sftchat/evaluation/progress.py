@@ -35,6 +35,29 @@ def show_progress(console: Console, title: str, total: int, cached: Callable[[],
     yield from show(console, title, total, cached_note)
 
 
+@contextmanager
+def show_step(console: Console, title: str) -> Iterator[None]:
+    """Show what is being done while the block runs: with its time on a terminal, as a line elsewhere.
+
+    Args:
+        console: Console of standard error.
+        title: What is done.
+    """
+    if not console.is_terminal:
+        console.print(title, soft_wrap=True)
+        yield
+        return
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from sftchat._util.consoles import progress_bars
+
+    with progress_bars(
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(), console=console, transient=True
+    ) as bar:
+        bar.add_task(title, total=None)
+        yield
+
+
 def _show_bar(console: Console, title: str, total: int, cached_note: Callable[[], str]) -> Iterator[OnOutcome]:
     """Show a bar that disappears at the end of the block."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn

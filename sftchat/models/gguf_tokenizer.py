@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import ModelError
+from sftchat.templates.named import DEFAULT
 from sftchat.templates.renderer import Renderer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -45,10 +46,28 @@ def tokenizer_metadata(renderer: Renderer, pre_tokenizer: str, size: int) -> dic
     Raises:
         ModelError: When llama.cpp has no tokenizer of this kind.
     """
-    tokenizer = renderer.tokenizer
-    metadata = {**vocabulary_metadata(tokenizer, pre_tokenizer, size), "tokenizer.chat_template": renderer.source}
-    stops = [token for token in renderer.stop_tokens if token != tokenizer.eos_token_id]
-    return {**metadata, **({"tokenizer.ggml.eot_token_id": stops[0]} if stops else {})}
+    ends = dict.fromkeys(token for token in (renderer.tokenizer.eos_token_id, *renderer.stop_tokens) if token is not None)
+    return {
+        **vocabulary_metadata(renderer.tokenizer, pre_tokenizer, size),
+        **{f"tokenizer.ggml.{name}_token_id": token for name, token in zip(("eos", "eot", "eom"), ends, strict=False)},
+        **_template_metadata(renderer),
+    }
+
+
+def _template_metadata(renderer: Renderer) -> dict[str, Any]:
+    """Return the chat templates as metadata; arguments of the template become its first statements, since other programs do not know them."""
+    statements = "".join(f"{{%- set {name} = {_jinja_literal(value)} %}}" for name, value in renderer.arguments.items())
+    named = {} if renderer.template_name else {name: source for name, source in renderer.named.items() if name != DEFAULT}
+    return {
+        "tokenizer.chat_template": statements + renderer.source,
+        **{f"tokenizer.chat_template.{name}": statements + source for name, source in named.items()},
+        **({"tokenizer.chat_templates": sorted(named)} if named else {}),
+    }
+
+
+def _jinja_literal(value: Any) -> str:
+    """Return the Jinja source of a JSON value; its escape sequences in texts are those of Python."""
+    return str(value).lower() if value is None or isinstance(value, bool) else ascii(value)
 
 
 def vocabulary_metadata(tokenizer: Any, pre_tokenizer: str, size: int) -> dict[str, Any]:
@@ -141,11 +160,13 @@ def find_pre_tokenizer(tokenizer: Any, folder: Path, open_vocabulary: Callable[[
     raise ModelError(f"llama.cpp has no tokenizer that agrees with this model's: {min(failures)[1]}")
 
 
-def describe_difference(tokenizer: Any, ours: Sequence[int], theirs: Sequence[int]) -> str:
-    """Describe the first difference between the ids of transformers and of llama.cpp."""
+def describe_difference(
+    tokenizer: Any, ours: Sequence[int], theirs: Sequence[int], sources: tuple[str, str] = ("transformers", "llama.cpp")
+) -> str:
+    """Describe the first difference between two lists of ids; ``sources`` says where they come from."""
     index = next((number for number, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
     pieces = [" ".join(map(str, tokenizer.convert_ids_to_tokens(list(ids[index : index + 3])))) for ids in (ours, theirs)]
-    return f"at token {index + 1} transformers gives '{pieces[0]}' and llama.cpp '{pieces[1]}'"
+    return f"at token {index + 1} {sources[0]} gives '{pieces[0]}' and {sources[1]} '{pieces[1]}'"
 
 
 def write_vocabulary(tokenizer: Any, path: Path, pre_tokenizer: str) -> None:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
 from sftchat.cli import main
-from sftchat.cli.export import TYPES, _choose, _keep
+from sftchat.cli.export import TYPES
 from sftchat.engine import Request, collect
-from sftchat.evaluation.gguf_export import ExportedFile
+from sftchat.errors import ModelError
+from sftchat.evaluation.gguf_export import ExportedFile, export_gguf, keep_smallest
+from sftchat.evaluation.gguf_table import describe_file, table_of
 from sftchat.models.gguf import read_header
-from sftchat.models.gguf_types import FILE_TYPES
+from sftchat.models.gguf_types import FILE_TYPES, SMALLER_TYPES
+from sftchat.models.loading import load
+from sftchat.models.reference import resolve
 from sftchat.types import Reply
 
 
@@ -64,7 +73,14 @@ def test_a_broken_conversion_is_kept_under_another_name(
     assert export(tiny_checkpoint, tmp_path, evalset, "--gguf", "f32", "--margin", "2") == 1
 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["out-f32.failed.gguf"]
-    assert "no file is proved not worse by more than 2 points" in capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2].startswith("no file is proved not worse by more than 2 points")
+    assert lines[-1] == f"it is kept as {tmp_path / 'out' / 'out-f32.failed.gguf'}"
+
+
+def test_the_model_is_asked_with_the_template_that_is_written_to_the_file(tiny_checkpoint: Path, tmp_path: Path, evalset: Path) -> None:
+    assert export(tiny_checkpoint, tmp_path, evalset, "--gguf", "f32", "--template", "plain") == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["out-f32.gguf"]
 
 
 def test_an_unusable_evalset_is_reported_before_anything_is_written(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -96,43 +112,115 @@ def test_the_types_of_the_option_are_those_that_can_be_written() -> None:
     assert set(TYPES) == set(FILE_TYPES)
 
 
-class Judged(ExportedFile):
-    """A file with a given outcome."""
+def test_an_evalset_can_be_given_by_name(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", str(tiny_checkpoint), "-o", str(tmp_path / "out"), "--task", "general", "--gguf", "f16", "--evalset", "none-en"]
 
-    outcome: Any = None
-    is_proved: Any = False
+    assert main(words) == 2
+    assert "task 'general' has no evalset of that name (it has: general, general-en)" in capsys.readouterr().err
 
 
-def judged(tmp_path: Path, file_type: str, size: int, outcome: str) -> ExportedFile:
+@pytest.mark.parametrize("error", [ModelError("the disk is on fire"), KeyboardInterrupt()])
+def test_an_error_or_an_interrupt_while_a_file_is_judged_leaves_nothing(
+    error: BaseException, tiny_checkpoint: Path, tmp_path: Path, evalset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def evaluate(*_: Any) -> None:
+        seen.extend(path.name for path in (tmp_path / "out").iterdir())
+        raise error
+
+    monkeypatch.setattr("sftchat.evaluation.pipeline.Evaluation.run", evaluate)
+
+    assert export(tiny_checkpoint, tmp_path, evalset, "--gguf", "f32") != 0
+    assert seen == ["out-f32.partial.gguf"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_search_that_is_interrupted_keeps_the_files_that_were_judged(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def judge(path: Path, title: str) -> Any:
+        if title == "m-q5_k_m.gguf":
+            raise KeyboardInterrupt
+        return scripted_report("fine" if title == "m-q8_0.gguf" else "inconclusive")
+
+    files = export_gguf(load(resolve(str(tiny_checkpoint))), tmp_path, "m", SMALLER_TYPES, judge, lambda _: nullcontext(), needs_proof=True)
+    with pytest.raises(KeyboardInterrupt):
+        list(files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m-q6_k.failed.gguf", "m-q8_0.gguf"]
+
+
+def scripted_report(outcome: str) -> Any:
+    """A report with this outcome of the gate."""
+    return SimpleNamespace(
+        gates=[SimpleNamespace(outcome=outcome)], verdict=SimpleNamespace(exit_code=0 if outcome == "fine" else 1), comparisons=()
+    )
+
+
+def judged(tmp_path: Path, file_type: str, size: int, outcome: str, *, needs_proof: bool = True) -> ExportedFile:
     path = tmp_path / f"m-{file_type}.gguf"
     path.touch()
-    file = Judged(file_type, path, size)
-    object.__setattr__(file, "outcome", outcome)
-    object.__setattr__(file, "is_proved", outcome == "fine")
-    return file
+    return ExportedFile(file_type, path, size, scripted_report(outcome), needs_proof)
 
 
 def test_a_search_keeps_the_smallest_proved_file(tmp_path: Path) -> None:
     outcomes = [("q8_0", 80, "fine"), ("q6_k", 60, "inconclusive"), ("q5_k_m", 50, "fine"), ("q4_k_m", 40, "regressed")]
     files = [judged(tmp_path, *entry) for entry in outcomes]
 
-    chosen = _choose(files, is_search=True, needs_proof=True)
-    assert chosen is files[2]
-    assert _keep(files, chosen) == tmp_path / "m-q5_k_m.gguf"
+    assert keep_smallest(files) is files[2]
     assert [path.name for path in tmp_path.iterdir()] == ["m-q5_k_m.gguf"]
 
 
-def test_a_search_without_a_proved_file_keeps_the_largest_under_another_name(tmp_path: Path) -> None:
+def test_a_search_without_a_proved_file_keeps_the_largest(tmp_path: Path) -> None:
     files = [judged(tmp_path, "q8_0", 80, "inconclusive"), judged(tmp_path, "q6_k", 60, "regressed")]
 
-    assert _choose(files, is_search=True, needs_proof=True) is None
-    assert _keep(files, None) == tmp_path / "m-q8_0.failed.gguf"
-    assert [path.name for path in tmp_path.iterdir()] == ["m-q8_0.failed.gguf"]
+    assert keep_smallest(files) is files[0]
+    assert files[0].failed
+    assert [path.name for path in tmp_path.iterdir()] == ["m-q8_0.gguf"]
 
 
 def test_one_file_fails_when_it_is_worse_or_when_a_proof_is_missing(tmp_path: Path) -> None:
-    undecided, worse = judged(tmp_path, "q8_0", 80, "inconclusive"), judged(tmp_path, "q6_k", 60, "regressed")
+    entries: list[tuple[str, bool]] = [("inconclusive", False), ("inconclusive", True), ("regressed", False), ("fine", True)]
 
-    assert _choose([undecided], is_search=False, needs_proof=False) is undecided
-    assert _choose([undecided], is_search=False, needs_proof=True) is None
-    assert _choose([worse], is_search=False, needs_proof=False) is None
+    assert [judged(tmp_path, "q8_0", 80, outcome, needs_proof=needs_proof).failed for outcome, needs_proof in entries] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+@dataclass(frozen=True)
+class Measured(ExportedFile):
+    """A file with given figures."""
+
+    difference: Any = None
+    tokens_per_second: Any = 1234.5
+
+
+def measured(file_type: str, size: int, drop: float, outcome: str) -> ExportedFile:
+    score = SimpleNamespace(name="accuracy", baseline=0.8, candidate=0.8 - drop, difference=-drop, low=-drop - 0.01, high=0.02 - drop)
+    return Measured(file_type, Path(f"m-{file_type}.gguf"), size, scripted_report(outcome), needs_proof=True, difference=score)
+
+
+def test_the_table_has_80_columns_and_marks_the_file_that_is_kept() -> None:
+    files = [
+        measured("q8_0", 145_000_000, 0.0, "fine"),
+        measured("q6_k", 111_900_000, 0.002, "fine"),
+        measured("q5_k_m", 98_000_000, 0.013, "inconclusive"),
+        measured("q4_k_m", 9_400_000, 0.125, "regressed"),
+    ]
+    console = Console(file=StringIO(), width=80)
+    console.print(table_of(files, files[1]))
+
+    assert [describe_file(file) for file in files[1:3]] == [
+        "m-q6_k.gguf: 111.9 MB, accuracy 0.798 (-0.002), not worse",
+        "m-q5_k_m.gguf: 98.0 MB, accuracy 0.787 (-0.013), not proved",
+    ]
+    assert [line.rstrip() for line in cast(StringIO, console.file).getvalue().splitlines()] == [
+        "type       MB  accuracy  difference     95 % interval  tokens/s  verdict",
+        "─" * 80,
+        "model             0.800",
+        "q8_0    145.0     0.800      -0.000  [-0.010, +0.020]     1,234  not worse",
+        "q6_k    111.9     0.798      -0.002  [-0.012, +0.018]     1,234  not worse, kept",
+        "q5_k_m   98.0     0.787      -0.013  [-0.023, +0.007]     1,234  not proved",
+        "q4_k_m    9.4     0.675      -0.125  [-0.135, -0.105]     1,234  worse",
+    ]
