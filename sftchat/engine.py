@@ -127,6 +127,19 @@ class Renders(Protocol):
 
 
 @runtime_checkable
+class Describes(Protocol):
+    """An engine that describes its loaded model."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of the weights, such as ``float32``, ``bfloat16``, ``int8`` or ``Q8_0``."""
+
+    @property
+    def summary(self) -> str:
+        """Number of parameters, precision and where the model runs, such as ``134.5 M parameters, bfloat16, cpu``."""
+
+
+@runtime_checkable
 class Counts(Protocol):
     """An engine that can count the tokens of a prompt before prefill."""
 

@@ -93,6 +93,7 @@ class ChatController:
         conversation: Earlier conversation to continue.
         settings: Initial generation settings.
         start_notes: Notes to show at the start.
+        announces_models: Whether each loaded model is described in a note.
         clock: Monotonic clock in seconds.
 
     Attributes:
@@ -112,6 +113,7 @@ class ChatController:
         conversation: Conversation | None = None,
         settings: Settings | None = None,
         start_notes: Sequence[str] = (),
+        announces_models: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._conversation = conversation or Conversation()
@@ -128,6 +130,7 @@ class ChatController:
         self._view = view
         self.commands = commands
         self._start_notes = start_notes
+        self._announces_models = announces_models
         self._clock = clock
         self._turn: TurnRunner | None = None
         self._jobs = JobRunner(view, self.process_pending)
@@ -195,7 +198,14 @@ class ChatController:
         for command in self.commands.shadowed:
             self._view.error(f"a plugin's command '/{command.name}' is ignored: the name is taken")
         for engine_thread in self._engine_threads():
-            engine_thread.start(self.process_pending, partial(self._leave_with_error, engine_thread))
+            engine_thread.start(partial(self._begin_with, engine_thread), partial(self._leave_with_error, engine_thread))
+
+    def _begin_with(self, engine_thread: EngineThread) -> None:
+        """Describe the models of an engine that has just been loaded, then process the pending lines."""
+        for pane in self.panes:
+            if pane.engine_thread is engine_thread and pane.summary and self._announces_models:
+                self._view.info(f"{pane.name}: {pane.summary}")
+        self.process_pending()
 
     def close(self, timeout: float = 2.0) -> None:
         """Cancel running work and free the engines; wait at most ``timeout`` seconds for each."""

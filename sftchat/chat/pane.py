@@ -13,7 +13,7 @@ from sftchat._util.plugin_calls import call_plugin
 from sftchat._util.renamed import former_names
 from sftchat.chat.context import View
 from sftchat.chat.turn import PendingReply
-from sftchat.engine import Engine, Inspects, Renders, Request
+from sftchat.engine import Describes, Engine, Inspects, Renders, Request
 from sftchat.errors import SftchatError, UsageError, in_one_line
 from sftchat.task import ReplyScore
 from sftchat.thinking import opens_thoughts
@@ -206,6 +206,11 @@ class ModelPane:
     def engine(self) -> Engine | None:
         """The loaded engine; None while it loads."""
         return self.engine_thread.engine
+
+    @property
+    def summary(self) -> str:
+        """Parameters, precision and device of the loaded model; empty when unknown."""
+        return self.engine.summary if isinstance(self.engine, Describes) else ""
 
     @property
     def context_length(self) -> int:

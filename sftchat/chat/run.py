@@ -91,6 +91,7 @@ def run_chat(
             conversation=conversation,
             settings=settings,
             start_notes=start_notes,
+            announces_models=not (plain or jsonl),
         )
 
     if plain or jsonl:

@@ -59,7 +59,8 @@ def command(
     if questions is not None and prompt is not None:
         raise UsageError("give a PROMPT or --questions FILE, not both")
     examples = read_questions(questions, system) if questions is not None else (make_question(_read_prompt(prompt), system),)
-    with closing(session.load_engine(model, **options)) as engine:
+    # the replies to a file of questions are evaluated later, so they must not depend on the batch
+    with closing(session.load_engine(model, interactive=questions is None, **options)) as engine:
         if questions is not None or samples > 1:
             return _print_all(engine, model, examples, sampling, samples, as_json, show_thinking)
         request = Request("ask", examples[0].messages, sampling=sampling)

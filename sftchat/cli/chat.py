@@ -109,6 +109,7 @@ def command(
         settings = replace(settings, overflow=overflow)  # type: ignore[arg-type]
     if chosen_task is not None:
         options["preferred"] = chosen_task.template
+    options["interactive"] = True
     without_base = {**options, "base": None}  # for models that are opened later by a command of the chat
     return run_chat(
         prepare_openings([session.resolve(model, **options) for model in models], session.load_engine, options),

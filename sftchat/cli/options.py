@@ -135,7 +135,7 @@ engine_options = add_options(
         type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
         default="auto",
         show_default=True,
-        help="Precision of the weights.",
+        help="Precision of the weights; auto is the checkpoint's own, but on a CPU float32 if it fits. chat and ask PROMPT keep bfloat16 on a CPU that multiplies it.",
     ),
     device_option(),
     template_options(default=None),

@@ -35,7 +35,7 @@ DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE
 def identify(
     model: str, engine_types: Mapping[str, EngineType], *, hashed: FileHasher = file_hash, base: str | None = None, allow_pickle: bool = False,
     template: str | None = None, template_name: str | None = None, template_arguments: Mapping[str, Any] | None = None,
-    extra_body: Mapping[str, Any] | None = None, **options: Any,
+    extra_body: Mapping[str, Any] | None = None, interactive: bool = False, **options: Any,
 ) -> str:  # fmt: skip
     """Return a hash of everything besides the request that affects a model's replies.
 
@@ -83,7 +83,18 @@ def identify(
         "source": source_hash(),
         "versions": {name: installed_version(name) for name in (VERSIONED_GGUF_PACKAGES if reference.is_gguf else VERSIONED_PACKAGES)},
     }
+    if interactive:
+        affecting["keeps_bfloat16"] = _multiplies_bfloat16()
     return hashlib.sha256(json.dumps(affecting, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether an interactive command keeps bfloat16 on this CPU; imports torch, which such a command has loaded."""
+    import torch
+
+    from sftchat.inference.cpu import can_pack
+
+    return can_pack(torch.bfloat16)
 
 
 def _template_identity(template: str) -> str:

@@ -234,6 +234,16 @@ class LlamaCppEngine(RendersPrompts):
         """Maximum number of tokens, prompt and reply together."""
         return self._server.context_length
 
+    @property
+    def precision(self) -> str:
+        """Type of most weights."""
+        return self.header.file_type
+
+    @property
+    def summary(self) -> str:
+        """Number of parameters, precision and library."""
+        return f"{self.header.parameters / 1e6:,.1f} M parameters, {self.precision}, llama.cpp"
+
     def renderer(self, adapter: str) -> Renderer:
         """Return the renderer of the file.
 

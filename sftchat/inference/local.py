@@ -40,12 +40,14 @@ class TransformersEngine(RendersPrompts):
         loaded: Weights, renderer and stop tokens.
         batch_size: Maximum number of requests decoded together.
         merges: Whether requests may join a running batch, as returned by ``optimize_for_inference``.
+        quantized: Type of the rounded weights, ``int8`` or ``nf4``; empty when they are not rounded.
     """
 
-    def __init__(self, name: str, loaded: Loaded, batch_size: int = 128, *, merges: bool = True) -> None:
+    def __init__(self, name: str, loaded: Loaded, batch_size: int = 128, *, merges: bool = True, quantized: str = "") -> None:
         self.name = name
         self.loaded = loaded
         self.batch_size = batch_size
+        self._quantized = quantized
         self._merges = merges
         self.prompt_cache = PromptCache()
         self._adapters = Adapters(name, loaded)
@@ -55,6 +57,17 @@ class TransformersEngine(RendersPrompts):
         """Maximum number of tokens, prompt and reply together; 2048 if the model's configuration has no limit."""
         config = self.loaded.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
+
+    @property
+    def precision(self) -> str:
+        """Dtype of the weights, or the type to which they are rounded."""
+        return self._quantized or str(self.loaded.model.dtype).removeprefix("torch.")
+
+    @property
+    def summary(self) -> str:
+        """Number of parameters, precision and device."""
+        model = unwrapped(self.loaded.model)
+        return f"{model.num_parameters() / 1e6:,.1f} M parameters, {self.precision}, {model.device.type}"
 
     @property
     def adapters(self) -> tuple[str, ...]:

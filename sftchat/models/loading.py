@@ -16,7 +16,7 @@ from sftchat.models.adapters import add_adapter
 from sftchat.models.hub import fetch_configs, hub_access
 from sftchat.models.load_checks import WeightCheck, check_loaded, check_tokenizer, check_vocabulary, first_names
 from sftchat.models.manifest import Manifest, read_manifest, resolve_template_options
-from sftchat.models.model_files import ADAPTER_CONFIG, check_claims, check_config, check_weights, weights_of
+from sftchat.models.model_files import ADAPTER_CONFIG, check_claims, check_config, check_weights, stored_dtype, weights_of
 from sftchat.models.reference import ModelReference, gguf_file
 from sftchat.templates.parity import Check
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
@@ -123,18 +123,19 @@ def load_model(reference: ModelReference, **options: Any) -> Any:
 
 def load_checked(
     reference: ModelReference, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, allow_pickle: bool = False,
-    four_bit: bool = False,
+    four_bit: bool = False, keep_bfloat16: bool = False,
 ) -> tuple[Any, WeightCheck]:  # fmt: skip
     """Load the weights of a reference in eval mode, an adapter with its base model, together with the result of their check.
 
     Args:
         reference: What to load.
-        dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``: the checkpoint's own on an accelerator, on a CPU float32 if it fits.
+        dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``, see ``automatic_dtype``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``: an accelerator if there is one.
         trust_remote_code: Whether code that comes with the model may run.
         allow_pickle: Whether weights that are not safetensors may be loaded.
         four_bit: Whether linear layers, including those with an adapter, are rounded to 4-bit NormalFloat with double quantization, computing in
             ``dtype`` (Dettmers et al. 2023, arXiv:2305.14314); requires bitsandbytes.
+        keep_bfloat16: Whether ``auto`` keeps a checkpoint in bfloat16 on a CPU.
 
     Raises:
         ModelError: When it cannot be loaded, tensors are missing or not finite, or it is an adapter without effect; the message is one line.
@@ -147,14 +148,19 @@ def load_checked(
     device = choose_device(device)
     if reference.base is not None:
         base, check = load_checked(
-            reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, four_bit=four_bit
-        )
+            reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, four_bit=four_bit,
+            keep_bfloat16=keep_bfloat16,
+        )  # fmt: skip
         adapted, tensor_count = add_adapter(base, reference.source, "default", reference.text)
         return adapted, replace(check, adapter=tensor_count)
     if reference.folder is not None:
         check_claims(reference.folder)
-    weights_dtype = getattr(torch, dtype) if dtype != "auto" else _automatic_dtype(reference, device)
-    revision = _checked_revision(reference, allow_pickle)
+    folder, revision = _checked_files(reference, allow_pickle)
+    if dtype == "auto":
+        # the size of a model on the Hub is not known before its weights are fetched
+        size = sum((folder / name).stat().st_size for name in weights_of(folder, allow_pickle=True)) if reference.folder is not None else 0
+        dtype = automatic_dtype(device, stored_dtype(folder), size, keep_bfloat16)
+    weights_dtype = getattr(torch, dtype) if dtype != "auto" else dtype
     try:
         with hub_access(local=reference.folder is not None):
             model, info = AutoModelForCausalLM.from_pretrained(
@@ -176,15 +182,18 @@ def load_checked(
     return (model if four_bit else model.to(device)).eval(), check
 
 
-def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
-    """Check the files that refer to weights, and return the revision to load: for a model on the Hub, the commit of the checked files.
+def _checked_files(reference: ModelReference, allow_pickle: bool) -> tuple[Path, str]:
+    """Check the files that refer to weights.
+
+    Returns:
+        The folder with the checked configs, and the revision to load: for a model on the Hub, the commit of the checked files.
 
     Raises:
         ModelError: When the files are not available, the model is an adapter on the Hub, or its weights are not allowed.
     """
     if reference.folder is not None:
         weights_of(reference.folder, allow_pickle=allow_pickle)
-        return "main"
+        return reference.folder, "main"
     try:
         with hub_access(local=False):
             folder = fetch_configs(reference.source, reference.revision)
@@ -196,7 +205,7 @@ def _checked_revision(reference: ModelReference, allow_pickle: bool) -> str:
         )
     check_weights(folder, allow_pickle=allow_pickle)
     check_config(folder)
-    return folder.name
+    return folder, folder.name
 
 
 def _four_bit_options(dtype: Any, device: str) -> dict[str, Any]:
@@ -306,17 +315,26 @@ def choose_device(device: str) -> str:
     return device
 
 
-def _automatic_dtype(reference: ModelReference, device: str) -> Any:
-    """Return ``auto``, the checkpoint's own dtype, or float32 on a CPU if it fits: in float32 a reply does not depend on the batch."""
-    import torch
+def automatic_dtype(device: str, stored: str, size: int, keep_bfloat16: bool) -> str:
+    """Return the dtype that ``--dtype auto`` means.
 
+    On an accelerator it is the checkpoint's own. On a CPU it is float32, in which a reply does not depend on the batch, unless the model is too large;
+    commands for which speed matters more keep bfloat16 if the processor multiplies it (``sftchat.inference.open.load_engine``).
+
+    Args:
+        device: ``cpu`` or an accelerator.
+        stored: Dtype that the checkpoint names; empty if none.
+        size: Size of the weights in bytes, usually 2 for each number; 0 if unknown.
+        keep_bfloat16: Whether a checkpoint in bfloat16 stays in bfloat16 on a CPU.
+
+    Returns:
+        ``float32``, ``bfloat16``, or ``auto`` for the checkpoint's own.
+    """
     if device != "cpu":
         return "auto"
-    folder = reference.folder
-    if folder is None:
-        return torch.float32
-    size = sum((folder / name).stat().st_size for name in weights_of(folder, allow_pickle=True))  # usually 2 bytes per number
-    return torch.float32 if 2 * size <= FULL_PRECISION_LIMIT else "auto"
+    if keep_bfloat16 and stored == "bfloat16":
+        return stored
+    return "float32" if 2 * size <= FULL_PRECISION_LIMIT else "auto"
 
 
 def _load_error(reference: ModelReference, part: str, error: BaseException) -> str:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from sftchat._util.files import atomic_folder, check_output_folder
 from sftchat.errors import ModelError, UsageError
 from sftchat.models.fingerprint import identity
-from sftchat.models.hub import hub_access
+from sftchat.models.hub import fetch_configs, hub_access
 from sftchat.models.loading import load, load_model, saved_tokenizer
 from sftchat.models.manifest import Manifest, write_manifest
+from sftchat.models.model_files import stored_dtype
 from sftchat.models.reference import ModelReference, resolve
 from sftchat.templates.parity import check_parity
 from sftchat.templates.renderer import Renderer
@@ -190,11 +191,9 @@ def round_stochastically(numbers: Tensor, dtype: torch.dtype, generator: torch.G
 
 
 def _stored_dtype(base: ModelReference) -> str:
-    from transformers import AutoConfig
-
     with hub_access(local=base.folder is not None):
-        stored = AutoConfig.from_pretrained(base.source, revision=base.revision or "main").dtype
-    return str(stored or "float32").removeprefix("torch.")
+        folder = base.folder or fetch_configs(base.source, base.revision)
+    return stored_dtype(folder) or "float32"
 
 
 def _compute_logits(model: Any, rows: Sequence[Sequence[int]]) -> list[Any]:

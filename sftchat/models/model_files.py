@@ -287,6 +287,17 @@ def check_config(folder: Path) -> None:
         _check_limit(folder, part, LABEL_KEYS, MAX_LABELS, f"at most {MAX_LABELS} are allowed")
 
 
+def stored_dtype(folder: Path) -> str:
+    """Return the dtype that the config of a checkpoint names, such as ``bfloat16``; empty when it names none.
+
+    Raises:
+        ModelError: When the config cannot be read.
+    """
+    parts = _config_parts(read_object(folder / CONFIG))
+    names = (part.get(key) for part in parts for key in ("dtype", "torch_dtype"))
+    return next((name.removeprefix("torch.") for name in names if isinstance(name, str)), "")
+
+
 def check_claims(folder: Path) -> None:
     """Check that a config does not claim far more layers or weights than the folder's safetensors files contain.
 

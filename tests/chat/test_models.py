@@ -254,3 +254,24 @@ def test_runs_are_listed_newest_first_with_their_description(tmp_path: Path) -> 
             os.utime(file, (when, when))
 
     assert [(run.model, run.description) for run in find_runs(tmp_path)] == [("deep/er/new", ""), ("old", "relation, lora of nano")]
+
+
+class Described(ScriptedEngine):
+    precision = "bfloat16"
+    summary = "134.5 M parameters, bfloat16, cpu"
+
+
+def test_parameters_precision_and_device_of_a_model_are_shown_when_it_is_loaded_and_by_model(view: View) -> None:
+    engines = (Described(["hi"]), echo("plain"))
+    models = ModelLoader(check=lambda model: None, load=lambda model: Described(["hi"]))
+    log = view(openings=side_by_side(*engines), services=ChatServices(models=models), announces_models=True)
+
+    assert log.ready() == ["note: a: 134.5 M parameters, bfloat16, cpu"]
+    assert log.type("/model") == ["note: * a: 134.5 M parameters, bfloat16, cpu\n  b"]
+    assert log.type("/model other") == [
+        "note: other (134.5 M parameters, bfloat16, cpu) answers from the next message on; /regen asks it the last one again"
+    ]
+
+
+def test_models_are_described_at_the_start_only_where_that_is_wanted(view: View) -> None:
+    assert view(Described(["hi"])).ready() == []

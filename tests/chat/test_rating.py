@@ -233,6 +233,23 @@ def test_a_sample_of_the_evalset_is_scored_by_every_model_with_its_adapter(view:
     assert len(wrong.requests) == 12
 
 
+def test_a_score_of_the_evalset_names_the_precision_unless_it_is_that_of_an_evaluation(view: View, services: ChatServices) -> None:
+    class Described(ScriptedEngine):
+        summary = ""
+
+        def __init__(self, precision: str) -> None:
+            super().__init__(lambda request: "no", chunks=99)
+            self.precision = precision
+
+    openings = [Opening(lambda precision=precision: Described(precision), (precision,)) for precision in ("bfloat16", "float32")]
+    log = view(openings=openings, services=services)
+
+    assert [line.split(" [")[0] for line in log.type("/eval 4")] == [
+        "note: bfloat16 in bfloat16, 4 of 8 items: accuracy 0.000",
+        "note: float32, 4 of 8 items: accuracy 0.000",
+    ]
+
+
 def test_an_item_is_sent_as_evaluation_sends_it(view: View, services: ChatServices) -> None:
     engine = ScriptedEngine(lambda request: "answer 2", chunks=99)
     log = view(engine, services=services)

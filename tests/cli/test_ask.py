@@ -269,3 +269,11 @@ def test_an_impossible_batch_is_refused_before_the_model_is_opened(
 
     assert capsys.readouterr().err.startswith(f"sftchat: error: {complaint}")
     assert ask.opened == []
+
+
+def test_one_prompt_is_answered_interactively_and_a_file_of_questions_is_not(ask: Asked, tmp_path: Path) -> None:
+    questions = tmp_path / "questions.txt"
+    questions.write_text("hi\n", encoding="utf-8")
+
+    assert [ask("model", "hi"), ask("model", "--questions", str(questions))] == [0, 0]
+    assert [options["interactive"] for _, options in ask.opened] == [True, False]

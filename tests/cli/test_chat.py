@@ -140,7 +140,12 @@ def test_a_terminal_is_opened_before_the_model(monkeypatch: pytest.MonkeyPatch, 
     assert "shout" in Recorded.chat.commands
     assert Recorded.given["history"].parts[-2:] == ("sftchat", "history")
     Recorded.view.load()
-    assert (opened[0]["model"], opened[0]["device"], opened[0]["preferred"]) == ("model", "cpu", "plain")
+    assert {name: opened[0][name] for name in ("model", "device", "preferred", "interactive")} == {
+        "model": "model",
+        "device": "cpu",
+        "preferred": "plain",
+        "interactive": True,
+    }
 
 
 @pytest.mark.parametrize(

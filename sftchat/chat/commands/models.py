@@ -22,10 +22,16 @@ def _show_or_load_model(context: ChatContext, argument: str) -> None:
         lines = []
         for pane in context.panes:
             mark = "*" if pane is context.focus else " "
-            lines.append(f"{mark} {pane.name}{f' with adapter {pane.adapter}' if pane.adapter else ''}")
+            adapter = f" with adapter {pane.adapter}" if pane.adapter else ""
+            lines.append(f"{mark} {pane.name}{adapter}{f': {pane.summary}' if pane.summary else ''}")
         context.info("\n".join(lines))
         return
-    context.switch(argument, lambda: context.info(f"{argument} answers from the next message on; /regen asks it the last one again"))
+
+    def confirm() -> None:
+        summary = f" ({context.focus.summary})" if context.focus.summary else ""
+        context.info(f"{argument}{summary} answers from the next message on; /regen asks it the last one again")
+
+    context.switch(argument, confirm)
 
 
 def _complete_model(context: ChatContext, argument: str) -> Iterable[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sftchat.chat.commands.arguments import whole_number
 from sftchat.chat.context import ChatCommand, ChatContext, Settings
-from sftchat.engine import Chunk, Engine, Request
+from sftchat.engine import Chunk, Describes, Engine, Request
 from sftchat.errors import EngineError, UsageError, list_quoted
 from sftchat.types import Example, Reply
 
@@ -66,7 +66,9 @@ def _evaluate_panes(context: ChatContext, argument: str) -> None:
 
         def done(metrics: str) -> None:
             with_adapter = f" with adapter {adapter}" if adapter else ""
-            context.info(f"{model.name}{with_adapter}, {count} of {len(scorer.examples)} items: {metrics}")
+            engine = model.engine
+            precision = f" in {engine.precision}" if isinstance(engine, Describes) and engine.precision != "float32" else ""
+            context.info(f"{model.name}{with_adapter}{precision}, {count} of {len(scorer.examples)} items: {metrics}")
             if pane + 1 < len(context.panes):
                 evaluate(pane + 1)
 
