@@ -230,4 +230,6 @@ def _provenance_lines(step: Provenance) -> list[str]:
     if manifest.command:
         lines.append(f"  command: {manifest.command}")
     lines.append(f"  base: {manifest.base} ({manifest.base_identity[:12]})")
+    if file := manifest.base_file:
+        lines.append(f"  base dequantized from: {file.get('file')}, {file.get('type')} ({str(file.get('sha256'))[:12]})")
     return lines

@@ -195,8 +195,8 @@ def _dry_run(job: TrainingJob, registry: Registry, model: str, quiet: bool) -> N
     from sftchat.training.dry_run import perform_dry_run
     from sftchat.training.prepare import prepare
 
-    setup = prepare(job, registry.engines)
     with TrainingProgress(quiet=quiet) as progress:
+        setup = prepare(job, registry.engines, progress.message)
         progress.describe(setup, model)
     measured = perform_dry_run(setup)
     size = setup.config.batch_size

@@ -118,7 +118,8 @@ def fetch(model: FetchableModel, say: Say) -> None:
         ModelError: When no source has the file, its hash differs, or it cannot be converted.
         MissingExtraError: When the packages for the conversion are missing.
     """
-    from sftchat.models.gguf import dequantize, read_header, require_gguf
+    from sftchat.models.dequantize import dequantize
+    from sftchat.models.gguf import read_header, require_gguf
 
     require_gguf(f"fetching '{model.name}'")
     if not _is_verified(model, model.gguf_file):

@@ -6,10 +6,8 @@ import math
 import mmap
 import struct
 from collections.abc import Mapping
-from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +53,11 @@ class GgufTensor:
     type: int
     offset: int
 
+    @property
+    def elements(self) -> int:
+        """Number of its elements."""
+        return math.prod(self.shape)
+
 
 @dataclass(frozen=True)
 class GgufHeader:
@@ -90,13 +93,13 @@ class GgufHeader:
 
         counts: dict[int, int] = {}
         for tensor in self.tensors:
-            counts[tensor.type] = counts.get(tensor.type, 0) + math.prod(tensor.shape)
+            counts[tensor.type] = counts.get(tensor.type, 0) + tensor.elements
         return str(GGMLQuantizationType(max(counts, key=counts.__getitem__)).name)
 
     @property
     def parameters(self) -> int:
         """Number of weights."""
-        return sum(math.prod(tensor.shape) for tensor in self.tensors)
+        return sum(tensor.elements for tensor in self.tensors)
 
     @property
     def end_tokens(self) -> tuple[int, ...]:
@@ -302,35 +305,3 @@ def _templates(header: GgufHeader) -> str | dict[str, str] | None:
     named = {name.removeprefix(f"{key}."): source for name, source in header.metadata.items() if name.startswith(f"{key}.")}
     texts = {name: source for name, source in {"default": default, **named}.items() if isinstance(source, str)}
     return texts if set(texts) - {"default"} else texts.get("default")
-
-
-def dequantize(header: GgufHeader, folder: Path) -> None:
-    """Write the model of a GGUF file as a transformers checkpoint in bfloat16, with its tokenizer and chat template.
-
-    Args:
-        header: Header of the file.
-        folder: An existing, empty folder.
-
-    Raises:
-        ModelError: When transformers cannot convert the file.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
-
-    from sftchat.models.loading import LOADING
-
-    tokenizer = load_gguf_tokenizer(header)
-    try:
-        with LOADING, hub_access(local=True), redirect_stderr(StringIO()):  # progress bars
-            loaded = AutoModelForCausalLM.from_pretrained(header.path.parent, gguf_file=header.path.name, dtype=torch.bfloat16)
-            config = type(loaded.config).from_dict(
-                {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
-            )
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # one that does not refuse to be saved
-            model.load_state_dict(loaded.state_dict())
-    except Exception as error:  # as in load_gguf_tokenizer
-        raise ModelError(f"'{header.path}' of architecture '{header.architecture}' cannot be converted: {first_line(error)}") from error
-    ends = sorted({*header.end_tokens, tokenizer.eos_token_id} - {None})
-    model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

@@ -282,19 +282,8 @@ def _rope_tensors(config: Any) -> Iterator[_Tensor]:
     rope = _rope(config)
     if rope.get("rope_type") != "llama3":
         return
-    length = _head_length(config)
-    original = rope["original_max_position_embeddings"]
-    low, high, factor = original / rope["low_freq_factor"], original / rope["high_freq_factor"], rope["factor"]
-    factors: list[float] = []
-    for index in range(0, length, 2):
-        wavelength = 2 * math.pi * rope["rope_theta"] ** (index / length)
-        if wavelength < high:
-            factors.append(1.0)
-        elif wavelength > low:
-            factors.append(float(factor))
-        else:
-            smooth = (original / wavelength - rope["low_freq_factor"]) / (rope["high_freq_factor"] - rope["low_freq_factor"])
-            factors.append(1 / ((1 - smooth) / factor + smooth))
+    numbers = (rope[name] for name in ("rope_theta", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"))
+    factors = llama3_factors(_head_length(config), *numbers)
 
     def read() -> Any:
         import numpy as np
@@ -302,3 +291,27 @@ def _rope_tensors(config: Any) -> Iterator[_Tensor]:
         return np.array(factors, dtype=np.float32)
 
     yield _Tensor("rope_freqs.weight", (len(factors),), read)
+
+
+def llama3_factors(length: int, theta: float, factor: float, low: float, high: float, original: int) -> list[float]:
+    """Return what the wavelengths of rotary positions are multiplied by in Llama 3.1 and later; arguments by their names in transformers.
+
+    Args:
+        length: Dimensions of a head.
+        theta: Base of the frequencies.
+        factor: Factor of the longest wavelengths.
+        low: ``low_freq_factor``.
+        high: ``high_freq_factor``.
+        original: Context length before stretching, in tokens.
+    """
+    factors: list[float] = []
+    for index in range(0, length, 2):
+        wavelength = 2 * math.pi * theta ** (index / length)
+        if wavelength < original / high:
+            factors.append(1.0)
+        elif wavelength > original / low:
+            factors.append(float(factor))
+        else:
+            smooth = (original / wavelength - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return factors

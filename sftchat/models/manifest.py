@@ -46,6 +46,7 @@ class Manifest:
         seconds: Wall-clock seconds of training.
         precision_reason: Reason for the precision in ``config``.
         template_name: Name of the model's own template used for every conversation; empty if chosen by the presence of tools.
+        base_file: For a base that was dequantized: the GGUF file as MODEL argument, its ``sha256``, and the ``type`` of its weights.
     """
 
     task: str
@@ -71,6 +72,7 @@ class Manifest:
     seconds: float = 0.0
     precision_reason: str = ""
     template_name: str = ""
+    base_file: Mapping[str, Any] = field(default_factory=dict)
     version: int = VERSION
 
 

@@ -136,6 +136,8 @@ def _list_entries(manifest: Manifest) -> Iterator[tuple[tuple[str, str], Any]]:
     yield ("task", "task"), manifest.task
     yield ("base", "model"), manifest.base
     yield ("base", "weights"), manifest.base_identity[:12]
+    for name, value in manifest.base_file.items():
+        yield ("base", f"dequantized from {name}"), str(value)[:12] if name == "sha256" else value
     for number, source in enumerate(manifest.data, 1):
         suffix = f" {number}" if len(manifest.data) > 1 else ""
         for name, value in source.items():

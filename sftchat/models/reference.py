@@ -200,7 +200,11 @@ def _resolve_base(adapter: Path, requested: str | None, schemes: Iterable[str], 
     except UsageError as error:
         if requested:
             raise
-        raise ModelError(f"adapter '{adapter}' needs its base '{name}', which is not on this machine; give it with --base MODEL") from error
+        manifest = read_manifest(adapter)
+        remedy = "give it with --base MODEL"
+        if manifest is not None and (file := manifest.base_file.get("file")):
+            remedy = f"make it again from its GGUF file: sftchat train {manifest.task} --model {file} -o DIR --dry-run"
+        raise ModelError(f"adapter '{adapter}' needs its base '{name}', which is not on this machine; {remedy}") from error
     refuse_gguf(reference, f"the base of adapter '{adapter}'")
     if reference.scheme:
         raise UsageError(

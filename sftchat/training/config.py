@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions
 from sftchat.data.tables import HUB
 from sftchat.errors import SftchatWarning, UsageError
-from sftchat.models.reference import ModelReference, refuse_gguf, resolve
+from sftchat.models.reference import ModelReference, cached_gguf_file, resolve
 from sftchat.task import Task, training_defaults
 from sftchat.training.validation import validation_from_file
 
@@ -191,15 +191,17 @@ def check_options(
         engine_types: Schemes of the installed engines, whose models cannot be trained here.
 
     Returns:
-        Reference to the weights of the base model.
+        Reference to the weights of the base model; to a GGUF file as such.
 
     Raises:
         UsageError: When the model cannot be trained, or an option is out of range or contradicts another.
+        ModelError: When it is a GGUF file that cannot be dequantized.
         DataError: When the validation file is missing.
     """
     reference = resolve(model, schemes=engine_types)
-    refuse_gguf(reference, "training")
-    if reference.scheme:
+    if reference.is_gguf:
+        _check_gguf(reference)
+    elif reference.scheme:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}' and cannot be trained here")
     if reference.base is not None:
         raise UsageError(f"model '{model}' is an adapter; merge it into its base before training on")
@@ -210,3 +212,14 @@ def check_options(
         if validation != "-" and not validation.startswith(HUB):
             validation_from_file(validation, config.validation_items, row_options)
     return reference
+
+
+def _check_gguf(reference: ModelReference) -> None:
+    """Refuse a GGUF file that cannot be dequantized; one on the Hub that is not in the local cache is checked after its download."""
+    from sftchat.models.gguf import read_header, require_gguf
+    from sftchat.models.gguf_config import check_convertible
+
+    require_gguf(f"training '{reference.text}'")
+    path = cached_gguf_file(reference)
+    if path is not None:
+        check_convertible(read_header(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from sftchat.models.fingerprint import file_hash, identity
 from sftchat.models.load_checks import check_vocabulary
 from sftchat.models.loading import choose_device, load_model, load_tokenizer, quiet_libraries, require_local
 from sftchat.models.manifest import Manifest
-from sftchat.models.reference import ModelReference
+from sftchat.models.reference import HUB_FILE, ModelReference, gguf_file, resolve
 from sftchat.task import Task
 from sftchat.templates.parity import Check, check_parity, implied_stops
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
@@ -234,12 +234,13 @@ class TrainingSetup:
         return self.config.precision
 
 
-def prepare(job: TrainingJob, engine_types: Collection[str] = ()) -> TrainingSetup:
+def prepare(job: TrainingJob, engine_types: Collection[str] = (), say: Callable[[str], None] = lambda line: None) -> TrainingSetup:
     """Check the job, render the rows, load the model and choose precision and attention.
 
     Args:
         job: The training as requested.
         engine_types: Schemes of the installed engines, whose models cannot be trained here.
+        say: Called with a line when the base model is a GGUF file, which is dequantized.
 
     Raises:
         UsageError: When the folder has other files or another run, an option is out of range, or the run cannot be resumed with these rows.
@@ -257,6 +258,10 @@ def prepare(job: TrainingJob, engine_types: Collection[str] = ()) -> TrainingSet
     device = _resolve_device(job.hyperparameters.get("device") or "auto")
     method = job.hyperparameters.get("method") or "full"
     check_method(method, device, job.hyperparameters.get("optimizer") or "")
+    base_file: dict[str, str] = {}
+    if reference.is_gguf:
+        job, base_file = _with_dequantized_base(job, reference, say)
+        reference = resolve(job.model)
     tokenizer = load_tokenizer(reference, trust_remote_code=job.trust_remote_code)
     own_renderer = choose_renderer(tokenizer, job.template, job.task.template, job.template_arguments, job.template_name)
     renderer = replace(own_renderer, lenient=job.force)
@@ -284,11 +289,27 @@ def prepare(job: TrainingJob, engine_types: Collection[str] = ()) -> TrainingSet
     attention = choose_attention(model, max(map(len, rows.ids)), "off" if config.neftune_alpha else config.packing)
     precision = _choose_precision(earlier, config, model, device)
     config = replace(config, precision=precision.name)
-    manifest = replace(_initial_manifest(job, reference, renderer, config, rows, validation), precision_reason=precision.reason)
+    manifest = replace(
+        _initial_manifest(job, reference, renderer, config, rows, validation), precision_reason=precision.reason, base_file=base_file
+    )
     if earlier is not None:
         check_unchanged(job.output, earlier, manifest)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return TrainingSetup(config, rows, validation, renderer, model, attention, manifest, parameters, trainable, device)
+
+
+def _with_dequantized_base(job: TrainingJob, reference: ModelReference, say: Callable[[str], None]) -> tuple[TrainingJob, dict[str, str]]:
+    """Return the job with the checkpoint folder of a GGUF file as its base model, and what the manifest records about the file."""
+    from sftchat.models.dequantize import dequantized_folder
+
+    path = gguf_file(reference)
+    dequantized = dequantized_folder(path, say)
+    record = {
+        "file": reference.source if HUB_FILE.fullmatch(reference.source) else str(path.absolute()),
+        "sha256": dequantized.sha256,
+        "type": dequantized.file_type,
+    }
+    return replace(job, model=str(dequantized.folder)), record
 
 
 def require_parity(checks: Iterable[Check]) -> None:

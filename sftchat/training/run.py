@@ -103,7 +103,9 @@ def train(
         KeyboardInterrupt: When the user stopped the training; there is a checkpoint of the last step.
     """
     with lock_run(job.output) if is_main_process() else nullcontext():
-        run = TrainingRun(job, prepare(job, engine_types), listener or TrainingListener(), plugin_callbacks)
+        listener = listener or TrainingListener()
+        setup = prepare(job, engine_types, listener.on_message if is_main_process() else _ignore)
+        run = TrainingRun(job, setup, listener, plugin_callbacks)
         with cleanup_on_write_error(job.output):
             return run.execute()
 

@@ -136,7 +136,6 @@ def test_any_other_file_is_no_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["train", "general", "--model", "{file}", "-o", "run"], "training needs a checkpoint folder"),
         (["export", "{file}", "-o", "out", "--ollama"], "export needs a checkpoint folder"),
         (["merge", "{file}", "-o", "out"], "is no adapter"),
     ],
