@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sftchat.evaluation.evaluate import OnOutcome
     from sftchat.evaluation.gguf_export import ExportedFile, Judge, Step
     from sftchat.evaluation.report.view import Report
+    from sftchat.models.export import Modelfile
     from sftchat.models.reference import ModelReference
     from sftchat.task import Task
 
@@ -29,7 +30,10 @@ MARGIN = 2.0
 @click.command()
 @click.argument("model", metavar="MODEL", shell_complete=complete_model)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder for the files; must not exist.")
-@click.option("--ollama", is_flag=True, help="Weights with a Modelfile, for 'ollama create'.")
+@click.option(
+    "--ollama", is_flag=True, help="A Modelfile for 'ollama create', over the weights, or over the GGUF file of --gguf or --smallest."
+)
+@click.option("--create", "ollama_name", metavar="NAME", help="With --ollama: run 'ollama create NAME' on the Modelfile.")
 @click.option(
     "--gguf", "file_type", type=click.Choice(TYPES, case_sensitive=False), metavar="TYPE", help=f"A GGUF file: {', '.join(TYPES)}."
 )
@@ -45,7 +49,7 @@ MARGIN = 2.0
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_obj
 def command(
-    session: Session, /, model: str, output: Path, ollama: bool, file_type: str | None, smallest: bool, margin: float | None,
+    session: Session, /, model: str, output: Path, ollama: bool, ollama_name: str | None, file_type: str | None, smallest: bool, margin: float | None,
     task_name: str | None, evalset: str | None, trust_remote_code: bool, quiet: bool, **template: Any,
 ) -> int:  # fmt: skip
     """Export MODEL for Ollama and llama.cpp.
@@ -54,55 +58,84 @@ def command(
     cannot be expressed in Ollama's language is refused, with the first difference.
 
     With --gguf or --smallest: a GGUF file, which llama.cpp then runs. It must tokenize like MODEL, and its replies to the evalset are compared with
-    MODEL's own by the gate of 'sftchat eval'. A file that fails is kept as *.failed.gguf, and the exit code is 1.
+    MODEL's own by the gate of 'sftchat eval'. A file that fails is kept as *.failed.gguf, and the exit code is 1. With --ollama in addition, the
+    Modelfile is over the file that is kept; there is none when it failed.
 
     \b
     sftchat export runs/full -o exported --ollama
     sftchat export runs/lora -o exported --gguf q8_0 --margin 2
     sftchat export runs/lora -o exported --smallest
+    sftchat export runs/lora -o exported --gguf q8_0 --ollama --create relation
     """
     from sftchat._util.files import check_output_folder
     from sftchat.models.loading import require_local
+    from sftchat.models.ollama import MODELFILE, create_command, create_in_ollama, find_ollama
     from sftchat.models.reference import refuse_gguf, resolve
 
-    if sum((ollama, file_type is not None, smallest)) != 1:
+    writes_gguf = file_type is not None or smallest
+    if not (ollama or writes_gguf):
         raise UsageError("say what to export for: --ollama, --gguf TYPE or --smallest")
-    if ollama and (
+    if file_type is not None and smallest:
+        raise UsageError(f"--smallest tries all types; leave out --gguf {file_type}")
+    if not writes_gguf and (
         scoring := [name for name, value in (("--margin", margin), ("--task", task_name), ("--evalset", evalset)) if value is not None]
     ):
-        raise UsageError(f"{' and '.join(scoring)} score a GGUF file; add --gguf TYPE or --smallest instead of --ollama")
+        raise UsageError(f"{' and '.join(scoring)} score a GGUF file; add --gguf TYPE or --smallest")
+    if ollama_name is not None and not ollama:
+        raise UsageError(f"--create {ollama_name} needs the Modelfile of --ollama")
     check_output_folder(output, must_be_new=True)
     reference = resolve(model, schemes=session.engine_types)
     refuse_gguf(reference, "export")
     if reference.scheme:
         raise UsageError(f"model '{model}' is served by engine '{reference.scheme}'; only local models can be exported")
     require_local("exporting a model")
-    if not ollama:
-        return _export_gguf(
-            session, reference, output, [file_type] if file_type else None, margin,
+    program = find_ollama(output, ollama_name) if ollama_name is not None else ""
+    if writes_gguf:
+        code = _export_gguf(
+            session, reference, output, [file_type] if file_type else None, margin, ollama=ollama,
             task_name=task_name, evalset=evalset, quiet=quiet, trust_remote_code=trust_remote_code, **template,
         )  # fmt: skip
-    if reference.base is not None:
-        raise UsageError(f"model '{model}' is an adapter; merge it first: sftchat merge {model} -o DIR")
-    from sftchat.models.export import export_ollama
-
-    modelfile, warning = export_ollama(reference, output, trust_remote_code=trust_remote_code, **template)
-    if not quiet:
-        click.echo(f"proved that Ollama writes the model's prompts: {', '.join(modelfile.verified)}", err=True)
-        for note in (*modelfile.notes, *([warning] if warning else [])):
-            click.echo(f"note: {note}", err=True)
-        click.echo(f"saved to {output}; next: cd {output} && ollama create {output.name}", err=True)
+    else:
+        code = _export_weights(reference, output, quiet, trust_remote_code=trust_remote_code, **template)
+    if code or not ollama:
+        return code
+    if ollama_name is not None:
+        create_in_ollama(program, output, ollama_name)
+    elif not quiet:
+        click.echo(f"saved {output / MODELFILE}; next: {create_command(output, output.name)}", err=True)
     return 0
 
 
+def _export_weights(reference: ModelReference, output: Path, quiet: bool, **options: Any) -> int:
+    """Write the weights with a Modelfile; returns the exit code."""
+    if reference.base is not None:
+        raise UsageError(
+            f"model '{reference.text}' is an adapter; merge it first (sftchat merge {reference.text} -o DIR), or add --gguf TYPE, which merges it"
+        )
+    from sftchat.models.export import export_ollama
+
+    modelfile, warning = export_ollama(reference, output, **options)
+    if not quiet:
+        _show_proof(modelfile, warning)
+    return 0
+
+
+def _show_proof(modelfile: Modelfile, warning: str = "") -> None:
+    """Print on which conversations the template is proved, and what is known to differ."""
+    click.echo(f"proved that Ollama writes the model's prompts: {', '.join(modelfile.verified)}", err=True)
+    for note in (*modelfile.notes, *([warning] if warning else [])):
+        click.echo(f"note: {note}", err=True)
+
+
 def _export_gguf(
-    session: Session, reference: ModelReference, output: Path, file_types: list[str] | None, margin: float | None, *,
+    session: Session, reference: ModelReference, output: Path, file_types: list[str] | None, margin: float | None, *, ollama: bool,
     task_name: str | None, evalset: str | None, quiet: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Write and judge GGUF files; returns the exit code.
 
     Args:
         file_types: The types to write; None for a search for the smallest.
+        ollama: Whether to write a Modelfile over the file that is kept; its template is verified before any file is written.
         options: Options of ``sftchat.models.loading.load`` on template and code.
     """
     from contextlib import nullcontext
@@ -112,10 +145,12 @@ def _export_gguf(
     from sftchat.evaluation.gguf_export import export_gguf, keep_smallest
     from sftchat.evaluation.gguf_table import describe_file, table_of
     from sftchat.evaluation.progress import show_step
+    from sftchat.models.export import write_modelfile
     from sftchat.models.gguf import require_gguf
     from sftchat.models.gguf_types import SMALLER_TYPES
     from sftchat.models.loading import load
     from sftchat.models.manifest import trained_tasks
+    from sftchat.models.ollama import MODELFILE
 
     require_gguf("exporting a GGUF file")
     trained = trained_tasks([reference.text])
@@ -133,6 +168,9 @@ def _export_gguf(
     step: Step = (lambda _: nullcontext()) if quiet else partial(show_step, stderr())
     with step(f"loading {reference.text}"):
         loaded = load(reference, preferred=task.template if task is not None else "chatml", device="cpu", **given)
+    modelfile = write_modelfile(loaded.renderer, loaded.stop_ids, f"{reference.text}, template {loaded.renderer.name}") if ollama else None
+    if modelfile is not None and not quiet:
+        _show_proof(modelfile)
     files: list[ExportedFile] = []
     with create_folder(output):
         types = SMALLER_TYPES if file_types is None else file_types
@@ -142,6 +180,8 @@ def _export_gguf(
             if file.outcome == "regressed":
                 break
         kept = keep_smallest(files)
+        if modelfile is not None and not kept.failed:
+            (output / MODELFILE).write_text(modelfile.of_file(kept.path), encoding="utf-8")
     if judge is not None and not quiet:
         stdout().print(table_of(files, kept))
     if kept.failed:

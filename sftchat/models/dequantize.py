@@ -46,7 +46,7 @@ def dequantize(header: GgufHeader, folder: Path) -> None:
     tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
     try:
         with LOADING, hub_access(local=True), redirect_stderr(StringIO()):  # progress bars
-            config = complete_config(header, tokens)
+            config = complete_config(header, tokens | {"eos_token_id": tokenizer.eos_token_id})
             loaded = AutoModelForCausalLM.from_pretrained(
                 header.path.parent, gguf_file=header.path.name, config=config, dtype=torch.bfloat16
             )

@@ -13,11 +13,13 @@ from typing import Any
 
 from sftchat._util.files import atomic_folder
 from sftchat.errors import ModelError, TemplateError, first_line
+from sftchat.models.gguf_write import ARCHITECTURES
 from sftchat.models.gotemplate import evaluate, literal
 from sftchat.models.hub import hub_access
 from sftchat.models.loading import load_tokenizer, stop_ids
 from sftchat.models.manifest import MANIFEST, find_manifest, resolve_template_options
 from sftchat.models.model_files import MORE_TEMPLATES, files_of
+from sftchat.models.ollama import MODELFILE
 from sftchat.models.reference import ModelReference
 from sftchat.templates.named import DEFAULT
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
@@ -39,6 +41,8 @@ CONVERSATIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "a thought in the history": (("user", "a"), ("assistant", "<think>\nhm\n</think>\n\nb"), ("user", "c")),
 }  # fmt: skip
 """Conversations on which the template is verified."""
+FROM_FOLDER = "FROM ."
+"""Line of a Modelfile that names the weights in its folder."""
 REQUIRED_CONVERSATIONS = 4
 """The number of first conversations for which a difference is an error; for the others it is only reported."""
 
@@ -56,6 +60,10 @@ class Modelfile:
     text: str
     verified: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def of_file(self, path: Path) -> str:
+        """Return its content for a GGUF file in the same folder, instead of the weights in the folder."""
+        return self.text.replace(FROM_FOLDER, f"FROM ./{path.name}", 1)
 
 
 def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], model_name: str) -> Modelfile:
@@ -86,7 +94,7 @@ def write_modelfile(renderer: Renderer, stop_ids: Iterable[int], model_name: str
     stops = [str(renderer.tokenizer.convert_ids_to_tokens(token_id)) for token_id in sorted(set(stop_ids))]
     lines = [
         f"# {' '.join(model_name.split())}: the template is that of the model, proved by sftchat",
-        "FROM .",
+        FROM_FOLDER,
         f'TEMPLATE """{template}"""',
         *(f'PARAMETER stop "{stop}"' for stop in stops),
     ]
@@ -186,7 +194,7 @@ CONVERTIBLE = frozenset(
     f"{name}ForCausalLM"
     for name in "Llama Ministral3 Mixtral Gemma Gemma2 Gemma3 Phi3 Qwen2 Olmo3 Cohere GptOss DeepseekV3 Glm4MoeLite Lfm2".split()
 )
-"""Text models whose safetensors ``ollama create`` converts (convert/convert.go in its repository); others need a GGUF file from llama.cpp."""
+"""Text models whose safetensors ``ollama create`` converts (convert/convert.go in its repository); others need a GGUF file."""
 
 
 def export_ollama(
@@ -237,7 +245,7 @@ def export_ollama(
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(folder / name, partial / name)
         write_templates(partial, renderer.saved)
-        (partial / "Modelfile").write_text(modelfile.text, encoding="utf-8")
+        (partial / MODELFILE).write_text(modelfile.text, encoding="utf-8")
     return modelfile, _conversion_warning(config)
 
 
@@ -270,7 +278,7 @@ def _conversion_warning(config: Any) -> str:
     name = (config.architectures or [""])[0]
     if name in CONVERTIBLE:
         return ""
-    return (
-        f"Ollama is not known to convert safetensors of {json.dumps(name)}: if it refuses, make a GGUF file with llama.cpp's "
-        "convert_hf_to_gguf.py and name it in the line FROM of the Modelfile"
-    )
+    remedy = "make a GGUF file with llama.cpp's convert_hf_to_gguf.py and name it in the line FROM of the Modelfile"
+    if name in ARCHITECTURES:
+        remedy = "add --gguf TYPE to --ollama"
+    return f"Ollama is not known to convert safetensors of {json.dumps(name)}: if it refuses, {remedy}"

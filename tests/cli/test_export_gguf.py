@@ -94,7 +94,7 @@ def test_an_unusable_evalset_is_reported_before_anything_is_written(tiny_checkpo
     ("words", "reason"),
     [
         ([], "say what to export for: --ollama, --gguf TYPE or --smallest"),
-        (["--ollama", "--smallest"], "say what to export for"),
+        (["--ollama", "--smallest"], "does not say which task it was trained on"),
         (["--ollama", "--margin", "2"], "--margin score a GGUF file"),
         (["--smallest"], "does not say which task it was trained on; name the task that scores with --task"),
         (["--gguf", "q9"], "'q9' is not one of"),

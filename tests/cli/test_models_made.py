@@ -240,7 +240,7 @@ def test_export_writes_weights_with_a_modelfile_that_is_proved(run: Run, tmp_pat
 
     assert (code, out) == (0, "")
     assert err.splitlines()[0].startswith("proved that Ollama writes the model's prompts: one turn, a system turn, several turns")
-    assert 'note: Ollama is not known to convert safetensors of "Qwen3ForCausalLM": if it refuses, make a GGUF file' in err
+    assert 'note: Ollama is not known to convert safetensors of "Qwen3ForCausalLM": if it refuses, add --gguf TYPE to --ollama\n' in err
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (tiny_checkpoint / "model.safetensors").read_bytes()
     text = (tmp_path / "out" / "Modelfile").read_text(encoding="utf-8")
     template = text.split('"""')[1]
@@ -262,7 +262,7 @@ def test_export_refuses_adapters_unsupported_templates_and_no_destination(run: R
         "sftchat: error: say what to export for: --ollama, --gguf TYPE or --smallest\n",
     )
     assert run("export", adapter, "-o", "out", "--ollama") == (
-        2, "", f"sftchat: error: model '{adapter}' is an adapter; merge it first: sftchat merge {adapter} -o DIR\n",
+        2, "", f"sftchat: error: model '{adapter}' is an adapter; merge it first (sftchat merge {adapter} -o DIR), or add --gguf TYPE, which merges it\n",
     )  # fmt: skip
     code, _, err = run("export", tiny_checkpoint, "-o", "out", "--ollama", "--template", odd)
     assert (code, "cannot be written as a template for Ollama" in err, (tmp_path / "out").exists()) == (3, True, False)
