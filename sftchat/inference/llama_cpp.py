@@ -175,7 +175,9 @@ class ReplyStream:
         self._last(Chunk(self._rendered.request.id, finish_reason="error", error=message))
 
     def _add(self, text: str, ids: tuple[int, ...]) -> None:
-        if not self._tokens and text.startswith(" ") and decode(self._tokenizer, ids) == text[1:]:
+        request = self._rendered.request
+        begins_reply = not (self._tokens or request.reply_prefix or request.reply_ids)
+        if begins_reply and text.startswith(" ") and decode(self._tokenizer, ids) == text[1:]:
             text = text[1:]  # the space before the first word of a SentencePiece tokenizer
         self._text += text
         self._tokens += len(ids)

@@ -140,7 +140,7 @@ class TransformersEngine(RendersPrompts):
         profile, (ids, reply_limit) = self._adapters.profile(request.adapter), self.fit_prompt(request)
         tokenizer, sampling = profile.renderer.tokenizer, request.sampling
         detokenizer = Detokenizer(tokenizer, sampling.stop)
-        detokenizer.begin(request.reply_ids)
+        detokenizer.begin(request.reply_ids or tokenizer.encode(request.reply_prefix, add_special_tokens=False))
         return RunningRequest(
             request=request,
             tokens=ids,

@@ -280,6 +280,12 @@ def load_gguf_tokenizer(header: GgufHeader) -> Any:
 
         parts = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    if header.metadata.get("tokenizer.ggml.model") == "llama" and header.metadata.get("tokenizer.ggml.add_space_prefix", True):
+        from tokenizers import normalizers
+
+        # llama.cpp puts a space before the text after every special token; transformers 5.23 only before the whole text
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+        tokenizer.backend_tokenizer.pre_tokenizer = None
     tokenizer.chat_template = _templates(header)
     return tokenizer
 

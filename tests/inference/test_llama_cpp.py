@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import pytest
 from sftchat.engine import Chunk, Request, collect
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.inference.llama_cpp import LlamaCppEngine, RenderedRequest, ReplyStream, check_tokenizers, open_gguf
+from sftchat.inference.open import load_engine
 from sftchat.models.gguf_types import FILE_TYPES
 from sftchat.models.gguf_write import write_gguf
 from sftchat.models.loading import load
 from sftchat.models.reference import resolve
+from sftchat.templates.renderer import choose_renderer
 from sftchat.types import Reply, SamplingParams
 from tests.conftest import make_tokenizer
 
@@ -204,3 +208,63 @@ def test_a_hostile_template_in_a_file_costs_one_line(engine: LlamaCppEngine, tmp
     assert (done.returncode, done.stdout) == (3, "")
     assert "Range too big" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def sentencepiece_tokenizer() -> Any:
+    """A tokenizer like Llama 2's: a space before the text, spaces as ``▁``, bytes for unknown characters."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    learner = Tokenizer(models.BPE())
+    learner.normalizer = normalizer
+    learner.train_from_iterator(
+        ["the", "user", "and", "a", "talk of the user", "2 + 3"] * 2, trainers.BpeTrainer(vocab_size=60, show_progress=False)
+    )
+    learned = json.loads(learner.to_str())["model"]
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(learned["vocab"], key=learned["vocab"].get)]
+    merges = [tuple(merge) for merge in learned["merges"]]
+    tokenizer = Tokenizer(
+        models.BPE({piece: index for index, piece in enumerate(pieces)}, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
+    tokenizer.normalizer = normalizer
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    wrapped.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    return wrapped
+
+
+@pytest.mark.parametrize("as_ids", [True, False])
+def test_a_continued_reply_keeps_the_space_before_its_first_word(as_ids: bool, tmp_path: Path) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = sentencepiece_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, intermediate_size=64, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=256, eos_token_id=2, bos_token_id=1, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    model.lm_head.weight.data.zero_()
+    words = [index for text, index in tokenizer.get_vocab().items() if len(text) > 1 and text.startswith("▁")]
+    model.lm_head.weight.data[words] = torch.randn(len(words), 64)  # every token that it writes begins a word
+    write_gguf(model, choose_renderer(tokenizer, "chatml"), tmp_path / "m.gguf", FILE_TYPES["f32"], name="m", pre_tokenizer="default")
+    folder = tmp_path / "checkpoint"
+    model.save_pretrained(folder)
+    tokenizer.chat_template = choose_renderer(tokenizer, "chatml").source
+    tokenizer.save_pretrained(folder)
+    for engine in (open_gguf("m", resolve(str(tmp_path / "m.gguf"))), load_engine(str(folder), {}, device="cpu")):
+        try:
+            whole = list(engine.generate([request("whole", max_new_tokens=8)]))
+            beginning = [token for chunk in whole for token in chunk.token_ids][:3]
+            text = engine.decode(beginning)
+            prefix: dict[str, Any] = {"reply_ids": tuple(beginning)} if as_ids else {"reply_prefix": text}
+            rest = list(engine.generate([replace(request("rest", max_new_tokens=5), **prefix)]))
+        finally:
+            engine.close()
+
+        continued = "".join(chunk.text for chunk in rest)
+        assert (text[0] != " ", continued[0]) == (True, " ")
+        if as_ids:  # a text may be split into other tokens than were generated
+            assert text + continued == "".join(chunk.text for chunk in whole)

@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sftchat.errors import ModelError, UsageError
+from sftchat.inference.llama_server import load_server
 from sftchat.models.gguf import GgufTensor, load_gguf_tokenizer, read_header
-from sftchat.models.gguf_tokenizer import write_vocabulary
+from sftchat.models.gguf_tokenizer import find_pre_tokenizer, write_vocabulary
 from sftchat.models.reference import ModelReference, resolve
 from tests.conftest import make_tokenizer
+from tests.inference.test_llama_cpp import sentencepiece_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +63,18 @@ def test_the_tokenizer_of_a_file_gives_the_ids_of_the_original(vocabulary_file: 
     for words in ("the user 你好", "<|im_start|>user\n12 a", "\n\n2  x\t…"):
         assert tokenizer.encode(words, add_special_tokens=False) == original.encode(words, add_special_tokens=False)
     assert tokenizer.eos_token == original.eos_token
+
+
+def test_llama_cpp_reads_a_sentencepiece_vocabulary_as_its_tokenizer_does(tmp_path: Path) -> None:
+    tokenizer = sentencepiece_tokenizer()
+    path = tmp_path / "model.gguf"
+
+    assert find_pre_tokenizer(tokenizer, tmp_path, lambda path: load_server(path).tokenize) == "default"
+    write_vocabulary(tokenizer, path, "default")
+    of_file = load_gguf_tokenizer(read_header(path))
+    for words in ("the user", "  the</s> user", "<|im_start|>user\n你 a<|im_end|>\n", ""):
+        ids = tokenizer.encode(words, add_special_tokens=False)
+        assert (of_file.encode(words, add_special_tokens=False), load_server(path).tokenize(words)) == (ids, ids)
 
 
 BAD_FILES = {
