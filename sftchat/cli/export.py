@@ -143,7 +143,7 @@ def _export_gguf(
 
     from sftchat._util.files import create_folder
     from sftchat.evaluation.gguf_export import export_gguf, keep_smallest
-    from sftchat.evaluation.gguf_table import describe_file, table_of
+    from sftchat.evaluation.gguf_table import describe_failure, describe_file, table_of
     from sftchat.evaluation.progress import show_step
     from sftchat.models.export import write_modelfile
     from sftchat.models.gguf import require_gguf
@@ -185,10 +185,7 @@ def _export_gguf(
     if judge is not None and not quiet:
         stdout().print(table_of(files, kept))
     if kept.failed:
-        unsettled = kept.report.verdict.unsettled if kept.report is not None and kept.report.verdict is not None else None
-        say(
-            f"no file is proved not worse by more than {margin or MARGIN:g} points{f': {unsettled.words}' if unsettled is not None else ''}"
-        )
+        say(describe_failure(kept, margin or MARGIN))
         say(f"{'the largest' if len(files) > 1 else 'it'} is kept as {kept.path}")
         return 1
     say(f"saved {kept.path}; next: sftchat chat {kept.path}")

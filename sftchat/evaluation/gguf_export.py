@@ -109,8 +109,7 @@ def export_gguf(
             end replies differently.
         OSError: When a file cannot be written.
     """
-    looking = "looking for the tokenizer rules of llama.cpp that agree with the model's"
-    with step(looking), tempfile.TemporaryDirectory(prefix="sftchat-export-") as temporary:
+    with step("finding the tokenizer rules of llama.cpp"), tempfile.TemporaryDirectory(prefix="sftchat-export-") as temporary:
         pre_tokenizer = find_pre_tokenizer(loaded.renderer.tokenizer, Path(temporary), lambda path: load_server(path).tokenize)
     model = merge_in_memory(loaded.model)
     earlier: list[Path] = []
@@ -120,8 +119,8 @@ def export_gguf(
             with step(f"{title}: writing"):
                 write_gguf(model, loaded.renderer, path, FILE_TYPES[file_type], name=name, pre_tokenizer=pre_tokenizer, earlier=earlier)
                 check_conversations(read_header(path), loaded.renderer, loaded.stop_ids)
-            if judge is None:
-                _check_with_llama_cpp(path, loaded.renderer)
+                if judge is None:
+                    _check_with_llama_cpp(path, loaded.renderer)
             report = judge(path, title) if judge is not None else None  # opens the file, which checks the tokenizers
             file = ExportedFile(file_type, path, path.stat().st_size, report, needs_proof)
             final = path.rename(folder / (f"{name}-{file_type}.failed.gguf" if file.failed else title))

@@ -26,6 +26,19 @@ def describe_file(file: ExportedFile) -> str:
     return f"{file.path.name}: {', '.join(parts)}"
 
 
+def describe_failure(file: ExportedFile, margin: float) -> str:
+    """Return one line that says why no file passed.
+
+    Args:
+        file: The largest file, which failed.
+        margin: Drop that had to be excluded, in points.
+    """
+    if file.outcome == "regressed":
+        return f"{file.path.name} is significantly worse than the model"
+    unsettled = file.report.verdict.unsettled if file.report is not None and file.report.verdict is not None else None
+    return f"no file is proved not worse by more than {margin:g} points{f': {unsettled.words}' if unsettled is not None else ''}"
+
+
 def table_of(files: Sequence[ExportedFile], kept: ExportedFile) -> Any:
     """Return a rich table of judged files, the model first: type, size, score, difference with its interval, speed, verdict.
 

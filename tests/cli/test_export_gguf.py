@@ -18,7 +18,8 @@ from sftchat.cli.export import TYPES
 from sftchat.engine import Request, collect
 from sftchat.errors import ModelError
 from sftchat.evaluation.gguf_export import ExportedFile, export_gguf, keep_smallest
-from sftchat.evaluation.gguf_table import describe_file, table_of
+from sftchat.evaluation.gguf_table import describe_failure, describe_file, table_of
+from sftchat.evaluation.report.view import Unsettled
 from sftchat.models.gguf import read_header
 from sftchat.models.gguf_types import FILE_TYPES, SMALLER_TYPES
 from sftchat.models.loading import load
@@ -74,7 +75,7 @@ def test_a_broken_conversion_is_kept_under_another_name(
 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["out-f32.failed.gguf"]
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-2].startswith("no file is proved not worse by more than 2 points")
+    assert lines[-2] == "out-f32.failed.gguf is significantly worse than the model"
     assert lines[-1] == f"it is kept as {tmp_path / 'out' / 'out-f32.failed.gguf'}"
 
 
@@ -186,6 +187,17 @@ def test_one_file_fails_when_it_is_worse_or_when_a_proof_is_missing(tmp_path: Pa
         True,
         False,
     ]
+
+
+def test_the_reason_of_a_failure_says_how_many_items_would_settle_it(tmp_path: Path) -> None:
+    worse, undecided = judged(tmp_path, "q8_0", 80, "regressed"), judged(tmp_path, "q8_0", 80, "inconclusive")
+    cast(Any, undecided.report).verdict.unsettled = Unsettled("accuracy", 9.5, 2.0, 42, 500)
+
+    assert describe_failure(worse, 2.0) == "m-q8_0.gguf is significantly worse than the model"
+    assert describe_failure(undecided, 2.0) == (
+        "no file is proved not worse by more than 2 points: a drop of 9.5 points of accuracy cannot be excluded, the margin is 2; "
+        "about 500 items would settle it, here are 42"
+    )
 
 
 @dataclass(frozen=True)
