@@ -50,13 +50,18 @@ class Workload:
 Replies = list[list[int]]
 
 
+def reply_lengths(random: np.random.Generator, count: int) -> tuple[int, ...]:
+    """Draw log-normal reply lengths of 8 to 200 tokens, 32 on average."""
+    lengths = np.clip(np.exp(random.normal(np.log(32) - 0.32, 0.8, 100_000)), 8, 200)
+    return tuple(map(int, np.clip(lengths * 32 / lengths.mean(), 8, 200).round().astype(int)[:count]))
+
+
 def make_workload(tokenizer: Any, count: int, longest: int = 64, seed: int = 0) -> Workload:
     """Make prompts of 16 to ``longest`` random tokens (a few more after decoding and encoding), and log-normal reply lengths."""
     random = np.random.default_rng(seed)
-    lengths = np.clip(np.exp(random.normal(np.log(32) - 0.32, 0.8, 100_000)), 8, 200)
-    lengths = np.clip(lengths * 32 / lengths.mean(), 8, 200).round().astype(int)[:count]
+    lengths = reply_lengths(random, count)
     texts = tuple(tokenizer.decode(random.integers(300, 6000, int(random.integers(16, longest + 1))).tolist()) for _ in range(count))
-    return Workload(texts, tuple(tuple(tokenizer.encode(text)) for text in texts), tuple(map(int, lengths)))
+    return Workload(texts, tuple(tuple(tokenizer.encode(text)) for text in texts), lengths)
 
 
 def load_nano(dtype: str) -> Loaded:

@@ -30,13 +30,13 @@ LOG_PREFIX = re.compile(r"^[\d.]+ [A-Z] (\w+: )?")
 """Time, level and function at the beginning of a line of llama.cpp's log."""
 
 
-def load_server(path: Path) -> Server:
-    """Load a GGUF file with llama.cpp, on the CPU.
+def load_server(path: Path, *, slots: int = SLOTS) -> Server:
+    """Load a GGUF file with llama.cpp, on the CPU; see ``Server``.
 
     Raises:
         ModelError: When the file is damaged, or llama.cpp cannot load it.
     """
-    return Server(read_header(path), uses_accelerator=False)
+    return Server(read_header(path), uses_accelerator=False, slots=slots)
 
 
 class Server:
@@ -45,13 +45,14 @@ class Server:
     Args:
         header: Header of the file.
         uses_accelerator: Whether layers may run on an accelerator.
+        slots: Maximum number of requests that are decoded together.
 
     Attributes:
         context_length: Maximum number of tokens of one request, prompt and reply together.
         capacity: Maximum number of tokens of all running requests together.
     """
 
-    def __init__(self, header: GgufHeader, *, uses_accelerator: bool) -> None:
+    def __init__(self, header: GgufHeader, *, uses_accelerator: bool, slots: int = SLOTS) -> None:
         import xllamacpp
 
         self.context_length = min(header.context_length, CONTEXT_LIMIT)
@@ -60,7 +61,7 @@ class Server:
         params = xllamacpp.CommonParams()
         params.model.path = str(header.path)
         params.n_ctx = self.capacity
-        params.n_parallel = SLOTS
+        params.n_parallel = slots
         params.kv_unified = True
         params.cache_ram_mib = 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads()
@@ -86,7 +87,7 @@ class Server:
         """Wait for the server's own threads: unloading it before they run blocks for ever."""
         for _ in range(200):
             try:
-                with _open_url(Request(f"{self._server.listening_address}/health")):
+                with open_local_url(Request(f"{self._server.listening_address}/health")):
                     return
             except OSError:
                 time.sleep(0.05)
@@ -121,7 +122,7 @@ class Server:
         body = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         request = Request(f"{self._server.listening_address}/tokenize", body, headers)
-        with _open_url(request) as response:
+        with open_local_url(request) as response:
             tokens: list[int] = json.load(response)["tokens"]
         return tokens
 
@@ -130,7 +131,7 @@ class Server:
         del self._server
 
 
-def _open_url(request: Request) -> Any:
+def open_local_url(request: Request) -> Any:
     """Open an address of this machine, whatever proxies are configured."""
     return build_opener(ProxyHandler({})).open(request, timeout=60)
 
