@@ -54,7 +54,7 @@ def _with_subcommands(parent: click.Context, name: str, command: click.Command) 
 
 
 VALUES = {
-    "A task": ("Task", "Metric", "rate", "ratio", "TrainingDefaults", "DemoConfig"),
+    "A task": ("Task", "Metric", "rate", "ratio", "TrainingDefaults", "DemoConfig", "ForgettingConfig"),
     "Examples, replies and scores": ("Example", "Message", "Reply", "Score", "SamplingParams"),
     "A chat command": ("ChatCommand", "ChatContext"),
     "An engine": ("EngineType", "Engine", "Request", "Chunk"),

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
         UsageError,
     )
     from sftchat.plugins.spec import PLUGIN_API, hookimpl
-    from sftchat.task import DemoConfig, Metric, Task, TrainingDefaults, rate, ratio
+    from sftchat.task import DemoConfig, ForgettingConfig, Metric, Task, TrainingDefaults, rate, ratio
     from sftchat.types import Example, Message, Reply, SamplingParams, Score
 
     __version__: str
 
 __all__ = [
-    "PLUGIN_API", "ChatCommand", "ChatContext", "Chunk", "DataError", "DemoConfig", "Engine", "EngineError", "EngineType", "Example",
+    "PLUGIN_API", "ChatCommand", "ChatContext", "Chunk", "DataError", "DemoConfig", "Engine", "EngineError", "EngineType", "Example", "ForgettingConfig",
     "Message", "Metric", "MissingExtraError", "ModelError", "NotComparableError", "PluginError", "Reply", "Request", "SamplingParams",
     "Score", "SftchatError", "Task", "TrainingDefaults", "UsageError", "hookimpl", "rate", "ratio",
 ]  # fmt: skip
@@ -38,7 +38,7 @@ _MODULES = {
     "sftchat.engine": ("Chunk", "Engine", "EngineType", "Request"),
     "sftchat.errors": tuple(name for name in __all__ if name.endswith("Error")),
     "sftchat.plugins.spec": ("PLUGIN_API", "hookimpl"),
-    "sftchat.task": ("DemoConfig", "Metric", "Task", "TrainingDefaults", "rate", "ratio"),
+    "sftchat.task": ("DemoConfig", "ForgettingConfig", "Metric", "Task", "TrainingDefaults", "rate", "ratio"),
     "sftchat.types": ("Example", "Message", "Reply", "SamplingParams", "Score"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -81,6 +81,33 @@ class TrainingDefaults:
 
 
 @dataclass(frozen=True)
+class ForgettingConfig:
+    """Configuration of ``sftchat demo --model MODEL`` for a task: MODEL learns the task, forgets another, and keeps it with replayed rows.
+
+    Attributes:
+        rows: Number of rows to generate and train on.
+        evalset: Name of the task's evalset.
+        other_task: Name of the task that is forgotten; its plugin must be installed.
+        other_evalset: Name of its evalset.
+        items: Maximum number of items of each evalset.
+        questions: Questions that all models answer.
+        options: Options of the generator, as text.
+        settings: Hyper-parameters that differ from the defaults, by their names in ``TrainingConfig``.
+        replay: Share of the other task's rows in the second training, above 0 and below 1.
+    """
+
+    rows: int
+    evalset: str
+    other_task: str
+    other_evalset: str
+    items: int
+    questions: tuple[str, ...]
+    options: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    replay: float = 0.2
+
+
+@dataclass(frozen=True)
 class DemoConfig:
     """Configuration of ``sftchat demo`` for a task, which trains the embedded model for minutes on a CPU.
 
@@ -90,6 +117,7 @@ class DemoConfig:
         held_out: Title of each held-out set, with its generator options, such as ``{"new names": {"names": "test"}}``.
         epochs: Passes over the rows.
         seconds: Time limit of the training; on a machine that would take longer, ``epochs`` is reduced.
+        forgetting: Configuration of the demo with other models than the embedded one; None when there is none.
     """
 
     rows: int
@@ -97,6 +125,7 @@ class DemoConfig:
     held_out: Mapping[str, Mapping[str, Any]]
     epochs: float = 1.0
     seconds: float = 145.0
+    forgetting: ForgettingConfig | None = None
 
 
 def no_defaults(method: str, parameters: int) -> TrainingDefaults:

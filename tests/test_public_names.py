@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parent.parent / "docs" / "hooks.md").read_text(encoding="
 
 NAMES = {
     "sftchat": [
-        "PLUGIN_API", "ChatCommand", "ChatContext", "Chunk", "DataError", "DemoConfig", "Engine", "EngineError", "EngineType", "Example", "Message",
+        "PLUGIN_API", "ChatCommand", "ChatContext", "Chunk", "DataError", "DemoConfig", "Engine", "EngineError", "EngineType", "Example", "ForgettingConfig", "Message",
         "Metric", "MissingExtraError", "ModelError", "NotComparableError", "PluginError", "Reply", "Request", "SamplingParams", "Score", "SftchatError",
         "Task", "TrainingDefaults", "UsageError", "hookimpl", "rate", "ratio",
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sftchat import DemoConfig, Example, Reply, SamplingParams, Score, Task, TrainingDefaults, hookimpl
+from sftchat import DemoConfig, Example, ForgettingConfig, Reply, SamplingParams, Score, Task, TrainingDefaults, hookimpl
 from sftchat_relation.generate import generate
 from sftchat_relation.metrics import METRICS
 
@@ -35,6 +35,21 @@ def sftchat_register_tasks() -> Iterable[Task]:
                 rows=12000,
                 items=250,
                 held_out={"new names": {"names": "test"}, "new names and new sentences": {"names": "test", "forms": "test"}},
+                forgetting=ForgettingConfig(
+                    rows=160,
+                    options={"language": "en"},
+                    evalset="relation-en",
+                    other_task="general",
+                    other_evalset="general-en",
+                    items=100,
+                    settings={"method": "lora", "learning_rate": 1e-3, "batch_size": 8, "epochs": 1.0},
+                    questions=(
+                        "What is the capital of France?",
+                        "Why is the sky blue? Answer in one sentence.",
+                        "Extract the relations between the characters from this passage:\nRuth Hale had taught Daniel Moss to read; now he "
+                        "taught her to use the telephone.",
+                    ),
+                ),
             ),
         )
     ]

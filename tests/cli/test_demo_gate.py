@@ -8,7 +8,9 @@ from collections.abc import Callable
 from rich.console import Console
 
 from sftchat import Example, Message, Reply, Score, Task, rate
-from sftchat.cli.demo import show_gate
+from sftchat.cli.demo.learning import show_gate
+from sftchat.cli.demo.story import Story
+from sftchat.cli.session import Session
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.evaluate import evaluate
 from sftchat.evaluation.results import ModelResult
@@ -31,7 +33,7 @@ def answered(name: str, reply: Callable[[int], str]) -> ModelResult:
 
 def shown(baseline: ModelResult, candidate: ModelResult) -> tuple[int, str]:
     file = io.StringIO()
-    code = show_gate(Console(file=file, width=200), TASK, baseline, candidate, "sftchat eval new --baseline old")
+    code = show_gate(Story(Session(), Console(file=file, width=200)), TASK, baseline, candidate, "sftchat eval new --baseline old")
     return code, file.getvalue()
 
 

@@ -1,33 +1,28 @@
-"""``sftchat demo``: generate data, train the embedded model, and compare its scores before and after; offline, in minutes."""
+"""The demo with the embedded model: it learns a task in minutes, and a damaged copy fails the gate."""
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 from rich.text import Text
 
-from sftchat._util.files import create_folder
-from sftchat.cli.options import complete_task
-from sftchat.cli.session import Session, stdout
-from sftchat.errors import SftchatError, UsageError, unknown_name_message
+from sftchat.cli.demo import BASE
+from sftchat.cli.demo.story import Story, on_one_line
+from sftchat.cli.session import Session
+from sftchat.errors import SftchatError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sftchat.engine import Engine
     from sftchat.evaluation.results import Comparison, ModelResult
-    from sftchat.plugins.manager import Registry
     from sftchat.task import DemoConfig, Task
     from sftchat.training.prepare import TrainingJob
     from sftchat.types import Example
 
-BASE = "sftchat:nano"
 TRAINING_SEED, TEST_SEED = 1, 2
 SPEED_SAMPLE_ROWS = 400
 """Number of rows on which the speed of training is measured."""
@@ -37,48 +32,7 @@ MAX_BROKEN_SHOWN = 3
 """Maximum number of newly broken items shown; ``report.html`` has all."""
 
 
-@click.command()
-@click.argument("task_name", metavar="[TASK]", required=False, shell_complete=complete_task)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Keep data and model here.  [default: a temporary folder]"
-)
-@click.pass_obj
-def command(session: Session, task_name: str | None, output: Path | None) -> int:
-    """Fine-tune the embedded model on a task, score it before and after, and show what changed.
-
-    Runs on two CPU cores in under five minutes and needs no network.
-
-    \b
-    sftchat demo
-    sftchat demo relation -o demo
-    """
-    from sftchat.models.loading import require_local
-
-    task, config = _choose_task(session.registry, task_name)
-    folder = output or Path(tempfile.mkdtemp(prefix="sftchat-demo-"))
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"output folder '{folder}' is not empty; give another -o")
-    require_local("the demo")
-    with create_folder(folder, remove_if_empty=output is None):
-        return Demo(session, task, config, folder, stdout()).run()
-
-
-def _choose_task(registry: Registry, name: str | None) -> tuple[Task, DemoConfig]:
-    """Return the named task, or the first with a demo, and its demo configuration."""
-    configs = {task.name: task.demonstration for task in registry.tasks.values() if task.demonstration is not None}
-    if name is not None:
-        registry.task(name)
-        if name not in configs:
-            raise UsageError(unknown_name_message("demonstration", name, configs))
-    elif not configs:
-        raise UsageError("no installed task has a demonstration; see 'sftchat plugins'")
-    task_name = name or next(iter(configs))
-    config = configs[task_name]
-    assert config is not None
-    return registry.task(task_name), config
-
-
-class Demo:
+class LearningDemo:
     """One run of the demo.
 
     Args:
@@ -95,25 +49,25 @@ class Demo:
         self.config = config
         self.folder = folder
         self.console = console
-        self._started = time.monotonic()
+        self.story = Story(session, console)
 
     def run(self) -> int:
         """Run all sections; return 0 when the model is better on every held-out set, else 3 (1 is the exit code of gates)."""
-        self._print_title(1, "data")
+        self.story.title("data")
         sets = self._write_data()
         run_folder = self.folder / "run"
-        self._print_title(2, f"the base model, {BASE}, before training")
+        self.story.title(f"the base model, {BASE}, before training")
         before = self._score_sets(self.session.load_engine(BASE, preferred=self.task.template), sets)
-        self._print_title(3, "training")
+        self.story.title("training")
         self._train(run_folder)
-        self._print_title(4, "the tuned model")
+        self.story.title("the tuned model")
         engine = self.session.load_engine(str(run_folder))
         after = self._score_sets(engine, sets)
-        self._print_title(5, "paired comparison, the same items under both models")
+        self.story.title("paired comparison, the same items under both models")
         comparisons = self._compare_sets(before, after, sets)
-        self._print_title(6, "before and after")
+        self.story.title("before and after")
         self._print_replies(comparisons)
-        self._print_title(7, "the gate: what a CI job would see")
+        self.story.title("the gate: what a CI job would see")
         self._run_gates(run_folder, before, after, sets)
         self._print_next_commands(run_folder)
         return 0 if all(self._has_improved(comparison) for comparison in comparisons.values()) else 3
@@ -128,19 +82,19 @@ class Demo:
         training_file = self.folder / "train.jsonl"
         examples = list(generate_examples(self.task, self.config.rows, TRAINING_SEED, {}))
         write_rows(training_file, (serialize(example, "messages") for example in examples))
-        self._print_fact(f"{len(examples):,} training rows from the generator", training_file.name)
+        self.story.fact(f"{len(examples):,} training rows from the generator", training_file.name)
         sets: dict[str, list[Example]] = {}
         for title, options in self.config.held_out.items():
             sets[title] = list(generate_examples(self.task, self.config.items, TEST_SEED, options))
             path = self._path_of_set(title)
             write_rows(path, (serialize(example, "evalset") for example in sets[title]))
-            self._print_fact(f"{len(sets[title]):,} items with {title}, none of them trained on", path.name)
+            self.story.fact(f"{len(sets[title]):,} items with {title}, none of them trained on", path.name)
         for name, path in list(self.task.evalsets.items())[:1]:  # others may need another model
             sets[f"evalset '{name}'"] = list(read_evalset(path).examples)
-            self._print_fact(f"{len(sets[f'evalset {name!r}']):,} items of the evalset '{name}', written by hand", path.name)
+            self.story.fact(f"{len(sets[f'evalset {name!r}']):,} items of the evalset '{name}', written by hand", path.name)
         example = examples[0]
         self.console.print(
-            f"\n  a row:  {_shorten(example.messages[-1]['content'])}\n      →   {_shorten(example.gold or '')}", soft_wrap=True
+            f"\n  a row:  {on_one_line(example.messages[-1]['content'])}\n      →   {on_one_line(example.gold or '')}", soft_wrap=True
         )
         return sets
 
@@ -154,16 +108,14 @@ class Demo:
             result = evaluate(engine, self.task, examples, evalset=EvalsetIdentity(title, size=len(examples)))
             value = result.metric(self.task.metric.name)
             interval = "" if value.low is None else f"  95 % interval {value.low:.3f} – {value.high:.3f}"
-            self._print_fact(f"{self.task.metric.name} {value.value:.3f}{interval}", f"{title}, {result.seconds or 0:.0f} s")
+            self.story.fact(f"{self.task.metric.name} {value.value:.3f}{interval}", f"{title}, {result.seconds or 0:.0f} s")
             results[title] = result
         return results
 
     def _train(self, run: Path) -> None:
         """Train as ``sftchat train`` does."""
-        from sftchat.cli.progress import TrainingProgress
         from sftchat.training.prepare import TrainingJob
         from sftchat.training.rows import collect_rows
-        from sftchat.training.run import train
 
         training_file = self.folder / "train.jsonl"
         examples, sources = collect_rows(self.task, (str(training_file),))
@@ -172,10 +124,7 @@ class Demo:
         )
         command_line = f"sftchat train {self.task.name} --model {BASE} --data {training_file} --epochs {epochs:g} -o {run}"
         job = TrainingJob(self.task, BASE, run, examples, sources, {"epochs": epochs}, command=command_line)
-        self.console.print(f"  $ {command_line}", soft_wrap=True)
-        with TrainingProgress(indent="  ") as progress:
-            manifest = train(job, progress.listener(BASE), plugin_callbacks=self.session.registry.trainer_callbacks)
-        self._print_fact(f"{manifest.steps} steps in {manifest.seconds:.0f} s", "saved with its manifest, template and stop tokens")
+        self.story.train(job)
 
     def _reduce_epochs(self, sample: TrainingJob, rows: int) -> float:
         """Return the number of epochs that fit into the time limit, from the speed of a few steps on the sample."""
@@ -187,7 +136,7 @@ class Demo:
         if seconds <= self.config.seconds:
             return self.config.epochs
         epochs = max(round(self.config.epochs * self.config.seconds / seconds, 2), 0.01)
-        self._print_fact(
+        self.story.fact(
             f"this machine would take {seconds / 60:.0f} minutes for all rows; it sees {epochs / self.config.epochs:.0%} of them",
             "scores rise with the rest",
         )
@@ -206,7 +155,7 @@ class Demo:
             first = comparison.metrics[0]
             interval = "" if first.low is None else f"  [{first.low:+.3f}, {first.high:+.3f}]"
             p = "p < 0.001" if first.p < 0.001 else f"p = {first.p:.3f}"
-            self._print_fact(
+            self.story.fact(
                 f"{first.baseline:.3f} → {first.candidate:.3f}  {first.difference:+.3f}{interval}  {p}", f"{title}: {first.judgement}"
             )
         return comparisons
@@ -219,9 +168,9 @@ class Demo:
                 continue
             # the item with the shortest prompt
             old, new = min(pairs, key=lambda pair: len(pair[1].example.messages[-1]["content"]))
-            self.console.print("\n ", Text(title, "bold"), "", _shorten(new.example.messages[-1]["content"], 400), soft_wrap=True)
+            self.console.print("\n ", Text(title, "bold"), "", on_one_line(new.example.messages[-1]["content"], 400), soft_wrap=True)
             for name, text in (("gold", new.example.gold or ""), ("base", old.reply.text), ("tuned", new.reply.text)):
-                self.console.print(f"    {name:<6}{_shorten(text, 60)}", soft_wrap=True)
+                self.console.print(f"    {name:<6}{on_one_line(text, 60)}", soft_wrap=True)
 
     def _run_gates(
         self, run: Path, before: Mapping[str, ModelResult], after: Mapping[str, ModelResult], sets: Mapping[str, list[Example]]
@@ -233,28 +182,25 @@ class Demo:
         title = next(iter(self.config.held_out))
         damaged, path = self.folder / "damaged", self._path_of_set(title)
         base, tuned = (replace(results[title], model=model) for results, model in ((before, BASE), (after, str(run))))
-        show_gate(self.console, self.task, base, tuned, f"sftchat eval {run} --baseline {BASE} --evalset {path}")
+        show_gate(self.story, self.task, base, tuned, f"sftchat eval {run} --baseline {BASE} --evalset {path}")
         self.console.print(f"  the same weights, rounded to {LEVELS} values a matrix, as a careless quantisation would:\n")
         write_damaged(run, damaged)
         engine = self.session.load_engine(str(damaged))
         damaged_result = evaluate(engine, self.task, sets[title], evalset=tuned.evalset)
-        show_gate(self.console, self.task, tuned, damaged_result, f"sftchat eval {damaged} --baseline {run} --evalset {path}")
+        show_gate(self.story, self.task, tuned, damaged_result, f"sftchat eval {damaged} --baseline {run} --evalset {path}")
 
     def _print_next_commands(self, run: Path) -> None:
         """Print the next commands to try."""
-        minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
         first = self._path_of_set(next(iter(self.config.held_out)))
-        self.console.print(
-            Text.assemble(("\ndone", "bold"), f" in {minutes} min {seconds:02} s; everything is in {self.folder}. Go on with\n"),
-            soft_wrap=True,
+        self.story.next_commands(
+            self.folder,
+            (
+                f"sftchat chat {run}",
+                f"sftchat eval {run} --baseline {BASE} --evalset {first} -o {self.folder / 'report'}",
+                f"sftchat inspect {run}",
+                f"sftchat train {self.task.name} --method lora -o {self.folder / 'lora'}",
+            ),
         )
-        for words in (
-            f"sftchat chat {run}",
-            f"sftchat eval {run} --baseline {BASE} --evalset {first} -o {self.folder / 'report'}",
-            f"sftchat inspect {run}",
-            f"sftchat train {self.task.name} --method lora -o {self.folder / 'lora'}",
-        ):
-            self.console.print(f"  {words}", soft_wrap=True)
 
     def _has_improved(self, comparison: Comparison) -> bool:
         """Return whether the primary metric is significantly better; always True for a set that is not held out by the configuration."""
@@ -263,38 +209,22 @@ class Demo:
     def _path_of_set(self, title: str) -> Path:
         return self.folder / f"{'-'.join(title.split())}.jsonl"
 
-    def _print_title(self, number: int, text: str) -> None:
-        self.console.print(Text(f"\n{number}. {text}", "bold"))
 
-    def _print_fact(self, fact: str, remark: str) -> None:
-        self.console.print(Text.assemble(f"  {fact}  ", (f"({remark})", "dim")), soft_wrap=True)
-
-
-def _shorten(text: str, limit: int = 120) -> str:
-    """Return the text on one line, cut to ``limit`` characters."""
-    line = " / ".join(part for part in text.splitlines() if part)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def show_gate(console: Console, task: Task, baseline: ModelResult, candidate: ModelResult, command_line: str) -> int:
+def show_gate(story: Story, task: Task, baseline: ModelResult, candidate: ModelResult, command_line: str) -> int:
     """Print a command, its verdict and exit code, and a few newly broken items with both replies; return the exit code."""
     from sftchat.evaluation.evaluate import compare
-    from sftchat.evaluation.gate import COLOURS, GateConfig, GatedMetric, decide_verdict, gate_comparisons
+    from sftchat.evaluation.gate import GateConfig, GatedMetric, decide_verdict, gate_comparisons
     from sftchat.evaluation.report.view import Report, error_classes
 
     config = GateConfig(gated=(GatedMetric(task.metric.name),))
     (comparison,), gates = gate_comparisons((compare(baseline, candidate, task),), lambda _: config.gated)
     report = Report(task.name, (candidate,), (baseline,), (comparison,), gates=gates)
     verdict = decide_verdict(report, config)
-    console.print(f"  $ {command_line}", soft_wrap=True)
-    for line in verdict.lines:
-        console.print(f"  {line}", soft_wrap=True)
-    colour = COLOURS[verdict.tone]
-    console.print(f"  exit code [bold {colour}]{verdict.exit_code}[/bold {colour}]\n", markup=True)
+    story.verdict(command_line, verdict)
     for old, new in comparison.broken[:MAX_BROKEN_SHOWN]:
-        console.print(f"    broken: {new.example.id}  ({', '.join(error_classes(new))})", soft_wrap=True)
+        story.console.print(f"    broken: {new.example.id}  ({', '.join(error_classes(new))})", soft_wrap=True)
         for name, text in (("gold", new.example.gold or ""), ("before", old.reply.text), ("now", new.reply.text)):
-            console.print(f"      {name:<7}{' / '.join(text.splitlines())[:MAX_REPLY_CHARACTERS]}", soft_wrap=True)
+            story.console.print(f"      {name:<7}{' / '.join(text.splitlines())[:MAX_REPLY_CHARACTERS]}", soft_wrap=True)
     if len(comparison.broken) > MAX_BROKEN_SHOWN:
-        console.print(f"    and {len(comparison.broken) - MAX_BROKEN_SHOWN} more")
+        story.console.print(f"    and {len(comparison.broken) - MAX_BROKEN_SHOWN} more")
     return verdict.exit_code
