@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sftchat._util.parsing import MAX_BYTES, MAX_DEPTH, UTF16_MARKS, iconv_command, is_too_deep, iter_bounded_lines, reject_duplicate_keys
-from sftchat.data.tables import HUB, PARQUET, delimited_rows, delimiter_of, hub_rows, parquet_rows
+from sftchat.data.tables import HUB, MODELSCOPE, PARQUET, delimited_rows, delimiter_of, hub_rows, parquet_rows
 from sftchat.errors import DataError, os_reason
 
 Row = tuple[str, dict[str, Any]]
@@ -78,6 +78,8 @@ def iter_rows(path: str | os.PathLike[str]) -> Iterator[Row | DataError]:
         DataError: When nothing can be read: the file is missing, a folder, empty, or of another format.
     """
     name = "stdin" if os.fspath(path) == "-" else os.fspath(path)
+    if name.startswith(MODELSCOPE):
+        raise DataError("is a data set of ModelScope, from which no rows are read; download it and give its files", name)
     if name.startswith(HUB):
         yield from hub_rows(name)
         return

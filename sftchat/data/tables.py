@@ -19,6 +19,8 @@ from sftchat._util.parsing import MAX_BYTES, iter_bounded_lines, not_utf8_messag
 from sftchat.errors import DataError, MissingExtraError, first_line
 from sftchat.text import abbreviate
 
+MODELSCOPE = "ms://"
+"""Prefix of what is on ModelScope."""
 HUB = "hf://datasets/"
 """Prefix of a data set on the Hub."""
 PARQUET = b"PAR1"

@@ -12,7 +12,6 @@ from sftchat.engine import OFF
 from sftchat.errors import ModelError, UsageError, first_line, in_one_line, unknown_name_message
 from sftchat.models.adapters import BASE, add_adapter
 from sftchat.models.fingerprint import identity
-from sftchat.models.hub import cached_folder
 from sftchat.models.loading import LOADING, Loaded, load_renderer, stop_ids, unwrapped
 from sftchat.models.reference import ModelReference
 from sftchat.templates.renderer import Renderer
@@ -209,7 +208,7 @@ def same_weights(first: ModelReference, second: ModelReference) -> bool:
     """Whether two references have the same weights: by location, by cached Hub snapshot, or, for two folders, by file contents."""
     if first.source == second.source and first.revision == second.revision:
         return True
-    first_folder, second_folder = (reference.folder or cached_folder(reference.source, reference.revision) for reference in (first, second))
+    first_folder, second_folder = (reference.cached_folder for reference in (first, second))
     if first_folder is None or second_folder is None:
         return False
     if first_folder.resolve() == second_folder.resolve():

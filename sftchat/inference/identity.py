@@ -16,6 +16,7 @@ from sftchat.engine import EngineType
 from sftchat.errors import ModelError
 from sftchat.inference.guarded import identity_of
 from sftchat.models.fingerprint import FileHasher, file_hash, reply_identity
+from sftchat.models.local_files import fetched
 from sftchat.models.manifest import read_manifest, resolve_template_options
 from sftchat.models.reference import resolve
 from sftchat.templates.named import template_file
@@ -57,7 +58,7 @@ def identify(
         UsageError: When MODEL is not a valid reference, or ``template`` is neither a name nor a file.
         ModelError: When the folder has no usable weights, or a file cannot be read.
     """
-    reference = resolve(model, base=base, schemes=engine_types, allow_pickle=allow_pickle)
+    reference = fetched(resolve(model, base=base, schemes=engine_types, allow_pickle=allow_pickle))
     if reference.scheme and not reference.is_gguf:
         engine_type = engine_types.get(reference.scheme)
         reported = identity_of(engine_type, reference.source, options) if engine_type else ""

@@ -15,7 +15,8 @@ from sftchat.inference.llama_server import SLOTS, Server
 from sftchat.inference.rendering import RendersPrompts, decode, make_tokens, opens_thoughts_at_end
 from sftchat.models.gguf import GgufHeader, load_gguf_tokenizer, read_header, require_gguf
 from sftchat.models.gguf_tokenizer import describe_difference
-from sftchat.models.reference import ModelReference, gguf_file
+from sftchat.models.local_files import gguf_file
+from sftchat.models.reference import ModelReference
 from sftchat.templates.parity import SAMPLES
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
 from sftchat.types import Choice, FinishReason, SamplingParams

@@ -16,7 +16,9 @@ from sftchat.errors import ModelError, TemplateError, first_line
 from sftchat.models.gguf_write import ARCHITECTURES
 from sftchat.models.gotemplate import evaluate, literal
 from sftchat.models.hub import hub_access
+from sftchat.models.hubs import HUGGING_FACE, fetch_folder
 from sftchat.models.loading import load_tokenizer, stop_ids
+from sftchat.models.local_files import fetched
 from sftchat.models.manifest import MANIFEST, find_manifest, resolve_template_options
 from sftchat.models.model_files import MORE_TEMPLATES, files_of
 from sftchat.models.ollama import MODELFILE
@@ -224,12 +226,13 @@ def export_ollama(
     """
     from transformers import AutoConfig, GenerationConfig
 
+    reference = fetched(reference)
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest = find_manifest(reference.source)
     options = resolve_template_options(manifest, template=template, template_name=template_name, template_arguments=template_arguments)
     renderer = choose_renderer(tokenizer, **options)
     check_arguments(renderer, template_arguments or ())
-    folder = reference.folder or _download(reference)
+    folder = reference.folder or fetch_folder(HUGGING_FACE, reference.text, reference.source, reference.revision)
     try:
         with hub_access(local=True):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -263,14 +266,6 @@ def write_templates(folder: Path, saved: str | Mapping[str, str]) -> None:
         path = default if name == DEFAULT else folder / MORE_TEMPLATES / f"{name}.jinja"
         path.parent.mkdir(exist_ok=True)
         path.write_text(source, encoding="utf-8")
-
-
-def _download(reference: ModelReference) -> Path:
-    """Download a model, unless it is cached, and return its folder in the Hub cache."""
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
-    return Path(snapshot_download(reference.source, revision=reference.revision or None, allow_patterns=patterns))
 
 
 def _conversion_warning(config: Any) -> str:

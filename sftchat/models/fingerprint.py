@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sftchat.models.hub import COMMIT, cached_commit, is_offline
+from sftchat.models.hubs import MODELSCOPE
+from sftchat.models.local_files import cached_gguf_file, fetched
 from sftchat.models.model_files import files_of, weights_of
-from sftchat.models.reference import ModelReference, cached_gguf_file
+from sftchat.models.reference import ModelReference
 
 WEIGHTS = frozenset({".safetensors", ".bin"})
 CONFIGS = frozenset({"config.json", "adapter_config.json"})
@@ -35,10 +37,14 @@ def folder_identity(folder: Path) -> str:
 
 
 def identity(reference: ModelReference) -> str:
-    """Return a hash of a model's weights and its base model's; a model on the Hub counts by its id and revision."""
+    """Return a hash of a model's weights and its base model's, without network access; a model on the Hub counts by its id and revision, one on ModelScope that is
+    not in the local cache is unknown: empty."""
     if reference.is_gguf:
         path = cached_gguf_file(reference)
         return file_hash(path) if path is not None else ""
+    if reference.hub == MODELSCOPE:
+        folder = reference.cached_folder
+        return folder_identity(folder) if folder is not None else ""
     model = folder_identity(reference.folder) if reference.folder else f"hub:{reference.source}@{reference.revision or 'main'}"
     return model if reference.base is None else _combine(model, identity(reference.base))
 
@@ -47,7 +53,7 @@ def reply_identity(reference: ModelReference, hash_file: FileHasher = file_hash)
     """Return a hash of every file that affects the replies of a model and its base model, as listed by ``files_of``.
 
     Args:
-        reference: A model; it is not loaded.
+        reference: A model; it is not loaded, but downloaded if it is on ModelScope.
         hash_file: Returns the hash of a file.
 
     Returns:
@@ -57,6 +63,7 @@ def reply_identity(reference: ModelReference, hash_file: FileHasher = file_hash)
         OSError: When a file cannot be read.
         ModelError: When weights are missing, or outside the folder.
     """
+    reference = fetched(reference)
     if reference.is_gguf:
         path = cached_gguf_file(reference)
         model = f"gguf:{hash_file(path)}" if path is not None else ""

@@ -1,11 +1,11 @@
-"""The Hub and its cache on this machine: the only module that uses them, except for GGUF files."""
+"""Hugging Face's Hub and its cache on this machine: the only module that uses them, except for ``sftchat fetch``."""
 
 from __future__ import annotations
 
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,6 +76,28 @@ def cached_folder(name: str, revision: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def download_folder(name: str, revision: str, patterns: Sequence[str]) -> Path:
+    """Download the files of a model that match a pattern, unless cached; arguments and errors as in ``sftchat.models.hubs.Hub``."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(patterns)))
+
+
+def download_file(name: str, revision: str, file: str) -> Path:
+    """Download a file, unless it is cached, and return its path; arguments and errors as in ``sftchat.models.hubs.Hub``."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(name, file, revision=revision or None))
+
+
+def cached_file(name: str, revision: str, file: str) -> Path | None:
+    """Return the path of a file in the local cache, or None; arguments as in ``sftchat.models.hubs.Hub``."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, file, revision=revision or None)
+    return Path(cached) if isinstance(cached, str) else None
+
+
 def fetch_configs(name: str, revision: str) -> Path:
     """Download the files that name the weights, i.e. configs and the weight index, and return their folder in the local cache.
 
@@ -86,9 +108,7 @@ def fetch_configs(name: str, revision: str) -> Path:
     Raises:
         OSError: When the files are neither cached nor available from the Hub.
     """
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, ADAPTER_CONFIG, f"*{INDEX_SUFFIX}"]))
+    return download_folder(name, revision, (CONFIG, ADAPTER_CONFIG, f"*{INDEX_SUFFIX}"))
 
 
 def is_offline() -> bool:

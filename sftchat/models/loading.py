@@ -15,9 +15,10 @@ from sftchat.errors import MissingExtraError, ModelError, SftchatWarning, first_
 from sftchat.models.adapters import add_adapter
 from sftchat.models.hub import fetch_configs, hub_access
 from sftchat.models.load_checks import WeightCheck, check_loaded, check_tokenizer, check_vocabulary, first_names
+from sftchat.models.local_files import fetched, gguf_file
 from sftchat.models.manifest import Manifest, read_manifest, resolve_template_options
 from sftchat.models.model_files import ADAPTER_CONFIG, check_claims, check_config, check_weights, stored_dtype, weights_of
-from sftchat.models.reference import ModelReference, gguf_file
+from sftchat.models.reference import ModelReference
 from sftchat.templates.parity import Check
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
 
@@ -68,7 +69,9 @@ def quiet_libraries() -> None:
     """Disable telemetry, progress bars and irrelevant messages of the Hugging Face libraries."""
     # transformers attributes warnings about its own arguments to the caller, which is torch's Module for a forward pass
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl|accelerate|torch\.nn\.modules)\.")
-    warnings.filterwarnings("ignore", "Could not find a config file in sftchat:nano", UserWarning)  # peft, when it saves an adapter
+    warnings.filterwarnings(
+        "ignore", r"Could not find a config file in (sftchat:nano|ms://)", UserWarning
+    )  # peft, when it saves an adapter
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -88,6 +91,7 @@ def load_tokenizer(reference: ModelReference, *, trust_remote_code: bool = False
     quiet_libraries()
     from transformers import AutoTokenizer
 
+    reference = fetched(reference)
     if reference.is_gguf:
         from sftchat.models.gguf import load_gguf_tokenizer, read_header, require_gguf
 
@@ -146,6 +150,7 @@ def load_checked(
     from transformers import AutoModelForCausalLM
 
     device = choose_device(device)
+    reference = fetched(reference)
     if reference.base is not None:
         base, check = load_checked(
             reference.base, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, four_bit=four_bit,
@@ -266,6 +271,7 @@ def load_renderer(
     Raises:
         UsageError: When the tokenizer lacks tokens of the template, or the template lacks an argument.
     """
+    reference = fetched(reference)
     tokenizer = load_tokenizer(reference, trust_remote_code=trust_remote_code)
     manifest = read_manifest(reference.folder) if reference.folder else None
     options = resolve_template_options(manifest, template=template, template_name=template_name, template_arguments=template_arguments)

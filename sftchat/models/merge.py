@@ -12,6 +12,7 @@ from sftchat.errors import ModelError, UsageError
 from sftchat.models.fingerprint import identity
 from sftchat.models.hub import fetch_configs, hub_access
 from sftchat.models.loading import load, load_model, saved_tokenizer
+from sftchat.models.local_files import fetched
 from sftchat.models.manifest import Manifest, write_manifest
 from sftchat.models.model_files import stored_dtype
 from sftchat.models.reference import ModelReference, resolve
@@ -94,7 +95,7 @@ def merge(
         raise UsageError(f"model '{adapter.text}' is no adapter: there is nothing to merge")
     import torch
 
-    base_dtype = _stored_dtype(adapter.base)
+    base_dtype = _stored_dtype(fetched(adapter.base))
     output_dtype = base_dtype if dtype == "auto" else dtype
     loaded = load(adapter, dtype="float32", **options)
     rows = [row.ids for turns, tools in conversations for row in loaded.renderer.training_rows(turns, tools)[-1:]]

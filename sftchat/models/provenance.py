@@ -64,7 +64,7 @@ def _find_change(name: str, recorded_identity: str) -> tuple[str, Manifest | Non
     if not recorded_identity:
         return "", find_manifest(name)
     try:
-        is_unchanged = identity(resolve(name)) == recorded_identity
+        is_unchanged = identity(resolve(name)) in ("", recorded_identity)  # unknown without the files
     except SftchatError:
         return "is gone", None
     if not is_unchanged:

@@ -1,4 +1,4 @@
-"""What MODEL may be: resolves it from names and files only; ``gguf_file`` downloads a file that is on the Hub."""
+"""What MODEL may be: resolves it from names and files only, without network access."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sftchat._util.parsing import expand_user, load_json, read_text
-from sftchat.errors import ModelError, UsageError, first_line, unknown_name_message
+from sftchat.errors import ModelError, UsageError, unknown_name_message
 from sftchat.models.fetch import FETCHABLE, SCHEME
-from sftchat.models.hub import cached_folder
+from sftchat.models.hubs import HUBS, HUGGING_FACE, MODELSCOPE
 from sftchat.models.manifest import checkpoint_step, checkpoints_of, read_manifest
 from sftchat.models.model_files import ADAPTER_CONFIG, CONFIG, check_sizes, weights_of
+from sftchat.models.modelscope import require_modelscope
 
 NANO = "sftchat:nano"
 """The embedded model."""
@@ -23,9 +24,11 @@ SERVER_SCHEMES = ("http", "https")
 """Schemes of OpenAI-compatible servers."""
 GGUF = "gguf"
 """``ModelReference.scheme`` of a GGUF file, and the suffix of its name."""
-HUB_FILE = re.compile(r"hf://(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?/(?P<file>[\w./-]+\.gguf)")
-"""A GGUF file on the Hub: ``hf://org/name[@revision]/FILE.gguf``."""
+HUB_FILE = re.compile(r"(?P<hub>hf|ms)://(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?/(?P<file>[\w./-]+\.gguf)")
+"""A GGUF file on a hub: ``hf://org/name[@revision]/FILE.gguf``, or with ``ms://``."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+MODELSCOPE_PREFIX = f"{MODELSCOPE}://"
+"""Beginning of the ``source`` of a model on ModelScope, before ``org/name``."""
 REVISION = re.compile(r"[\w./-]+")
 
 
@@ -35,10 +38,11 @@ class ModelReference:
 
     Attributes:
         text: The MODEL argument.
-        source: A folder, a GGUF file, a Hub id, the address of a server, or the text for a plugin's engine type.
-        revision: Branch, tag or commit on the Hub; empty for the default.
+        source: A folder, a GGUF file, a Hub id, ``ms://org/name``, the address of a server, or the text for a plugin's engine type.
+        revision: Branch, tag or commit on the hub; empty for the default.
         base: The base model if ``source`` is an adapter.
-        scheme: Scheme of a server's address, ``GGUF`` for a GGUF file, or name of a plugin's engine type; empty for a folder or a Hub id.
+        scheme: Scheme of a server's address, ``GGUF`` for a GGUF file, or name of a plugin's engine type; empty for a folder, a Hub id
+            or a model on ModelScope.
     """
 
     text: str
@@ -58,8 +62,23 @@ class ModelReference:
         return self.scheme == GGUF
 
     @property
+    def hub(self) -> str:
+        """Scheme of the hub, a key of ``HUBS``, for a model that is in no folder."""
+        return MODELSCOPE if self.source.startswith(MODELSCOPE_PREFIX) else HUGGING_FACE
+
+    @property
+    def hub_id(self) -> str:
+        """``org/name`` of a model on a hub."""
+        return self.source.removeprefix(MODELSCOPE_PREFIX)
+
+    @property
+    def cached_folder(self) -> Path | None:
+        """The local folder, or that in the cache of the model's hub, without network access; None if there is none."""
+        return self.folder or HUBS[self.hub].cached_folder(self.hub_id, self.revision)
+
+    @property
     def folder(self) -> Path | None:
-        """The local folder; None for a model on the Hub, on a server or of a plugin's engine type."""
+        """The local folder; None for a model on a hub, on a server or of a plugin's engine type."""
         path = Path(self.source)
         return path if not self.scheme and _false_if_invalid(path.is_dir) else None
 
@@ -93,7 +112,7 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
 
     Args:
         text: ``sftchat:nano``, ``sftchat:NAME`` of a fetched model, a Hub id ``org/name[@revision]``, a checkpoint, adapter or run folder, a GGUF
-            file or a folder with one, ``hf://org/name/FILE.gguf``, ``http://HOST:PORT/v1#MODEL``, or ``scheme:rest`` of a registered engine.
+            file or a folder with one, ``hf://org/name/FILE.gguf``, ``ms://org/name[@revision]``, ``ms://org/name/FILE.gguf``, ``http://HOST:PORT/v1#MODEL``, or ``scheme:rest`` of a registered engine.
         base: Base model of an adapter, instead of the one in its config.
         schemes: Schemes of the registered engine types.
         allow_pickle: Whether pickled weights are allowed.
@@ -107,7 +126,17 @@ def resolve(text: str, *, base: str | None = None, schemes: Iterable[str] = (), 
     if text.startswith(f"{SCHEME}:"):
         return _resolve_fetched(text)
     if HUB_FILE.fullmatch(text):
+        if text.startswith(MODELSCOPE_PREFIX):
+            require_modelscope(f"model '{text}'")
         return ModelReference(text, text, scheme=GGUF)
+    if text.startswith(MODELSCOPE_PREFIX):
+        name, _, revision = text.removeprefix(MODELSCOPE_PREFIX).partition("@")
+        if not HUB_ID.fullmatch(text.removeprefix(MODELSCOPE_PREFIX)):
+            raise UsageError(
+                f"model '{text}' is malformed; write {MODELSCOPE_PREFIX}org/name[@revision], or {MODELSCOPE_PREFIX}org/name/FILE.gguf"
+            )
+        require_modelscope(f"model '{text}'")
+        return ModelReference(text, MODELSCOPE_PREFIX + name, revision)
     if text.lower().startswith(tuple(f"{scheme}://" for scheme in SERVER_SCHEMES)):
         return _resolve_server(text)
     path = expand_user(text)
@@ -212,17 +241,18 @@ def _resolve_base(adapter: Path, requested: str | None, schemes: Iterable[str], 
         )
     if requested or reference.folder is not None:
         return reference
-    cached = cached_folder(reference.source, reference.revision)
+    cached = reference.cached_folder
+    title = HUBS[reference.hub].title
     if cached is None:
         raise ModelError(
             f"adapter '{adapter}' needs its base '{name}', which is not on this machine; give a folder with --base FOLDER, "
-            f"or fetch it from the Hub with --base {name}"
+            f"or fetch it from {title} with --base {name}"
         )
     try:
         return _resolve_folder(name, cached, None, schemes, allow_pickle, adapter)
     except ModelError as error:
         raise ModelError(
-            f"base '{name}' of adapter '{adapter}' cannot be used as it lies in the Hub's cache: {error}; fetch it again with --base {name}"
+            f"base '{name}' of adapter '{adapter}' cannot be used as it lies in the cache of {title}: {error}; fetch it again with --base {name}"
         ) from error
 
 
@@ -320,36 +350,6 @@ def _suggest_folder(path: Path) -> str:
         return ""
     similar_names = get_close_matches(path.name, [sibling.name for sibling in parent.iterdir() if sibling.is_dir()], n=1)
     return f"; did you mean '{parent / similar_names[0]}'?" if similar_names else ""
-
-
-def gguf_file(reference: ModelReference) -> Path:
-    """Return the local path of a GGUF file, downloaded if it is on the Hub.
-
-    Raises:
-        ModelError: When it cannot be downloaded.
-    """
-    match = HUB_FILE.fullmatch(reference.source)
-    if match is None:
-        return Path(reference.source)
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(match["id"], match["file"], revision=match["revision"]))
-    except Exception as error:  # the library raises many kinds
-        raise ModelError(
-            f"'{reference.text}' could not be fetched from the Hub: {first_line(error)}; check the name and the network"
-        ) from error
-
-
-def cached_gguf_file(reference: ModelReference) -> Path | None:
-    """Return the local path of a GGUF file, without network access; None for one on the Hub that is not in the local cache."""
-    match = HUB_FILE.fullmatch(reference.source)
-    if match is None:
-        return Path(reference.source)
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(match["id"], match["file"], revision=match["revision"])
-    return Path(cached) if isinstance(cached, str) else None
 
 
 def context_length(reference: ModelReference) -> int | None:

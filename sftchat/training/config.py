@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions
 from sftchat.data.tables import HUB
 from sftchat.errors import SftchatWarning, UsageError
-from sftchat.models.reference import ModelReference, cached_gguf_file, resolve
+from sftchat.models.reference import ModelReference, resolve
 from sftchat.task import Task, training_defaults
 from sftchat.training.validation import validation_from_file
 
@@ -218,6 +218,7 @@ def _check_gguf(reference: ModelReference) -> None:
     """Refuse a GGUF file that cannot be dequantized; one on the Hub that is not in the local cache is checked after its download."""
     from sftchat.models.gguf import read_header, require_gguf
     from sftchat.models.gguf_config import check_convertible
+    from sftchat.models.local_files import cached_gguf_file
 
     require_gguf(f"training '{reference.text}'")
     path = cached_gguf_file(reference)

@@ -17,8 +17,9 @@ from sftchat.inference.distributed import is_main_process, process_info
 from sftchat.models.fingerprint import file_hash, identity
 from sftchat.models.load_checks import check_vocabulary
 from sftchat.models.loading import choose_device, load_model, load_tokenizer, quiet_libraries, require_local
+from sftchat.models.local_files import fetched, gguf_file
 from sftchat.models.manifest import Manifest
-from sftchat.models.reference import HUB_FILE, ModelReference, gguf_file, resolve
+from sftchat.models.reference import HUB_FILE, ModelReference, resolve
 from sftchat.task import Task
 from sftchat.templates.parity import Check, check_parity, implied_stops
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
@@ -262,6 +263,7 @@ def prepare(job: TrainingJob, engine_types: Collection[str] = (), say: Callable[
     if reference.is_gguf:
         job, base_file = _with_dequantized_base(job, reference, say)
         reference = resolve(job.model)
+    reference = fetched(reference)
     tokenizer = load_tokenizer(reference, trust_remote_code=job.trust_remote_code)
     own_renderer = choose_renderer(tokenizer, job.template, job.task.template, job.template_arguments, job.template_name)
     renderer = replace(own_renderer, lenient=job.force)

@@ -78,7 +78,7 @@ def test_the_revision_in_the_config_of_an_adapter_is_used(cache: Path, tmp_path:
 def test_an_incomplete_snapshot_or_an_adapter_is_reported(cache: Path, tmp_path: Path) -> None:
     folder, lora = snapshot(cache), adapter(tmp_path / "lora", "org/base")
     (folder / "model.safetensors").unlink()
-    assert message(lora).startswith(f"base 'org/base' of adapter '{lora}' cannot be used as it lies in the Hub's cache: checkpoint ")
+    assert message(lora).startswith(f"base 'org/base' of adapter '{lora}' cannot be used as it lies in the cache of the Hub: checkpoint ")
     shutil.copy(lora / "adapter_config.json", folder)
 
     assert "has an adapter as its base" in message(lora)
