@@ -30,9 +30,9 @@ def require_modelscope(what: str) -> None:
 
 def _open_api() -> Any:
     """Return the package's client, set up by the environment as it is now; its log would repeat the errors that are raised."""
-    logging.getLogger("modelscope_hub").setLevel(logging.CRITICAL)
     from modelscope_hub import HubApi, HubConfig
 
+    logging.getLogger("modelscope_hub").setLevel(logging.CRITICAL)  # after the import, which sets another level
     return HubApi(HubConfig())
 
 
