@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from sftchat.models.fingerprint import file_hash
+from sftchat.models.manifest import read_manifest
 from tests.models.hub_servers import COMMIT, hugging_face_server
+from tests.models.test_dequantize import write
+from tests.models.test_gguf_write import tiny
 
 
 def run(home: Path, endpoint: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -44,3 +48,18 @@ def test_a_gguf_file_of_the_hub_comes_from_the_mirror(tmp_path: Path) -> None:
 
     assert (asked.returncode, len(mirror.downloaded)) == (3, 1)
     assert "tiny.gguf' is no usable GGUF file: it ends within the version" in asked.stderr
+
+
+@pytest.mark.slow
+def test_a_training_from_a_gguf_file_of_the_hub_records_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "published").mkdir()
+    file = write(*tiny("LlamaForCausalLM"), tmp_path / "published" / "tiny.gguf", "q8_0")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "the user", "completion": "talk"}\n' * 4, encoding="utf-8")
+    words = ["train", "--data", str(tmp_path / "rows.jsonl"), "-o", str(tmp_path / "run"), "--method", "lora", "--max-steps", "2", "-q"]
+    with hugging_face_server(tmp_path / "published") as mirror:
+        trained = run(tmp_path / "home", mirror.address, *words, "--model", "hf://org/tiny/tiny.gguf")
+
+    assert (trained.returncode, trained.stderr) == (0, "")
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest is not None
+    assert manifest.base_file == {"file": "hf://org/tiny/tiny.gguf", "sha256": file_hash(file), "type": "Q8_0"}
