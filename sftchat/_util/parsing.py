@@ -138,13 +138,13 @@ def keyed_texts(value: Any) -> Iterator[tuple[str, str]]:
 
 def nesting_depth(value: Any) -> int:
     """Return the nesting depth of lists and objects; iterative, because it may exceed Python's recursion limit."""
-    deepest, pending = 0, [(value, 1)]
-    while pending:
-        item, level = pending.pop()
-        if isinstance(item, (dict, list)):
-            deepest = max(deepest, level)
-            pending += [(inner, level + 1) for inner in (item.values() if isinstance(item, dict) else item)]
-    return deepest
+    depth, level = 0, [value] if isinstance(value, (dict, list)) else []
+    while level:  # all lists and objects of one depth
+        depth += 1
+        level = [
+            inner for item in level for inner in (item.values() if isinstance(item, dict) else item) if isinstance(inner, (dict, list))
+        ]
+    return depth
 
 
 def from_json(target: Callable[..., T], value: Any) -> T:

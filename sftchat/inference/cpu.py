@@ -24,8 +24,8 @@ from sftchat.inference.int8 import Compute, computes_in_bfloat16, int8_linear, q
 from sftchat.inference.kv_cache import free_bytes
 from sftchat.models.loading import unwrapped
 
-PROBE_TOKENS = (1, 2, 3)
-"""Token ids of the test prompt."""
+PROBE_SHARES = (0.25, 0.5, 0.75)
+"""Where the token ids of the test prompt stand in the vocabulary: special tokens stand at its ends, and an untrained one makes logits of noise."""
 FLOAT32_TOLERANCE, LOW_PRECISION_TOLERANCE = 1e-3, 0.1
 """Maximum relative difference of two logit vectors due to rounding, in float32 and in other dtypes."""
 
@@ -148,18 +148,25 @@ def _apply_and_compare(optimizations: Sequence[Optimization], expected: Tensor, 
 
 @torch.inference_mode()
 def _plain_logits(model: Any) -> Tensor:
-    """Return the logits after ``PROBE_TOKENS`` from a forward pass without a cache, shape ``(vocabulary,)``."""
-    logits: Tensor = model(input_ids=torch.tensor([PROBE_TOKENS], device=model.device), use_cache=False).logits
+    """Return the logits after the test prompt from a forward pass without a cache, shape ``(vocabulary,)``."""
+    logits: Tensor = model(input_ids=torch.tensor([_probe_tokens(model)], device=model.device), use_cache=False).logits
     return logits[0, -1]
 
 
 def _decoded_logits(model: Any, merges: bool) -> Tensor:
-    """Return the logits after ``PROBE_TOKENS`` as the engine computes them: prefill, insertion into a batch, one decoding step."""
+    """Return the logits after the test prompt as the engine computes them: prefill, insertion into a batch, one decoding step."""
+    *prompt, last = _probe_tokens(model)
     batch = Batch(model, lambda adapters: None, None, merges)
-    prefill = batch.prepare([list(PROBE_TOKENS[:-1])], [""])
+    prefill = batch.prepare([prompt], [""])
     batch.prefill(prefill)
     batch.insert(prefill)
-    return batch.step(PROBE_TOKENS[-1:])[0]
+    return batch.step([last])[0]
+
+
+def _probe_tokens(model: Any) -> list[int]:
+    """Return the token ids of the test prompt."""
+    vocabulary_size = model.get_input_embeddings().weight.shape[0]
+    return [int(share * vocabulary_size) for share in PROBE_SHARES]
 
 
 FUSED_LAYERS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))

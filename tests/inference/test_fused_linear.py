@@ -39,6 +39,15 @@ def test_logits_are_the_same_for_any_number_of_rows(
         torch.testing.assert_close(prepared(ids).logits, plain(ids).logits)
 
 
+def test_optimizations_are_tested_on_tokens_from_the_middle_of_the_vocabulary() -> None:
+    small, seen = model(), set()
+    small.get_input_embeddings().register_forward_pre_hook(lambda module, inputs: seen.update(inputs[0].flatten().tolist()))
+
+    optimize_for_inference(small)
+
+    assert seen == {16, 32, 48}
+
+
 def test_layers_that_read_the_same_states_are_one_product() -> None:
     found = [[layer.out_features for layer in product.layers] for product in fused_linears(model())]
 
