@@ -142,6 +142,7 @@ def _export_gguf(
     from functools import partial
 
     from sftchat._util.files import create_folder
+    from sftchat.evaluation.gate import COULD_NOT_JUDGE, GATE_FAILED
     from sftchat.evaluation.gguf_export import export_gguf, keep_smallest
     from sftchat.evaluation.gguf_table import describe_failure, describe_file, table_of
     from sftchat.evaluation.progress import show_step
@@ -177,7 +178,10 @@ def _export_gguf(
         for file in export_gguf(loaded, output, output.name, types, judge, step, needs_proof=is_search or margin is not None):
             files.append(file)
             say(describe_file(file))
-            if file.outcome == "regressed":
+            if file.report is not None and file.outcome in (
+                "regressed",
+                None,
+            ):  # a smaller file does not get better, or cannot be judged either
                 break
         kept = keep_smallest(files)
         if modelfile is not None and not kept.failed:
@@ -187,7 +191,7 @@ def _export_gguf(
     if kept.failed:
         say(describe_failure(kept, margin or MARGIN))
         say(f"{'the largest' if len(files) > 1 else 'it'} is kept as {kept.path}")
-        return 1
+        return GATE_FAILED if kept.outcome is not None else COULD_NOT_JUDGE
     say(f"saved {kept.path}; next: sftchat chat {kept.path}")
     return 0
 

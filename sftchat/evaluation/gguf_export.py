@@ -37,7 +37,8 @@ class ExportedFile:
         path: The file; its name ends with ``.failed.gguf`` when it failed.
         size: Its size in bytes.
         report: Comparison with the model that it comes from; None when it was not judged.
-        needs_proof: Whether it fails unless a drop of more than the margin is excluded; else only a significant drop is a failure.
+        needs_proof: Whether it fails unless a drop of more than the margin is excluded; else only a significant drop is a failure. An unanswered item
+            always is one.
     """
 
     file_type: str
@@ -49,7 +50,8 @@ class ExportedFile:
     @property
     def outcome(self) -> GateOutcome | None:
         """Outcome of the gate for the primary metric; None when the file was not judged or an item was not answered."""
-        return self.report.gates[0].outcome if self.report is not None and self.report.gates else None
+        is_judged = self.report is not None and self.report.gates and not self.report.failures
+        return self.report.gates[0].outcome if self.report is not None and is_judged else None
 
     @property
     def difference(self) -> MetricDifference | None:
@@ -65,7 +67,9 @@ class ExportedFile:
     @property
     def failed(self) -> bool:
         """Whether the file must not be used."""
-        return not self.is_proved if self.needs_proof else self.outcome == "regressed"
+        if self.needs_proof:
+            return not self.is_proved
+        return self.report is not None and self.outcome in ("regressed", None)
 
     @property
     def tokens_per_second(self) -> float | None:

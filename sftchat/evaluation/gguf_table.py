@@ -35,6 +35,8 @@ def describe_failure(file: ExportedFile, margin: float) -> str:
     """
     if file.outcome == "regressed":
         return f"{file.path.name} is significantly worse than the model"
+    if file.report is not None and file.report.failures and file.report.verdict is not None:
+        return f"{file.path.name} could not be judged: {file.report.verdict.reasons[-1]}"
     unsettled = file.report.verdict.unsettled if file.report is not None and file.report.verdict is not None else None
     return f"no file is proved not worse by more than {margin:g} points{f': {unsettled.words}' if unsettled is not None else ''}"
 

@@ -84,6 +84,21 @@ def test_the_model_is_asked_with_the_template_that_is_written_to_the_file(tiny_c
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["out-f32.gguf"]
 
 
+def test_a_file_with_an_unanswered_item_is_not_judged_and_fails(
+    tiny_checkpoint: Path, tmp_path: Path, evalset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    too_long = {"id": "long", "messages": [{"role": "user", "content": "12 " * 200}], "gold": "x"}
+    longer = tmp_path / "longer.jsonl"
+    longer.write_text(evalset.read_text(encoding="utf-8") + json.dumps(too_long) + "\n", encoding="utf-8")
+
+    assert export(tiny_checkpoint, tmp_path, longer, "--gguf", "f32") == 3
+
+    output = capsys.readouterr()
+    assert "not judged" in output.out
+    assert "out-f32.failed.gguf could not be judged: 2 items were not answered, the first 'long' by" in output.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["out-f32.failed.gguf"]
+
+
 def test_an_unusable_evalset_is_reported_before_anything_is_written(tiny_checkpoint: Path, tmp_path: Path) -> None:
     words = ["export", str(tiny_checkpoint), "-o", str(tmp_path / "out"), "--task", "general", "--gguf", "f16"]
 
@@ -152,7 +167,10 @@ def test_a_search_that_is_interrupted_keeps_the_files_that_were_judged(tiny_chec
 def scripted_report(outcome: str) -> Any:
     """A report with this outcome of the gate."""
     return SimpleNamespace(
-        gates=[SimpleNamespace(outcome=outcome)], verdict=SimpleNamespace(exit_code=0 if outcome == "fine" else 1), comparisons=()
+        failures=(),
+        gates=[SimpleNamespace(outcome=outcome)],
+        verdict=SimpleNamespace(exit_code=0 if outcome == "fine" else 1),
+        comparisons=(),
     )
 
 
