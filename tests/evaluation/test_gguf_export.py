@@ -18,6 +18,7 @@ from sftchat.models.loading import load
 from sftchat.models.reference import resolve
 from sftchat.templates.named import TEMPLATES
 from sftchat.templates.renderer import Renderer, choose_renderer
+from tests.inference.test_llama_cpp import sentencepiece_tokenizer
 from tests.models.test_gguf_write import tiny
 
 END_OF_TEXT, IM_START, IM_END = 0, 1, 2
@@ -52,6 +53,14 @@ def test_a_file_with_the_template_and_the_end_tokens_of_the_model_is_accepted(re
 
     check_conversations(header, renderer, (END_OF_TEXT, IM_END))
     assert header.end_tokens == (END_OF_TEXT, IM_END)
+
+
+def test_a_file_with_a_sentencepiece_tokenizer_is_accepted(tmp_path: Path) -> None:
+    renderer = choose_renderer(sentencepiece_tokenizer(), "chatml")
+    header = read_header(write(tmp_path / "m.gguf", renderer))
+
+    check_conversations(header, renderer, (renderer.tokenizer.eos_token_id, renderer.stop_token))
+    assert header.metadata["tokenizer.ggml.model"] == "llama"
 
 
 def test_a_template_that_writes_other_prompts_is_reported_with_the_first_difference(renderer: Renderer, tmp_path: Path) -> None:
