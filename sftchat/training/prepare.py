@@ -6,6 +6,7 @@ import platform
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ def create_adapter(model: Any, config: TrainingConfig, name: str) -> Any:
     )
     adapted = get_peft_model(model, peft_config)
     adapted.peft_config["default"].base_model_name_or_path = name
+    # embeddings are never resized; by default, peft compares them with a config that it looks for on the Hub under the base's name
+    adapted.save_pretrained = partial(adapted.save_pretrained, save_embedding_layers=False)
     return adapted
 
 

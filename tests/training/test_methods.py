@@ -49,12 +49,18 @@ def test_a_dora_run_is_an_adapter_with_magnitudes_that_replies(tiny_checkpoint: 
     assert reply.text == ROWS[2].gold
 
 
-def test_an_adapter_names_its_base_as_the_user_did(tiny_checkpoint: Path) -> None:
+@pytest.mark.parametrize("base", ["sftchat:smollm2", "org/name"])
+def test_an_adapter_names_its_base_as_the_user_did_and_is_saved_without_a_look_at_the_hub(
+    base: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM
 
-    adapted = methods.create_adapter(AutoModelForCausalLM.from_pretrained(tiny_checkpoint), TrainingConfig(method="lora"), "org/name")
+    adapted = methods.create_adapter(AutoModelForCausalLM.from_pretrained(tiny_checkpoint), TrainingConfig(method="lora"), base)
 
-    assert adapted.peft_config["default"].base_model_name_or_path == "org/name"
+    adapted.save_pretrained(tmp_path)  # peft warns when it cannot reach the Hub, and warnings are errors
+
+    assert json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"] == base
+    assert (tmp_path / "adapter_model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

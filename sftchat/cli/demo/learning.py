@@ -183,7 +183,7 @@ class LearningDemo:
         damaged, path = self.folder / "damaged", self._path_of_set(title)
         base, tuned = (replace(results[title], model=model) for results, model in ((before, BASE), (after, str(run))))
         show_gate(self.story, self.task, base, tuned, f"sftchat eval {run} --baseline {BASE} --evalset {path}")
-        self.console.print(f"  the same weights, rounded to {LEVELS} values a matrix, as a careless quantisation would:\n")
+        self.console.print(f"  the same weights, rounded to {LEVELS} values a matrix, as a careless quantisation would:\n", soft_wrap=True)
         write_damaged(run, damaged)
         engine = self.session.load_engine(str(damaged))
         damaged_result = evaluate(engine, self.task, sets[title], evalset=tuned.evalset)
