@@ -82,7 +82,9 @@ class TrainingDefaults:
 
 @dataclass(frozen=True)
 class ForgettingConfig:
-    """Configuration of ``sftchat demo --model MODEL`` for a task: MODEL learns the task, forgets another, and keeps it with replayed rows.
+    """Configuration of ``sftchat demo --model MODEL`` for a task: MODEL learns the task and forgets another, and keeps it with replayed rows.
+
+    The replayed rows are prompts of the other task's generator with MODEL's own replies.
 
     Attributes:
         rows: Number of rows to generate and train on.
@@ -93,7 +95,8 @@ class ForgettingConfig:
         questions: Questions that all models answer.
         options: Options of the generator, as text.
         settings: Hyper-parameters that differ from the defaults, by their names in ``TrainingConfig``.
-        replay: Share of the other task's rows in the second training, above 0 and below 1.
+        other_options: Options of the other task's generator, as text.
+        replay: Share of the replayed rows in the second training, above 0 and below 1.
     """
 
     rows: int
@@ -103,6 +106,7 @@ class ForgettingConfig:
     items: int
     questions: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
+    other_options: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     replay: float = 0.2
 

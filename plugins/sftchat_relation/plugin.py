@@ -36,13 +36,14 @@ def sftchat_register_tasks() -> Iterable[Task]:
                 items=250,
                 held_out={"new names": {"names": "test"}, "new names and new sentences": {"names": "test", "forms": "test"}},
                 forgetting=ForgettingConfig(
-                    rows=160,
+                    rows=240,
                     options={"language": "en"},
                     evalset="relation-en",
                     other_task="general",
                     other_evalset="general-en",
+                    other_options={"language": "en"},
                     items=100,
-                    settings={"method": "lora", "learning_rate": 1e-3, "batch_size": 8, "epochs": 1.0},
+                    settings={"method": "lora", "learning_rate": 4e-3, "batch_size": 8, "epochs": 1.0},
                     questions=(
                         "What is the capital of France?",
                         "Why is the sky blue? Answer in one sentence.",

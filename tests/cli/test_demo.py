@@ -11,6 +11,7 @@ import pytest
 from sftchat import DemoConfig, Example, ForgettingConfig, Message, Reply, Score, Task, TrainingDefaults, rate
 from sftchat.cli import main
 from sftchat.cli.session import Session
+from sftchat.models.fingerprint import file_hash
 from sftchat.models.manifest import read_manifest
 from sftchat.plugins.manager import Registry, load_plugins
 
@@ -117,6 +118,7 @@ def test_a_model_forgets_without_replay_and_keeps_with_it(tmp_path: Path, capsys
     assert code == 0, printed
     scored = "--task agree --evalset agree=agreements --task weather --evalset weather=days --limit 10"
     trained = f"$ sftchat train agree --model {base} --rows 160 --option words=blue"
+    own = folder / "own-replies.jsonl"
     settings = "--method full --batch-size 8 --epochs 1.0"
     sections = [
         f"1. {base} before training",
@@ -126,19 +128,24 @@ def test_a_model_forgets_without_replay_and_keeps_with_it(tmp_path: Path, capsys
         "3. the gate over both tasks",
         f"$ sftchat eval {folder / 'alone'} {scored} --baseline {base}\n",
         "exit code 1",
-        "4. the same training with 25% of the rows replayed from weather",
-        f"{trained} --replay weather=0.25 {settings} -o {folder / 'replayed'}\n",
-        "5. the gate again",
+        "4. the model's own replies to prompts of weather, to be replayed",
+        f"$ sftchat data generate weather -n 80 -o {folder / 'prompts.jsonl'} --quiet\n",
+        f"$ sftchat data best-of weather {base} --prompts {folder / 'prompts.jsonl'} -k 1 --temperature 0 --min-score 0 -o {own} --quiet\n",
+        "5. the same training with 25% of such rows",
+        f"{trained} --replay {own}=0.25 {settings} -o {folder / 'replayed'}\n",
+        "6. the gate again",
         f"$ sftchat eval {folder / 'replayed'} {scored} --baseline {base}\n",
         "exit code 0",
-        "6. the same questions to all three",
-        "7. summary",
+        "7. the same questions to all three",
+        "8. summary",
         "done in",
     ]
     positions = [printed.find(section) for section in sections]
     assert -1 not in positions, [section for section, position in zip(sections, positions, strict=True) if position < 0]
     assert positions == sorted(positions)
-    assert read_manifest(folder / "replayed").data[1] == {"generator": "weather", "n": 53, "seed": 0, "options": {}, "replay": 0.25}  # type: ignore[union-attr]
+    manifest = read_manifest(folder / "replayed")
+    assert manifest is not None
+    assert manifest.data[1] == {"file": str(own), "sha256": file_hash(own), "n": 53, "seed": 0, "replay": 0.25}
 
 
 def test_a_demo_that_shows_no_forgetting_says_so_and_exits_with_3(

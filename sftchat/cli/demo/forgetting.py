@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ANSWER_TOKENS = 64
 """Maximum length of the replies to the questions, in tokens."""
+PROMPTS_PER_ROW = 1.5
+"""Number of prompts per replayed row; replies that do not end within the maximum length are not kept."""
 NOT_SHOWN = 3
 """Exit code when the gates did not come out as the demo says (1 is the exit code of gates)."""
 
@@ -74,7 +76,9 @@ class ForgettingDemo:
         self._train(alone, replay=False)
         self.story.title("the gate over both tasks: did it learn, and did it break anything?")
         after_alone = self._judge(alone)
-        self.story.title(f"the same training with {share} of the rows replayed from {self.other.name}")
+        self.story.title(f"the model's own replies to prompts of {self.other.name}, to be replayed")
+        self._write_own_replies()
+        self.story.title(f"the same training with {share} of such rows")
         self._train(replayed, replay=True)
         self.story.title("the gate again")
         after_replayed = self._judge(replayed)
@@ -145,6 +149,30 @@ class ForgettingDemo:
         self.story.verdict(self._eval_command(str(run), baseline=self.model), _verdict_of(report))
         return report
 
+    def _write_own_replies(self) -> None:
+        """Write prompts of the other task's generator, and the base model's own replies to them as rows."""
+        rows = round(self.config.rows * self.config.replay / (1 - self.config.replay) * PROMPTS_PER_ROW)
+        prompts = str(self.folder / "prompts.jsonl")
+        options = [word for name, value in self.config.other_options.items() for word in ("--option", f"{name}={value}")]
+        self.story.run(["data", "generate", self.other.name, "-n", str(rows), *options, "-o", prompts, "--quiet"])
+        kept_whatever_they_score = ["-k", "1", "--temperature", "0", "--min-score", "0"]
+        words = [
+            "data",
+            "best-of",
+            self.other.name,
+            self.model,
+            "--prompts",
+            prompts,
+            *kept_whatever_they_score,
+            "-o",
+            str(self._own_replies),
+        ]
+        self.story.run([*words, "--quiet"])
+
+    @property
+    def _own_replies(self) -> Path:
+        return self.folder / "own-replies.jsonl"
+
     def _train(self, run: Path, *, replay: bool) -> None:
         """Train as ``sftchat train`` does; with ``replay``, add rows of the other task."""
         from sftchat.training.prepare import TrainingJob
@@ -152,7 +180,7 @@ class ForgettingDemo:
         from sftchat.training.rows import collect_rows
 
         options = [f"{name}={value}" for name, value in self.config.options.items()]
-        replay_words = [f"{self.other.name}={self.config.replay:g}"] if replay else []
+        replay_words = [f"{self._own_replies}={self.config.replay:g}"] if replay else []
         examples, sources = collect_rows(self.task, (), rows=self.config.rows, options=options)
         replays = parse_replays(replay_words, self.session.registry.tasks, self.task.name)
         replay_rows, replay_sources = collect_replay_rows(replays, len(examples), seed=0)

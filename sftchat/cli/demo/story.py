@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from rich.text import Text
 
 from sftchat.cli.session import Session
+from sftchat.errors import SftchatError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +47,26 @@ class Story:
     def command_line(self, line: str) -> None:
         """Print a command that does what follows."""
         self.console.print(f"  $ {line}", soft_wrap=True)
+
+    def run(self, words: Sequence[str]) -> None:
+        """Print a command line and run it.
+
+        Args:
+            words: Words after ``sftchat``.
+
+        Raises:
+            SftchatError: When the command fails, or ends with another exit code than 0.
+        """
+        from sftchat.cli import program
+
+        self.command_line(shlex.join(["sftchat", *words]))
+        try:
+            with program.make_context("sftchat", list(words), obj=self.session) as context:
+                code = program.invoke(context)
+        except click.exceptions.Exit as exit_request:
+            code = exit_request.exit_code
+        if code:
+            raise SftchatError(f"'sftchat {words[0]}' ended with exit code {code}")
 
     def train(self, job: TrainingJob) -> None:
         """Train as ``sftchat train`` does, and print the command line of the job, its progress and its duration."""
