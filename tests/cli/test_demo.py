@@ -13,6 +13,7 @@ from sftchat.cli import main
 from sftchat.cli.session import Session
 from sftchat.models.fingerprint import file_hash
 from sftchat.models.manifest import read_manifest
+from sftchat.models.reference import resolve
 from sftchat.plugins.manager import Registry, load_plugins
 
 
@@ -119,7 +120,7 @@ def test_a_model_forgets_without_replay_and_keeps_with_it(tmp_path: Path, capsys
     scored = "--task agree --evalset agree=agreements --task weather --evalset weather=days --limit 10"
     trained = f"$ sftchat train agree --model {base} --rows 160 --option words=blue"
     own = folder / "own-replies.jsonl"
-    settings = "--method full --batch-size 8 --epochs 1.0"
+    settings = "--method full --batch-size 8 --epochs 1"
     sections = [
         f"1. {base} before training",
         f"$ sftchat eval {base} {scored}\n",
@@ -148,15 +149,16 @@ def test_a_model_forgets_without_replay_and_keeps_with_it(tmp_path: Path, capsys
     assert manifest.data[1] == {"file": str(own), "sha256": file_hash(own), "n": 53, "seed": 0, "replay": 0.25}
 
 
-def test_a_demo_that_shows_no_forgetting_says_so_and_exits_with_3(
-    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.slow
+def test_a_demo_that_shows_no_forgetting_says_so_and_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One step of training changes nothing that a gate could find."""
     session = Session(given_registry=Registry(load_plugins([]).manager, forgetting_tasks(tmp_path, rows=8)))
+    embedded = resolve("sftchat:nano").folder
 
-    code = main(["demo", "agree", "--model", str(tiny_checkpoint), "-o", str(tmp_path / "demo")], obj=session)
+    code = main(["demo", "agree", "--model", str(embedded), "-o", str(tmp_path / "demo")], obj=session)
 
     printed = capsys.readouterr().out
-    assert code == 3
+    assert code == 3, printed
     assert "This run did not show what the demo is about" in printed
 
 

@@ -187,7 +187,11 @@ class ForgettingDemo:
         words = ["sftchat", "train", self.task.name, "--model", self.model, "--rows", str(self.config.rows)]
         for flag, values in (("--option", options), ("--replay", replay_words)):
             words += [word for value in values for word in (flag, value)]
-        words += [word for name, value in self.config.settings.items() for word in (f"--{name.replace('_', '-')}", f"{value}")]
+        words += [
+            word
+            for name, value in self.config.settings.items()
+            for word in (f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value))
+        ]
         self.story.train(
             TrainingJob(
                 self.task,

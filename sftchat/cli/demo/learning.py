@@ -183,7 +183,9 @@ class LearningDemo:
         damaged, path = self.folder / "damaged", self._path_of_set(title)
         base, tuned = (replace(results[title], model=model) for results, model in ((before, BASE), (after, str(run))))
         show_gate(self.story, self.task, base, tuned, f"sftchat eval {run} --baseline {BASE} --evalset {path}")
-        self.console.print(f"  the same weights, rounded to {LEVELS} values a matrix, as a careless quantisation would:\n", soft_wrap=True)
+        self.console.print(
+            f"\n  the same weights, rounded to {LEVELS} values a matrix, as a careless quantisation would:\n", soft_wrap=True
+        )
         write_damaged(run, damaged)
         engine = self.session.load_engine(str(damaged))
         damaged_result = evaluate(engine, self.task, sets[title], evalset=tuned.evalset)
@@ -221,6 +223,8 @@ def show_gate(story: Story, task: Task, baseline: ModelResult, candidate: ModelR
     report = Report(task.name, (candidate,), (baseline,), (comparison,), gates=gates)
     verdict = decide_verdict(report, config)
     story.verdict(command_line, verdict)
+    if comparison.broken:
+        story.console.print()
     for old, new in comparison.broken[:MAX_BROKEN_SHOWN]:
         story.console.print(f"    broken: {new.example.id}  ({', '.join(error_classes(new))})", soft_wrap=True)
         for name, text in (("gold", new.example.gold or ""), ("before", old.reply.text), ("now", new.reply.text)):

@@ -86,7 +86,7 @@ class Story:
         for line in verdict.lines:
             self.console.print(f"  {line}", soft_wrap=True)
         colour = COLOURS[verdict.tone]
-        self.console.print(f"  exit code [bold {colour}]{verdict.exit_code}[/bold {colour}]\n", markup=True)
+        self.console.print(f"  exit code [bold {colour}]{verdict.exit_code}[/bold {colour}]", markup=True)
 
     def next_commands(self, folder: Path, command_lines: Iterable[str]) -> None:
         """Print the duration of the demo and the commands to try next."""
