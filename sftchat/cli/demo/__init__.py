@@ -38,7 +38,7 @@ def command(session: Session, task_name: str | None, model: str, output: Path | 
     """Fine-tune a model on a task, score it before and after, and show what changed.
 
     The embedded model runs on two CPU cores in under five minutes and needs no network. A model that can already converse, such as sftchat:smollm2,
-    takes about ten: it learns the task and forgets something else, the gate fails, and the same training with replayed rows passes.
+    takes about ten: it learns the task and forgets something else, the gate fails, and after the same training with replayed rows it does not.
 
     \b
     sftchat demo
