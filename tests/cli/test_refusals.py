@@ -58,7 +58,7 @@ TEXT: dict[str, tuple[str, ...]] = {
 """Invalid values of options without a type, in all commands."""
 
 REFUSED: dict[str, tuple[Words, ...]] = {
-    "demo": (("nosuch",), ("-o", "folder")),
+    "demo": (("nosuch",), ("-o", "folder"), ("--model", "nosuch"), ("--model", "adapter")),
     "data best-of": (
         *((option, value) for option in ("--prompts",) for value in ("missing.jsonl", "folder", "broken.jsonl")),
         *((option, value) for option in ("-o", "--pairs", "--samples") for value in ("folder", "no/folder.jsonl")),
@@ -94,6 +94,8 @@ REFUSED: dict[str, tuple[Words, ...]] = {
         ("-o", "rows.jsonl"), ("-o", "rows.jsonl/run"),
         *(("--validation", value, "--eval-steps", "1") for value in ("missing.jsonl", "folder", "broken.jsonl", "empty.jsonl")),
         *(("--config", value) for value in ("missing.toml", "rows.jsonl", "folder", "wrong.toml")), ("--seed", "4294967296"),
+        *(("--replay", value) for value in ("general", "nosuch=0.2", "general=0", "general=1", "general=x", "relation=0.2", "folder=0.2")),
+        ("--replay", "general=0.2", "--replay", "general=0.2"),
     ),
     "eval": (
         ("nosuch",), ("--evalset", "missing.jsonl"), ("--evalset", "folder"), ("--evalset", "broken.jsonl"), ("--evalset", "relatoin=rows.jsonl"),
@@ -132,7 +134,7 @@ WHOLE: tuple[Words, ...] = (
     ("compare", "sftchat:nano", "adapter"), ("compare", "sftchat:nano", "adapter", "--questions", "missing.jsonl"),
     ("inspect", "nosuch"), ("inspect", "rows.jsonl"), ("inspect", "adapter", "--base", "nosuch"), ("diff", "nosuch", "nosuch"), ("diff", "sftchat:nano", "sftchat:nano"),
     ("merge", "nosuch", "-o", "new"), ("merge", "sftchat:nano", "-o", "new"), ("export", "nosuch", "-o", "new", "--ollama"),
-    ("export", "adapter", "-o", "new", "--ollama"), ("export", "sftchat:nano", "-o", "new"), ("new-plugin", "relation"), ("new-plugin", "a/b"),
+    ("export", "adapter", "-o", "new", "--ollama"), ("export", "sftchat:nano", "-o", "new"), ("export", "sftchat:nano", "-o", "new", "--gguf", "q8_0", "--create", "name"), ("new-plugin", "relation"), ("new-plugin", "a/b"),
     ("train", "nosuch", "-o", "new"), ("eval", "--task", "relation"), ("eval", "nosuch/checkpoint-*", "--task", "relation"),
     ("eval", "--task", "relation", "--replies", "missing.jsonl"), ("eval", "--task", "relation", "--replies", "folder"), ("cache", "prune"),
     ("data", "convert", "missing.jsonl", "new.jsonl", "--to", "messages"), ("data", "convert", "rows.jsonl", "rows.jsonl", "--to", "messages"),
