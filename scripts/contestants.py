@@ -26,7 +26,8 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from sftchat.engine import Request
-from sftchat.inference.cpu import can_pack, optimize_for_inference
+from sftchat.inference.cpu import optimize_for_inference
+from sftchat.inference.linears import can_pack
 from sftchat.inference.llama_server import load_server, open_local_url
 from sftchat.inference.local import TransformersEngine
 from sftchat.models.loading import Loaded

@@ -14,7 +14,7 @@ CORE = Path(__file__).parent.parent / "sftchat"
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "prompt_toolkit", "rich", "click", "pluggy")
 DOORS = {
     "inference/cpu.py": "the packed copy of the weights: undone by the same file",
-    "inference/int8.py": "eight bits: undone by inference/cpu.py",
+    "inference/linears.py": "eight bits: undone by inference/cpu.py",
     "models/lazy_imports.py": "imports in parts: inference/open.py imports everything where they fail",
 }
 """Files that may use private names of a library, with their fallback."""

@@ -1,18 +1,14 @@
-"""Faster inference: mergeable KV cache, fused linear layers, packed or int8 weights, single-token attention.
+"""Faster inference: mergeable KV cache, single-token attention, and on a CPU the layers of ``linears`` and ``decoder_layers``.
 
 These use parts of torch and transformers that a newer release may change. Therefore each is tested when a model is opened: the logits of three tokens
 must agree with those of the plain model. An optimization that fails is skipped with a warning.
-
-Layers with the same input, such as those of queries, keys and values, become one matrix product. Weights are kept in a second, packed copy if memory
-allows: otherwise oneDNN packs bfloat16 weights again at every call, and float32 products of two to a hundred rows take up to twice as long.
-``scripts/bench_eval.py`` compares the engine with other ways to generate.
+``scripts/bench_eval.py`` and ``scripts/bench_real.py`` compare the engine with other ways to generate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,8 +16,9 @@ from torch import Tensor, nn
 
 from sftchat._util.fallback import reason_of, report_fallback
 from sftchat.inference.batch import Batch
-from sftchat.inference.int8 import Compute, computes_in_bfloat16, int8_linear, quantize
+from sftchat.inference.decoder_layers import fuse_decoder_layers, restore_decoder_layers
 from sftchat.inference.kv_cache import free_bytes
+from sftchat.inference.linears import Compute, FusedLinear, can_pack, fused_linears, int8_linear, packed_weight, quantize
 from sftchat.models.loading import unwrapped
 
 PROBE_SHARES = (0.25, 0.5, 0.75)
@@ -106,7 +103,16 @@ def _cpu_optimizations(model: Any, int8: bool) -> list[Optimization]:
     ]
     if int8_weights:
         optimizations.append(Optimization("the product of eight-bit weights", use_int8, use_implementations))
-    return optimizations
+    fused_layers = Optimization(
+        "decoder layers of few operations",
+        lambda: fuse_decoder_layers(model, linears, decoding_attention),
+        lambda: restore_decoder_layers(model),
+    )
+    return (
+        [*optimizations, fused_layers]
+        if attention_implementation(unwrapped(model)) in (PLAIN_ATTENTION, DECODING_ATTENTION)
+        else optimizations
+    )
 
 
 def _quantize(linear: FusedLinear) -> tuple[Tensor, Tensor]:
@@ -167,136 +173,6 @@ def _probe_tokens(model: Any) -> list[int]:
     """Return the token ids of the test prompt."""
     vocabulary_size = model.get_input_embeddings().weight.shape[0]
     return [int(share * vocabulary_size) for share in PROBE_SHARES]
-
-
-FUSED_LAYERS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Groups of transformers' linear layers with the same input, by name in their module, in the order in which the module calls them."""
-
-
-@dataclass
-class FusedLinear:
-    """Linear layers that are computed as one matrix product, whose implementation can be replaced.
-
-    Attributes:
-        layers: One or more, with the same inputs and dtype.
-        weight: Concatenated weights, shape ``(outputs, inputs)``; each layer's own weight is a view of it.
-        bias: Concatenated biases, or None.
-    """
-
-    layers: Sequence[nn.Linear]
-    weight: Tensor
-    bias: Tensor | None
-
-    def compute_plain(self, states: Tensor) -> Tensor:
-        """Compute the product with torch."""
-        return nn.functional.linear(states, self.weight, self.bias)
-
-    def replace_weight(self, weight: Tensor) -> None:
-        """Replace the weights of the layers; tensors that share the old weights keep them."""
-        self.weight = weight
-        layer_weights = torch.split(weight, [layer.out_features for layer in self.layers])
-        for layer, layer_weight in zip(self.layers, layer_weights, strict=True):
-            layer.weight = nn.Parameter(layer_weight, requires_grad=layer.weight.requires_grad)
-
-    def compute_with(self, compute: Compute) -> None:
-        """Use ``compute`` as the layers' forward pass when gradients are disabled."""
-        sizes = [layer.out_features for layer in self.layers]
-        layer_functions = [compute] if len(sizes) == 1 else _split_outputs(compute, sizes)
-        for layer, layer_function in zip(self.layers, layer_functions, strict=True):
-            layer.forward = _without_gradients(layer, layer_function)  # type: ignore[method-assign, assignment]
-
-    def restore_layers(self) -> None:
-        """Restore the layers' own forward passes."""
-        for layer in self.layers:
-            layer.__dict__.pop("forward", None)
-
-
-def fused_linears(model: Any) -> Iterator[FusedLinear]:
-    """Yield the linear layers of a model, each group of ``FUSED_LAYERS`` as one; layers of other types, such as those with adapters, are skipped."""
-    fused: set[nn.Linear] = set()
-    groups = [layers for module in model.modules() for layers in _fusible_groups(module)]
-    for layers in groups:
-        fused.update(layers)
-        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-        weight = torch.cat([layer.weight.detach() for layer in layers])
-        linear = FusedLinear(layers, weight, torch.cat(biases) if biases else None)
-        linear.replace_weight(weight)
-        yield linear
-    for module in model.modules():
-        if type(module) is nn.Linear and module not in fused:
-            yield FusedLinear([module], module.weight.detach(), module.bias)
-
-
-def _fusible_groups(module: nn.Module) -> Iterator[list[nn.Linear]]:
-    for names in FUSED_LAYERS:
-        members = [getattr(module, name, None) for name in names]
-        layers = [member for member in members if type(member) is nn.Linear]
-        formats = {(layer.in_features, layer.weight.dtype, layer.bias is None) for layer in layers}
-        if len(layers) == len(names) and len(formats) == 1:
-            yield layers
-
-
-def _without_gradients(layer: nn.Linear, compute: Compute) -> Compute:
-    """Return a forward function that uses ``compute`` when gradients are disabled."""
-
-    def forward(states: Tensor) -> Tensor:
-        return nn.functional.linear(states, layer.weight, layer.bias) if torch.is_grad_enabled() else compute(states)
-
-    return forward
-
-
-def _split_outputs(compute: Compute, sizes: list[int]) -> list[Compute]:
-    """Return one function per fused layer: the first one computes the outputs of all layers, and each returns its own.
-
-    Threads may share a model: a function whose input is not that of the last call computes the outputs again.
-    """
-    last_call: tuple[Tensor, tuple[Tensor, ...]] | None = None  # inputs, and the outputs of each layer
-
-    def compute_layer(index: int, states: Tensor) -> Tensor:
-        nonlocal last_call
-        call = last_call  # read once, since another thread may replace it
-        if index == 0 or call is None or call[0] is not states:
-            call = (states, torch.split(compute(states), sizes, -1))
-        _, outputs = call
-        last_call = None if index == len(sizes) - 1 else call
-        return outputs[index].contiguous()
-
-    return [partial(compute_layer, index) for index in range(len(sizes))]
-
-
-PACKED_ROWS = 128
-"""Number of input rows for which the weight layout is optimized; other numbers work too."""
-MIN_PACKED_WEIGHTS = 1 << 20
-"""Minimum number of weights for which a single float32 row uses the packed copy; with fewer, a plain matrix-vector product is as fast."""
-
-
-def can_pack(dtype: torch.dtype) -> bool:
-    """Whether packed weights of a dtype are faster on this CPU.
-
-    Without them, ``torch.nn.functional.linear`` packs bfloat16 weights in every call on CPUs with bfloat16 units, which takes a third of a decoding
-    step; for float32 it uses another library than oneDNN, which supports fewer CPUs and takes twice as long for a few rows as for one.
-    """
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and computes_in_bfloat16())
-
-
-def packed_weight(linear: FusedLinear) -> Compute:
-    """Return a function that computes linear layers on a CPU from a packed copy of their weights; later changes of the weights have no effect on it.
-
-    The dtype of the weights must be one that ``can_pack`` accepts.
-    """
-    weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight, PACKED_ROWS)
-    bias, inputs = linear.bias, linear.weight.shape[1]
-    single_row_is_plain = linear.weight.dtype == torch.float32 and linear.weight.numel() < MIN_PACKED_WEIGHTS
-
-    def compute(states: Tensor) -> Tensor:
-        if single_row_is_plain and states.numel() == inputs:
-            return linear.compute_plain(states)
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
-        return outputs
-
-    return compute
 
 
 DECODING_ATTENTION = "sftchat_decoding"

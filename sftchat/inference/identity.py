@@ -93,7 +93,7 @@ def _multiplies_bfloat16() -> bool:
     """Whether an interactive command keeps bfloat16 on this CPU; imports torch, which such a command has loaded."""
     import torch
 
-    from sftchat.inference.cpu import can_pack
+    from sftchat.inference.linears import can_pack
 
     return can_pack(torch.bfloat16)
 

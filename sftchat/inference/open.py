@@ -102,7 +102,8 @@ def load_engine(
         with LOADING, importing():
             import torch
 
-            from sftchat.inference.cpu import can_pack, optimize_for_inference
+            from sftchat.inference.cpu import optimize_for_inference
+            from sftchat.inference.linears import can_pack
             from sftchat.inference.local import TransformersEngine
 
             loaded = load(

@@ -26,11 +26,15 @@ from sftchat.errors import EngineError, first_line, in_one_line
 from sftchat.inference.batch import Batch, Prefill, SelectAdapters, swap_remove
 from sftchat.inference.kv_cache import GROWTH_COLUMNS, Prefix, PromptCache, free_bytes, is_out_of_memory, shared_length
 from sftchat.inference.sequence import PromptLookupDecoder, RunningRequest, most_likely_tokens
+from sftchat.models.loading import unwrapped
 
 MAX_PREFILL_TOKENS = 2048
 """Maximum number of tokens, padding included, prefilled in one forward pass; more is no faster and takes memory."""
-PREFILL_COLUMNS = 256
-"""Number of tokens of one prompt that are prefilled before the caller gets an empty chunk and can cancel."""
+MIN_PREFILL_COLUMNS = 256
+"""Minimum number of tokens of one prompt that are prefilled before the caller gets an empty chunk and can cancel."""
+PREFILL_WORK = 2.5e11
+"""Number of tokens times parameters that are prefilled before the caller can cancel: about two seconds on a CPU with two cores. Fewer and longer passes are
+faster, because a pass without earlier tokens needs no attention mask; measuring the time instead would make rounding depend on it."""
 REFILL_DIVISOR = 8
 """Free slots are filled once they are at least 1/8 of all: prefilling few prompts at a time costs more than idle slots."""
 CACHE_SHARE = 0.5
@@ -59,6 +63,7 @@ class Scheduler:
         merges: bool,
     ) -> None:  # fmt: skip
         self._name = name
+        self._model = model
         self._slots = slots
         self._mixes_adapters = mixes_adapters
         self._prompt_cache = prompt_cache
@@ -140,8 +145,9 @@ class Scheduler:
         if prefill is None:
             return
         self._prefill = (group, prefill)
+        columns = self._prefill_columns(max(map(len, tokens)))
         while prefill.logits is None:
-            is_complete = yield from self._run_or_requeue(lambda: self._batch.prefill(prefill, PREFILL_COLUMNS), group)
+            is_complete = yield from self._run_or_requeue(lambda: self._batch.prefill(prefill, columns), group)
             if is_complete is None:
                 return
             if not is_complete:
@@ -156,6 +162,12 @@ class Scheduler:
         for request in group:
             request.cached_tokens = request.cached_tokens or prefill.cached_tokens
         yield from self._sample_tokens(prefill.logits, first)
+
+    def _prefill_columns(self, longest: int) -> int:
+        """Return the number of columns to prefill at a time, given the number of tokens of the longest prompt."""
+        if longest <= MIN_PREFILL_COLUMNS:
+            return MIN_PREFILL_COLUMNS
+        return max(MIN_PREFILL_COLUMNS, min(MAX_PREFILL_TOKENS, int(PREFILL_WORK / unwrapped(self._model).num_parameters())))
 
     def _step(self) -> Iterator[Chunk]:
         """Generate one token for every running request, or several for a single one."""

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sftchat.inference.cpu import can_pack, fused_linears, optimize_for_inference
+from sftchat.inference.cpu import optimize_for_inference
+from sftchat.inference.linears import can_pack, fused_linears
 
 needs_bfloat16 = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU does not compute in bfloat16")
 
@@ -23,20 +24,18 @@ def model(dtype: torch.dtype = torch.float32, **sizes: Any) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).to(dtype).eval()
 
 
-@pytest.mark.parametrize("single", [0, 1 << 30])
 @pytest.mark.parametrize("tokens", [1, 5])
 @pytest.mark.parametrize("rows", [1, 3, 130])
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
-def test_logits_are_the_same_for_any_number_of_rows(
-    dtype: torch.dtype, rows: int, tokens: int, single: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sftchat.inference.cpu.MIN_PACKED_WEIGHTS", single)
+def test_logits_are_the_same_for_any_number_of_rows(dtype: torch.dtype, rows: int, tokens: int) -> None:
     plain, prepared = model(dtype), model(dtype)
     optimize_for_inference(prepared)
     ids = torch.arange(tokens * rows).reshape(rows, tokens) % 64
 
     with torch.inference_mode():
-        torch.testing.assert_close(prepared(ids).logits, plain(ids).logits)
+        expected = plain(ids).logits
+        rounding = {} if dtype == torch.float32 else {"rtol": 0.016, "atol": 0.01 * float(expected.abs().max())}
+        torch.testing.assert_close(prepared(ids).logits, expected, **rounding)
 
 
 def test_optimizations_are_tested_on_tokens_from_the_middle_of_the_vocabulary() -> None:

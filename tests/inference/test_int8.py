@@ -14,7 +14,7 @@ from sftchat.cli import main
 from sftchat.engine import Request, collect
 from sftchat.inference import open as loading
 from sftchat.inference.cpu import optimize_for_inference
-from sftchat.inference.int8 import MAX_INT8_ROWS
+from sftchat.inference.linears import MAX_INT8_ROWS
 from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
 from sftchat.models.reference import resolve

@@ -105,7 +105,8 @@ def test_a_state_that_cannot_be_cut_is_prefilled_again() -> None:
 
 
 def test_a_stopped_reply_leaves_its_tokens_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftchat.inference.scheduler.PREFILL_COLUMNS", 16)
+    monkeypatch.setattr("sftchat.inference.scheduler.MIN_PREFILL_COLUMNS", 16)
+    monkeypatch.setattr("sftchat.inference.scheduler.PREFILL_WORK", 0)
     ask = Asker("llama")
     text = "the user and the assistant talk " * 4
     request = Request("r", (Message(role="user", content=text),), sampling=SamplingParams(max_new_tokens=LENGTH))

@@ -15,9 +15,9 @@ from tests.inference.test_identity import loaded, replies, request
 def test_the_guess_is_what_followed_the_same_tokens_last() -> None:
     lookup = PromptLookupDecoder()
 
-    assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3], 10) == [4, 5, 6, 1]
+    assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3], 10) == [4, 5, 6]
     assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3], 2) == [4, 5]
-    assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3, 9, 1, 2, 3], 10) == [9, 1, 2, 3]
+    assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3, 9, 1, 2, 3], 10) == [9, 1, 2]
     assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3, 9, 1, 2, 3, 7], 10) == []
     assert PromptLookupDecoder().guess([1, 2], 10) == []
 

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sftchat.engine import Describes
-from sftchat.inference.cpu import can_pack
 from sftchat.inference.identity import identify
+from sftchat.inference.linears import can_pack
 from sftchat.inference.open import load_engine
 from sftchat.models.loading import FULL_PRECISION_LIMIT, automatic_dtype, load_model
 from sftchat.models.reference import resolve
