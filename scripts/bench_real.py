@@ -1,4 +1,4 @@
-"""Compare this program with transformers, TRL, lm-evaluation-harness and llama.cpp on SmolLM2-135M-Instruct.
+"""Compare this program with transformers, TRL, lm-evaluation-harness, Soup and llama.cpp on SmolLM2-135M-Instruct.
 
     sftchat fetch smollm2
     python scripts/bench_real.py
@@ -10,13 +10,14 @@ Five measures:
     b  time to the first token after a prompt of 1,500 tokens
     c  128 evaluation replies: prompts of evalsets/general-en.jsonl, log-normal lengths of 8 to 200 tokens; tokens per second
     d  training on 40 rows in batches of 8, float32: TRL with its defaults, and sftchat, with LoRA and in full; processor seconds
-    e  `sftchat train --method lora` as a whole command on 60 rows, one thread: seconds and peak memory
+    e  a LoRA training of 60 rows as a whole command, one thread: Soup, which adapts two layers of a block, and sftchat, which adapts all seven; seconds
+       and peak memory
 
 All contestants generate the same number of tokens from the same token ids, without a stop token; nothing is cached between calls. GGUF files are written
 by `sftchat export`'s own functions. Each round measures every contestant once, after a warm-up; the best round counts. llama.cpp's threads wait
 actively, so it is loaded for its own measurements only. What it reads or computes is given as a share of the machine's speed (roofline, Williams et
-al. 2009), which is measured in the same run. lm-evaluation-harness is installed into an environment of its own in the cache folder. A contestant that
-fails is reported and left out. The script exits with 1 when a goal is missed.
+al. 2009), which is measured in the same run. lm-evaluation-harness and Soup are installed into environments of their own in the cache folder. A
+contestant that fails is reported and left out. The script exits with 1 when a goal is missed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import chdir, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
@@ -40,7 +41,16 @@ import bench_train
 import numpy as np
 import torch
 from bench_eval import Workload, matrix_speed, memory_speed, reply_lengths
-from contestants import Contestant, harness_python, llama_contestants, local_contestants, open_harness
+from contestants import (
+    HARNESS,
+    SOUP,
+    Contestant,
+    environment_python,
+    llama_contestants,
+    local_contestants,
+    open_harness,
+    soup_command,
+)
 from datasets import disable_progress_bars
 
 from sftchat._util.files import cache_folder
@@ -241,22 +251,43 @@ def run_training(loaded: Loaded, sizes: Sizes, rounds: int) -> bool:
     return missed
 
 
-def run_command(model: str, sizes: Sizes, rounds: int) -> None:
-    """Measure a short LoRA training as a whole command."""
-    with tempfile.TemporaryDirectory() as folder:
+def run_command(model: str, sizes: Sizes, rounds: int, soup: Path) -> None:
+    """Measure a short LoRA training as a whole command, with Soup and with sftchat, and print the table.
+
+    Args:
+        model: The model, as the user gave it.
+        sizes: Numbers of rows and steps.
+        rounds: Number of measurements; the fastest counts.
+        soup: Folder of Soup's environment; it is made if it does not exist.
+    """
+    checkpoint = resolve(model).folder
+    assert checkpoint is not None
+    soup_python, reason = environment_python(soup, SOUP, ("torch", "transformers", "peft", "trl", "datasets", "accelerate"))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "SOUP_NO_AUDIT_LOG": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    results: dict[str, tuple[float, float]] = {}
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
         data = Path(folder) / "rows.jsonl"
         examples = islice(read_examples(EVALSET), sizes.command_rows)
         rows = [{"messages": [*example.messages, {"role": "assistant", "content": example.gold}]} for example in examples]
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         options = ["--method", "lora", "--lora-rank", "8", "--batch-size", "4", "--max-steps", str(sizes.command_steps), "-q"]
-        command = [sys.executable, "-m", "sftchat", "train", "general", "--model", model, "--data", str(data), *options]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        seconds, megabytes = min(bench_command.measure([*command, "-o", f"{folder}/run{number}"], environment) for number in range(rounds))
-    print(
-        f"\ne: {sizes.command_steps} steps of LoRA on {sizes.command_rows} rows as a command: {seconds:.1f} s, peak {megabytes:.0f} MB",
-        flush=True,
-    )
+        ours = [sys.executable, "-m", "sftchat", "train", "general", "--model", str(checkpoint.resolve()), "--data", str(data), *options]
+        for number in range(rounds):
+            commands = {"sftchat train": [*ours, "-o", f"{folder}/run{number}"]}
+            if not reason:
+                commands["soup train"] = soup_command(soup_python.absolute(), checkpoint.resolve(), data, Path(folder) / f"soup{number}")
+            for name, command in commands.items():
+                try:
+                    measured = bench_command.measure(command, environment)
+                except SystemExit as error:  # the contestant failed: the other one is measured nevertheless
+                    reason = in_one_line(error) if name != "sftchat train" else reason
+                    continue
+                results[name] = min(results.get(name, measured), measured)
+    print(f"\n| e: {sizes.command_steps} steps of LoRA on {sizes.command_rows} rows as a command | seconds | peak MB |\n|---|---:|---:|")
+    for name, (seconds, megabytes) in results.items():
+        print(f"| {name} | {seconds:.1f} | {megabytes:.0f} |")
+    print(f"| soup train | – | skipped: {reason} |" if reason else "", flush=True)
 
 
 def open_contestants(
@@ -280,7 +311,7 @@ def open_contestants(
     files = [file.path for file in export_gguf(loaded, folder, "smollm2", ("f16", "q8_0"), None, lambda title: nullcontext())]
     yield from llama_contestants(files, program, context=16_384)
     if with_harness:
-        python, reason = harness_python(environment)
+        python, reason = environment_python(environment, HARNESS, ("torch", "transformers"))
         yield Contestant(
             "lm-evaluation-harness",
             "harness",
@@ -307,10 +338,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="FOLDER",
         help="environment of lm-evaluation-harness; made if missing  [default: in the cache folder]",
     )
+    parser.add_argument("--soup", type=Path, metavar="FOLDER", help="environment of Soup; made if missing  [default: in the cache folder]")
     options = parser.parse_args(arguments)
     sizes = QUICK if options.quick else Sizes()
     if "e" in options.only:  # first: Linux counts the memory of this process in that of a child
-        run_command(options.model, sizes, options.rounds)
+        run_command(options.model, sizes, options.rounds, options.soup or cache_folder() / "soup")
     try:
         loaded = load(resolve(options.model), dtype="float32", device="cpu")
     except SftchatError as error:

@@ -34,6 +34,7 @@ from sftchat.models.loading import Loaded
 from sftchat.types import SamplingParams
 
 HARNESS = "lm_eval[hf]==0.4.13"
+SOUP = "soup-cli==0.77.0"
 LLAMA_SLOTS = (8, 32)
 """Numbers of parallel requests that llama.cpp is measured with."""
 STATIC_BATCH = 32
@@ -269,16 +270,18 @@ def open_harness(python: Path, model: Path, workload: Workload, folder: Path) ->
             process.wait(60)
 
 
-def harness_python(folder: Path) -> tuple[Path, str]:
-    """Return the Python of the harness's environment, which is made if it does not exist, and why it cannot be used; empty if it can.
+def environment_python(folder: Path, requirement: str, shared: Sequence[str]) -> tuple[Path, str]:
+    """Return the Python of an environment, which is made if it does not exist, and why it cannot be used; empty if it can.
 
     Args:
-        folder: The environment; it gets the torch and transformers of this one.
+        folder: The environment.
+        requirement: The package that it is for.
+        shared: Packages that it gets in the versions of this environment.
     """
     python = folder / "bin" / "python"
     if python.is_file():
         return python, ""
-    packages = [HARNESS, *(f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "transformers"))]
+    packages = [requirement, *(f"{name}=={version(name).partition('+')[0]}" for name in shared)]
     if uv := shutil.which("uv"):
         commands = [[uv, "venv", "-q", "--python", sys.executable, folder], [uv, "pip", "install", "-q", "--python", python, *packages]]
     else:
@@ -288,8 +291,37 @@ def harness_python(folder: Path) -> tuple[Path, str]:
         if done.returncode:
             shutil.rmtree(folder, ignore_errors=True)
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            return python, f"{HARNESS} cannot be installed: {lines[-1]}"
+            return python, f"{requirement} cannot be installed: {lines[-1]}"
     return python, ""
+
+
+SOUP_CONFIG = """base: {model}
+task: sft
+data: {{train: {data}, format: chatml, val_split: 0, max_length: 1024}}
+training:
+  epochs: 1
+  lr: 2e-4
+  batch_size: 4
+  gradient_accumulation_steps: 1
+  lora: {{r: 8, alpha: 16, target_modules: auto}}
+  quantization: none
+output: {output}
+"""
+"""Configuration of Soup for one epoch of measure e; ``auto`` adapts queries and values alone."""
+
+
+def soup_command(python: Path, model: Path, data: Path, output: Path) -> list[str]:
+    """Write Soup's configuration and return the command that trains with it, in batches of four rows and for one epoch.
+
+    Args:
+        python: Python of an environment with Soup.
+        model: Folder of the checkpoint.
+        data: Rows, in a folder that is the working directory of the command: Soup reads and writes nothing outside it.
+        output: Folder for the adapter, in the same folder.
+    """
+    config = data.with_suffix(".yaml")
+    config.write_text(SOUP_CONFIG.format(model=model, data=data.name, output=output.name), encoding="utf-8")
+    return [str(python.with_name("soup")), "train", "--yes", "-c", config.name]
 
 
 def local_contestants(load: Callable[[str], Loaded], parameters: int) -> Iterator[Contestant]:
