@@ -266,6 +266,7 @@ def run_command(model: str, sizes: Sizes, rounds: int, soup: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "SOUP_NO_AUDIT_LOG": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     results: dict[str, tuple[float, float]] = {}
+    problems = {"soup train": reason} if reason else {}
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         data = Path(folder) / "rows.jsonl"
         examples = islice(read_examples(EVALSET), sizes.command_rows)
@@ -274,20 +275,24 @@ def run_command(model: str, sizes: Sizes, rounds: int, soup: Path) -> None:
         options = ["--method", "lora", "--lora-rank", "8", "--batch-size", "4", "--max-steps", str(sizes.command_steps), "-q"]
         ours = [sys.executable, "-m", "sftchat", "train", "general", "--model", str(checkpoint.resolve()), "--data", str(data), *options]
         for number in range(rounds):
-            commands = {"sftchat train": [*ours, "-o", f"{folder}/run{number}"]}
-            if not reason:
-                commands["soup train"] = soup_command(soup_python.absolute(), checkpoint.resolve(), data, Path(folder) / f"soup{number}")
-            for name, command in commands.items():
+            commands = {
+                "sftchat train": [*ours, "-o", f"{folder}/run{number}"],
+                "soup train": soup_command(soup_python.absolute(), checkpoint.resolve(), data, Path(folder) / f"soup{number}"),
+            }
+            for name in [name for name in commands if name not in problems]:
                 try:
-                    measured = bench_command.measure(command, environment)
-                except SystemExit as error:  # the contestant failed: the other one is measured nevertheless
-                    reason = in_one_line(error) if name != "sftchat train" else reason
-                    continue
-                results[name] = min(results.get(name, measured), measured)
+                    measured = bench_command.measure(commands[name], environment)
+                except SystemExit as error:  # the other one is measured nevertheless
+                    problems[name] = in_one_line(error)
+                else:
+                    results[name] = min(results.get(name, measured), measured)
     print(f"\n| e: {sizes.command_steps} steps of LoRA on {sizes.command_rows} rows as a command | seconds | peak MB |\n|---|---:|---:|")
-    for name, (seconds, megabytes) in results.items():
-        print(f"| {name} | {seconds:.1f} | {megabytes:.0f} |")
-    print(f"| soup train | – | skipped: {reason} |" if reason else "", flush=True)
+    for name in commands:
+        seconds, megabytes = results.get(name, (0.0, 0.0))
+        print(
+            f"| {name} | – | skipped: {problems[name]} |" if name in problems else f"| {name} | {seconds:.1f} | {megabytes:.0f} |",
+            flush=True,
+        )
 
 
 def open_contestants(
@@ -341,9 +346,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--soup", type=Path, metavar="FOLDER", help="environment of Soup; made if missing  [default: in the cache folder]")
     options = parser.parse_args(arguments)
     sizes = QUICK if options.quick else Sizes()
-    if "e" in options.only:  # first: Linux counts the memory of this process in that of a child
-        run_command(options.model, sizes, options.rounds, options.soup or cache_folder() / "soup")
     try:
+        if "e" in options.only:  # first: Linux counts the memory of this process in that of a child
+            run_command(options.model, sizes, options.rounds, options.soup or cache_folder() / "soup")
         loaded = load(resolve(options.model), dtype="float32", device="cpu")
     except SftchatError as error:
         parser.error(in_one_line(error))

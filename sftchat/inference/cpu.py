@@ -103,16 +103,10 @@ def _cpu_optimizations(model: Any, int8: bool) -> list[Optimization]:
     ]
     if int8_weights:
         optimizations.append(Optimization("the product of eight-bit weights", use_int8, use_implementations))
-    fused_layers = Optimization(
-        "decoder layers of few operations",
-        lambda: fuse_decoder_layers(model, linears, decoding_attention),
-        lambda: restore_decoder_layers(model),
-    )
-    return (
-        [*optimizations, fused_layers]
-        if attention_implementation(unwrapped(model)) in (PLAIN_ATTENTION, DECODING_ATTENTION)
-        else optimizations
-    )
+    if attention_implementation(unwrapped(model)) in (PLAIN_ATTENTION, DECODING_ATTENTION):
+        fuse, restore = lambda: fuse_decoder_layers(model, linears, decoding_attention), lambda: restore_decoder_layers(model)
+        optimizations.append(Optimization("decoder layers of few operations", fuse, restore))
+    return optimizations
 
 
 def _quantize(linear: FusedLinear) -> tuple[Tensor, Tensor]:

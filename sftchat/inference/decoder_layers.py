@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from sftchat.inference.linears import FusedLinear
+from sftchat.inference.linears import FUSED_LAYERS, FusedLinear
 
 FAMILY = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 """transformers' decoder layers that differ in nothing but biases and norms of queries and keys."""
@@ -55,12 +55,8 @@ def restore_decoder_layers(model: Any) -> None:
             module.__dict__.pop("forward", None)
 
 
-GROUPS = (
-    ("self_attn", ("q_proj", "k_proj", "v_proj")),
-    ("self_attn", ("o_proj",)),
-    ("mlp", ("gate_proj", "up_proj")),
-    ("mlp", ("down_proj",)),
-)
+QUERY_KEY_VALUE, GATE_UP = FUSED_LAYERS
+GROUPS = (("self_attn", QUERY_KEY_VALUE), ("self_attn", ("o_proj",)), ("mlp", GATE_UP), ("mlp", ("down_proj",)))
 """Linear layers of a decoder layer, in the order in which they are computed; those of a group have the same input."""
 
 
@@ -106,7 +102,7 @@ def _fused_forward(layer: Any, parts: Sequence[FusedLinear], attention: Attentio
         (query_weight, epsilon), (key_weight, _) = _norm_weight(self_attention.q_norm), _norm_weight(self_attention.k_norm)
         head_norm = (torch.cat([query_weight.expand(heads, size), key_weight.expand(groups, size)]), epsilon)
     members = [(getattr(layer, owner)._modules, name) for owner, names in GROUPS for name in names]
-    originals = [modules[name] for modules, name in members]
+    originals = [original for linear in parts for original in linear.layers]
 
     def is_unchanged() -> bool:
         return not layer.training and all(modules[name] is original for (modules, name), original in zip(members, originals, strict=True))
@@ -127,7 +123,7 @@ def _fused_forward(layer: Any, parts: Sequence[FusedLinear], attention: Attentio
         if head_norm is not None:
             states = _rms_norm(states, *head_norm)
         cosine, sine = rotate(position_embeddings)
-        states = torch.addcmul(states * cosine, states.roll(size // 2, -1), sine).transpose(1, 2)
+        states = (states * cosine).add_(states.roll(size // 2, -1).mul_(sine)).transpose(1, 2)  # rounded as in transformers
         queries, keys = states[:, :heads], states[:, heads:]
         values = outputs[..., rotated:].view(rows, tokens, groups, size).transpose(1, 2)
         if past_key_values is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,8 +54,7 @@ def test_a_layer_computes_with_rounded_weights_for_few_rows_and_for_many() -> No
 def test_one_large_state_does_not_erase_the_others(rows: int, integers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if integers and not torch.cpu._is_vnni_supported():
         pytest.skip("this CPU does not multiply eight bits by eight")
-    if not integers:
-        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    monkeypatch.setattr("sftchat.inference.linears.MIN_INTEGER_WEIGHTS", 0 if integers else sys.maxsize)
     torch.manual_seed(0)
     model = Small(torch.nn.Linear(64, 32).bfloat16())
     states = torch.randn(rows, 64).bfloat16()
@@ -68,8 +68,10 @@ def test_one_large_state_does_not_erase_the_others(rows: int, integers: bool, mo
     assert float(error.max()) < 0.006  # bfloat16 keeps eight bits of a result
 
 
+@pytest.mark.parametrize("integers", [True, False])
 @torch.inference_mode()
-def test_a_row_of_zeros_gives_the_bias() -> None:
+def test_a_row_of_zeros_gives_the_bias(integers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sftchat.inference.linears.MIN_INTEGER_WEIGHTS", 0 if integers else sys.maxsize)
     model = Small(torch.nn.Linear(8, 4).bfloat16())
     optimize_for_inference(model, int8=True)
 

@@ -104,10 +104,12 @@ def test_a_state_that_cannot_be_cut_is_prefilled_again() -> None:
     assert read == len(ask.tokens("hi"))
 
 
-def test_a_stopped_reply_leaves_its_tokens_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftchat.inference.scheduler.MIN_PREFILL_COLUMNS", 16)
-    monkeypatch.setattr("sftchat.inference.scheduler.PREFILL_WORK", 0)
+@pytest.mark.parametrize(("columns_of_work", "prefilled"), [(0, 16), (20, 20)])
+def test_a_stopped_reply_leaves_its_tokens_in_the_cache(columns_of_work: int, prefilled: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = Asker("llama")
+    parameters = ask.engine.loaded.model.num_parameters()
+    monkeypatch.setattr("sftchat.inference.scheduler.MIN_PREFILL_COLUMNS", 16)
+    monkeypatch.setattr("sftchat.inference.scheduler.PREFILL_WORK", columns_of_work * parameters)
     text = "the user and the assistant talk " * 4
     request = Request("r", (Message(role="user", content=text),), sampling=SamplingParams(max_new_tokens=LENGTH))
 
@@ -119,7 +121,7 @@ def test_a_stopped_reply_leaves_its_tokens_in_the_cache(monkeypatch: pytest.Monk
     ids = ask.tokens(text)
     stream = ask.engine.generate([request])
     last = list(stream)[-1]
-    assert (last.prompt_tokens, last.cached_tokens) == (len(ids), 16)
+    assert (last.prompt_tokens, last.cached_tokens) == (len(ids), prefilled)
 
 
 def test_an_evaluation_caches_no_prompts() -> None:
