@@ -626,7 +626,8 @@ def said_tokens(place: Place) -> int:
 
 def chat(tokens: int = 320) -> Command:
     """``chat`` that resumes a conversation: every printed piece is saved, and the reply continues from there."""
-    words = ("chat", "--continue", "--template", "plain", "--max-new-tokens", str(tokens))
+    # in bfloat16, which a chat keeps where the CPU multiplies it, a reply that continues is rounded otherwise than one in one piece
+    words = ("chat", "--continue", "--template", "plain", "--dtype", "float32", "--max-new-tokens", str(tokens))
 
     def prepare(place: Place) -> None:
         sessions = SessionStore(sessions_of(place), lambda words: None)
