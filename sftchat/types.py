@@ -131,12 +131,14 @@ class Score:
         answer: The answer that the scorer parsed from the reply, normalised.
         errors: Short names of the error classes found, such as ``"missing"`` or ``"unparsable"``; empty when the reply is right.
         groups: Counts of the same kind by slice, such as one relation: ``{"师徒": {"tp": 1, "pred": 1, "gold": 1}}``.
+        expected: The answer of the gold reply where answers are one of few labels; reports count ``expected`` and ``answer`` in a confusion table.
     """
 
     stats: Mapping[str, float]
     answer: str = ""
     errors: tuple[str, ...] = ()
     groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    expected: str = ""
 
 
 @dataclass(frozen=True)

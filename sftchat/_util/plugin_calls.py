@@ -128,14 +128,15 @@ def copy_score(score: object) -> Score:
     stats = _copy_counts("stats", score.stats)
     if not stats:
         raise Malformed("counts nothing; a metric needs stats")
-    if not isinstance(score.answer, str):
-        raise Malformed(f"gives the answer {short_repr(score.answer)}, must be text")
+    for name, text in (("answer", score.answer), ("expected answer", score.expected)):
+        if not isinstance(text, str):
+            raise Malformed(f"gives the {name} {short_repr(text)}, must be text")
     if not isinstance(score.errors, tuple | list) or not all(isinstance(error, str) for error in score.errors):
         raise Malformed(f"gives the errors {short_repr(score.errors)}, must be a tuple of names")
     if not isinstance(score.groups, Mapping) or not all(isinstance(name, str) for name in score.groups):
         raise Malformed(f"gives the groups {short_repr(score.groups)}, must be counts by name")
     groups = {to_str(name): _copy_counts(f"group {name!r}", group_stats) for name, group_stats in score.groups.items()}
-    return Score(stats, to_str(score.answer), tuple(map(to_str, score.errors)), groups)
+    return Score(stats, to_str(score.answer), tuple(map(to_str, score.errors)), groups, to_str(score.expected))
 
 
 def _copy_counts(name: str, stats: object) -> dict[str, float]:

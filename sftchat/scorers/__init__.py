@@ -1,0 +1,64 @@
+"""Ready-made scorers: functions that return a ``Scorer``, for tasks in files, for ``sftchat eval --scorer`` and for plugins.
+
+Each is imported on first use. A plugin's task takes the parts of a scorer: ``Task(score=scorer.score, metrics=scorer.metrics, …)``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from sftchat._util.parsing import from_json
+from sftchat.errors import UsageError, unknown_name_message
+
+if TYPE_CHECKING:
+    from sftchat.scorers.base import Scorer
+    from sftchat.scorers.match import contains, exact, regex
+
+__all__ = ["Scorer", "contains", "exact", "make_scorer", "regex"]
+
+_MODULES = {
+    "sftchat.scorers.base": ("Scorer",),
+    "sftchat.scorers.match": ("contains", "exact", "regex"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+NAMES = tuple(sorted(name for name in _MODULE_OF if name != "Scorer"))
+"""Names of the scorers, as written in ``--scorer`` and in task files."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a scorer on first use."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'sftchat.scorers' has no attribute '{name}'")
+    value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def make_scorer(name: str, arguments: Mapping[str, Any] | None = None) -> Scorer:
+    """Return the scorer of a name.
+
+    Args:
+        name: One of ``NAMES``.
+        arguments: Its arguments as JSON values; a list of scorers is a list of objects with ``name`` and arguments.
+
+    Raises:
+        UsageError: When there is no such scorer, or an argument is unknown, missing or of another type.
+    """
+    if name not in NAMES:
+        raise UsageError(unknown_name_message("scorer", name, NAMES))
+    function: Callable[..., Scorer] = __getattr__(name)
+    parameters, hints = inspect.signature(function).parameters, get_type_hints(function)
+    values = dict(arguments or {})
+    for argument in values:
+        if argument not in parameters:
+            raise UsageError(f"scorer '{name}': {unknown_name_message('argument', argument, parameters)}")
+        try:
+            values[argument] = from_json(hints[argument], values[argument])
+        except ValueError as error:
+            raise UsageError(f"scorer '{name}': argument '{argument}': {str(error).removeprefix('the whole ')}") from None
+    for parameter in parameters.values():
+        if parameter.default is inspect.Parameter.empty and parameter.name not in values:
+            raise UsageError(f"scorer '{name}' needs the argument '{parameter.name}'")
+    return function(**values)

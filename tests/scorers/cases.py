@@ -1,0 +1,48 @@
+"""One scorer of each kind with rows that it can score, for the tests of what all scorers have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftchat import Example
+from sftchat.scorers import NAMES, Scorer, make_scorer
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scorer by name and arguments, with gold replies and metadata.
+
+    Attributes:
+        name: Name of the scorer.
+        golds: Gold replies, all different, so that none is right for the row of another.
+        arguments: Arguments of the scorer.
+        metadata: Metadata of every row.
+    """
+
+    name: str
+    golds: tuple[str, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scorer(self) -> Scorer:
+        return make_scorer(self.name, self.arguments)
+
+    @property
+    def examples(self) -> list[Example]:
+        return [
+            Example(({"role": "user", "content": f"question {number}"},), gold, f"i{number}", self.metadata)
+            for number, gold in enumerate(self.golds)
+        ]
+
+
+CASES = (
+    Case("exact", ("Paris", "巴黎", "42")),
+    Case("exact", ("#### 7", "#### 8"), {"extract": "after:####"}),
+    Case("contains", ("Paris", "巴黎", "3.5 km")),
+    Case("regex", (r"20\d\d-\d\d", "yes|no")),
+)
+
+UNTESTED = sorted({*NAMES} - {case.name for case in CASES})
