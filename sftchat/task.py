@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sftchat._util.plugin_calls import Malformed, call_plugin, copy_example, copy_reply, copy_score, copy_texts, to_number
+from sftchat._util.plugin_calls import Malformed, call_plugin, copy_example, copy_messages, copy_reply, copy_score, copy_texts, to_number
 from sftchat._util.renamed import former_names
-from sftchat.types import Example, Reply, SamplingParams, Score
+from sftchat.thinking import has_only_thoughts, separate_thoughts
+from sftchat.types import Example, Message, Reply, SamplingParams, Score
 
+Thinking = Literal["drop", "keep", "off"]
+"""What scorers get of a reasoning model's reply: ``drop``: the answer without the thoughts; ``keep``: both; ``off``: like ``drop``, and the chat
+template is asked for replies without thoughts."""
+UNFINISHED_THOUGHTS = "unfinished_thoughts"
+"""Error class of a wrong reply that has thoughts and no answer."""
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
@@ -142,6 +148,11 @@ def no_problems(example: Example) -> Iterable[str]:
     return ()
 
 
+def no_turns(example: Example) -> Iterable[Message]:
+    """Return no turns, for tasks without few-shot examples."""
+    return ()
+
+
 @former_names(problems="validate_row")
 @dataclass(frozen=True)
 class Task:
@@ -162,6 +173,15 @@ class Task:
         evalsets: Evalsets by name, for ``sftchat eval --evalset NAME``; the first is the default and the one of the demo.
         row_format: Default row format of ``sftchat data generate``.
         demonstration: Configuration of ``sftchat demo``; None when a small model cannot learn the task in minutes.
+        system: System prompt of the rows that have none, in training, evaluations and chats.
+        few_shot: Returns the turns to insert before those of an example in an evaluation: solved examples of the task.
+        raw_prompt: Whether an evaluation sends the text of the last user turn without a chat template, for base models.
+        samples: Number of replies to each item of an evaluation; above 1 they must be sampled with a temperature.
+        thinking: What the scorer gets of a reply with thoughts.
+        row_options: Options for reading the task's files of rows, as keyword arguments of ``sftchat.data.row_options.RowOptions``.
+        training_files: Files to train on when no other rows are given; empty to use the generator.
+        must_pass: Ids of items that must be right for a gate to pass.
+        settings: Further settings that affect scores, such as the arguments of the scorer; part of the comparison with a baseline.
     """
 
     name: str
@@ -176,11 +196,22 @@ class Task:
     evalsets: Mapping[str, Path] = field(default_factory=dict)
     row_format: str = "messages"
     demonstration: DemoConfig | None = None
+    system: str = ""
+    few_shot: Callable[[Example], Iterable[Message]] = no_turns
+    raw_prompt: bool = False
+    samples: int = 1
+    thinking: Thinking = "drop"
+    row_options: Mapping[str, Any] = field(default_factory=dict)
+    training_files: tuple[str, ...] = ()
+    must_pass: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate names and metrics; copy the collections."""
         object.__setattr__(self, "metrics", tuple(self.metrics))
         object.__setattr__(self, "evalsets", {str(name): Path(path) for name, path in self.evalsets.items()})
+        if self.samples < 1:
+            raise ValueError(f"task '{self.name}' has samples = {self.samples}, must be at least 1")
         if not NAME.fullmatch(self.name):
             raise ValueError(f"task name '{self.name}' must be lower-case letters, digits, '-' and '_', starting with a letter")
         if not self.metrics:
@@ -195,17 +226,42 @@ class Task:
         return self.metrics[0]
 
 
+def prompt_messages(task: Task, example: Example) -> tuple[Message, ...]:
+    """Return the conversation that an evaluation sends for an example: with the task's system prompt and few-shot turns.
+
+    Raises:
+        PluginError: When ``few_shot`` raises, or yields anything but turns.
+    """
+    messages = example.with_system(task.system).messages
+    if task.few_shot is no_turns:
+        return messages
+
+    def call_few_shot() -> tuple[Message, ...]:
+        return copy_messages(task.few_shot(copy_example(example)))
+
+    shots = call_plugin(f"few_shot of task '{task.name}'", call_few_shot, doing=lambda: f"for item '{example.id or example.source}'")
+    start = 1 if messages and messages[0]["role"] == "system" else 0
+    return (*messages[:start], *shots, *messages[start:])
+
+
 def score_reply(task: Task, example: Example, reply: Reply) -> Score:
     """Score one reply with the task's scorer, which receives copies; the result is copied too.
+
+    Unless the task keeps thoughts, the scorer gets the answer alone, with the thoughts in ``Reply.thoughts``; a wrong reply that has no answer
+    yet gets ``UNFINISHED_THOUGHTS`` as its only error class. Of several samples, only the first is scored.
 
     Raises:
         PluginError: When the scorer raises or returns anything but a valid score.
     """
+    unfinished = False
+    if task.thinking != "keep" and (reply.thoughts or "think>" in reply.text):
+        unfinished, reply = has_only_thoughts(reply), separate_thoughts(reply)
 
     def call_scorer() -> Score:
         return copy_score(task.score(copy_example(example), copy_reply(reply)))
 
-    return call_plugin(f"the scorer of task '{task.name}'", call_scorer, doing=lambda: f"on item '{example.id or example.source}'")
+    score = call_plugin(f"the scorer of task '{task.name}'", call_scorer, doing=lambda: f"on item '{example.id or example.source}'")
+    return replace(score, errors=(UNFINISHED_THOUGHTS,)) if unfinished and score.errors else score
 
 
 def metric_value(metric: Metric, sums: Mapping[str, float]) -> float:

@@ -6,7 +6,7 @@ Standard library only, so that a plugin, a scorer or a CI job can import them wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NotRequired, TypedDict
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -58,6 +58,12 @@ class Example:
             return self.messages
         return (*self.messages, Message(role="assistant", content=self.gold))
 
+    def with_system(self, system: str) -> Example:
+        """Return the example with a system prompt; unchanged if it has one or ``system`` is empty."""
+        if not system or (self.messages and self.messages[0]["role"] == "system"):
+            return self
+        return replace(self, messages=(Message(role="system", content=system), *self.messages))
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -70,6 +76,7 @@ class Reply:
         completion_tokens: Length of the reply, in tokens, without the stop token.
         thoughts: Reasoning that a server returned separately; a local model's thoughts are part of its text, as ``<think>…</think>``.
         refused: Whether the server marked the text as a refusal.
+        other_samples: Further replies to the same prompt, if several were sampled; the other attributes are those of the first.
     """
 
     text: str
@@ -78,6 +85,12 @@ class Reply:
     completion_tokens: int = 0
     thoughts: str = ""
     refused: bool = False
+    other_samples: tuple[Reply, ...] = ()
+
+    @property
+    def samples(self) -> tuple[Reply, ...]:
+        """All replies to the prompt, in the order of their numbers; this reply is the first."""
+        return (replace(self, other_samples=()), *self.other_samples) if self.other_samples else (self,)
 
 
 @dataclass(frozen=True)

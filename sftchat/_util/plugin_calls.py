@@ -164,7 +164,7 @@ def copy_example(example: object) -> Example:
     """
     if not isinstance(example, Example):
         raise Malformed(f"gives a {type(example).__name__}, must give sftchat.Example")
-    messages = tuple(_copy_message(message) for message in example.messages)
+    messages = copy_messages(example.messages)
     if example.gold is not None and not isinstance(example.gold, str):
         raise Malformed(f"gives the gold reply {short_repr(example.gold)}, must be text")
     if not isinstance(example.id, str) or not isinstance(example.source, str):
@@ -172,6 +172,15 @@ def copy_example(example: object) -> Example:
     if not isinstance(example.metadata, Mapping):
         raise Malformed(f"gives the metadata {short_repr(example.metadata)}, must be a mapping")
     return Example(messages, example.gold, example.id, copy_json(dict(example.metadata)), example.source)
+
+
+def copy_messages(messages: Iterable[object]) -> tuple[Message, ...]:
+    """Copy the turns of a conversation.
+
+    Raises:
+        Malformed: When one is not a turn.
+    """
+    return tuple(_copy_message(message) for message in messages)
 
 
 def _copy_message(message: Any) -> Message:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sftchat.evaluation.evalset import Evalset, EvalsetIdentity
 from sftchat.evaluation.replies import BASELINE_KEY, JSON_WHITESPACE, numbered_lines, parse_reply
 from sftchat.evaluation.scored import Item
 from sftchat.task import Task
-from sftchat.text import pluralize
+from sftchat.text import abbreviate, pluralize
 from sftchat.types import Example, Reply, SamplingParams
 
 SCHEMA_VERSION = 2
@@ -41,6 +41,7 @@ class Header:
         template_hash: Hash of the model's chat template; empty when unknown.
         evalsets: Evalsets of the run.
         sampling: Sampling parameters; None when unknown.
+        settings: Other settings that affect the replies or the scores, see ``settings_of``.
     """
 
     task: str
@@ -50,6 +51,7 @@ class Header:
     template_hash: str
     evalsets: tuple[EvalsetIdentity, ...]
     sampling: Mapping[str, Any] | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -102,6 +104,17 @@ def sampling_to_json(sampling: SamplingParams) -> dict[str, Any]:
     """Return the sampling parameters as the header stores them; greedy decoding uses no seed, so it is left out then."""
     values = asdict(sampling) | {"stop": list(sampling.stop)}
     return {key: value for key, value in values.items() if key != "seed" or sampling.temperature > 0}
+
+
+GENERATION_SETTINGS = ("system", "few_shot", "raw_prompt", "samples", "thinking")
+"""Members of ``settings_of`` that affect replies; stored replies may have been generated with others, which are unknown."""
+
+
+def settings_of(task: Task) -> dict[str, Any]:
+    """Return the settings of a task that affect replies or scores and are not sampling parameters; those with their default value are left out."""
+    settings: dict[str, Any] = {"system": task.system, "raw_prompt": task.raw_prompt, "samples": task.samples, "thinking": task.thinking}
+    defaults = {"system": "", "raw_prompt": False, "samples": 1, "thinking": "drop"}
+    return {key: value for key, value in settings.items() if value != defaults[key]} | dict(task.settings)
 
 
 def read_schema_version(path: Path) -> Any:
@@ -243,6 +256,14 @@ def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example]
             then, now = header.sampling.get(key), current_sampling.get(key)
             if then != now:
                 raise NotComparableError(f"baseline {path} was made with other sampling: {key} {then} then, {now} now")
+    current_settings, stored_settings = settings_of(task), header.settings
+    for key in sorted({*current_settings, *stored_settings}):
+        then, now = stored_settings.get(key), current_settings.get(key)
+        if then != now and (sampling is not None or key not in GENERATION_SETTINGS):
+            raise NotComparableError(
+                f"baseline {path} was made with other settings: {key} {abbreviate(then, 60)} then, {abbreviate(now, 60)} now; give the same, "
+                f"or write the baseline again with --update-baseline"
+            )
     common = [example for example in examples if example.id in baseline.items]
     if not common:
         names = ", ".join(evalset.name for evalset in header.evalsets)

@@ -6,19 +6,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 
 from sftchat._util.versions import installed_version
 from sftchat.data.formats import assign_ids
-from sftchat.data.turns import tools_of
-from sftchat.engine import Engine, Request, collect
-from sftchat.errors import EngineError, NotComparableError, PluginError
+from sftchat.engine import Engine, collect
+from sftchat.errors import DataError, EngineError, NotComparableError, PluginError
 from sftchat.evaluation import statistics
 from sftchat.evaluation.baseline import Baseline, check_counts
 from sftchat.evaluation.comparison import item_changes, pair_items, paired_difference
 from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
 from sftchat.evaluation.results import Comparison, MetricResult, ModelResult, SliceResult
+from sftchat.evaluation.samples import item_requests, join_samples, join_scores, with_sample_metrics
 from sftchat.evaluation.scored import Failure, Item, Outcome, ScoredItems, Totals, collect_outcomes, rare_garbage_collection
 from sftchat.task import Metric, Task, metric_value, score_reply
+from sftchat.text import pluralize
 from sftchat.types import Example, Reply, SamplingParams
 
 OnOutcome = Callable[[Outcome], None]
@@ -53,25 +55,34 @@ def generate_outcomes(
     """
     check_examples(examples)
     score = scorer or Scorer(task)
-    by_id = {example.id: example for example in examples}
-    requests = requests_of(examples, task.sampling if sampling is None else sampling)
+    requests = {example.id: item_requests(task, example, task.sampling if sampling is None else sampling) for example in examples}
+    example_of = {request.id: example for example in examples for request in requests[example.id]}
+    received: dict[str, dict[str, Reply | EngineError]] = {}  # samples of incomplete items, by item and request
     completed: dict[str, Outcome] = {}
     position = 0
-    with closing(collect(engine, requests)) as replies:
+    with closing(collect(engine, chain.from_iterable(requests.values()))) as replies:
         for request_id, reply in replies:
-            example = by_id[request_id]
-            outcome = Failure(example, str(reply)) if isinstance(reply, EngineError) else score(example, reply)
+            example = example_of[request_id]
+            samples = received.setdefault(example.id, {})
+            samples[request_id] = reply
+            if len(samples) < len(requests[example.id]):
+                continue
+            outcome = _outcome(score, example, [samples[request.id] for request in requests[example.id]])
+            del received[example.id]
             if on_outcome is not None:
                 on_outcome(outcome)
-            completed[request_id] = outcome
+            completed[example.id] = outcome
             while position < len(examples) and examples[position].id in completed:
                 yield completed.pop(examples[position].id)
                 position += 1
 
 
-def requests_of(examples: Iterable[Example], sampling: SamplingParams) -> list[Request]:
-    """Build one request per example."""
-    return [Request(example.id, example.messages, sampling=sampling, tools=tools_of(example)) for example in examples]
+def _outcome(score: Scorer, example: Example, replies: Sequence[Reply | EngineError]) -> Outcome:
+    """Score the samples of an item; one that was not answered makes the item a failure, because its counts would be incomplete."""
+    answered = [reply for reply in replies if isinstance(reply, Reply)]
+    if len(answered) < len(replies):
+        return Failure(example, next(str(reply) for reply in replies if isinstance(reply, EngineError)))
+    return score(example, join_samples(answered))
 
 
 class Scorer:
@@ -97,7 +108,16 @@ class Scorer:
         key = (example.id, reply)
         if self._cache is not None and key in self._cache:
             return self._cache[key]
-        item = Item(example, reply, score_reply(self.task, example, reply))
+        scores = [score_reply(self.task, example, sample) for sample in reply.samples]
+        for score in scores[1:]:
+            if score.stats.keys() != scores[0].stats.keys():
+                raise different_keys_error(self.task, example.id, scores[0].stats, example.id, score.stats)
+        if len(scores) != self.task.samples:
+            raise DataError(
+                f"item '{example.id}' has {pluralize(len(scores), 'reply', 'replies')}, and the evaluation scores {self.task.samples} an item; "
+                f"give -k {len(scores)}"
+            )
+        item = Item(example, reply, join_scores(scores) if len(scores) > 1 else scores[0])
         if self._keys is None:
             self._keys, self._first_id = frozenset(item.score.stats), example.id
         elif item.score.stats.keys() != self._keys:
@@ -165,6 +185,7 @@ def evaluate(
         EngineError: When the engine cannot generate any more.
         PluginError: When the task's scorer or a metric breaks its contract.
     """
+    task = with_sample_metrics(task)
     start = time.perf_counter()
     outcomes = list(generate_outcomes(engine, task, tuple(assign_ids(examples)), on_outcome, sampling=sampling))
     seconds = time.perf_counter() - start

@@ -23,7 +23,6 @@ from sftchat.evaluation.evaluate import (
     compare,
     generate_outcomes,
     package_versions,
-    requests_of,
     score_stored,
     summarise,
 )
@@ -34,6 +33,7 @@ from sftchat.evaluation.replies import outcome_line
 from sftchat.evaluation.reply_cache import ReplyCache, default_path
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult, Ranked, SelfCheck
+from sftchat.evaluation.samples import requests_of
 from sftchat.evaluation.scored import ScoredItems, collect_outcomes
 from sftchat.inference.distributed import ProcessInfo, process_info, take_accelerator, wait_for_all
 from sftchat.inference.identity import OPTIONS_WITHOUT_EFFECT
@@ -343,7 +343,7 @@ class _TaskRun:
         plan = self.plan
         path = None if plan.output is None else partial_path(plan.output / source.file)
         with closing(self.open_engine(source.name)) as engine:
-            requests = (request for evalset in plan.evalsets for request in requests_of(evalset.examples, plan.sampling))
+            requests = (request for evalset in plan.evalsets for request in requests_of(plan.task, evalset.examples, plan.sampling))
             partial = self.stack.enter_context(PartialReplies(engine, path, requests))
             return [self._generate_for_evalset(source, evalset, engine, partial) for evalset in plan.evalsets]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,22 @@ def stored_reply_row(item: Item) -> dict[str, Any]:
     reply = item.reply
     return {
         "id": item.example.id,
+        **_reply_members(reply),
+        **(
+            {"samples": [_reply_members(sample) | thoughts_and_refusal(sample) for sample in reply.other_samples]}
+            if reply.other_samples
+            else {}
+        ),
+        "stats": dict(sorted(item.score.stats.items())),
+    }
+
+
+def _reply_members(reply: Reply) -> dict[str, Any]:
+    return {
         "reply": reply.text,
         "finish_reason": reply.finish_reason,
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
-        "stats": dict(sorted(item.score.stats.items())),
     }
 
 
@@ -134,6 +146,10 @@ def read_replies(path: Path) -> dict[str, Reply | str]:
             first_row = first_row_by_id.setdefault(item_id, row)
             if is_other_filter(first_row, row):
                 continue
+        earlier = replies.get(item_id)
+        if isinstance(earlier, Reply) and isinstance(reply, Reply) and _is_next_sample(row, earlier):
+            replies[item_id] = replace(earlier, other_samples=(*earlier.other_samples, reply))
+            continue
         if item_id in replies:
             raise DataError(f"id '{item_id}' has two replies", f"{path}:{number}")
         replies[item_id] = reply
@@ -208,15 +224,21 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
     if not isinstance(row, dict):
         raise DataError(f"not a JSON object but {type(row).__name__}", source)
     row = convert_row(row)
-    item_id, text = row.get("id"), row.get("reply")
+    item_id = row.get("id")
     if isinstance(item_id, int) and not isinstance(item_id, bool):
         item_id = str(item_id)  # other programs use numeric ids
     if not isinstance(item_id, str) or not item_id:
         raise DataError("'id' must be a text that is not empty", source)
+    return item_id, _parse_members(row, item_id, source), row
+
+
+def _parse_members(row: Mapping[str, Any], item_id: str, source: str) -> Reply | str:
+    """Return the reply of a row with its further samples, or the error message of a failed request, also of a failed sample."""
     if "reply" not in row and isinstance(row.get("error"), str):
-        return item_id, row["error"], row
+        return str(row["error"])
     if "reply" not in row:
         raise DataError(f"item '{item_id}' has no 'reply'; it has the keys {', '.join(map(abbreviate, row))}", source)
+    text = row["reply"]
     if not isinstance(text, str):
         raise DataError(f"'reply' of item '{item_id}' is {abbreviate(text)}, must be a text", source)
     reason = row.get("finish_reason")
@@ -225,22 +247,37 @@ def parse_reply(line: str, source: str) -> tuple[str, Reply | str, dict[str, Any
     finish = finish_reason(reason)
     if finish in ("error", "cancelled"):
         default_message = f"the request ended as '{reason}'" if reason in ("error", "cancelled") else unusable_reply_message(str(reason))
-        return item_id, str(row.get("error") or default_message), row
+        return str(row.get("error") or default_message)
+    samples = row.get("samples") or []
+    if not isinstance(samples, list) or not all(isinstance(sample, dict) and "samples" not in sample for sample in samples):
+        raise DataError(f"'samples' of item '{item_id}' is {abbreviate(samples)}, must be a list of objects with 'reply'", source)
+    other_samples: list[Reply] = []
+    for sample in samples:
+        other = _parse_members(sample, item_id, source)
+        if isinstance(other, str):
+            return other
+        other_samples.append(other)
     thoughts = row.get("thoughts", "")
-    reply = Reply(
+    return Reply(
         text,
         finish,
-        _parse_token_count(row, "prompt_tokens", source),
-        _parse_token_count(row, "completion_tokens", source),
+        _parse_token_count(row, "prompt_tokens", item_id, source),
+        _parse_token_count(row, "completion_tokens", item_id, source),
         thoughts if isinstance(thoughts, str) else "",
         row.get("refused") is True,
+        tuple(other_samples),
     )
-    return item_id, reply, row
 
 
-def _parse_token_count(row: Mapping[str, Any], key: str, source: str) -> int:
+def _parse_token_count(row: Mapping[str, Any], key: str, item_id: str, source: str) -> int:
     """Return a number of tokens; 0 when the row has none."""
     value = row.get(key, 0)
     if type(value) is not int or value < 0:
-        raise DataError(f"'{key}' of item '{row['id']}' is {value!r}, must be a whole number from 0", source)
+        raise DataError(f"'{key}' of item '{item_id}' is {value!r}, must be a whole number from 0", source)
     return value
+
+
+def _is_next_sample(row: Row, earlier: Reply) -> bool:
+    """Return whether a row is the next sample of an item; ``sftchat ask -k`` numbers them from 0."""
+    number = row.get("sample")
+    return type(number) is int and number == len(earlier.samples)

@@ -107,12 +107,13 @@ def compute_totals(items: Sequence[Item]) -> Totals:
             sums = slices.setdefault(name, {})
             for key, count in stats.items():
                 sums[key] = sums.get(key, 0) + count
+    replies = [reply for item in items for reply in item.reply.samples]
     return Totals(
         right=sum(item.right for item in items),
-        truncated=sum(item.reply.finish_reason == "length" for item in items),
-        cut_thinking=sum(has_only_thoughts(item.reply) for item in items),
-        prompt_tokens=sum(item.reply.prompt_tokens for item in items),
-        completion_tokens=sum(item.reply.completion_tokens for item in items),
+        truncated=sum(reply.finish_reason == "length" for reply in replies),
+        cut_thinking=sum(map(has_only_thoughts, replies)),
+        prompt_tokens=sum(reply.prompt_tokens for reply in replies),
+        completion_tokens=sum(reply.completion_tokens for reply in replies),
         errors=Counter(chain.from_iterable(item.score.errors for item in items)),
         slices=slices,
         occurrences=occurrences,

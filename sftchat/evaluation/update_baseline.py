@@ -11,6 +11,7 @@ from pathlib import Path
 from sftchat._util.files import write_atomically
 from sftchat.errors import DataError, NotComparableError, SftchatError, UsageError
 from sftchat.evaluation.baseline import (
+    GENERATION_SETTINGS,
     SCHEMA_VERSION,
     Baseline,
     Header,
@@ -19,6 +20,7 @@ from sftchat.evaluation.baseline import (
     read_baseline,
     read_schema_version,
     sampling_to_json,
+    settings_of,
 )
 from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.replies import BASELINE_KEY, stored_reply_row
@@ -103,6 +105,7 @@ def update_baselines(
             template_hash=template_hash,
             evalsets=tuple(result.evalset for result in results),
             sampling=sampling_to_json(plan.sampling) if is_model else None,
+            settings={key: value for key, value in settings_of(plan.task).items() if is_model or key not in GENERATION_SETTINGS},
         )
         items = results[0].items if len(results) == 1 else collect_outcomes(item for result in results for item in result.items)
         yield write_baseline(Path(file), header, items)
@@ -141,7 +144,8 @@ def write_baseline(path: Path, header: Header, items: ScoredItems) -> str:
 
 
 def _baseline_lines(header: Header, items: ScoredItems) -> Iterator[str]:
-    yield json.dumps({BASELINE_KEY: SCHEMA_VERSION, **asdict(header)}, ensure_ascii=False) + "\n"
+    members = {name: value for name, value in asdict(header).items() if name != "settings" or value}
+    yield json.dumps({BASELINE_KEY: SCHEMA_VERSION, **members}, ensure_ascii=False) + "\n"
     yield from map(_item_line, sorted(items, key=lambda item: item.example.id))
 
 

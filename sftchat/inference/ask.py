@@ -18,7 +18,7 @@ from sftchat.types import Example, Message, Reply, SamplingParams
 
 def make_question(text: str, system: str = "", id: str = "1") -> Example:
     """Return a conversation of one user message, with a system prompt if ``system`` is not empty."""
-    return _with_system(Example((Message(role="user", content=text),), id=id), system)
+    return Example((Message(role="user", content=text),), id=id).with_system(system)
 
 
 def read_questions(path: Path, system: str = "") -> tuple[Example, ...]:
@@ -42,20 +42,13 @@ def read_questions(path: Path, system: str = "") -> tuple[Example, ...]:
             raise DataError(f"is not UTF-8: {error.reason} at byte {error.start}", str(path)) from None
         questions = tuple(make_question(line, system, str(number)) for number, line in enumerate(lines, 1) if line.strip())
     else:
-        questions = tuple(_with_system(example, system) for example in assign_ids(read_examples(path)))
+        questions = tuple(example.with_system(system) for example in assign_ids(read_examples(path)))
     for example in questions:
         if not example.messages or example.messages[-1]["role"] != "user":
             raise DataError("the row has no question: its messages must end with the user's", example.source or str(path))
     if not questions:
         raise DataError("the file has no questions", str(path))
     return questions
-
-
-def _with_system(example: Example, system: str) -> Example:
-    """Return the example with a system prompt; unchanged if it has one or ``system`` is empty."""
-    if not system or (example.messages and example.messages[0]["role"] == "system"):
-        return example
-    return replace(example, messages=(Message(role="system", content=system), *example.messages))
 
 
 def ask(engine: Engine, request: Request, on_chunk: Callable[[Chunk], None] | None = None) -> Reply:
