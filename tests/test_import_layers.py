@@ -134,7 +134,7 @@ def test_a_plugin_imports_the_public_names_and_no_other_plugin() -> None:
     assert broken == []
 
 
-PUBLIC = {*__import__("sftchat").__all__, "types", "text", "task", "errors"}
+PUBLIC = {*__import__("sftchat").__all__, "types", "text", "task", "errors", "scorers"}
 
 
 LIGHT = [

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from decimal import Decimal
 
+from sftchat.scorers.numerals import parse_numeral
 from sftchat.text import DASHES, normalise, tokens
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff"
@@ -20,9 +21,6 @@ _RESULT = re.compile(rf"(?:=|等于|equals|结果是|答案是|answer is)\s*((?>
 """The number after an equals sign or a word for it, unless an operator follows the number."""
 _SEPARATORS = str.maketrans("\u066b\u066c\u066a", ".,%")
 """Decimal and thousands separators and the per cent sign of Arabic numbers."""
-_HAN_DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
-_HAN_UNITS = {"十": 10, "百": 100, "千": 1000}
-_HAN_NUMBER = re.compile(f"负?[{''.join(_HAN_DIGITS)}{''.join(_HAN_UNITS)}万]+")
 _HAN_NUMERALS = "零一二三四五六七八九十百"
 _BULLET = re.compile(r"\s*(?:[-*•·]|[0-9]+[.)、])\s+")
 _NUMBERING = re.compile(r"\s*[0-9]+[.)、]\s*(?=\S)")
@@ -88,18 +86,14 @@ def parse_number(text: str, question: str) -> Decimal | None:
     if numbers:
         return _to_decimal((new_numbers or numbers)[-1])
     bare = plain_form(text).removesuffix("个")
-    spelled = _SPELLED.get(bare.replace("-", " "), _parse_chinese_numeral(bare))
+    spelled = parse_numeral(bare)
     return None if spelled is None else Decimal(spelled)
 
 
 def is_bare_number(text: str) -> bool:
     """Return whether a reply is only a number, apart from quotes and final punctuation."""
     bare = plain_form(text)
-    return (
-        _NUMBER.fullmatch(_normalise_for_numbers(bare)) is not None
-        or bare.replace("-", " ") in _SPELLED
-        or _parse_chinese_numeral(bare) is not None
-    )
+    return _NUMBER.fullmatch(_normalise_for_numbers(bare)) is not None or parse_numeral(bare) is not None
 
 
 def strip_fence(text: str) -> str:
@@ -147,61 +141,3 @@ def _normalise_for_numbers(text: str) -> str:
 
 def _to_decimal(numeral: str) -> Decimal:
     return Decimal(numeral.replace(",", "").replace(" ", ""))
-
-
-def _parse_chinese_numeral(text: str) -> int | None:
-    """Parse a whole number below 10^8 in Chinese numerals, with units (二百零五) or by digits (二〇二四); None for other texts."""
-    if not _HAN_NUMBER.fullmatch(text):
-        return None
-    numeral = text.removeprefix("负")
-    sign = -1 if numeral != text else 1
-    if set(numeral) <= set(_HAN_DIGITS):
-        if "两" in numeral and len(numeral) > 1:
-            return None
-        return sign * int("".join(str(_HAN_DIGITS[character]) for character in numeral))
-    if numeral.startswith("万") or numeral.count("万") > 1:
-        return None
-    total = 0
-    for part in numeral.split("万"):
-        value = _parse_below_10000(part)
-        if value is None:
-            return None
-        total = total * 10_000 + value
-    return sign * total
-
-
-def _parse_below_10000(numeral: str) -> int | None:
-    """Parse digits and units, such as 二百零五; None when they are in no valid order."""
-    total, previous_unit = 0, 10_000
-    digit: int | None = None  # the last digit, as long as no unit follows it
-    for character in numeral:
-        if character in _HAN_DIGITS:
-            if digit:
-                return None
-            digit = _HAN_DIGITS[character]
-        else:
-            unit = _HAN_UNITS[character]
-            if unit >= previous_unit or digit == 0:
-                return None
-            total += unit * (1 if digit is None else digit)
-            previous_unit, digit = unit, None
-    return total + (digit or 0)
-
-
-def _spell_numerals() -> dict[str, int]:
-    """Return the numbers from 0 to 100 by their numerals in words, English and Chinese."""
-    small = (
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-    )
-    small_words, tens_words = small.split(), "twenty thirty forty fifty sixty seventy eighty ninety".split()
-    han_digits = "零一二三四五六七八九"
-    numbers = dict(zip([*small_words, *han_digits], [*range(20), *range(10)], strict=True)) | {"one hundred": 100, "一百": 100, "两": 2}
-    for number in range(10, 100):
-        tens, units = divmod(number, 10)
-        numbers[(han_digits[tens] if tens > 1 else "") + "十" + (han_digits[units] if units else "")] = number
-        if tens > 1:
-            numbers[tens_words[tens - 2] + (f" {small_words[units]}" if units else "")] = number
-    return numbers
-
-
-_SPELLED = _spell_numerals()

@@ -15,13 +15,17 @@ from sftchat.errors import UsageError, unknown_name_message
 
 if TYPE_CHECKING:
     from sftchat.scorers.base import Scorer
+    from sftchat.scorers.labels import choice
     from sftchat.scorers.match import contains, exact, regex
+    from sftchat.scorers.numbers import numeric
 
-__all__ = ["Scorer", "contains", "exact", "make_scorer", "regex"]
+__all__ = ["Scorer", "choice", "contains", "exact", "make_scorer", "numeric", "regex"]
 
 _MODULES = {
     "sftchat.scorers.base": ("Scorer",),
+    "sftchat.scorers.labels": ("choice",),
     "sftchat.scorers.match": ("contains", "exact", "regex"),
+    "sftchat.scorers.numbers": ("numeric",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 NAMES = tuple(sorted(name for name in _MODULE_OF if name != "Scorer"))

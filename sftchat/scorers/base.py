@@ -29,6 +29,8 @@ ACCURACY = rate("accuracy", "correct", "share of right replies")
 """Metric of every scorer that decides whether a reply is right; its counts are ``correct`` and ``n``."""
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff"
+WORD_CHARACTER = r"[^\W_\u0e00-\u0e7f\u1100-\u11ff\u3005-\u30ff\u3130-\u318f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]"
+"""Regular expression for a letter or digit of a script with spaces between words; Chinese, Japanese, Korean and Thai ones match as substrings."""
 _SPACE_BESIDE_HAN = re.compile(f"(?<=[{_HAN}]) | (?=[{_HAN}])")
 _QUOTES = " \"'“”‘’「」『』《》`*_"
 _FINAL_PUNCTUATION = ".。!?,;:、…~"
@@ -71,6 +73,21 @@ def answer_form(text: str, *, ignore_case: bool = True, ignore_punctuation: bool
     if ignore_punctuation:
         form = form.strip(_QUOTES).rstrip(_FINAL_PUNCTUATION + _QUOTES)
     return form.casefold() if ignore_case else form
+
+
+def whole_word(form: str) -> str:
+    """Return a regular expression that finds a text where it is not part of a longer word or number.
+
+    Args:
+        form: A text that is not empty, as returned by ``answer_form``.
+    """
+    before = f"(?<!{WORD_CHARACTER})" if re.match(WORD_CHARACTER, form[0]) else ""
+    after = f"(?!{WORD_CHARACTER})" if re.match(WORD_CHARACTER, form[-1]) else ""
+    if form[0].isdecimal():
+        before += r"(?<!\d[.,])"
+    if form[-1].isdecimal():
+        after += r"(?![.,]\d)"
+    return before + re.escape(form) + after
 
 
 Extractor = Callable[[str], "str | None"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from sftchat.errors import UsageError
-from sftchat.scorers.base import ACCURACY, Answers, Scorer, answer_form, decided, gold_required
+from sftchat.scorers.base import ACCURACY, Answers, Scorer, answer_form, decided, gold_required, whole_word
 from sftchat.types import Example, Reply, Score
 
 
@@ -69,11 +69,7 @@ def contains(*, extract: str = "whole", ignore_case: bool = True, alternatives: 
 
 
 def _contains_words(text: str, value: str) -> bool:
-    if not value:
-        return False
-    before = r"(?<![^\W_])" if value[0].isascii() and value[0].isalnum() else ""
-    after = r"(?![^\W_])" if value[-1].isascii() and value[-1].isalnum() else ""
-    return re.search(before + re.escape(value) + after, text) is not None
+    return bool(value) and re.search(whole_word(value), text) is not None
 
 
 def regex(pattern: str = "", *, extract: str = "whole", ignore_case: bool = False) -> Scorer:

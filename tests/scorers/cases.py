@@ -43,6 +43,14 @@ CASES = (
     Case("exact", ("#### 7", "#### 8"), {"extract": "after:####"}),
     Case("contains", ("Paris", "巴黎", "3.5 km")),
     Case("regex", (r"20\d\d-\d\d", "yes|no")),
+    Case("numeric", ("1,250 km", "3/4", "三百二十元", "-12.5%")),
+    Case("numeric", ("1.000,5", "#### 2"), {"extract": "after:####", "absolute": 0.1, "relative": 0.0, "decimal": ","}),
+    Case("choice", ("billing", "not urgent", "urgent", "其他"), {"labels": ["billing", "not urgent", "urgent", "其他"]}),
+    Case(
+        "choice",
+        ("Answer: A", "Answer: B"),
+        {"labels": ["A", "B"], "synonyms": {"A": ["yes"]}, "extract": "after:Answer:", "ignore_case": False},
+    ),
 )
 
 UNTESTED = sorted({*NAMES} - {case.name for case in CASES})
