@@ -17,7 +17,7 @@ import shlex
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +135,11 @@ def follow(page: str, folder: Path, variables: Mapping[str, str]) -> None:
     Raises:
         AssertionError: A command has another exit code or another output than the page.
     """
+    follow_with(page, folder, lambda command: _run(command, folder, variables))
+
+
+def follow_with(page: str, folder: Path, run: Callable[[Command], str]) -> None:
+    """Follow a page with another way to run a command, which returns what it prints."""
     printed = ""
     for block in blocks(page):
         if block.title:
@@ -142,7 +147,7 @@ def follow(page: str, folder: Path, variables: Mapping[str, str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text, encoding="utf-8")
         elif not block.language:
-            printed = "".join(_run(command, folder, variables) for command in commands(block) if command.runs_here)
+            printed = "".join(run(command) for command in commands(block) if command.runs_here)
         elif block.language == "text":
             missing = _missing(block.text, printed)
             assert missing is None, f"not printed: {missing}\n{printed}"

@@ -22,6 +22,7 @@ VERBS = {
     "data": "generate, check, convert, filter and synthesise rows",
     "train": "fine-tune a model on a task",
     "eval": "score checkpoints against gold replies; compare; gate",
+    "judge-check": "measure how well a judge agrees with people",
     "chat": "chat with a model",
     "ask": "print replies to one prompt or to a file of prompts",
     "compare": "ask several models the same questions, side by side",

@@ -30,6 +30,7 @@ RIGHT: dict[str, Words] = {
     "data split": ("data", "split", "rows.jsonl", "new.jsonl", "new-test.jsonl"),
     "train": ("train", "relation", "-o", "new"),
     "eval": ("eval", "sftchat:nano", "--task", "relation", "--evalset", "rows.jsonl"),
+    "judge-check": ("judge-check", "ratings.csv"),
     "chat": ("chat", "sftchat:nano"),
     "ask": ("ask", "sftchat:nano", "hello"),
     "compare": ("compare", "sftchat:nano", "adapter", "-q", "hello"),
@@ -110,6 +111,10 @@ REFUSED: dict[str, tuple[Words, ...]] = {
         ("-o", "rows.jsonl"), ("--task", "relation"), ("--self-check", "--replies", "rows.jsonl"),
         *((f"--{name}", value) for name in ("junit", "markdown", "html") for value in ("folder", "rows.jsonl/file")),
         ("--junit", "rows.jsonl"), ("--junit", "one", "--html", "one"), ("adapter", "--base", "nosuch"),
+    ),
+    "judge-check": (
+        ("missing.csv",), ("folder",), ("broken.jsonl",), ("--id", "nosuch"), ("--judge", "nosuch"), ("--person", "nosuch"), ("--person", "judge"),
+        ("--rater", "nosuch"), ("--rater", "id", "--person", "judge", "--person", "id"), ("--scale", "interval"), ("--order", "good"), ("--order", "good,,bad"),
     ),
     "chat": (
         ("--evalset", "rows.jsonl"), ("--continue", "--session", "1"), ("--session", "nosuch"), ("--continue",), ("nosuch",), ("sftchat:nano",),
@@ -212,6 +217,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("refusals")
     row = {"id": "a", "messages": [{"role": "user", "content": "x"}], "gold": "无"}
     (made / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (made / "ratings.csv").write_text("id,judge,person\na,good,bad\n", encoding="utf-8")
     (made / "broken.jsonl").write_text("{\n", encoding="utf-8")
     (made / "empty.jsonl").write_text("", encoding="utf-8")
     (made / "wrong.toml").write_text("nosuch = 1\n", encoding="utf-8")
