@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sftchat.data.leakage import Leak
+from sftchat.evaluation.confusion import count_confusion
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.scored import Failure, Item, Pair, ScoredItems
 
@@ -152,6 +153,8 @@ class ModelResult:
         }
         checks = {"leak_check": self.leak_check, "self_check": self.self_check}
         row |= {name: asdict(check) for name, check in checks.items() if check is not None}
+        if confusion := count_confusion(item.score for item in self.items):
+            row["confusion"] = confusion.as_json()
         return row | ({"replies": self.replies} if self.replies else {})
 
 

@@ -61,7 +61,7 @@ def choice(
 
     settings: dict[str, Any] = {"labels": [*labels], "extract": extract, "ignore_case": ignore_case}
     settings["synonyms"] = {label: [*spellings] for label, spellings in (synonyms or {}).items()}
-    return Scorer("choice", score, (ACCURACY, _macro_f1(labels), PRECISION, RECALL, F1), validate_row, settings, labels)
+    return Scorer("choice", score, (ACCURACY, _macro_f1(labels), F1, PRECISION, RECALL), validate_row, settings, labels)
 
 
 def _counts(labels: Sequence[str], gold: str, label: str) -> dict[str, int]:

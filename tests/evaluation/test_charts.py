@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftchat.evaluation.report.html import Point, Series, axis_range, axis_ticks, draw_curves
+from sftchat.evaluation.report.charts import Point, Series, axis_range, axis_ticks, draw_curves
 
 
 @pytest.mark.parametrize(

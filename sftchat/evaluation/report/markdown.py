@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sftchat.evaluation.gate import Verdict, VerdictOutcome
 from sftchat.evaluation.replies import ESCAPE_SURROGATES
+from sftchat.evaluation.report.confusion import TITLE, confusion_table
 from sftchat.evaluation.report.view import (
     MAX_SLICES,
     Report,
@@ -106,6 +107,7 @@ def _model_section(result: ModelResult) -> Iterator[str]:
         (escape_markdown(metric.name), format_value(metric.value), format_interval(metric.low, metric.high)) for metric in result.metrics
     ]
     yield _format_table(("metric", ">value", "95 % interval"), rows)
+    yield from _confusion_section(result)
     yield from _foldable_table(
         "faults", ("fault", ">count"), [(escape_markdown(row.name), str(row.count)) for row in error_class_rows(result)]
     )
@@ -157,8 +159,25 @@ def _comparison_section(comparison: Comparison) -> Iterator[str]:
             for group in new.slices[:MAX_SLICES]
         ]
         yield from _foldable_table(f"{escape_markdown(name)} by group", ("group", ">gold", ">baseline", ">model"), groups)
+    yield from _confusion_section(new)
     faulty = [(escape_markdown(row.name), str(row.before), str(row.count), row.change) for row in error_class_rows(new, comparison)]
     yield from _foldable_table("faults", ("fault", ">baseline", ">model", ">change"), faulty)
+
+
+def _confusion_section(result: ModelResult) -> Iterator[str]:
+    """Yield the confusion table of a model, with right answers bold; nothing for a scorer without labels."""
+    if table := confusion_table(result):
+        rows = [
+            (
+                escape_markdown(row.label),
+                *(f"**{cell.text}**" if cell.right else cell.text for cell in row.cells),
+                format_value(row.precision),
+                format_value(row.recall),
+            )
+            for row in table.rows
+        ]
+        title = f"confusion: {TITLE}" + (f" ({table.note})" if table.note else "")
+        yield from _foldable_table(title, ("", *(f">{escape_markdown(name)}" for name in (*table.columns, "precision", "recall"))), rows)
 
 
 def _notes_line(result: ModelResult) -> str:

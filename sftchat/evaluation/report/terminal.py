@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from sftchat.evaluation.confusion import Confusion, count_confusion
+from sftchat.evaluation.report.confusion import MAX_LABELS, ConfusionCell, ConfusionTable, build_table
 from sftchat.evaluation.report.view import (
     MAX_SLICES,
     Report,
@@ -32,6 +35,8 @@ MAX_EXAMPLES = 5
 """Maximum number of changed items shown of each kind; ``report.json`` lists all."""
 MAX_LINES = 8
 """Maximum number of lines shown of one reply."""
+MAX_LABEL_WIDTH = 24
+"""Maximum width of a gold label in a confusion table, in columns."""
 COLOURS: Mapping[Judgement, str] = {"better": "green", "worse": "red", "no significant difference": "dim"}
 
 
@@ -78,6 +83,7 @@ def _model_section(result: ModelResult) -> Iterator[RenderableType]:
         for group in result.slices[:MAX_SLICES]:
             table.add_row(_safe_text(group.name), f"{group.support:g}", *(format_value(group.metrics.get(name)) for name in names))
         yield table
+    yield from _confusion_section(result)
     if rows := error_class_rows(result):
         table = _empty_table("fault", ">count")
         for row in rows:
@@ -131,6 +137,7 @@ def _comparison_section(comparison: Comparison) -> Iterator[RenderableType]:
         if disagreement := describe_disagreement(metric):
             yield Text(f"{printable(metric.name)}: {disagreement}", "dim")
     yield from _slices_table(old, new)
+    yield from _confusion_section(new, shares=True)
     if rows := error_class_rows(new, comparison):
         table = _empty_table("fault", ">baseline", ">model", ">change")
         for row in rows:
@@ -166,6 +173,62 @@ def _slices_table(old: ModelResult, new: ModelResult) -> Iterator[RenderableType
         change = "" if before is None or after is None else format_change(after - before)
         table.add_row(_safe_text(group.name), f"{group.support:g}", format_value(before), format_value(after), change)
     yield table
+
+
+def _confusion_section(result: ModelResult, *, shares: bool = False) -> Iterator[RenderableType]:
+    """Yield the confusion table of a model; nothing for a scorer without labels."""
+    if confusion := count_confusion(item.score for item in result.items):
+        yield ConfusionText(confusion, shares)
+
+
+@dataclass(frozen=True)
+class ConfusionText:
+    """A confusion table; its columns have the names of the labels where these fit, else numbers, and as many labels are shown as fit.
+
+    Attributes:
+        confusion: The counts.
+        shares: Whether precision and recall of each label are shown where they fit.
+    """
+
+    confusion: Confusion
+    shares: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the widest table that fits, and what it leaves out."""
+        most = min(MAX_LABELS, len(self.confusion.labels))
+        full = build_table(self.confusion, most)
+        drawn = [(full, _draw_confusion(full, ("precision", "recall")))] if self.shares else []
+        drawn.append((full, _draw_confusion(full)))
+        for count in range(most, 1, -1):
+            table = build_table(self.confusion, count)
+            drawn.append((table, _draw_confusion(table, numbered=True)))
+        unlimited = options.update(max_width=10_000)
+        fitting = (pair for pair in drawn if console.measure(pair[1], options=unlimited).maximum <= options.max_width)
+        table, text = next(fitting, drawn[-1])
+        yield text
+        if table.note:
+            yield Text(table.note, "dim")
+
+
+def _draw_confusion(table: ConfusionTable, shares: Sequence[str] = (), *, numbered: bool = False) -> Table:
+    """Draw a confusion table; with ``numbered``, labels have numbers, which stand above the columns; ``shares`` are names of last columns."""
+    drawn = _empty_table()
+    drawn.padding = (0, 0 if numbered else 1, 0, 0)
+    size = len(str(len(table.rows)))
+    drawn.add_column("gold ↓ answer →", no_wrap=True, overflow="ellipsis", max_width=MAX_LABEL_WIDTH + (size + 1 if numbered else 0))
+    for index, name in enumerate(table.columns):
+        drawn.add_column(Text(str(index + 1) if numbered and index < len(table.rows) else printable(name)), justify="right", no_wrap=True)
+    for name in shares:
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for index, row in enumerate(table.rows):
+        label = f"{index + 1:>{size}} {row.label}" if numbered else row.label
+        values = (format_value(row.precision), format_value(row.recall)) if shares else ()
+        drawn.add_row(_safe_text(label), *map(_confusion_cell, row.cells), *values)
+    return drawn
+
+
+def _confusion_cell(cell: ConfusionCell) -> Text:
+    return Text(cell.text, "bold green" if cell.right else "red" if cell.count else "dim")
 
 
 def _changed_items_table(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iterator[RenderableType]:
