@@ -13,7 +13,7 @@ import click
 
 from sftchat.cli.options import add_options, answering_options, complete_model, complete_task
 from sftchat.cli.session import Session, json_text, stderr, stdout
-from sftchat.cli.tasks import TaskOptions, choose_tasks, is_model
+from sftchat.cli.tasks import TaskOptions, choose_tasks, is_model, override_options, take_overrides
 from sftchat.errors import ModelError, UsageError, in_one_line
 from sftchat.text import pluralize, printable
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sftchat.evaluation.plan import Plan, Selection
     from sftchat.evaluation.report.view import Report
     from sftchat.plugins.manager import Registry
+    from sftchat.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
@@ -111,6 +112,7 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resampling and sampling.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @add_options(*_GATE_OPTIONS, *_OTHER_OPTIONS)
+@override_options
 @answering_options
 @click.pass_context
 def command(
@@ -153,7 +155,16 @@ def command(
     if output is not None:
         check_output(output, overwrite=overwrite)
     models = expand_patterns(models)
-    tasks = choose_tasks(session.registry, names, models)
+    overrides = take_overrides(options, [path for word in evalsets if (path := Path(word)).is_file()])
+    if overrides.scorer is not None and not names:
+        from sftchat.data.task_file import make_task
+
+        tasks: tuple[Task, ...] = (make_task(overrides.scorer.name, overrides.scorer),)
+    else:
+        tasks = choose_tasks(session.registry, names, models)
+    tasks = tuple(map(overrides.apply, tasks))
+    if any(task.thinking == "off" for task in tasks):
+        options["template_arguments"] = {"enable_thinking": False, **options["template_arguments"]}
     if selection is not None and len(tasks) > 1:
         raise UsageError("--ids and --only evaluate one --task at a time")
     task_options = TaskOptions(tasks, session.registry.tasks)
@@ -183,6 +194,8 @@ def command(
         )
         for task in tasks
     ]
+    for note in dict.fromkeys(note for plan in plans for evalset in plan.evalsets for note in evalset.notes):
+        _echo(f"sftchat: {note}")
     if plan_only:
         _print_power(plans, as_json)
         return

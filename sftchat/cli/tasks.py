@@ -1,4 +1,4 @@
-"""Chooses the tasks that score, and assigns option values to them."""
+"""Chooses the tasks that score, changes them by the options of a command, and assigns option values to them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,153 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
+
+from sftchat.cli.options import add_options
 from sftchat.errors import UsageError
 from sftchat.models.manifest import trained_tasks
 
 if TYPE_CHECKING:
+    from sftchat.data.task_overrides import TaskOverrides
     from sftchat.evaluation.gate import GateOptions
     from sftchat.plugins.manager import Registry
+    from sftchat.scorers import Scorer
     from sftchat.task import Task
+
+F = TypeVar("F", bound=Callable[..., Any])
+MAX_LABELS = 50
+"""Maximum number of labels that are taken from the gold replies of an evalset."""
+
+_FILE = click.Path(path_type=Path)
+override_options = add_options(
+    click.option("--scorer", metavar="NAME", help="Score with a ready-made scorer, such as exact, choice or json_fields, without a task."),
+    click.option(
+        "--scorer-option",
+        "scorer_options",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Argument of the scorer, as JSON or text; repeatable.",
+    ),
+    click.option("--labels", default="", metavar="A,B,…", help="Labels of the scorer choice.  [default: the gold replies of the evalset]"),
+    click.option("--system", metavar="TEXT", help="System prompt of the rows that have none."),
+    click.option(
+        "--prompt", "prompt_template", default="", metavar="TEXT", help="Prompt over the columns of a row, such as 'Summarise: {text}'."
+    ),
+    click.option(
+        "--map",
+        "columns",
+        multiple=True,
+        metavar="NAME=COLUMN",
+        help="Read COLUMN of the evalset under NAME, such as prompt or gold; repeatable.",
+    ),
+    click.option(
+        "--few-shot",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Solved examples before each item: the task's, else similar other items.",
+    ),
+    click.option("--few-shot-file", type=_FILE, metavar="FILE", help="Take the examples from this file."),
+    click.option(
+        "-k",
+        "--samples",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Replies to each item, with pass@k and majority; needs --temperature.",
+    ),
+    click.option("--max-new-tokens", type=int, metavar="N", help="Maximum number of tokens of a reply.  [default: the task's, else 256]"),
+    click.option(
+        "--temperature", type=float, metavar="X", help="Sampling temperature, from 0 (greedy) to 2.  [default: the task's, else 0]"
+    ),
+    click.option("--top-p", type=float, metavar="X", help="Sample from the likeliest tokens that together reach this probability."),
+    click.option("--top-k", type=int, metavar="N", help="Sample from the N likeliest tokens; 0: from all."),
+    click.option("--stop", multiple=True, metavar="TEXT", help="Text that ends a reply and is not part of it; repeatable."),
+    click.option(
+        "--thinking",
+        type=click.Choice(["drop", "keep", "off"]),
+        help="Score answers without thoughts, with them, or ask the model for none.  [default: drop]",
+    ),
+    click.option("--raw-prompt", is_flag=True, help="Send prompts without a chat template, for base models."),
+)
+"""Options that change a task for one evaluation, see ``take_overrides``."""
+
+
+def take_overrides(options: dict[str, Any], evalsets: Sequence[Path]) -> TaskOverrides:
+    """Remove the options of ``override_options`` from a command's options, and return the changes to the task.
+
+    Args:
+        options: Keyword arguments of the command.
+        evalsets: Files of the evalsets, whose gold replies are the labels of ``choice`` when none are given.
+
+    Raises:
+        UsageError: When an option has an invalid value.
+        DataError: When an evalset cannot be read.
+    """
+    from sftchat.data.row_options import parse_column_map
+    from sftchat.data.task_overrides import TaskOverrides
+
+    columns = parse_column_map(options.pop("columns"))
+    prompt = options.pop("prompt_template")
+    names = ("max_new_tokens", "temperature", "top_p", "top_k", "stop")
+    sampling = {name: value for name in names if (value := options.pop(name)) not in (None, ())}
+    name, pairs, labels = (options.pop(option) for option in ("scorer", "scorer_options", "labels"))
+    if name is None and (pairs or labels):
+        raise UsageError(
+            f"{'--labels' if labels else '--scorer-option'} is for a ready-made scorer; add --scorer {'choice' if labels else 'NAME'}"
+        )
+    arguments = _parse_scorer_options(pairs)
+    if labels:
+        arguments["labels"] = [label.strip() for label in labels.split(",") if label.strip()]
+    if name == "choice" and "labels" not in arguments:
+        arguments["labels"] = _labels_of(evalsets, columns, prompt)
+    return TaskOverrides(
+        columns=columns,
+        prompt=prompt,
+        sampling=sampling,
+        scorer=None if name is None else _make_scorer(name, arguments),
+        **{field: options.pop(field) for field in ("system", "few_shot", "few_shot_file", "samples", "thinking", "raw_prompt")},
+    )
+
+
+def _make_scorer(name: str, arguments: Mapping[str, Any]) -> Scorer:
+    from sftchat.scorers import make_scorer
+
+    return make_scorer(name, arguments)
+
+
+def _parse_scorer_options(pairs: Iterable[str]) -> dict[str, Any]:
+    """Parse ``NAME=VALUE`` words; a value that is not JSON is text."""
+    from sftchat._util.parsing import load_json
+
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--scorer-option {pair} must be NAME=VALUE, such as tolerance=0.01")
+        try:
+            arguments[name] = load_json(text)
+        except ValueError:
+            arguments[name] = text
+    return arguments
+
+
+def _labels_of(evalsets: Sequence[Path], columns: Mapping[str, str], prompt: str) -> list[str]:
+    """Return the distinct gold replies of evalsets, sorted."""
+    from sftchat.data.row_options import RowOptions
+    from sftchat.evaluation.evalset import read_evalset
+
+    if not evalsets:
+        raise UsageError("--scorer choice needs --labels A,B,…, or an --evalset whose gold replies are the labels")
+    examples = (
+        example for path in evalsets for example in read_evalset(path, row_options=RowOptions(columns=columns, prompt=prompt)).examples
+    )
+    labels = sorted({(example.gold or "").strip() for example in examples})
+    if len(labels) > MAX_LABELS:
+        raise UsageError(
+            f"the evalset has {len(labels)} different gold replies, too many for labels; give --labels A,B,…, or another scorer"
+        )
+    return labels
 
 
 def choose_tasks(registry: Registry, names: Sequence[str], models: Sequence[str]) -> tuple[Task, ...]:

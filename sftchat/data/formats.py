@@ -126,13 +126,14 @@ def format_with_options(row: Mapping[str, Any], options: RowOptions = DEFAULT_RO
     Raises:
         DataError: As for ``to_example``.
     """
-    return format_of(map_columns(row, options, lambda _: None))
+    mapped = map_columns(row, options, lambda _: None)
+    return "prompt-completion" if options.prompt else format_of(mapped)
 
 
 def _convert_row(original_row: Mapping[str, Any], source: str, options: RowOptions, on_change: OnChange) -> tuple[Example, list[str]]:
     """Return the example of a row, and the names of its unused columns; errors do not contain the source."""
     row = map_columns(original_row, options, on_change)
-    row_format = format_of(row)
+    row_format = "prompt-completion" if options.prompt else format_of(row)
     used_keys = {"id", "functions", *_KEYS[row_format]}
     first_key = _KEYS[row_format][0]
     turns: tuple[Message, ...] = ()

@@ -6,6 +6,7 @@ Columns are renamed to the names by which formats are detected; columns that cha
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -41,6 +42,8 @@ class RowOptions:
         label_instruction: Instruction before the text of such rows; empty for none.
         merge_turns: Join consecutive turns of the same role.
         leading_assistant: ``refuse`` rows that start with an assistant turn, or ``drop`` those turns.
+        prompt: Template of the prompt over the columns of a row, such as ``Summarise: {text}``, see ``render_prompt``; empty for rows with a prompt.
+            The reply is then in the column under the name ``gold`` or ``completion``, or else in the first of ``GOLD_NAMES``.
     """
 
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -49,6 +52,7 @@ class RowOptions:
     label_instruction: str = ""
     merge_turns: bool = False
     leading_assistant: str = "refuse"
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         """Check that an instruction comes with a label column.
@@ -67,6 +71,17 @@ class RowOptions:
             for name, value in vars(self).items()
             if value != getattr(DEFAULT_ROW_OPTIONS, name)
         }
+
+
+def options_for_task(row_options: Mapping[str, Any], given: RowOptions) -> RowOptions:
+    """Return the options for reading a task's files: the given ones, and the task's own where none is given.
+
+    Args:
+        row_options: ``Task.row_options``.
+        given: Options of the user.
+    """
+    columns = {**row_options.get("columns", {}), **given.columns}
+    return RowOptions(**{**row_options, **given.non_default, "columns": columns})
 
 
 DEFAULT_ROW_OPTIONS = RowOptions()
@@ -145,6 +160,9 @@ class ReadingNotes:
 LABEL_COLUMNS = ("label", "labels", "kto_tag")
 """Column names of a text's class, or of whether a reply is desirable."""
 
+GOLD_NAMES = ("gold", "label", "labels", "answer", "completion", "response", "reply", "output", "target", "expected")
+"""Common names of the column with the gold reply, most common first."""
+
 _REPLY_COLUMNS = frozenset({"messages", "conversations", "completion", "chosen", "instruction"})
 """Rows with replies have at least one of these keys."""
 
@@ -185,14 +203,74 @@ def map_columns(row: Mapping[str, Any], options: RowOptions, on_change: OnChange
     for column in options.columns.values():
         mapped.pop(column)
     mapped |= {name: row[column] for name, column in options.columns.items()}
-    if options.label_column:
+    if options.prompt:
+        mapped = _render_row(row, mapped, options.prompt)
+    elif options.label_column:
         mapped = _label_to_reply(mapped, options)
     else:
         _check_label(mapped)
+    has_pair = isinstance(mapped.get("prompt"), str) and mapped.get("gold") is not None
+    if has_pair and not any(mapped.get(name) is not None for name in ("messages", "completion")):
+        mapped["completion"] = _reply_text(mapped.pop("gold"), "gold")
     for name in ("messages", "conversations"):
         if isinstance(mapped.get(name), str):
             mapped[name] = _parse_turns(mapped[name], name, on_change)
     return mapped
+
+
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+
+def render_prompt(template: str, row: Mapping[str, Any]) -> str:
+    """Fill the placeholders of a prompt template with the values of a row.
+
+    Args:
+        template: Text with ``{column}``; a brace is written ``{{`` or ``}}``.
+        row: Values by column; values other than text become JSON.
+
+    Raises:
+        DataError: When the row lacks a column, or a brace is alone.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        if match[0] in ("{{", "}}"):
+            return match[0][0]
+        name = match[1]
+        if name is None:
+            raise DataError(f"the prompt template has a single '{match[0]}'; write '{match[0] * 2}' for a brace")
+        if row.get(name) is None:
+            raise DataError(f"there is no column {abbreviate(name)}, which the prompt template names; the row has the keys {keys_of(row)}")
+        value = row[name]
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    return _PLACEHOLDER.sub(fill, template)
+
+
+def _render_row(row: Mapping[str, Any], mapped: dict[str, Any], template: str) -> dict[str, Any]:
+    """Return the row with the rendered prompt, its reply as ``completion``, and all other columns."""
+    name = next((name for name in ("completion", *GOLD_NAMES) if mapped.get(name) is not None), None)
+    reply = {} if name is None else {"completion": _reply_text(mapped[name], name)}
+    other_columns = {key: value for key, value in mapped.items() if key not in ("prompt", name)}
+    return {**other_columns, "prompt": render_prompt(template, {**mapped, **row}), **reply}
+
+
+def _reply_text(value: Any, name: str) -> str:
+    """Return a gold reply as text: numbers as they are written in JSON."""
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def guess_columns(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns that are probably prompt and gold reply of a row of an evalset; empty unless both are found.
+
+    Args:
+        row: A row without turns, such as one of a CSV file with the columns ``text`` and ``label``.
+    """
+    columns = {key.strip().lower(): key for key, value in row.items() if value not in (None, "")}
+    prompt = next((columns[name] for name in ("prompt", *SIMILAR_NAMES["prompt"], "text", *SIMILAR_NAMES["text"]) if name in columns), None)
+    gold = next((columns[name] for name in GOLD_NAMES if name in columns and columns[name] != prompt), None)
+    return {"prompt": prompt, "gold": gold} if prompt is not None and gold is not None else {}
 
 
 def _label_to_reply(row: dict[str, Any], options: RowOptions) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sftchat._util.parsing import read_text
-from sftchat.data.formats import assign_ids, read_examples
+from sftchat.data.formats import assign_ids, format_with_options, read_examples
+from sftchat.data.read import read_rows
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions, guess_columns
 from sftchat.errors import DataError, UsageError
 from sftchat.models.fingerprint import file_hash
 from sftchat.task import Task
@@ -39,6 +41,7 @@ class Evalset:
         examples: Examples to score, in file order.
         size: Number of rows in the file; more than ``examples`` when the user limited them.
         ids: Ids of all rows, including those beyond the limit.
+        notes: Lines for the user on how the rows were read.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Evalset:
     examples: Sequence[Example]
     size: int
     ids: Set[str]
+    notes: tuple[str, ...] = ()
 
     @property
     def identity(self) -> EvalsetIdentity:
@@ -72,23 +76,44 @@ def evalset_path(task: Task, word: str) -> Path:
     return task.evalsets[word]
 
 
-def read_evalset(path: Path, limit: int | None = None) -> Evalset:
+def read_evalset(path: Path, limit: int | None = None, row_options: RowOptions = DEFAULT_ROW_OPTIONS) -> Evalset:
     """Read an evalset and check that every row can be scored.
+
+    Rows of a table without a known format, such as a CSV file with the columns ``text`` and ``label``, are read with the columns that are probably
+    prompt and gold reply; ``notes`` then names them.
 
     Args:
         path: File in any format that ``sftchat.data`` reads.
         limit: Maximum number of rows to score, from the start, at least 1; None scores all.
+        row_options: Options for reading the rows.
 
     Raises:
         DataError: When the file is missing, empty or malformed, when two rows share an id, or when a row has no gold reply.
     """
     if not path.is_file():
         raise DataError("is a folder; give the evalset's file" if path.is_dir() else "no such evalset", str(path))
-    examples = tuple(assign_ids(read_examples(path)))
+    row_options, notes = _with_guessed_columns(path, row_options)
+    examples = tuple(assign_ids(read_examples(path, row_options)))
     if not examples:
         raise DataError("the evalset has no rows", str(path))
     check_examples(examples)
-    return Evalset(path.name, file_hash(path), examples[:limit], len(examples), frozenset(example.id for example in examples))
+    return Evalset(path.name, file_hash(path), examples[:limit], len(examples), frozenset(example.id for example in examples), notes)
+
+
+def _with_guessed_columns(path: Path, row_options: RowOptions) -> tuple[RowOptions, tuple[str, ...]]:
+    """Return the options with the probable columns of prompt and gold reply, if the first row has no known format, and a note of them."""
+    _, row = next(read_rows(path), ("", None))
+    if row is None or row_options.columns or row_options.prompt or row_options.label_column:
+        return row_options, ()
+    try:
+        has_turns = format_with_options(row, row_options) != "text"
+    except DataError:
+        has_turns = False
+    columns = {} if has_turns else guess_columns(row)
+    if not columns:
+        return row_options, ()
+    note = f"{path.name}: prompt from the column '{columns['prompt']}', gold reply from '{columns['gold']}'; --map NAME=COLUMN reads others"
+    return replace(row_options, columns={name: column for name, column in columns.items() if name != column}), (note,)
 
 
 def check_examples(examples: Iterable[Example]) -> None:

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 
 from sftchat._util.files import check_output_folder
 from sftchat._util.parsing import load_json, read_text
+from sftchat.data.few_shot import FewShot
+from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions, options_for_task
 from sftchat.errors import DataError, NotComparableError, UsageError, list_quoted
 from sftchat.evaluation.baseline import (
     Baseline,
@@ -22,9 +24,10 @@ from sftchat.evaluation.baseline import (
 from sftchat.evaluation.evalset import Evalset, cluster_of, concatenate_examples, parse_ids, read_evalset
 from sftchat.evaluation.gate import GateConfig, GateOptions
 from sftchat.evaluation.replies import check_replies_match, read_replies
+from sftchat.evaluation.samples import check_samples, with_sample_metrics
 from sftchat.evaluation.scored import rare_garbage_collection
-from sftchat.task import Task
-from sftchat.types import Reply, SamplingParams
+from sftchat.task import Task, row_problems
+from sftchat.types import Example, Reply, SamplingParams
 
 REPORT = "report.json"
 """Name of the report in an output folder."""
@@ -199,6 +202,7 @@ def make_plan(
     self_check: bool = False,
     tasks: Mapping[str, Task] | None = None,
     partial: bool = False,
+    row_options: RowOptions = DEFAULT_ROW_OPTIONS,
 ) -> Plan:
     """Read the evalsets and replies, and check that they fit together; no model is opened.
 
@@ -217,6 +221,7 @@ def make_plan(
         self_check: Whether to repeat some items with each model, alone and in other batches.
         tasks: All tasks by name; their generators reproduce the rows that a checkpoint was trained on.
         partial: Whether to score only the items that have a reply in ``replies``.
+        row_options: Options for reading the evalsets, in addition to the task's own.
         label: Inserted after ``replies`` in file names, such as ``.relation`` when there are several tasks.
 
     Raises:
@@ -232,9 +237,13 @@ def make_plan(
         if not gate_options.allow_missing_baseline:
             raise NotComparableError(f"no baseline '{baseline}'{advice}, or add --allow-missing-baseline for the first run")
         existing_baseline, baseline_remarks = None, (f"no baseline '{baseline}' yet{advice}",)
-    evalsets = tuple(read_evalset(path, limit) for path in evalset_paths or (_default_evalset(task),))
+    options = options_for_task(task.row_options, row_options)
+    evalsets = tuple(read_evalset(path, limit, options) for path in evalset_paths or (_default_evalset(task),))
     all_ids = frozenset().union(*(evalset.ids for evalset in evalsets))
-    concatenate_examples(evalsets)  # refuses an id that two evalsets share
+    examples = concatenate_examples(evalsets)  # refuses an id that two evalsets share
+    task = _prepare_task(task, examples)
+    if selection is None and task.must_pass:
+        gate_options = replace(gate_options, must_pass=(*gate_options.must_pass, *task.must_pass))
     config = gate_options.parse(task, all_ids)
     remarks: tuple[str, ...] = ()
     if selection is not None:
@@ -289,6 +298,24 @@ def make_plan(
         self_check=self_check,
         tasks=tasks or {},
     )
+
+
+def _prepare_task(task: Task, examples: Sequence[Example]) -> Task:
+    """Return the task with the metrics of several samples and with few-shot examples from the evalset, if it has no others.
+
+    Raises:
+        UsageError: When several samples would be equal.
+        DataError: When a ready-made scorer cannot read the gold reply of a row.
+    """
+    check_samples(task, task.sampling)
+    if "scorer" in task.settings:
+        for example in examples:
+            for problem in row_problems(task, example):
+                raise DataError(problem, example.source or example.id)
+    if isinstance(task.few_shot, FewShot):
+        few_shot = task.few_shot if task.few_shot.pool is not None else task.few_shot.with_pool(examples, from_evalset=True)
+        task = replace(task, few_shot=few_shot, settings={**task.settings, "few_shot": few_shot.settings})
+    return with_sample_metrics(task)
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:

@@ -95,11 +95,16 @@ class Registry:
     contested: Mapping[str, str] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
-        """Return a task by name.
+        """Return a task by name, or read it from a file whose name ends with ``.toml``.
 
         Raises:
+            DataError: When the file cannot be read, or is no task.
             UsageError: When no loaded plugin has it; the message has the most similar name, and the plugins that failed to load.
         """
+        if name.lower().endswith(".toml"):
+            from sftchat.data.task_file import load_task_file  # here, because no installed task needs it
+
+            return load_task_file(name)
         if name in self.tasks:
             if name in self.contested:
                 warnings.warn(self.contested[name], SftchatWarning, stacklevel=2)

@@ -111,6 +111,10 @@ REFUSED: dict[str, tuple[Words, ...]] = {
         ("-o", "rows.jsonl"), ("--task", "relation"), ("--self-check", "--replies", "rows.jsonl"),
         *((f"--{name}", value) for name in ("junit", "markdown", "html") for value in ("folder", "rows.jsonl/file")),
         ("--junit", "rows.jsonl"), ("--junit", "one", "--html", "one"), ("adapter", "--base", "nosuch"),
+        *(("--scorer", value) for value in ("nosuch", "")), ("--scorer", "exact", "--scorer-option", "nosuch=1"), ("--scorer-option", "a=b"),
+        ("--scorer", "exact", "--scorer-option", "extract=nosuch"), ("--scorer", "exact", "--scorer-option", "extract"), ("--labels", "a,b"),
+        ("-k", "2"), ("--prompt", "{nosuch}"), ("--prompt", "{"), *(("--few-shot-file", value) for value in ("missing.jsonl", "folder", "broken.jsonl")),
+        ("--task", "missing.toml"), ("--task", "wrong.toml"), ("--few-shot-file", "rows.jsonl", "--few-shot", "-1"),
     ),
     "judge-check": (
         ("missing.csv",), ("folder",), ("broken.jsonl",), ("--id", "nosuch"), ("--judge", "nosuch"), ("--person", "nosuch"), ("--person", "judge"),
@@ -157,6 +161,7 @@ FREE: dict[str, str] = {
     "--system": "any text is a prompt",
     "--label-column": "read with the rows, which may be on the Hub",
     "--label-instruction": "any text is an instruction",
+    "--stop": "any text can end a reply",
     "--question": "any text but an empty one is a question",
     "--rows": "made when a row is kept; a folder that cannot be made is told then",
     "--base": "read where MODEL is an adapter, see the commands with 'adapter'",
