@@ -1,9 +1,10 @@
-"""Parses responses of OpenAI-compatible servers, live or from files: finish reasons, content and errors."""
+"""Parses responses of OpenAI-compatible servers, live or from files: finish reasons, content, tool calls and errors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sftchat.types import FinishReason
@@ -19,20 +20,23 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     **dict.fromkeys(CANCELLED, "cancelled"),
 }
 """Finish reasons of servers and of other programs, in lower case with underscores, mapped to ``FinishReason``. A reply with any other reason, such
-as ``content_filter``, ``tool_calls`` or ``abort``, is unusable."""
+as ``content_filter`` or ``abort``, is unusable."""
+CALL_REASONS = ("tool_calls", "tool_call", "function_call", "tool_use")
+"""Finish reasons of replies that end with tool calls; without any, such a reply is unusable."""
 
 
-def finish_reason(reason: str | None) -> FinishReason:
+def finish_reason(reason: str | None, *, has_calls: bool = False) -> FinishReason:
     """Convert a finish reason of a server or of another program.
 
     Args:
         reason: Finish reason in any case, such as ``STOP``, ``end_turn`` or ``eos_token``; None and the empty string mean a normal end.
+        has_calls: Whether the reply has tool calls.
 
     Returns:
         ``error`` for every value that is not in ``FINISH_REASONS``.
     """
     word = (reason or "stop").strip().lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_")
-    return FINISH_REASONS.get(word, "error")
+    return "stop" if has_calls and word in CALL_REASONS else FINISH_REASONS.get(word, "error")
 
 
 def unusable_reply_message(reason: str) -> str:
@@ -58,6 +62,78 @@ def error_message(body: Any) -> str:
 
 
 @dataclass(frozen=True)
+class CallPart:
+    """A tool call of a message, or the part of one in a delta.
+
+    Attributes:
+        index: Position of the call in the reply.
+        id: The server's id of the call; empty in later deltas.
+        name: Name of the function; empty in later deltas.
+        arguments: Its arguments as JSON text, or a part of that.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass
+class ToolCalls:
+    """The tool calls of one reply, collected from its deltas.
+
+    Attributes:
+        characters: Number of characters received so far, and of parts.
+    """
+
+    characters: int = 0
+    _calls: list[CallPart] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def add(self, parts: Iterable[CallPart]) -> None:
+        """Add the parts of a delta, or the calls of a message."""
+        for part in parts:
+            self.characters += 1 + len(part.name) + len(part.arguments)
+            position = next((position for position in reversed(range(len(self._calls))) if self._calls[position].index == part.index), -1)
+            # some servers send several calls under one index
+            if position < 0 or (part.id and self._calls[position].id not in ("", part.id)):
+                self._calls.append(part)
+                continue
+            call = self._calls[position]
+            self._calls[position] = CallPart(call.index, call.id or part.id, call.name or part.name, call.arguments + part.arguments)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the called functions."""
+        return tuple(call.name for call in self._calls if call.name)
+
+    @property
+    def text(self) -> str:
+        """The calls as text, in the format of Hermes and Qwen: ``<tool_call>``, the JSON of the call and ``</tool_call>`` on lines of their own.
+
+        Arguments that are no JSON object, such as those of a reply that was cut off, are written as they are, so the call cannot be parsed.
+        """
+        return "\n".join(_call_text(call.name, call.arguments) for call in self._calls)
+
+
+def _call_text(name: str, arguments: str) -> str:
+    written = arguments
+    try:
+        value = json.loads(arguments or "{}")
+        written = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else arguments
+    except (ValueError, RecursionError):
+        pass  # no JSON: written as it is
+    return f'<tool_call>\n{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {written}}}\n</tool_call>'
+
+
+def with_calls(text: str, calls: str) -> str:
+    """Append the text of tool calls to the text of a reply, on a new line."""
+    return f"{text}\n{calls}" if text and calls else text or calls
+
+
+@dataclass(frozen=True)
 class Content:
     """Content of a message, or of a delta.
 
@@ -65,13 +141,13 @@ class Content:
         text: Text of the reply, or of a refusal.
         thoughts: Reasoning that the server returns separately.
         refused: Whether the server marked the text as a refusal.
-        called_functions: Names of the functions that the model calls.
+        calls: Tool calls, or parts of them.
     """
 
     text: str = ""
     thoughts: str = ""
     refused: bool = False
-    called_functions: tuple[str, ...] = ()
+    calls: tuple[CallPart, ...] = ()
 
 
 def parse_content(message: Mapping[str, Any]) -> Content:
@@ -79,7 +155,8 @@ def parse_content(message: Mapping[str, Any]) -> Content:
 
     Args:
         message: Object with ``content`` as text or as a list of parts (of type ``text``, ``output_text``, ``thinking``, ``reasoning`` or
-            ``refusal``), and optionally ``reasoning_content`` or ``reasoning``, ``refusal`` and ``tool_calls``.
+            ``refusal``), and optionally ``reasoning_content`` or ``reasoning``, ``refusal`` and
+            ``tool_calls`` or ``function_call``.
 
     Raises:
         TypeError: When a value has the wrong type, or a part has another type than those; the message names it.
@@ -101,11 +178,27 @@ def parse_content(message: Mapping[str, Any]) -> Content:
             raise TypeError(f"a part of its content is of kind '{part_type}', which is no text")
     # some servers send the same thoughts under both names
     thoughts.append(_checked_text(message.get("reasoning_content") or message.get("reasoning") or None, "reasoning"))
-    calls = message.get("tool_calls")
-    functions = [call.get("function") for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
-    called_functions = tuple(str(function["name"]) for function in functions if isinstance(function, Mapping) and function.get("name"))
     refusal = "".join(refusals)
-    return Content("".join(texts) + refusal, "".join(thoughts), bool(refusal), called_functions)
+    return Content("".join(texts) + refusal, "".join(thoughts), bool(refusal), tuple(_call_parts(message)))
+
+
+def _call_parts(message: Mapping[str, Any]) -> Iterable[CallPart]:
+    """Yield the tool calls of a message, and the call in its older form ``function_call``; what has no function is left out."""
+    calls = message.get("tool_calls")
+    entries = list(calls) if isinstance(calls, list) else []
+    if isinstance(message.get("function_call"), Mapping) and not entries:
+        entries = [{"function": message["function_call"]}]
+    for position, call in enumerate(entries):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping):
+            continue
+        index, arguments = call.get("index"), function.get("arguments")
+        yield CallPart(
+            index if isinstance(index, int) else position,
+            str(call.get("id") or ""),
+            str(function.get("name") or ""),
+            arguments if isinstance(arguments, str) else "" if arguments is None else json.dumps(arguments, ensure_ascii=False),
+        )
 
 
 def _thought_text(content: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from sftchat._util.parsing import MAX_BYTES, iter_bounded_lines, load_json, not_utf8_message
 from sftchat.errors import DataError, list_quoted
 from sftchat.evaluation.scored import Failure, Item, Outcome
-from sftchat.protocol import error_message, finish_reason, parse_content, unusable_reply_message
+from sftchat.protocol import ToolCalls, error_message, finish_reason, parse_content, unusable_reply_message, with_calls
 from sftchat.text import abbreviate
 from sftchat.types import Reply
 
@@ -50,10 +50,12 @@ def _convert_openai_batch(row: Row) -> dict[str, Any]:
         return {"id": item_id, "reply": "", "finish_reason": "error", "error": error or "the request has neither a response nor an error"}
     choice, usage = body["choices"][0], body.get("usage") or {}
     content = parse_content(choice["message"])
+    calls, reason = ToolCalls(), choice.get("finish_reason")
+    calls.add(content.calls)
     return {
         "id": item_id,
-        "reply": content.text,
-        "finish_reason": choice.get("finish_reason"),
+        "reply": with_calls(content.text, calls.text),
+        "finish_reason": "stop" if calls and finish_reason(reason, has_calls=True) == "stop" else reason,
         "prompt_tokens": usage.get("prompt_tokens", 0),
         "completion_tokens": usage.get("completion_tokens", 0),
         "thoughts": content.thoughts,

@@ -15,17 +15,23 @@ from sftchat.errors import UsageError, unknown_name_message
 
 if TYPE_CHECKING:
     from sftchat.scorers.base import Scorer
+    from sftchat.scorers.json_fields import json_fields
+    from sftchat.scorers.json_schema import json_schema
     from sftchat.scorers.labels import choice
     from sftchat.scorers.match import contains, exact, regex
     from sftchat.scorers.numbers import numeric
+    from sftchat.scorers.tool_call import tool_call
 
-__all__ = ["Scorer", "choice", "contains", "exact", "make_scorer", "numeric", "regex"]
+__all__ = ["Scorer", "choice", "contains", "exact", "json_fields", "json_schema", "make_scorer", "numeric", "regex", "tool_call"]
 
 _MODULES = {
     "sftchat.scorers.base": ("Scorer",),
+    "sftchat.scorers.json_fields": ("json_fields",),
+    "sftchat.scorers.json_schema": ("json_schema",),
     "sftchat.scorers.labels": ("choice",),
     "sftchat.scorers.match": ("contains", "exact", "regex"),
     "sftchat.scorers.numbers": ("numeric",),
+    "sftchat.scorers.tool_call": ("tool_call",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 NAMES = tuple(sorted(name for name in _MODULE_OF if name != "Scorer"))

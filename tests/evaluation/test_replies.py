@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -201,3 +202,25 @@ def test_a_reply_with_a_repeated_key_is_refused_with_its_line_like_a_gold_row(tm
 
     with pytest.raises(DataError, match=r'r.jsonl:2: not a JSON object: key "reply" stands twice in one object; remove one$'):
         read_replies(path)
+
+
+CALLED = '<tool_call>\n{"name": "now", "arguments": {"utc": true}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        (
+            {"content": None, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "now", "arguments": '{"utc": true}'}}]},
+            CALLED,
+        ),
+        ({"content": "Wait.", "tool_calls": [{"function": {"name": "now", "arguments": {"utc": True}}}]}, f"Wait.\n{CALLED}"),
+        ({"content": "", "function_call": {"name": "now", "arguments": '{"utc": true}'}}, CALLED),
+    ],
+)
+def test_tool_calls_of_a_stored_response_are_part_of_the_reply(tmp_path: Path, message: dict[str, Any], found: str) -> None:
+    body = {"choices": [{"message": message, "finish_reason": "tool_calls"}]}
+    path = tmp_path / "replies.jsonl"
+    path.write_text(json.dumps({"custom_id": "a", "error": None, "response": {"status_code": 200, "body": body}}))
+
+    assert read_replies(path) == {"a": Reply(found)}

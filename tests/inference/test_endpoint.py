@@ -394,7 +394,7 @@ def test_an_unstreamed_answer_without_a_finish_reason_is_a_complete_reply() -> N
     assert answers(desk(httpx2.Response(200, json=whole))) == {"r": Reply("fine")}
 
 
-def test_a_function_call_is_not_a_reply_and_the_function_is_named() -> None:
+def test_a_function_call_without_tools_in_the_request_is_not_a_reply_and_the_function_is_named() -> None:
     call = delta(None, tool_calls=[{"index": 0, "id": "c", "type": "function", "function": {"name": "get_weather", "arguments": ""}}])
 
     assert answers(desk(streamed(call, end("tool_calls")))) == {

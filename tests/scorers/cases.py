@@ -51,6 +51,10 @@ CASES = (
         ("Answer: A", "Answer: B"),
         {"labels": ["A", "B"], "synonyms": {"A": ["yes"]}, "extract": "after:Answer:", "ignore_case": False},
     ),
+    Case("json_fields", ('{"name": "Anna", "tags": ["a", "b"]}', '{"name": "Ben", "age": 3}', '[{"x": 1}, {"x": null}]')),
+    Case("json_fields", ('{"age": 30}', '{"age": 31}'), {"ignore_types": True}),
+    Case("json_schema", ('{"city": "Rome"}', '{"city": "Paris"}'), {"schema": {"type": "object", "required": ["city"]}}),
+    Case("tool_call", ('[{"name": "now", "arguments": {}}]', '{"name": "weather", "arguments": {"city": "Rome"}}', "[]")),
 )
 
 UNTESTED = sorted({*NAMES} - {case.name for case in CASES})

@@ -11,7 +11,7 @@ from sftchat._util.parsing import load_json
 from sftchat.engine import Request
 from sftchat.inference.openai.limits import RETRYABLE_STATUSES, RequestFailed
 from sftchat.inference.openai.logprobs import Redact, logprobs_fields, parse_choices
-from sftchat.protocol import error_message, finish_reason, parse_content, unusable_reply_message
+from sftchat.protocol import CallPart, error_message, finish_reason, parse_content, unusable_reply_message
 from sftchat.types import Choice, FinishReason
 
 DONE = "[DONE]"
@@ -37,7 +37,7 @@ class Delta:
         completion_tokens: Length of the reply, thoughts and usually the stop token included; 0 if the event does not report it.
         thoughts: New text of the server's separate reasoning field.
         refused: Whether the server marked the text as a refusal.
-        called_functions: Names of functions that the model calls.
+        calls: Tool calls, or parts of them.
         complete: Whether the event is a complete response and not a part of a stream.
         choices: Tokens with log-probabilities, including those of thoughts and the token that ended the reply.
     """
@@ -48,7 +48,7 @@ class Delta:
     completion_tokens: int = 0
     thoughts: str = ""
     refused: bool = False
-    called_functions: tuple[str, ...] = ()
+    calls: tuple[CallPart, ...] = ()
     complete: bool = False
     choices: tuple[Choice, ...] = ()
 
@@ -129,7 +129,7 @@ def read_event(data: str, redact: Redact = str) -> Delta:
             _token_count(counts.get("completion_tokens")),
             content.thoughts,
             content.refused,
-            content.called_functions,
+            content.calls,
             bool(complete_message),
             parse_choices(choice.get("logprobs"), redact),
         )
@@ -161,17 +161,18 @@ async def rename_error_fields(parts: AsyncIterable[bytes]) -> AsyncGenerator[byt
         yield pending
 
 
-def usable_finish_reason(reason: str, called_functions: tuple[str, ...] = ()) -> FinishReason:
+def usable_finish_reason(reason: str, called_functions: tuple[str, ...] = (), *, wants_calls: bool = False) -> FinishReason:
     """Convert the server's finish reason to ``stop`` or ``length``.
 
     Args:
         reason: The server's finish reason.
         called_functions: Names of functions that the model calls.
+        wants_calls: Whether the request had tools, so that calls are a reply.
 
     Raises:
-        RequestFailed: When the finish reason means that there is no usable reply, such as ``content_filter`` or ``tool_calls``.
+        RequestFailed: When the finish reason means that there is no usable reply, such as ``content_filter``.
     """
-    converted = finish_reason(reason)
+    converted = finish_reason(reason, has_calls=wants_calls and bool(called_functions))
     if converted not in ("stop", "length"):
         raise RequestFailed(
             unusable_reply_message(reason) + (f": the model calls {', '.join(called_functions)}" if called_functions else "")

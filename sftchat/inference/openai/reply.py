@@ -1,4 +1,4 @@
-"""Text of a streamed reply: whole characters, redacted, limited in size, and cut at stop strings."""
+"""Text of a streamed reply, with its tool calls: whole characters, redacted, limited in size, and cut at stop strings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sftchat.inference.openai.limits import ResponseLimits
 from sftchat.inference.openai.logprobs import ReplyTokens
 from sftchat.inference.openai.protocol import Delta, usable_finish_reason
 from sftchat.inference.openai.server import RedactedStream, Redaction
+from sftchat.protocol import ToolCalls, with_calls
 from sftchat.thinking import ReplyPart, ThoughtSplitter
 from sftchat.types import Choice, FinishReason
 
@@ -90,7 +91,7 @@ class StreamedReply:
     """Converts the pieces of one response to chunks, with thoughts separated from the reply.
 
     Thoughts come in separate fields, in parts of the content, or within the text: between ``<think>`` and ``</think>``, or before a lone ``</think>``
-    if the template opened them. A raw prompt or a continued reply contains no thoughts.
+    if the template opened them. A raw prompt or a continued reply contains no thoughts. Tool calls become the end of the text if the request had tools.
 
     Args:
         redaction: Redaction of API keys.
@@ -107,11 +108,13 @@ class StreamedReply:
         self.has_text = False
         self.has_logprobs = False
         self._refused = False
-        self._called_functions: tuple[str, ...] = ()
+        self._calls = ToolCalls()
+        self._wants_calls = bool(request.tools)
+        self._redaction = redaction
         self._prompt_tokens = self._completion_tokens = 0
         self._id = request.id
         self._splitter = ThoughtSplitter(allow_missing_opening=True) if request.prompt is None and not request.reply_prefix else None
-        characters = limits.max_reply_characters(request.sampling.max_new_tokens)
+        self._max_characters = characters = limits.max_reply_characters(request.sampling.max_new_tokens)
         pieces = limits.max_reply_pieces(request.sampling.max_new_tokens)
         self._text = TextFilter(redaction, characters, pieces, request.sampling.stop)
         self._thoughts = TextFilter(redaction, characters, pieces)
@@ -129,7 +132,7 @@ class StreamedReply:
     @property
     def truncated(self) -> bool:
         """Whether a limit was exceeded."""
-        return self._text.truncated or self._thoughts.truncated
+        return self._text.truncated or self._thoughts.truncated or self._calls.characters > self._max_characters
 
     @property
     def is_complete(self) -> bool:
@@ -137,8 +140,8 @@ class StreamedReply:
         return bool(self.server_reason) or self.stopped or self.truncated
 
     def mark_done(self) -> None:
-        """Handle the event ``DONE``; without a finish reason it ends a reply that has text."""
-        if self.has_text and not self.server_reason:
+        """Handle the event ``DONE``; without a finish reason it ends a reply that has text or tool calls."""
+        if (self.has_text or (self._wants_calls and self._calls)) and not self.server_reason:
             self.server_reason = "stop"
 
     def feed(self, delta: Delta) -> Iterator[Chunk]:
@@ -147,7 +150,8 @@ class StreamedReply:
         self.has_text = self.has_text or bool(delta.text)
         self.has_logprobs = self.has_logprobs or bool(delta.choices)
         self._refused = self._refused or delta.refused
-        self._called_functions = self._called_functions or delta.called_functions
+        if not self.truncated:
+            self._calls.add(delta.calls)
         self._prompt_tokens = delta.prompt_tokens or self._prompt_tokens
         self._completion_tokens = delta.completion_tokens or self._completion_tokens
         if self._tokens is not None:
@@ -178,10 +182,15 @@ class StreamedReply:
         thoughts += self._thoughts.end()
         finish_reason: FinishReason = "stop"
         if not self.stopped:
-            finish_reason = "length" if self.truncated else usable_finish_reason(self.server_reason, self._called_functions)
+            reason, names = self.server_reason, self._calls.names
+            finish_reason = "length" if self.truncated else usable_finish_reason(reason, names, wants_calls=self._wants_calls)
+        calls = self._calls.text if self._wants_calls and not self.stopped else ""
         choices: tuple[Choice, ...] = ()
-        if self._tokens is not None and not self._text.altered:
+        if self._tokens is not None and not self._text.altered and not calls:  # the tokens of calls are not those of their text
             choices = self._tokens.take_rest(self._emitted_position, ended=finish_reason == "stop" and not self.stopped)
+        if calls:
+            calls, _ = split_off_surrogate(self._redaction.text(calls))
+            text = with_calls(text, calls) if text or not self._text.emitted_characters else f"\n{calls}"
         return Chunk(
             self._id, text, (), finish_reason, self._prompt_tokens, _logprobs(choices), unlisted_tokens=self._completion_tokens,
             thoughts=thoughts, refused=self._refused, choices=choices,
