@@ -111,6 +111,12 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resampling and sampling.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "--no-ledger",
+    is_flag=True,
+    envvar="SFTCHAT_NO_LEDGER",
+    help="Do not record the results for 'sftchat history' (also SFTCHAT_NO_LEDGER=1).",
+)
 @add_options(*_GATE_OPTIONS, *_OTHER_OPTIONS)
 @override_options
 @answering_options
@@ -118,7 +124,7 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
 def command(
     ctx: click.Context, /, models: tuple[str, ...], names: tuple[str, ...], replies: tuple[str, ...], output: Path | None,
     overwrite: bool, as_json: bool, fresh: bool, self_check: bool, quiet: bool, evalsets: tuple[str, ...], baselines: tuple[str, ...],
-    limit: int | None, seed: int, plan_only: bool, cluster: str, partial_replies: bool, **options: Any,
+    limit: int | None, seed: int, plan_only: bool, cluster: str, partial_replies: bool, no_ledger: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Score models against gold replies, compare them with a baseline, and report by the exit code whether they are good enough.
 
@@ -137,6 +143,7 @@ def command(
     """
     from sftchat.evaluation.evalset import evalset_path
     from sftchat.evaluation.gate import COULD_NOT_JUDGE, PASSED
+    from sftchat.evaluation.ledger import Ledger, ledger_path
     from sftchat.evaluation.pipeline import Evaluation
     from sftchat.evaluation.plan import REPORT, check_output, make_plan
     from sftchat.evaluation.progress import show_progress
@@ -218,7 +225,12 @@ def command(
         check_not_read(output, outputs, inputs)
 
     engines, watch = session.engine_pool(), None if quiet else partial(show_progress, stderr())
-    evaluation = Evaluation(plans, engines, session.identify, options, fresh=fresh, watch=watch, say=lambda line: _echo(f"sftchat: {line}"))
+
+    def say(line: str) -> None:
+        _echo(f"sftchat: {line}")
+
+    ledger = None if no_ledger else Ledger(ledger_path(), say)
+    evaluation = Evaluation(plans, engines, session.identify, options, fresh=fresh, watch=watch, say=say, ledger=ledger)
     try:
         with closing(engines):
             report = evaluation.run()

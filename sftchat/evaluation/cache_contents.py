@@ -1,16 +1,17 @@
-"""Contents of the reply cache, for ``sftchat cache``: summarise and delete."""
+"""Contents of the reply cache, for ``sftchat cache``: summarise and delete; deletes results of the ledger too."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from sftchat.errors import SftchatError
+from sftchat.evaluation.ledger import delete_results, ledger_failure
 from sftchat.evaluation.reply_cache import connect, failure_reason
 
 SECONDS_A_DAY = 86_400
@@ -106,12 +107,36 @@ def clear(path: Path) -> int:
     except SftchatError as error:
         if isinstance(error.__cause__, sqlite3.OperationalError):  # locked or read-only, not damaged
             raise
+    _unlink(path, failure_reason)
+    return 0
+
+
+def prune_ledger(path: Path, older_than: float | None) -> int:
+    """Delete results of the ledger; a file that is damaged or no ledger is deleted itself when everything is. Return the number of results.
+
+    Args:
+        path: SQLite file; nothing happens when it does not exist.
+        older_than: Minimum age in days; None for everything.
+
+    Raises:
+        SftchatError: When the file is in use, cannot be deleted, or is damaged and ``older_than`` is given.
+    """
+    try:
+        return delete_results(path, None if older_than is None else time.time() - older_than * SECONDS_A_DAY)
+    except SftchatError as error:
+        if older_than is not None or isinstance(error.__cause__, sqlite3.OperationalError):  # locked or read-only, not damaged
+            raise
+    _unlink(path, ledger_failure)
+    return 0
+
+
+def _unlink(path: Path, reason: Callable[[Path, Exception], str]) -> None:
+    """Delete a database; raise ``SftchatError`` with the reason when a file cannot be deleted."""
     for file in database_files(path):
         try:
             file.unlink(missing_ok=True)
         except OSError as error:
-            raise SftchatError(failure_reason(path, error)) from error
-    return 0
+            raise SftchatError(reason(path, error)) from error
 
 
 def disk_size(path: Path) -> int:

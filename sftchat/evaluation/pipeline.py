@@ -27,8 +27,10 @@ from sftchat.evaluation.evaluate import (
     summarise,
 )
 from sftchat.evaluation.gate import decide_verdict, gate_comparisons
+from sftchat.evaluation.ledger import Ledger
 from sftchat.evaluation.partial_replies import PartialReplies, partial_path
 from sftchat.evaluation.plan import REPORT, Plan, Source
+from sftchat.evaluation.recording import ledger_entries
 from sftchat.evaluation.replies import outcome_line
 from sftchat.evaluation.reply_cache import ReplyCache, default_path
 from sftchat.evaluation.report.view import Report
@@ -71,6 +73,7 @@ class Evaluation:
         fresh: Whether to ignore cached replies and replace them.
         watch: Shows progress; None shows nothing.
         say: Called with a line for the user.
+        ledger: Ledger that the results are added to; None for none.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Evaluation:
         fresh: bool = False,
         watch: Watch | None = None,
         say: Say = ignore_line,
+        ledger: Ledger | None = None,
     ) -> None:
         self.plans = plans
         self.load = load
@@ -91,7 +95,10 @@ class Evaluation:
         self.fresh = fresh
         self.watch = watch
         self.say = say
+        self.ledger = ledger
         self.cache = ReplyCache(default_path(), say)
+        self._identities: dict[tuple[str, str], str] = {}  # of the models in the cache, by task and model
+        self._hashes: dict[Path, str] = {}  # of the models' files, so that the ledger reads none again
         self._cache_options: list[CacheOptions] = []
 
     def run(self) -> Report | None:
@@ -113,13 +120,18 @@ class Evaluation:
                 wait_for_all()
             if process.rank > 0:
                 return None
-            return run_plans(self.plans, self._opener, watch, self.cache, ignore_line if quiet else self.say)
+            report = run_plans(self.plans, self._opener, watch, self.cache, ignore_line if quiet else self.say)
+            if self.ledger is not None:
+                self.ledger.record(ledger_entries(report, self.plans, self.options, self._identities, self._known_hash))
+            return report
 
     def _opener(self, task: Task) -> OpenEngine:
         """Return the function that opens models, by name, with the template of a task."""
 
         def identify(model: str) -> str:
-            return self.identify(model, hashed=self.cache.file_hash, preferred=task.template, **self.options)
+            identity = self.identify(model, hashed=self._hash_file, preferred=task.template, **self.options)
+            self._identities[task.name, model] = identity
+            return identity
 
         def describe(model: str) -> str:
             effective = {name: value for name, value in self.options.items() if name not in OPTIONS_WITHOUT_EFFECT}
@@ -128,6 +140,14 @@ class Evaluation:
         cache_options = CacheOptions(self.cache, identify, self.fresh, describe=describe, say=self.say)
         self._cache_options.append(cache_options)
         return lambda name: CachedEngine(name, lambda model: self.load(model, preferred=task.template, **self.options), cache_options)
+
+    def _hash_file(self, path: Path) -> str:
+        self._hashes[path] = self.cache.file_hash(path)
+        return self._hashes[path]
+
+    def _known_hash(self, path: Path) -> str:
+        """Return the hash of a file as it was when the model was identified."""
+        return self._hashes[path] if path in self._hashes else self._hash_file(path)
 
     @property
     def partial_files(self) -> dict[Path, int]:

@@ -18,6 +18,7 @@ from sftchat import Example, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.session import Session
 from sftchat.engine import Engine, EngineType, Request
+from sftchat.evaluation.ledger import ledger_path
 from sftchat.evaluation.reply_cache import default_path
 from sftchat.plugins import spec as hookspecs
 from sftchat.plugins.manager import Registry
@@ -200,6 +201,8 @@ def test_an_unusable_cache_is_reported_once_and_harmless(desk: Desk, monkeypatch
     assert err == (
         "sftchat: replies are not cached: cannot use 'taken/cache/replies.sqlite': not a directory; "
         "$SFTCHAT_CACHE_DIR chooses another folder, 'sftchat cache prune --all' empties this one\n"
+        "sftchat: this evaluation is not recorded for 'sftchat history': cannot use 'taken/cache/ledger.sqlite': not a directory; "
+        "$SFTCHAT_CACHE_DIR chooses another folder, 'sftchat cache prune --ledger --all' empties this one\n"
     )
     assert written("one") == written("two")
 
@@ -217,12 +220,44 @@ def test_the_cache_is_shown(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None
     lines = out.split("\n")
     assert (code, err) == (0, "")
     assert lines[0].startswith("11 replies in cache/replies.sqlite, ")
-    assert [(line.split()[0], line.split()[1], line.split()[-1]) for line in lines[1:-1]] == [
+    assert [(line.split()[0], line.split()[1], line.split()[-1]) for line in lines[1:-2]] == [
         ("b" * 12, "3", "s:bad"),
         ("a" * 12, "8", "s:good"),
     ]
     assert [(model["name"], model["identity"], model["replies"]) for model in shown["models"]] == [("s:bad", BAD, 3), ("s:good", GOOD, 8)]
     assert shown["bytes"] > 4096
+    assert lines[-2].startswith("2 results for 'sftchat history' in cache/ledger.sqlite, ")
+    assert (shown["ledger"]["path"], shown["ledger"]["results"], shown["ledger"]["bytes"] > 4096) == ("cache/ledger.sqlite", 2, True)
+
+
+def test_results_of_the_ledger_are_deleted_only_when_asked_for(desk: Desk) -> None:
+    desk.run("eval", "s:good")
+
+    assert desk.run("cache", "prune", "--all")[1].startswith("8 replies deleted, ")
+    assert desk.run("cache", "prune", "--ledger", "--older-than", "1")[1].startswith("0 results deleted, ")
+    assert json.loads(desk.run("cache", "--json")[1])["ledger"]["results"] == 1
+    assert desk.run("cache", "prune", "--ledger", "--all")[1].startswith("1 result deleted, ")
+    assert json.loads(desk.run("cache", "--json")[1])["ledger"]["results"] == 0
+    desk.run("eval", "s:good", "--no-ledger")
+    assert json.loads(desk.run("cache", "--json")[1])["ledger"]["results"] == 0
+
+
+def test_a_damaged_ledger_breaks_no_evaluation(desk: Desk) -> None:
+    ledger_path().parent.mkdir(parents=True)
+    ledger_path().write_bytes(b"no database" * 1000)
+
+    code, out, err = desk.run("eval", "s:good", "--quiet")
+
+    assert (code, "8 of 8 items without any error class" in out, err.count("\n")) == (0, True, 1)
+    assert err.startswith("sftchat: this evaluation is not recorded for 'sftchat history': cannot use ")
+    assert (desk.run("cache")[0], desk.run("cache", "prune", "--ledger", "--all")[0], desk.run("cache")[0]) == (3, 0, 0)
+
+
+def test_a_variable_turns_the_ledger_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFTCHAT_NO_LEDGER", "1")
+
+    assert desk.run("eval", "s:good")[0] == 0
+    assert not ledger_path().exists()
 
 
 def test_one_model_is_pruned_and_then_everything(desk: Desk) -> None:
@@ -242,6 +277,9 @@ def test_one_model_is_pruned_and_then_everything(desk: Desk) -> None:
     [
         ((), "say which replies to delete: give --older-than DAYS, --model IDENTITY, or --all"),
         (("--all", "--model", "a"), "--all deletes every reply; leave out --older-than and --model, or leave out --all"),
+        (("--ledger",), "say which results to delete: give --older-than DAYS or --all"),
+        (("--ledger", "--model", "a"), "--model chooses cached replies, and --ledger deletes results; leave one of them out"),
+        (("--ledger", "--all", "--older-than", "1"), "--all deletes every result; leave out --older-than and --model, or leave out --all"),
         (("--model", "abc"), "no replies of a model 'abc'; 'sftchat cache' lists the identities"),
         (("--older-than", "-1"), "invalid value for '--older-than': -1.0 is not in the range x>=0; see 'sftchat cache prune --help'"),
     ],
