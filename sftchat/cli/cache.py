@@ -34,7 +34,7 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from sftchat.evaluation.cache_contents import count_leak_checks, disk_size, summarise_models
-    from sftchat.evaluation.ledger import count_results, ledger_path
+    from sftchat.evaluation.ledger_file import count_results, ledger_path
     from sftchat.evaluation.reply_cache import default_path
 
     path, ledger = default_path(), ledger_path()
@@ -92,7 +92,7 @@ def prune(older_than: float | None, identity: str | None, everything: bool, ledg
         raise UsageError(f"say which {'results' if ledger else 'replies'} to delete: give {choices}")
     from sftchat.evaluation.cache_contents import clear, disk_size, prune_ledger, summarise_models
     from sftchat.evaluation.cache_contents import prune as delete_replies
-    from sftchat.evaluation.ledger import ledger_path
+    from sftchat.evaluation.ledger_file import ledger_path
     from sftchat.evaluation.reply_cache import default_path
 
     path = ledger_path() if ledger else default_path()

@@ -143,7 +143,8 @@ def command(
     """
     from sftchat.evaluation.evalset import evalset_path
     from sftchat.evaluation.gate import COULD_NOT_JUDGE, PASSED
-    from sftchat.evaluation.ledger import Ledger, ledger_path
+    from sftchat.evaluation.ledger import Ledger
+    from sftchat.evaluation.ledger_file import ledger_path
     from sftchat.evaluation.pipeline import Evaluation
     from sftchat.evaluation.plan import REPORT, check_output, make_plan
     from sftchat.evaluation.progress import show_progress

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftchat.errors import SftchatError
-from sftchat.evaluation.ledger import delete_results, ledger_failure
+from sftchat.evaluation.ledger_file import delete_results, ledger_failure
 from sftchat.evaluation.reply_cache import connect, failure_reason
 
 SECONDS_A_DAY = 86_400

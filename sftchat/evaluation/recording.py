@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.errors import SftchatError
-from sftchat.evaluation.baseline import content_hash, sampling_to_json
+from sftchat.evaluation.baseline import GENERATION_SETTINGS, content_hash, sampling_to_json, settings_of
 from sftchat.evaluation.gate import decide_verdict
 from sftchat.evaluation.ledger import Entry, LedgerItem, LedgerResult, Role
 from sftchat.evaluation.plan import Plan, Source
@@ -63,7 +63,7 @@ def ledger_entries(
                     step=step_of(source.name) if is_model else None,
                     task=plan.task.name,
                     evalset=result.evalset,
-                    settings=settings_of(plan, options, is_model=is_model),
+                    settings=all_settings(plan, options, is_model=is_model),
                     sampling=asdict(plan.sampling) | {"stop": list(plan.sampling.stop)} if is_model else None,
                     metrics=result.metrics,
                     requested=len(result.items.requested_ids),
@@ -79,7 +79,7 @@ def ledger_entries(
     return entries
 
 
-def settings_of(plan: Plan, options: Mapping[str, Any], *, is_model: bool) -> dict[str, Any]:
+def all_settings(plan: Plan, options: Mapping[str, Any], *, is_model: bool) -> dict[str, Any]:
     """Return everything besides model, task and evalset that a result depends on, as far as it was chosen; equal for comparable results.
 
     Args:
@@ -87,7 +87,8 @@ def settings_of(plan: Plan, options: Mapping[str, Any], *, is_model: bool) -> di
         options: Options of the engines.
         is_model: Whether a model was asked; False for stored replies, whose sampling and options are unknown.
     """
-    settings: dict[str, Any] = {"cluster": plan.cluster} if plan.cluster else {}
+    of_task = {name: value for name, value in settings_of(plan.task).items() if is_model or name not in GENERATION_SETTINGS}
+    settings: dict[str, Any] = ({"cluster": plan.cluster} if plan.cluster else {}) | ({"task": of_task} if of_task else {})
     if not is_model:
         return settings | {"replies": "stored"}
     chosen = {
@@ -111,8 +112,9 @@ def ledger_item(outcome: Outcome, metric: Metric) -> LedgerItem:
 
 
 def reply_hash(reply: Reply) -> str:
-    """Return a short hash of the text of a reply."""
-    return hashlib.sha256(reply.text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    """Return a short hash of the text of a reply, or of the texts of all samples."""
+    texts = "\0".join(sample.text for sample in reply.samples)
+    return hashlib.sha256(texts.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def git_commit(folder: Path) -> str:

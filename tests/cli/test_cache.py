@@ -18,7 +18,7 @@ from sftchat import Example, Reply, Score, Task, rate
 from sftchat.cli import main
 from sftchat.cli.session import Session
 from sftchat.engine import Engine, EngineType, Request
-from sftchat.evaluation.ledger import ledger_path
+from sftchat.evaluation.ledger_file import ledger_path
 from sftchat.evaluation.reply_cache import default_path
 from sftchat.plugins import spec as hookspecs
 from sftchat.plugins.manager import Registry

@@ -17,18 +17,8 @@ from hypothesis import strategies as st
 from sftchat import SftchatError
 from sftchat.evaluation.cache_contents import prune_ledger
 from sftchat.evaluation.evalset import EvalsetIdentity
-from sftchat.evaluation.ledger import (
-    Ledger,
-    LedgerItem,
-    LedgerResult,
-    connect,
-    count_results,
-    delete_results,
-    ledger_path,
-    read_item,
-    read_items,
-    read_results,
-)
+from sftchat.evaluation.ledger import Ledger, LedgerItem, LedgerResult, read_item, read_items, read_results
+from sftchat.evaluation.ledger_file import connect, count_results, delete_results, ledger_path
 from sftchat.evaluation.recording import git_commit
 from sftchat.evaluation.results import MetricResult
 
