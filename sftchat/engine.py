@@ -32,6 +32,9 @@ class Request:
         tools: Functions that the model may call, as JSON schemas.
         logprobs: Number of top alternatives per token in ``Chunk.choices``, at least 0; None requests no log-probabilities. Engines that implement
             ``Inspects`` may ignore this, because ``Inspects.choices`` computes the log-probabilities of a finished reply.
+        continuations: Texts whose likelihood after the prompt is computed instead of generating a reply; none is empty. The reply is then one line
+            of JSON (``sftchat.likelihood``), and the sampling parameters have no effect.
+        ended: Whether the likelihood of a continuation includes that of the end-of-reply token.
     """
 
     id: str
@@ -44,6 +47,8 @@ class Request:
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     tools: tuple[Mapping[str, Any], ...] = ()
     logprobs: int | None = None
+    continuations: tuple[str, ...] = ()
+    ended: bool = False
 
 
 Revision = Literal["", "thought", "again"]

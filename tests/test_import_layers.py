@@ -18,6 +18,7 @@ LAYERS = (
     ("text",),
     ("_util", "thinking", "protocol"),
     ("engine", "task"),
+    ("likelihood",),
     ("scorers",),
     ("templates", "data"),
     ("models",),

@@ -56,6 +56,7 @@ def request_key(identity: str, request: Request) -> bytes:
     hashed += [request.reply_ids] if request.reply_ids else []
     hashed += [["tools", *request.tools]] if request.tools else []
     hashed += [["logprobs", request.logprobs]] if request.logprobs is not None else []
+    hashed += [["continuations", request.ended, *request.continuations]] if request.continuations else []
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).digest()
 
 

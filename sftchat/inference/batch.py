@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from sftchat.inference.kv_cache import MIN_SHARED_TOKENS, BatchCache, Prefix, PromptCache, common_prefix_length, without_windows
+from sftchat.inference.kv_cache import MIN_SHARED_TOKENS, BatchCache, Prefix, PromptCache, common_prefix_length, copy_rows, without_windows
 from sftchat.models.loading import unwrapped
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class Batch:
             adapters: Adapter of each prompt.
         """
         cached_prefix = prefix = None
-        if self._can_share(prompts, adapters):
+        if self.can_share(prompts, adapters):
             cached_prefix = self._prompt_cache.find(adapters[0], prompts) if self._prompt_cache is not None else None
             prefix = cached_prefix or self._prefill_shared_prefix(prompts, adapters[0])
         prefix_length = 0 if prefix is None else len(prefix.tokens)
@@ -156,7 +156,7 @@ class Batch:
         self._prefix = Prefix.from_cache(prompts[0][:size], cache, adapter)
         return self._prefix
 
-    def _can_share(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> bool:
+    def can_share(self, prompts: Sequence[list[int]], adapters: Sequence[str]) -> bool:
         """Whether the prompts can share the keys and values of a prefix.
 
         Padding after a prefix is harmless if the model takes positions, and if no prompt is longer than the sliding window.
@@ -164,6 +164,44 @@ class Batch:
         padded = len(set(map(len, prompts))) > 1
         fits_window = max(map(len, prompts)) <= self._window
         return self.mergeable and (self._takes_positions or not padded) and fits_window and len(set(adapters)) == 1
+
+    @torch.inference_mode()
+    def continue_prompts(self, prefill: Prefill, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Feed tokens to copies of prefilled prompts, which stay unchanged; requires ``mergeable``.
+
+        Args:
+            prefill: A complete prefill.
+            rows: The prompt of each copy; a prompt may be copied several times.
+            tokens: Tokens that follow each copy, at least one.
+
+        Returns:
+            The logits after each token, shape ``(copies, columns, vocabulary)``; those after the last token of a copy have no meaning.
+        """
+        longest = max(map(len, tokens))
+        ids = torch.tensor([[*row_tokens, *[0] * (longest - len(row_tokens))] for row_tokens in tokens], device=self.device)
+        prompt_lengths = [prefill.lengths[row] for row in rows]
+        last = max(length + len(row_tokens) for length, row_tokens in zip(prompt_lengths, tokens, strict=True)) - 1
+        return self._forward(
+            ids, copy_rows(prefill.cache, rows), [length + longest for length in prompt_lengths], prefill.cache.get_seq_length() + longest,
+            [prefill.adapters[row] for row in rows], logit_columns=longest, last_position=last,
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def sequence_logits(self, sequences: Sequence[Sequence[int]], adapter: str, columns: int) -> Tensor:
+        """Return the logits after the last ``columns`` tokens of whole sequences, shape ``(sequences, columns, vocabulary)``."""
+        longest = max(map(len, sequences))
+        ids = torch.tensor([[*[0] * (longest - len(sequence)), *sequence] for sequence in sequences], device=self.device)
+        return self._forward(ids, None, [len(sequence) for sequence in sequences], longest, [adapter] * len(sequences), logit_columns=columns)
+
+    @torch.inference_mode()
+    def logits_in_parts(self, sequence: Sequence[int], adapter: str, count: int, columns: int) -> Iterator[Tensor]:
+        """Yield the logits after the last ``count`` tokens of one sequence, ``columns`` at a time; requires ``mergeable``."""
+        cache, start = self._new_cache(), 0
+        for end in [*range(len(sequence) - count + columns, len(sequence), columns), len(sequence)]:
+            ids = torch.tensor([sequence[start:end]], device=self.device)
+            wanted = min(columns, end - max(start, len(sequence) - count))
+            yield self._forward(ids, cache, [end], end, [adapter], logit_columns=wanted)
+            start = end
 
     @torch.inference_mode()
     def insert(self, prefill: Prefill) -> bool:
@@ -240,29 +278,30 @@ class Batch:
 
     def _forward(
         self, ids: Tensor, cache: Any, lengths: Sequence[int], width: int, adapters: Sequence[str],
-        *, prefix_length: int = 0, logit_columns: int = 1,
+        *, prefix_length: int = 0, logit_columns: int = 1, last_position: int | None = None,
     ) -> Tensor:  # fmt: skip
         """Run the model and return the logits of the last columns, shape ``(rows, logit_columns, vocabulary)``.
 
         Args:
             ids: The newest columns, shape ``(rows, columns)``.
-            cache: Keys and values of the columns before.
+            cache: Keys and values of the columns before; None to keep none.
             lengths: Number of tokens of each row, the newest included.
             width: Number of columns, the newest included.
             adapters: Adapter of each row.
             prefix_length: Number of tokens in the first columns of each row, before its padding.
             logit_columns: Number of columns whose logits are returned.
+            last_position: Maximum position; columns of padding on the right must not exceed the positions that the model knows.
         """
         positions = torch.arange(width, device=self.device) - (width - torch.tensor(lengths, device=self.device))[:, None]
         is_token = positions >= prefix_length
         is_token[:, :prefix_length] = True
         # a batch without padding needs no mask, and attention without a mask takes the faster kernel
         mask = None if min(lengths) == width else is_token.long()
-        arguments: dict[str, Any] = {"position_ids": positions[:, -ids.shape[1] :].clamp(min=0)} if self._takes_positions else {}
+        arguments: dict[str, Any] = {"position_ids": positions[:, -ids.shape[1] :].clamp(0, last_position)} if self._takes_positions else {}
         if self._takes_logits_to_keep:
             arguments["logits_to_keep"] = logit_columns
         self._select_adapters(adapters)
-        logits: Tensor = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **arguments).logits
+        logits: Tensor = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None, **arguments).logits
         return logits[:, -logit_columns:]
 
 

@@ -6,6 +6,7 @@ Models with recurrent, chunked or compressed layers use transformers' own cache 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -177,6 +178,16 @@ class BatchCache(Cache):  # type: ignore[misc]
 def _filled_layers(cache: Any) -> list[Any]:
     """Return the layers that store keys and values; a ``DummyLayer`` uses those of another layer."""
     return [layer for layer in cache.layers if not isinstance(layer, DummyLayer)]
+
+
+def copy_rows(cache: DynamicCache, rows: Sequence[int]) -> DynamicCache:
+    """Return a cache with copies of some rows of another, whose layers store one key and one value per token; a row may be copied several times."""
+    copied, index = DynamicCache(), None
+    copied.layers = [copy(layer) for layer in cache.layers]
+    for layer in _filled_layers(copied):
+        index = torch.tensor(rows, device=layer.keys.device) if index is None or index.device != layer.keys.device else index
+        layer.keys, layer.values = layer.keys.index_select(0, index), layer.values.index_select(0, index)
+    return copied
 
 
 def without_windows(cache: DynamicCache) -> None:

@@ -15,10 +15,14 @@ from torch import Tensor
 from sftchat.engine import Chunk, Request
 from sftchat.errors import EngineError, SftchatError, SftchatWarning
 from sftchat.inference.adapters import Adapters
+from sftchat.inference.batch import Batch
+from sftchat.inference.continuations import ScoredRequest, tokenize_request
 from sftchat.inference.kv_cache import PromptCache
+from sftchat.inference.likelihood import LikelihoodScorer
 from sftchat.inference.rendering import RendersPrompts, make_tokens, opens_thoughts_at_end
 from sftchat.inference.scheduler import Scheduler
 from sftchat.inference.sequence import Detokenizer, RunningRequest, Sampler
+from sftchat.likelihood import answer_requests
 from sftchat.models.loading import Loaded, unwrapped
 from sftchat.models.reference import ModelReference, resolve
 from sftchat.templates.renderer import Renderer
@@ -101,9 +105,26 @@ class TransformersEngine(RendersPrompts):
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
         """Generate replies with continuous batching; the longest prompts of each window of requests start first.
 
+        Requests with continuations are answered with likelihoods.
+
         Raises:
             EngineError: When the model fails.
         """
+        return answer_requests(requests, self._generate, self._score)
+
+    def _score(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Answer requests with continuations."""
+
+        def prepare(request: Request) -> ScoredRequest:
+            profile = self._adapters.profile(request.adapter)
+            return tokenize_request(profile.renderer, request, self.context_length, profile.key)
+
+        vocabulary = unwrapped(self.loaded.model).get_input_embeddings().weight.shape[0]
+        new_batch = lambda: Batch(self._adapters.model, self._adapters.select, None, self._merges)  # noqa: E731
+        yield from LikelihoodScorer(self.name, new_batch, self.batch_size, vocabulary).answer(requests, prepare)
+
+    def _generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Generate replies."""
         source = iter(requests)
         window_size = WINDOW if self.batch_size > 1 else 1
         window = list(islice(source, window_size))

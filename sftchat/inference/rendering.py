@@ -101,7 +101,8 @@ class RendersPrompts(ABC):
         return decode(self.renderer(adapter).tokenizer, token_ids)
 
 
-def _with_arguments(renderer: Renderer, request: Request) -> Renderer:
+def with_arguments(renderer: Renderer, request: Request) -> Renderer:
+    """Return the renderer with the template arguments of a request."""
     return replace(renderer, arguments={**renderer.arguments, **request.template_arguments}) if request.template_arguments else renderer
 
 
@@ -122,7 +123,7 @@ def prompt_ids(renderer: Renderer, request: Request) -> list[int]:
     if request.prompt is not None:
         ids = list(renderer.tokenizer.encode(request.prompt + request.reply_prefix))
     else:
-        ids = _with_arguments(renderer, request).prompt_ids(request.messages, request.reply_prefix, request.tools)
+        ids = with_arguments(renderer, request).prompt_ids(request.messages, request.reply_prefix, request.tools)
     return [*ids, *request.reply_ids]
 
 
@@ -140,7 +141,7 @@ def reply_ids(renderer: Renderer, request: Request, reply: str | Sequence[int], 
     elif request.prompt is not None:
         ids = list(renderer.tokenizer.encode(reply, add_special_tokens=False))
     else:
-        prompt_renderer = _with_arguments(renderer, request)
+        prompt_renderer = with_arguments(renderer, request)
         without_reply = prompt_renderer.prompt_ids(request.messages, request.reply_prefix, request.tools)
         with_reply = prompt_renderer.prompt_ids(request.messages, request.reply_prefix + reply, request.tools)
         ids = with_reply[len(without_reply) :]

@@ -164,6 +164,25 @@ class Renderer:
         (ids,) = self._encode([[*pieces, reply_prefix] if reply_prefix else pieces])
         return list(chain.from_iterable(ids))
 
+    def continuation_ids(
+        self, messages: Sequence[Message], continuations: Sequence[str], reply_prefix: str = "", tools: Tools = ()
+    ) -> tuple[list[int], list[list[int]]]:
+        """Return the token ids of a prompt and of several replies to it, as they are tokenized in training.
+
+        Args:
+            messages: The conversation.
+            continuations: Texts that continue ``reply_prefix``.
+            reply_prefix: The beginning of the reply.
+            tools: Functions that the model may call, as JSON schemas.
+
+        Raises:
+            TemplateError: See ``prompt_ids``.
+        """
+        pieces = self._render_prompt(messages, tools)
+        texts = (reply_prefix, *(reply_prefix + text for text in continuations))
+        prompt, *rows = (list(chain.from_iterable(ids)) for ids in self._encode([[*pieces, text] for text in texts]))
+        return prompt, [ids[len(prompt) :] for ids in rows]
+
     def training_rows(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[Rendered, ...]:
         """Return the rows that train every reply of a conversation: one, or one per reply if the template renders history differently.
 

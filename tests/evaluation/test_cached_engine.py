@@ -226,6 +226,8 @@ CHANGED: dict[str, Callable[[Request], Request]] = {
     "template_arguments": lambda request: replace(request, template_arguments={"enable_thinking": False}),
     "tools": lambda request: replace(request, tools=({"name": "look"},)),
     "logprobs": lambda request: replace(request, logprobs=0),
+    "continuations": lambda request: replace(request, continuations=("a",)),
+    "ended": lambda request: replace(request, continuations=("a",), ended=True),
 }
 SAMPLED: dict[str, Any] = {
     "max_new_tokens": 1,
