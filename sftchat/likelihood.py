@@ -13,9 +13,11 @@ from itertools import groupby
 from typing import Any
 
 from sftchat._util.parsing import load_json
+from sftchat._util.plugin_calls import Malformed, call_plugin, copy_example, copy_texts
 from sftchat.engine import Chunk, Request, Scores
 from sftchat.errors import EngineError, SftchatError
-from sftchat.types import Choice
+from sftchat.task import Task
+from sftchat.types import Choice, Example
 
 KEY = "likelihoods"
 """The only key of the JSON object that a reply with likelihoods consists of."""
@@ -82,6 +84,32 @@ def _parse_entry(entry: Any) -> Likelihood:
     if any(type(count) is not int or not 0 <= count < 1 << 53 for count in (tokens, size)):
         raise ValueError("no likelihood")
     return Likelihood(float(logprob), tokens, size, greedy)
+
+
+def continuations_of(task: Task, example: Example) -> tuple[str, ...]:
+    """Return the texts whose likelihood is computed for an example; none if the task generates replies.
+
+    Raises:
+        DataError: Raised by ``continuations`` for a row without them.
+        PluginError: When ``continuations`` raises another error, or yields anything but texts, an empty text, or none.
+    """
+    function = task.continuations
+    if function is None:
+        return ()
+
+    def call_continuations() -> tuple[str, ...]:
+        texts = copy_texts(function(copy_example(example)), "continuations")
+        if not all(texts) or not texts:
+            raise Malformed("gives no continuation, or an empty one")
+        return texts
+
+    what, item = f"continuations of task '{task.name}'", example.id or example.source
+    return call_plugin(what, call_continuations, doing=f"for item '{item}'", may_refuse=True)
+
+
+def scores_texts(task: Task) -> bool:
+    """Whether a task computes likelihoods after raw prompts, so that a row may be a text without turns: it follows an empty prompt."""
+    return task.continuations is not None and task.raw_prompt
 
 
 def likelihood_chunk(request: Request, likelihoods: Iterable[Likelihood], prompt_tokens: int = 0) -> Chunk:

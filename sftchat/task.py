@@ -181,6 +181,9 @@ class Task:
         row_options: Options for reading the task's files of rows, as keyword arguments of ``sftchat.data.row_options.RowOptions``.
         training_files: Files to train on when no other rows are given; empty to use the generator.
         must_pass: Ids of items that must be right for a gate to pass.
+        continuations: Returns the texts whose likelihood after the prompt an evaluation computes instead of generating a reply, see
+            ``sftchat.likelihood``; may raise ``DataError`` for a row. None generates replies.
+        ended_continuations: Whether that likelihood includes the end-of-reply token's.
         settings: Further settings that affect scores, such as the arguments of the scorer; part of the comparison with a baseline.
     """
 
@@ -204,6 +207,8 @@ class Task:
     row_options: Mapping[str, Any] = field(default_factory=dict)
     training_files: tuple[str, ...] = ()
     must_pass: tuple[str, ...] = ()
+    continuations: Callable[[Example], Iterable[str]] | None = None
+    ended_continuations: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

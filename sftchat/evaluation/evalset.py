@@ -76,7 +76,9 @@ def evalset_path(task: Task, word: str) -> Path:
     return task.evalsets[word]
 
 
-def read_evalset(path: Path, limit: int | None = None, row_options: RowOptions = DEFAULT_ROW_OPTIONS) -> Evalset:
+def read_evalset(
+    path: Path, limit: int | None = None, row_options: RowOptions = DEFAULT_ROW_OPTIONS, *, texts: bool = False
+) -> Evalset:
     """Read an evalset and check that every row can be scored.
 
     Rows of a table without a known format, such as a CSV file with the columns ``text`` and ``label``, are read with the columns that are probably
@@ -86,6 +88,7 @@ def read_evalset(path: Path, limit: int | None = None, row_options: RowOptions =
         path: File in any format that ``sftchat.data`` reads.
         limit: Maximum number of rows to score, from the start, at least 1; None scores all.
         row_options: Options for reading the rows.
+        texts: See ``check_examples``.
 
     Raises:
         DataError: When the file is missing, empty or malformed, when two rows share an id, or when a row has no gold reply.
@@ -96,7 +99,7 @@ def read_evalset(path: Path, limit: int | None = None, row_options: RowOptions =
     examples = tuple(assign_ids(read_examples(path, row_options)))
     if not examples:
         raise DataError("the evalset has no rows", str(path))
-    check_examples(examples)
+    check_examples(examples, texts=texts)
     return Evalset(path.name, file_hash(path), examples[:limit], len(examples), frozenset(example.id for example in examples), notes)
 
 
@@ -116,8 +119,12 @@ def _with_guessed_columns(path: Path, row_options: RowOptions) -> tuple[RowOptio
     return replace(row_options, columns={name: column for name, column in columns.items() if name != column}), (note,)
 
 
-def check_examples(examples: Iterable[Example]) -> None:
+def check_examples(examples: Iterable[Example], *, texts: bool = False) -> None:
     """Refuse examples that cannot be identified, rendered or scored.
+
+    Args:
+        examples: The examples.
+        texts: Whether an example may have no messages: a text whose likelihood is computed after an empty prompt.
 
     Raises:
         DataError: When an example has no id, no messages or no gold reply, or when two share an id; names its position.
@@ -127,7 +134,7 @@ def check_examples(examples: Iterable[Example]) -> None:
         position = example.source or f"example {number}"
         if not example.id:
             raise DataError("the row has no id; give every row an 'id' of its own", position)
-        if not example.messages:
+        if not example.messages and not texts:
             raise DataError(f"row '{example.id}' has no messages to be answered", position)
         if example.gold is None:
             raise DataError(f'row \'{example.id}\' has no gold reply to be scored against; add "gold": "…" or leave the row out', position)
@@ -162,7 +169,7 @@ def concatenate_examples(evalsets: Sequence[Evalset]) -> Sequence[Example]:
     if len(evalsets) == 1:
         return evalsets[0].examples  # already checked by read_evalset
     examples = tuple(example for evalset in evalsets for example in evalset.examples)
-    check_examples(examples)
+    check_examples(examples, texts=True)
     return examples
 
 

@@ -19,6 +19,7 @@ from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
 from sftchat.evaluation.results import Comparison, MetricResult, ModelResult, SliceResult
 from sftchat.evaluation.samples import item_requests, join_samples, join_scores, with_sample_metrics
 from sftchat.evaluation.scored import Failure, Item, Outcome, ScoredItems, Totals, collect_outcomes, rare_garbage_collection
+from sftchat.likelihood import scores_texts
 from sftchat.task import Metric, Task, metric_value, score_reply
 from sftchat.text import pluralize
 from sftchat.types import Example, Reply, SamplingParams
@@ -53,7 +54,7 @@ def generate_outcomes(
         EngineError: When the engine cannot generate any more.
         PluginError: When the task's scorer breaks its contract.
     """
-    check_examples(examples)
+    check_examples(examples, texts=scores_texts(task))
     score = scorer or Scorer(task)
     requests = {example.id: item_requests(task, example, task.sampling if sampling is None else sampling) for example in examples}
     example_of = {request.id: example for example in examples for request in requests[example.id]}

@@ -26,6 +26,7 @@ from sftchat.evaluation.gate import GateConfig, GateOptions
 from sftchat.evaluation.replies import check_replies_match, read_replies
 from sftchat.evaluation.samples import check_samples, with_sample_metrics
 from sftchat.evaluation.scored import rare_garbage_collection
+from sftchat.likelihood import scores_texts
 from sftchat.task import Task, row_problems
 from sftchat.types import Example, Reply, SamplingParams
 
@@ -238,7 +239,7 @@ def make_plan(
             raise NotComparableError(f"no baseline '{baseline}'{advice}, or add --allow-missing-baseline for the first run")
         existing_baseline, baseline_remarks = None, (f"no baseline '{baseline}' yet{advice}",)
     options = options_for_task(task.row_options, row_options)
-    evalsets = tuple(read_evalset(path, limit, options) for path in evalset_paths or (_default_evalset(task),))
+    evalsets = tuple(read_evalset(path, limit, options, texts=scores_texts(task)) for path in evalset_paths or (_default_evalset(task),))
     all_ids = frozenset().union(*(evalset.ids for evalset in evalsets))
     examples = concatenate_examples(evalsets)  # refuses an id that two evalsets share
     task = _prepare_task(task, examples)

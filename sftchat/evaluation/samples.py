@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import comb
+from typing import Any
 
 from sftchat.data.turns import tools_of
 from sftchat.engine import Request
 from sftchat.errors import UsageError
+from sftchat.likelihood import continuations_of
 from sftchat.task import Metric, Task, prompt_messages, ratio
 from sftchat.types import Example, Reply, SamplingParams, Score
 
@@ -34,10 +36,13 @@ def item_requests(task: Task, example: Example, sampling: SamplingParams) -> tup
         sampling: Sampling parameters with the seed of the evaluation.
 
     Raises:
-        PluginError: When the task's ``few_shot`` fails.
+        PluginError: When the task's ``few_shot`` or ``continuations`` fails.
     """
     messages, tools = prompt_messages(task, example), tools_of(example)
     prompt = raw_prompt(messages) if task.raw_prompt else None
+    if continuations := continuations_of(task, example):  # the sampling parameters have no effect, so the cache should not tell them apart
+        fields: dict[str, Any] = {"tools": tools, "continuations": continuations, "ended": task.ended_continuations}
+        return (Request(example.id, () if task.raw_prompt else messages, prompt, **fields),)
     requests = []
     for sample in range(task.samples):
         id = example.id if task.samples == 1 else f"{sample}#{example.id}"
@@ -77,11 +82,13 @@ def sample_seed(seed: int, item_id: str, sample: int) -> int:
 
 
 def check_samples(task: Task, sampling: SamplingParams) -> None:
-    """Refuse several samples of greedy replies, which would be equal.
+    """Refuse several samples that would be equal.
 
     Raises:
-        UsageError: When there are several samples and the temperature is 0.
+        UsageError: When there are several samples, and the temperature is 0 or the task computes likelihoods.
     """
+    if task.samples > 1 and task.continuations is not None:
+        raise UsageError(f"{task.samples} samples would have equal likelihoods: leave -k out, since the scorer generates no replies")
     if task.samples > 1 and sampling.temperature == 0:
         raise UsageError(f"{task.samples} samples would be {task.samples} equal replies: give a --temperature above 0, or -k 1")
 

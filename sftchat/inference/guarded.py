@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from sftchat._util.plugin_calls import Malformed, call_plugin, copy_json, iterate_plugin, short_repr, to_str
 from sftchat.engine import Chunk, Engine, EngineType, Request, Revision
+from sftchat.likelihood import answer_requests, score_with_choices
 from sftchat.types import Choice, FinishReason, Token
 
 FINISH_REASONS = get_args(FinishReason)
@@ -31,12 +32,16 @@ class GuardedEngine:
         self._engine = engine
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Generate replies.
+        """Generate replies; requests with continuations are answered by the engine's ``choices``.
 
         Raises:
+            EngineError: When a request has continuations and the engine has no ``choices``.
             PluginError: When the engine fails, or yields an invalid chunk.
             SftchatError: Raised by the engine on purpose.
         """
+        return answer_requests(requests, self._generate, lambda group: score_with_choices(self, group))
+
+    def _generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
         copies = (replace(request, messages=copy_json(request.messages), tools=copy_json(request.tools)) for request in requests)
         chunks = call_plugin(self._what, self._engine.generate, copies, may_refuse=True)
         for chunk in iterate_plugin(self._what, chunks, may_refuse=True):

@@ -41,10 +41,10 @@ SHARING = "sharing the prefill of continuations"
 
 
 class _Sequence(NamedTuple):
-    """One continuation of a prompt; ``row`` and ``index`` say of which prompt of the group and which of its continuations."""
+    """One continuation of a prompt; ``row`` and ``place`` say of which prompt of the group and which of its continuations."""
 
     row: int
-    index: int
+    place: int
     ids: list[int]
 
 
@@ -173,10 +173,10 @@ class LikelihoodScorer:
             logits = self._batch.continue_prompts(prefill, [sequence.row for sequence in part], [sequence.ids[:-1] for sequence in part])
             for place, sequence in enumerate(part):
                 targets = sequence.ids[1:]
-                scores[sequence.row][sequence.index] += score_tokens(logits[place], range(len(targets)), targets)
+                scores[sequence.row][sequence.place] += score_tokens(logits[place], range(len(targets)), targets)
         if not self._verified and longer:
             sequence = max(longer, key=lambda sequence: len(sequence.ids))
-            if not self._agrees(adapter, group[sequence.row].ids, sequence.ids, scores[sequence.row][sequence.index]):
+            if not self._agrees(adapter, group[sequence.row].ids, sequence.ids, scores[sequence.row][sequence.place]):
                 self._share_no_more(reason_of(None))
                 self._score_whole(adapter, group)
                 return
@@ -192,12 +192,12 @@ class LikelihoodScorer:
             inputs = [[*group[sequence.row].ids, *sequence.ids[:-1]] for sequence in part]
             columns = max(len(sequence.ids) for sequence in part)
             if len(part) == 1 and self._batch.mergeable and columns > self._max_positions:
-                scores[part[0].row][part[0].index] = self._score_long(adapter, inputs[0], part[0].ids)
+                scores[part[0].row][part[0].place] = self._score_long(adapter, inputs[0], part[0].ids)
                 continue
             logits = self._batch.sequence_logits(inputs, adapter, columns)
             for place, sequence in enumerate(part):
                 count = len(sequence.ids)
-                scores[sequence.row][sequence.index] = score_tokens(logits[place, -count:], range(count), sequence.ids)
+                scores[sequence.row][sequence.place] = score_tokens(logits[place, -count:], range(count), sequence.ids)
         for prompt, prompt_scores in zip(group, scores, strict=True):
             prompt.scores = prompt_scores
 

@@ -18,17 +18,32 @@ if TYPE_CHECKING:
     from sftchat.scorers.json_fields import json_fields
     from sftchat.scorers.json_schema import json_schema
     from sftchat.scorers.labels import choice
+    from sftchat.scorers.likelihood import multiple_choice, perplexity
     from sftchat.scorers.match import contains, exact, regex
     from sftchat.scorers.numbers import numeric
     from sftchat.scorers.tool_call import tool_call
 
-__all__ = ["Scorer", "choice", "contains", "exact", "json_fields", "json_schema", "make_scorer", "numeric", "regex", "tool_call"]
+__all__ = [
+    "Scorer",
+    "choice",
+    "contains",
+    "exact",
+    "json_fields",
+    "json_schema",
+    "make_scorer",
+    "multiple_choice",
+    "numeric",
+    "perplexity",
+    "regex",
+    "tool_call",
+]
 
 _MODULES = {
     "sftchat.scorers.base": ("Scorer",),
     "sftchat.scorers.json_fields": ("json_fields",),
     "sftchat.scorers.json_schema": ("json_schema",),
     "sftchat.scorers.labels": ("choice",),
+    "sftchat.scorers.likelihood": ("multiple_choice", "perplexity"),
     "sftchat.scorers.match": ("contains", "exact", "regex"),
     "sftchat.scorers.numbers": ("numeric",),
     "sftchat.scorers.tool_call": ("tool_call",),

@@ -48,6 +48,8 @@ class Scorer:
         settings: Arguments that affect the scores, as JSON values; they are part of the comparison with a baseline.
         labels: The possible answers, if there are few; reports then have a confusion table.
         continuations: Returns the texts whose likelihood is scored instead of a generated reply; None for scorers of generated replies.
+        ended: Whether the likelihood includes that of the end-of-reply token.
+        raw_prompt: Whether the continuations follow the text of the messages without a chat template.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Scorer:
     settings: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     continuations: Callable[[Example], Sequence[str]] | None = None
+    ended: bool = False
+    raw_prompt: bool = False
 
 
 def answer_form(text: str, *, ignore_case: bool = True, ignore_punctuation: bool = True) -> str:

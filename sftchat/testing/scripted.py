@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from sftchat.engine import Chunk, Request
 from sftchat.errors import unknown_name_message
+from sftchat.likelihood import score_with_choices
 from sftchat.thinking import opens_thoughts
 from sftchat.types import Choice, Message, Reply, Token
 
@@ -136,7 +137,7 @@ class ScriptedEngine:
         return prompt + request.reply_prefix + self.decode(request.reply_ids)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Generate the scripted replies, one request at a time.
+        """Generate the scripted replies, one request at a time; the likelihoods of continuations are those of ``choices``.
 
         Raises:
             LookupError: When no reply is scripted for a request.
@@ -144,7 +145,7 @@ class ScriptedEngine:
         """
         for request in requests:
             self.requests.append(request)
-            for chunk in self._generate_reply(request):
+            for chunk in score_with_choices(self, [request]) if request.continuations else self._generate_reply(request):
                 try:
                     yield chunk
                 except GeneratorExit:

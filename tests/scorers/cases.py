@@ -55,6 +55,9 @@ CASES = (
     Case("json_fields", ('{"age": 30}', '{"age": 31}'), {"ignore_types": True}),
     Case("json_schema", ('{"city": "Rome"}', '{"city": "Paris"}'), {"schema": {"type": "object", "required": ["city"]}}),
     Case("tool_call", ('[{"name": "now", "arguments": {}}]', '{"name": "weather", "arguments": {"city": "Rome"}}', "[]")),
+    Case("multiple_choice", ("Paris", "Lyon", "a town in the south"), metadata={"choices": ["Paris", "Lyon", "a town in the south"]}),
+    Case("multiple_choice", ("yes", "no"), {"choices": ["yes", "no"], "normalise": "bytes"}),
+    Case("perplexity", ("Paris", "巴黎", "a town in the south")),
 )
 
 UNTESTED = sorted({*NAMES} - {case.name for case in CASES})
