@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from sftchat.errors import EngineError
@@ -295,6 +296,22 @@ def collect(
         pass
     for id, received in chunks_by_id.items():
         yield id, assemble_reply(received, "cancelled") if stopped else EngineError("the engine stopped without answering")
+
+
+Generate = Callable[[Iterable[Request]], Iterator[Chunk]]
+"""Replies to requests, in any order; ``Engine.generate``."""
+
+
+def answer_requests(requests: Iterable[Request], generate: Generate, score: Generate) -> Iterator[Chunk]:
+    """Pass requests on, in their order: those with continuations to ``score``, the others to ``generate``.
+
+    Args:
+        requests: Taken from the iterable as the two functions take them.
+        generate: Generates replies.
+        score: Computes likelihoods.
+    """
+    for has_continuations, group in groupby(requests, lambda request: bool(request.continuations)):
+        yield from (score if has_continuations else generate)(group)
 
 
 def emittable_length(text: str, emitted: int, stops: Sequence[str], *, final: bool) -> tuple[int, bool]:

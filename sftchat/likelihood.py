@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from sftchat._util.parsing import load_json
@@ -21,9 +20,6 @@ from sftchat.types import Choice, Example
 
 KEY = "likelihoods"
 """The only key of the JSON object that a reply with likelihoods consists of."""
-
-Generate = Callable[[Iterable[Request]], Iterator[Chunk]]
-"""Replies to requests, in any order; ``Engine.generate``."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +103,6 @@ def continuations_of(task: Task, example: Example) -> tuple[str, ...]:
     return call_plugin(what, call_continuations, doing=f"for item '{item}'", may_refuse=True)
 
 
-def scores_texts(task: Task) -> bool:
-    """Whether a task computes likelihoods after raw prompts, so that a row may be a text without turns: it follows an empty prompt."""
-    return task.continuations is not None and task.raw_prompt
-
-
 def likelihood_chunk(request: Request, likelihoods: Iterable[Likelihood], prompt_tokens: int = 0) -> Chunk:
     """Return the only chunk of the reply to a request with continuations.
 
@@ -121,18 +112,6 @@ def likelihood_chunk(request: Request, likelihoods: Iterable[Likelihood], prompt
         prompt_tokens: Number of tokens of the prompt; 0 if unknown.
     """
     return Chunk(request.id, format_likelihoods(likelihoods), finish_reason="stop", prompt_tokens=prompt_tokens)
-
-
-def answer_requests(requests: Iterable[Request], generate: Generate, score: Generate) -> Iterator[Chunk]:
-    """Pass requests on, in their order: those with continuations to ``score``, the others to ``generate``.
-
-    Args:
-        requests: Taken from the iterable as the two functions take them.
-        generate: Generates replies.
-        score: Computes likelihoods.
-    """
-    for has_continuations, group in groupby(requests, lambda request: bool(request.continuations)):
-        yield from (score if has_continuations else generate)(group)
 
 
 def score_with_choices(engine: Any, requests: Iterable[Request]) -> Iterator[Chunk]:

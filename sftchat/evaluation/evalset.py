@@ -119,6 +119,11 @@ def _with_guessed_columns(path: Path, row_options: RowOptions) -> tuple[RowOptio
     return replace(row_options, columns={name: column for name, column in columns.items() if name != column}), (note,)
 
 
+def scores_texts(task: Task) -> bool:
+    """Whether a task computes likelihoods after raw prompts, so that a row may be a text without turns: it follows an empty prompt."""
+    return task.continuations is not None and task.raw_prompt
+
+
 def check_examples(examples: Iterable[Example], *, texts: bool = False) -> None:
     """Refuse examples that cannot be identified, rendered or scored.
 

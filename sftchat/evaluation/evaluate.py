@@ -15,11 +15,10 @@ from sftchat.errors import DataError, EngineError, NotComparableError, PluginErr
 from sftchat.evaluation import statistics
 from sftchat.evaluation.baseline import Baseline, check_counts
 from sftchat.evaluation.comparison import item_changes, pair_items, paired_difference
-from sftchat.evaluation.evalset import EvalsetIdentity, check_examples
+from sftchat.evaluation.evalset import EvalsetIdentity, check_examples, scores_texts
 from sftchat.evaluation.results import Comparison, MetricResult, ModelResult, SliceResult
 from sftchat.evaluation.samples import item_requests, join_samples, join_scores, with_sample_metrics
 from sftchat.evaluation.scored import Failure, Item, Outcome, ScoredItems, Totals, collect_outcomes, rare_garbage_collection
-from sftchat.likelihood import scores_texts
 from sftchat.task import Metric, Task, metric_value, score_reply
 from sftchat.text import pluralize
 from sftchat.types import Example, Reply, SamplingParams

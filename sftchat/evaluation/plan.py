@@ -21,12 +21,11 @@ from sftchat.evaluation.baseline import (
     read_baseline,
     similar_file_hint,
 )
-from sftchat.evaluation.evalset import Evalset, cluster_of, concatenate_examples, parse_ids, read_evalset
+from sftchat.evaluation.evalset import Evalset, cluster_of, concatenate_examples, parse_ids, read_evalset, scores_texts
 from sftchat.evaluation.gate import GateConfig, GateOptions
 from sftchat.evaluation.replies import check_replies_match, read_replies
 from sftchat.evaluation.samples import check_samples, with_sample_metrics
 from sftchat.evaluation.scored import rare_garbage_collection
-from sftchat.likelihood import scores_texts
 from sftchat.task import Task, row_problems
 from sftchat.types import Example, Reply, SamplingParams
 

@@ -40,8 +40,8 @@ def item_requests(task: Task, example: Example, sampling: SamplingParams) -> tup
     """
     messages, tools = prompt_messages(task, example), tools_of(example)
     prompt = raw_prompt(messages) if task.raw_prompt else None
-    if continuations := continuations_of(task, example):  # the sampling parameters have no effect, so the cache should not tell them apart
-        fields: dict[str, Any] = {"tools": tools, "continuations": continuations, "ended": task.ended_continuations}
+    if task.continuations is not None:  # the sampling parameters have no effect, so the cache should not tell them apart
+        fields: dict[str, Any] = {"tools": tools, "continuations": continuations_of(task, example), "ended": task.ended_continuations}
         return (Request(example.id, () if task.raw_prompt else messages, prompt, **fields),)
     requests = []
     for sample in range(task.samples):

@@ -191,7 +191,9 @@ class Batch:
         """Return the logits after the last ``columns`` tokens of whole sequences, shape ``(sequences, columns, vocabulary)``."""
         longest = max(map(len, sequences))
         ids = torch.tensor([[*[0] * (longest - len(sequence)), *sequence] for sequence in sequences], device=self.device)
-        return self._forward(ids, None, [len(sequence) for sequence in sequences], longest, [adapter] * len(sequences), logit_columns=columns)
+        return self._forward(
+            ids, None, [len(sequence) for sequence in sequences], longest, [adapter] * len(sequences), logit_columns=columns
+        )
 
     @torch.inference_mode()
     def logits_in_parts(self, sequence: Sequence[int], adapter: str, count: int, columns: int) -> Iterator[Tensor]:
@@ -301,7 +303,9 @@ class Batch:
         if self._takes_logits_to_keep:
             arguments["logits_to_keep"] = logit_columns
         self._select_adapters(adapters)
-        logits: Tensor = self._model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None, **arguments).logits
+        logits: Tensor = self._model(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None, **arguments
+        ).logits
         return logits[:, -logit_columns:]
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from sftchat._util.plugin_calls import Malformed, call_plugin, copy_json, iterate_plugin, short_repr, to_str
-from sftchat.engine import Chunk, Engine, EngineType, Request, Revision
-from sftchat.likelihood import answer_requests, score_with_choices
+from sftchat.engine import Chunk, Engine, EngineType, Request, Revision, answer_requests
+from sftchat.likelihood import score_with_choices
 from sftchat.types import Choice, FinishReason, Token
 
 FINISH_REASONS = get_args(FinishReason)

@@ -25,7 +25,15 @@ OPTIONS_WITHOUT_EFFECT = ("concurrency", "request_timeout", "timeout")
 """Options that do not affect replies."""
 VERSIONED_PACKAGES = ("bitsandbytes", "jinja2", "peft", "sftchat", "tokenizers", "torch", "transformers")
 VERSIONED_GGUF_PACKAGES = ("jinja2", "sftchat", "tokenizers", "transformers", "xllamacpp")
-SOURCES = ("engine.py", "likelihood.py", "thinking.py", "inference/*.py", "models/*.py", "templates/*.py", "templates/chat_templates/*.jinja")
+SOURCES = (
+    "engine.py",
+    "likelihood.py",
+    "thinking.py",
+    "inference/*.py",
+    "models/*.py",
+    "templates/*.py",
+    "templates/chat_templates/*.jinja",
+)
 """The source files of sftchat that render prompts and sample tokens."""
 DEVICE_FILES = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "dri/renderD*", "davinci[0-9]*")
 """Device files of accelerators in ``/dev`` on Linux."""

@@ -163,10 +163,7 @@ class LikelihoodScorer:
         first_scores = iter(score_tokens(prefill.logits, [row for row, _ in firsts], [token for _, token in firsts]))
         scores = [[[next(first_scores)] for _ in prompt.continuations] for prompt in group]
         longer = [
-            _Sequence(row, index, ids)
-            for row, prompt in enumerate(group)
-            for index, ids in enumerate(prompt.continuations)
-            if len(ids) > 1
+            _Sequence(row, index, ids) for row, prompt in enumerate(group) for index, ids in enumerate(prompt.continuations) if len(ids) > 1
         ]
         width = max(prefill.lengths)
         for part in self._passes(longer, lambda sequence: len(sequence.ids) - 1, width):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sftchat.engine import Chunk, Request
+from sftchat.engine import Chunk, Request, answer_requests
 from sftchat.errors import EngineError, SftchatError, SftchatWarning
 from sftchat.inference.adapters import Adapters
 from sftchat.inference.batch import Batch
@@ -22,7 +22,6 @@ from sftchat.inference.likelihood import LikelihoodScorer
 from sftchat.inference.rendering import RendersPrompts, make_tokens, opens_thoughts_at_end
 from sftchat.inference.scheduler import Scheduler
 from sftchat.inference.sequence import Detokenizer, RunningRequest, Sampler
-from sftchat.likelihood import answer_requests
 from sftchat.models.loading import Loaded, unwrapped
 from sftchat.models.reference import ModelReference, resolve
 from sftchat.templates.renderer import Renderer

@@ -67,7 +67,9 @@ def multiple_choice(
     def continuations(example: Example) -> Sequence[str]:
         texts, _ = read(example)
         if not texts:
-            raise DataError(f"row '{example.id}' has no choices; give a list under 'choices', or the scorer's argument 'choices'", example.source)
+            raise DataError(
+                f"row '{example.id}' has no choices; give a list under 'choices', or the scorer's argument 'choices'", example.source
+            )
         return [f"{delimiter}{text}" for text in texts] if raw else texts
 
     def validate_row(example: Example) -> Iterable[str]:
