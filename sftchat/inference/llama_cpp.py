@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any
 
-from sftchat.engine import Chunk, Request, emittable_length
-from sftchat.errors import EngineError, ModelError, SftchatError, UsageError
+from sftchat.engine import Chunk, Request, answer_requests, emittable_length
+from sftchat.errors import ModelError, SftchatError, UsageError
+from sftchat.inference.continuations import ScoredRequest, tokenize_request
+from sftchat.inference.llama_likelihood import TokenScorer, score_requests
 from sftchat.inference.llama_server import SLOTS, Server
 from sftchat.inference.rendering import RendersPrompts, decode, make_tokens, opens_thoughts_at_end
 from sftchat.models.gguf import GgufHeader, load_gguf_tokenizer, read_header, require_gguf
@@ -19,12 +21,7 @@ from sftchat.models.local_files import gguf_file
 from sftchat.models.reference import ModelReference
 from sftchat.templates.parity import SAMPLES
 from sftchat.templates.renderer import Renderer, check_arguments, choose_renderer
-from sftchat.types import Choice, FinishReason, SamplingParams
-
-FORCED = 1000.0
-"""Logit bias of a token that must be sampled; the reported probabilities are those before the bias."""
-FIRST_ALTERNATIVES = 64
-"""Number of alternatives searched first for a token that is not reported itself."""
+from sftchat.types import Choice, FinishReason
 
 
 def open_gguf(
@@ -230,6 +227,7 @@ class LlamaCppEngine(RendersPrompts):
         self.header = header
         self._server = server
         self._file_renderer = renderer
+        self._token_scorer = TokenScorer(server, (*header.end_tokens, *renderer.stop_tokens)[0])
         self.stop_ids = tuple(sorted({*header.end_tokens, *renderer.stop_tokens}))
 
     @property
@@ -262,7 +260,19 @@ class LlamaCppEngine(RendersPrompts):
         self._server.close()
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Generate replies; at most ``SLOTS`` at a time, and only as many as fit into the context together."""
+        """Generate replies, or the likelihoods of continuations; at most ``SLOTS`` at a time, and only as many as fit into the context together."""
+        return answer_requests(requests, self._generate, self._score)
+
+    def _score(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Answer requests with continuations."""
+
+        def prepare(request: Request) -> ScoredRequest:
+            return tokenize_request(self.renderer(request.adapter), request, self.context_length - 1)
+
+        return score_requests(requests, prepare, self._token_scorer, self._server.capacity)
+
+    def _generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Generate replies."""
         chunks: SimpleQueue[Chunk] = SimpleQueue()
         cancelled = threading.Event()
         running: dict[str, int] = {}
@@ -294,7 +304,7 @@ class LlamaCppEngine(RendersPrompts):
             EngineError: When they exceed the context length, or llama.cpp fails.
         """
         renderer, (prompt, ids) = self.renderer(request.adapter), self.fit_reply(request, reply, ended)
-        scores = [self._score([*prompt, *ids[:index]], token, max(alternatives, 1)) for index, token in enumerate(ids)]
+        scores = [self._token_scorer.score([*prompt, *ids[:index]], token, max(alternatives, 1)) for index, token in enumerate(ids)]
         named = {token.id: token for token in make_tokens(renderer, sorted({*ids, *(other for _, best in scores for other in best)}))}
         return tuple(
             Choice(
@@ -324,35 +334,3 @@ class LlamaCppEngine(RendersPrompts):
         stream = ReplyStream(rendered, self._file_renderer.tokenizer, self.stop_ids, put)
         error = self._server.complete(rendered.body, lambda event: cancelled.is_set() or stream.receive(event))
         stream.fail(error or "llama.cpp ended the reply without a reason")
-
-    def _score(self, prompt: Sequence[int], token: int, alternatives: int) -> tuple[float, dict[int, float]]:
-        """Return the log-probability of a token after a prompt, and the most likely tokens with theirs, best first."""
-        entry = self._first_token(prompt, token, alternatives)
-        if entry is not None:
-            return entry["logprob"], {other["id"]: other["logprob"] for other in entry["top_logprobs"][:alternatives]}
-        # llama.cpp reports no probability of a token that ends within a character: look for it among the alternatives of the end token
-        count = max(alternatives, FIRST_ALTERNATIVES)
-        while True:
-            entry = self._first_token(prompt, self.header.end_tokens[0], count)
-            values = {other["id"]: other["logprob"] for other in entry["top_logprobs"]} if entry is not None else {}
-            if token in values:
-                return values[token], dict(list(values.items())[:alternatives])
-            if len(values) < count:
-                raise EngineError(f"llama.cpp reports no probability of token {token}")
-            count *= 16
-
-    def _first_token(self, prompt: Sequence[int], token: int, alternatives: int) -> dict[str, Any] | None:
-        """Force a token after a prompt and return llama.cpp's entry on it, with probabilities before the bias; None if it reports none."""
-        rendered = RenderedRequest(Request("", sampling=SamplingParams(max_new_tokens=1)), prompt, 1)
-        entries: list[dict[str, Any]] = []
-
-        def receive(event: Mapping[str, Any]) -> bool:
-            if "error" in event:
-                raise EngineError(str(event["error"].get("message", event["error"])))
-            entries.extend((event["choices"][0].get("logprobs") or {}).get("content") or ())
-            return False
-
-        body = {**rendered.body, "samplers": ["temperature"], "logprobs": alternatives, "logit_bias": [[token, FORCED]]}
-        if error := self._server.complete(body, receive):
-            raise EngineError(error)
-        return entries[0] if entries else None

@@ -172,14 +172,14 @@ class Renderer:
         Args:
             messages: The conversation.
             continuations: Texts that continue ``reply_prefix``.
-            reply_prefix: The beginning of the reply.
+            reply_prefix: The beginning of the reply; white space at its end becomes part of the continuations, whose first token it usually is.
             tools: Functions that the model may call, as JSON schemas.
 
         Raises:
             TemplateError: See ``prompt_ids``.
         """
         pieces = self._render_prompt(messages, tools)
-        texts = (reply_prefix, *(reply_prefix + text for text in continuations))
+        texts = (reply_prefix.rstrip(), *(reply_prefix + text for text in continuations))
         prompt, *rows = (list(chain.from_iterable(ids)) for ids in self._encode([[*pieces, text] for text in texts]))
         return prompt, [ids[len(prompt) :] for ids in rows]
 

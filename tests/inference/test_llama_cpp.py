@@ -14,6 +14,7 @@ from sftchat.engine import Chunk, Request, collect
 from sftchat.errors import EngineError, ModelError, UsageError
 from sftchat.inference.llama_cpp import LlamaCppEngine, RenderedRequest, ReplyStream, check_tokenizers, open_gguf
 from sftchat.inference.open import load_engine
+from sftchat.likelihood import parse_likelihoods
 from sftchat.models.gguf_types import FILE_TYPES
 from sftchat.models.gguf_write import write_gguf
 from sftchat.models.loading import load
@@ -169,6 +170,39 @@ def test_a_reply_of_several_bytes_per_character_is_scored(engine: LlamaCppEngine
     assert all(choice.logprob <= 0 and len(choice.alternatives) == 2 for choice in choices)
     with pytest.raises(UsageError, match="the prompt or the reply is empty"):
         engine.choices(request("r"), "", ended=False)
+
+
+def test_likelihoods_are_those_of_transformers(engine: LlamaCppEngine, tiny_checkpoint: Path) -> None:
+    from sftchat.inference.local import TransformersEngine
+
+    local = TransformersEngine("tiny", load(resolve(str(tiny_checkpoint)), dtype="float32"))
+    texts = ("the user", "the assistant", "你é", "0")
+    requests = [
+        *(replace(request(f"chat {text}", text), continuations=texts, ended=text == "hi") for text in ("hi", "talk", "系统")),
+        Request("raw", prompt="the user and ", continuations=texts),
+        Request("windows", prompt="", continuations=("x" * 400,)),
+        *(Request(str(number), prompt=f"talk {number}", continuations=("a", "b")) for number in range(12)),
+    ]
+    expected = dict(collect(local, requests))
+
+    given = dict(collect(engine, [*requests, Request("long", prompt="a" * 300, continuations=("b",))]))
+
+    assert "300 and up to 1 tokens; the model's context holds 255, both together" in str(given.pop("long"))
+    for name, reply in given.items():
+        theirs, ours = (parse_likelihoods(getattr(one, "text", "")) for one in (reply, expected[name]))
+        assert theirs is not None
+        assert ours is not None
+        assert [replace(one, logprob=0.0) for one in theirs] == [replace(one, logprob=0.0) for one in ours]
+        if name != "windows":  # llama.cpp's windows are a token shorter
+            assert [one.logprob for one in theirs] == pytest.approx([one.logprob for one in ours], rel=1e-3)  # its cache has 16 bits
+
+
+def test_closing_the_iterator_of_likelihoods_leaves_a_usable_engine(engine: LlamaCppEngine) -> None:
+    chunks = engine.generate([Request(str(number), prompt="", continuations=("x" * 100,)) for number in range(20)])
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]
+
+    assert isinstance(reply_to(engine, request("next")), Reply)
 
 
 def test_a_tokenizer_that_llama_cpp_reads_otherwise_is_refused(engine: LlamaCppEngine) -> None:
