@@ -14,8 +14,8 @@ from sftchat.data.few_shot import Choice, FewShot
 from sftchat.data.formats import read_examples, to_example
 from sftchat.data.row_options import RowOptions, parse_column_map
 from sftchat.errors import DataError, UsageError
-from sftchat.scorers import make_scorer
-from sftchat.scorers.base import Scorer
+from sftchat.scorers import for_raw_prompts, make_scorer
+from sftchat.scorers.base import Scorer, task_fields
 from sftchat.task import NAME, Task, Thinking, TrainingDefaults, no_turns
 from sftchat.types import Example, SamplingParams
 
@@ -151,26 +151,28 @@ def _few_shot(section: FewShotSection, folder: Path, options: RowOptions) -> Few
     return few_shot if pool is None else few_shot.with_pool(tuple(pool))
 
 
-def make_task(name: str, scorer: Scorer, *, description: str = "", **attributes: Any) -> Task:
+def make_task(name: str, scorer: Scorer, *, description: str = "", raw_prompt: bool = False, **attributes: Any) -> Task:
     """Return the task of a scorer; its rows come from files only.
 
     Args:
         name: Name of the task.
         scorer: Scorer of its replies.
         description: One line.
+        raw_prompt: Whether prompts have no chat template, also if the scorer does not say so.
         attributes: Further attributes of ``Task``.
     """
 
     def generate(n: int, seed: int) -> Iterable[Example]:
         raise UsageError(f"task '{name}' has no generator; give rows from a file")
 
+    if raw_prompt:
+        scorer = for_raw_prompts(scorer)
     return Task(
         name=name,
         description=description or f"replies scored by {scorer.name}",
         generate=generate,
-        score=scorer.score,
-        metrics=scorer.metrics,
-        validate_row=scorer.validate_row,
+        **task_fields(scorer),
+        raw_prompt=raw_prompt or scorer.raw_prompt,
         settings={"scorer": {"name": scorer.name, **scorer.settings}},
         **attributes,
     )

@@ -11,7 +11,8 @@ from sftchat.data.few_shot import Choice, FewShot
 from sftchat.data.formats import read_examples
 from sftchat.data.row_options import RowOptions, options_for_task
 from sftchat.errors import UsageError
-from sftchat.scorers.base import Scorer
+from sftchat.scorers import for_raw_prompts, make_scorer
+from sftchat.scorers.base import Scorer, task_fields
 from sftchat.task import Task, Thinking, no_turns
 
 
@@ -65,20 +66,27 @@ class TaskOverrides:
             changes["samples"] = self.samples
         if self.thinking is not None:
             changes["thinking"] = self.thinking
-        if self.raw_prompt:
+        scorer = self._scorer(task)
+        if self.raw_prompt or (scorer is not None and scorer.raw_prompt):
             changes["raw_prompt"] = True
-        if self.scorer is not None:
-            changes |= {
-                "score": self.scorer.score,
-                "metrics": self.scorer.metrics,
-                "validate_row": self.scorer.validate_row,
-                "settings": {**task.settings, "scorer": {"name": self.scorer.name, **self.scorer.settings}},
-            }
+        if scorer is not None:
+            changes |= task_fields(scorer)
+            changes["settings"] = {**task.settings, "scorer": {"name": scorer.name, **scorer.settings}}
         try:
             sampling = replace(task.sampling, **self.sampling)
         except ValueError as error:
             raise UsageError(str(error)) from None
         return replace(task, **changes, sampling=sampling)
+
+    def _scorer(self, task: Task) -> Scorer | None:
+        """Return the new scorer; without a chat template also the task's own, if its texts then differ."""
+        scorer = self.scorer
+        if not self.raw_prompt:
+            return scorer
+        if scorer is None and task.continuations is not None and "scorer" in task.settings:
+            arguments = dict(task.settings["scorer"])
+            scorer = make_scorer(arguments.pop("name"), arguments)
+        return None if scorer is None else for_raw_prompts(scorer)
 
     def _few_shot(self, task: Task, row_options: RowOptions) -> Any:
         if self.few_shot == 0:

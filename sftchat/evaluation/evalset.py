@@ -76,9 +76,7 @@ def evalset_path(task: Task, word: str) -> Path:
     return task.evalsets[word]
 
 
-def read_evalset(
-    path: Path, limit: int | None = None, row_options: RowOptions = DEFAULT_ROW_OPTIONS, *, texts: bool = False
-) -> Evalset:
+def read_evalset(path: Path, limit: int | None = None, row_options: RowOptions = DEFAULT_ROW_OPTIONS, *, texts: bool = False) -> Evalset:
     """Read an evalset and check that every row can be scored.
 
     Rows of a table without a known format, such as a CSV file with the columns ``text`` and ``label``, are read with the columns that are probably

@@ -94,7 +94,9 @@ def tokenize_request(renderer: Renderer, request: Request, max_inputs: int, adap
         prompt, continuations = _after_prefix_token(renderer.tokenizer, continuations)
     for number, ids in enumerate(continuations, start=1):
         if not ids:
-            raise UsageError(f"there is nothing to score: continuation {number} of request '{request.id}' has no tokens of its own after the prompt")
+            raise UsageError(
+                f"there is nothing to score: continuation {number} of request '{request.id}' has no tokens of its own after the prompt"
+            )
     longest = max(map(len, continuations))
     if len(prompt) + longest - 1 <= max_inputs:
         return ScoredRequest(request, (ScoredPrompt(prompt, continuations),), adapter)

@@ -87,3 +87,10 @@ def make_scorer(name: str, arguments: Mapping[str, Any] | None = None) -> Scorer
         if parameter.default is inspect.Parameter.empty and parameter.name not in values:
             raise UsageError(f"scorer '{name}' needs the argument '{parameter.name}'")
     return function(**values)
+
+
+def for_raw_prompts(scorer: Scorer) -> Scorer:
+    """Return a scorer of likelihoods for prompts without a chat template: with its delimiter before each text; any other scorer unchanged."""
+    if scorer.continuations is None or scorer.raw_prompt or scorer.name not in NAMES:
+        return scorer
+    return make_scorer(scorer.name, {**scorer.settings, "raw": True})

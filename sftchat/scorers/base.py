@@ -63,6 +63,17 @@ class Scorer:
     raw_prompt: bool = False
 
 
+def task_fields(scorer: Scorer) -> dict[str, Any]:
+    """Return the attributes of ``Task`` that a scorer determines."""
+    return {
+        "score": scorer.score,
+        "metrics": scorer.metrics,
+        "validate_row": scorer.validate_row,
+        "continuations": scorer.continuations,
+        "ended_continuations": scorer.ended,
+    }
+
+
 def answer_form(text: str, *, ignore_case: bool = True, ignore_punctuation: bool = True) -> str:
     """Return the normal form in which short answers are compared.
 

@@ -194,7 +194,7 @@ def test_likelihoods_are_those_of_transformers(engine: LlamaCppEngine, tiny_chec
         assert ours is not None
         assert [replace(one, logprob=0.0) for one in theirs] == [replace(one, logprob=0.0) for one in ours]
         if name != "windows":  # llama.cpp's windows are a token shorter
-            assert [one.logprob for one in theirs] == pytest.approx([one.logprob for one in ours], rel=1e-3)  # its cache has 16 bits
+            assert [one.logprob for one in theirs] == pytest.approx([one.logprob for one in ours], abs=0.05)  # its cache has 16 bits
 
 
 def test_closing_the_iterator_of_likelihoods_leaves_a_usable_engine(engine: LlamaCppEngine) -> None:
