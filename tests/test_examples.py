@@ -96,29 +96,20 @@ SETUP = "CREATE TABLE t (a TEXT, b INTEGER); INSERT INTO t VALUES ('x', 1), ('y'
 
 
 @pytest.mark.parametrize(
-    ("reply", "faults"),
+    ("reply", "faults", "exact"),
     [
-        ("SELECT a FROM t", ()),
-        ("select a from t order by b desc", ()),
-        ("```sql\nSELECT t.a FROM t;\n```", ()),
-        ("SELECT b FROM t", ("other rows",)),
-        ("SELECT a FROM t LIMIT 1", ("other rows",)),
-        ("SELEC a", ("not valid",)),
-        ("DROP TABLE t", ("not valid",)),
-        ("ATTACH 'stolen.db' AS s", ("not valid",)),
-        ("SELECT a FROM t; DELETE FROM t", ("not valid",)),
-        ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n", ("not valid",)),
-        ("SELECT zeroblob(900000000)", ("not valid",)),
-        ("", ("not valid",)),
+        ("SELECT a FROM t", (), 1),
+        ("```sql\nselect a from t order by b desc\n```", (), 0),
+        ("SELECT b FROM t", ("wrong_result",), 0),
+        ("DROP TABLE t", ("forbidden",), 0),
+        ("", ("empty",), 0),
     ],
 )
-def test_sql_is_right_when_it_returns_the_same_rows_and_is_harmless(
-    reply: str, faults: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_sql_is_right_when_it_returns_the_same_rows_and_counts_equal_queries(reply: str, faults: tuple[str, ...], exact: int) -> None:
+    example = Example((Message(role="user", content="?"),), "SELECT a FROM t", metadata={"database": SETUP})
+    score = module("sql").score(example, Reply(reply))
 
-    assert ask("sql", "SELECT a FROM t", reply, setup=SETUP) == faults
-    assert list(tmp_path.iterdir()) == []
+    assert (score.errors, score.stats["exact"]) == (faults, exact)
 
 
 def test_bleu_is_the_corpus_bleu_of_sacrebleu() -> None:

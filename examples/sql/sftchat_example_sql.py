@@ -6,12 +6,11 @@ A row: ``CREATE TABLE staff (name TEXT, city TEXT, pay INTEGER);\\nWho lives in 
 from __future__ import annotations
 
 import random
-import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from sftchat import Example, Message, Reply, SamplingParams, Score, Task, TrainingDefaults, hookimpl, rate
-from sftchat.text import strip_thinking
+from sftchat.scorers import sql_result
 
 TABLES = {  # by table: its columns WHO, WHERE and amount, and two verbs of questions
     "staff": ("name", "city", "pay", "earns", "lives in"),
@@ -20,12 +19,10 @@ TABLES = {  # by table: its columns WHO, WHERE and amount, and two verbs of ques
 }
 WHO = ["Anna", "Ben", "Chen", "Dora", "Emil", "Fay", "Gao", "Hugo"]
 WHERE = ["Paris", "Rome", "Beijing", "Oslo"]
-MAX_INSTRUCTIONS, MAX_ROWS = 200_000, 1_000
-ALLOWED_ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 
 
 def generate(n: int, seed: int) -> Iterator[Example]:
-    """Yield ``n`` questions about a schema; ``metadata["setup"]`` has the rows for running the query."""
+    """Yield ``n`` questions about a schema; ``metadata["database"]`` has the statements that build the tables."""
     for index in range(n):
         rng = random.Random(f"sql-{seed}-{index}")
         table = rng.choice(sorted(TABLES))
@@ -42,52 +39,22 @@ def generate(n: int, seed: int) -> Iterator[Example]:
                 (f"List every {who}, the highest {amount} first.", f"SELECT {who} FROM {table} ORDER BY {amount} DESC, {who}"),
             )
         )
-        setup = schema + "".join(f"INSERT INTO {table} VALUES {row};" for row in rows)
-        yield Example((Message(role="user", content=f"{schema}\n{question}"),), query, id=f"{seed}-{index}", metadata={"setup": setup})
+        database = schema + "".join(f"INSERT INTO {table} VALUES {row};" for row in rows)
+        yield Example(
+            (Message(role="user", content=f"{schema}\n{question}"),), query, id=f"{seed}-{index}", metadata={"database": database}
+        )
 
 
-def run(query: str, setup: str) -> list[tuple[object, ...]] | str:
-    """Run a query, which may only read the given tables; returns its rows, at most ``MAX_ROWS``, or an error message.
-
-    Args:
-        query: One statement.
-        setup: Statements that create and fill the tables.
-    """
-    database = sqlite3.connect(":memory:")
-    try:
-        database.executescript(setup)
-        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
-        database.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in ALLOWED_ACTIONS else sqlite3.SQLITE_DENY)
-        # the first call of the handler ends the query, so that an endless one takes a fraction of a second
-        database.set_progress_handler(lambda: 1, MAX_INSTRUCTIONS)
-        return database.execute(query).fetchmany(MAX_ROWS)
-    # Warning: two statements; ValueError: a NUL or half a surrogate
-    except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
-        return str(error) or type(error).__name__
-    finally:
-        database.close()
+SCORER = sql_result()
 
 
 def score(example: Example, reply: Reply) -> Score:
-    """Run both queries; order counts where the gold query has an ORDER BY."""
-    query = strip_thinking(reply.text).strip().removeprefix("```sql").strip("`\n ")
-    gold, setup = example.gold or "", str(example.metadata.get("setup", ""))
-    gold_rows, rows = run(gold, setup), run(query, setup)
-    is_valid = bool(query) and not isinstance(rows, str)
-    if "ORDER BY" in gold.upper() or isinstance(gold_rows, str) or isinstance(rows, str):
-        is_right = is_valid and rows == gold_rows
-    else:
-        is_right = is_valid and Counter(rows) == Counter(gold_rows)
-    error = "other rows" if is_valid else "not valid"
-    stats = {"n": 1.0, "right": float(is_right), "valid": float(is_valid), "exact": float(query == gold)}
-    return Score(stats, query, () if is_right else (error,))
+    """Score the result of the query, and count beside it whether the query is the gold query letter for letter."""
+    found = SCORER.score(example, reply)
+    return replace(found, stats={**found.stats, "exact": float(found.answer == example.gold)})
 
 
-METRICS = (
-    rate("execution", "right", "share of queries that return what the gold query returns"),
-    rate("valid", "valid", "share of replies that are a query that runs"),
-    rate("exact", "exact", "share of replies that are the gold query letter for letter"),
-)
+METRICS = (*SCORER.metrics, rate("exact", "exact", "share of replies that are the gold query letter for letter"))
 
 
 def training_defaults(method: str, parameters: int) -> TrainingDefaults:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sftchat.scorers.likelihood import multiple_choice, perplexity
     from sftchat.scorers.match import contains, exact, regex
     from sftchat.scorers.numbers import numeric
+    from sftchat.scorers.sql import sql_result
     from sftchat.scorers.tool_call import tool_call
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "numeric",
     "perplexity",
     "regex",
+    "sql_result",
     "tool_call",
 ]
 
@@ -46,6 +48,7 @@ _MODULES = {
     "sftchat.scorers.likelihood": ("multiple_choice", "perplexity"),
     "sftchat.scorers.match": ("contains", "exact", "regex"),
     "sftchat.scorers.numbers": ("numeric",),
+    "sftchat.scorers.sql": ("sql_result",),
     "sftchat.scorers.tool_call": ("tool_call",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -58,6 +58,12 @@ CASES = (
     Case("multiple_choice", ("Paris", "Lyon", "a town in the south"), metadata={"choices": ["Paris", "Lyon", "a town in the south"]}),
     Case("multiple_choice", ("yes", "no"), {"choices": ["yes", "no"], "normalise": "bytes"}),
     Case("perplexity", ("Paris", "巴黎", "a town in the south")),
+    Case(
+        "sql_result",
+        ("SELECT 1", "SELECT name FROM staff ORDER BY name"),
+        {},
+        {"database": "CREATE TABLE staff (name TEXT); INSERT INTO staff VALUES ('Ben'), ('Anna');"},
+    ),
 )
 
 UNTESTED = sorted({*NAMES} - {case.name for case in CASES})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -31,6 +32,13 @@ def table(text: str, header: str) -> list[list[str]]:
 def code(cell: str) -> str:
     """The text of a cell: what stands between backticks, with line breaks."""
     return cell.removeprefix("`").removesuffix("`").replace("⏎", "\n").replace("\\|", "|")
+
+
+def metadata_of(name: str) -> dict[str, Any]:
+    """The metadata of the rows of a section: its JSON, if there is any."""
+    match = re.search(r"```json\n(.*?)```", SECTIONS[name], flags=re.DOTALL)
+    found: dict[str, Any] = json.loads(match[1]).get("metadata", {}) if match else {}
+    return found
 
 
 def worked_rows() -> Iterator[tuple[str, dict[str, Any], list[str]]]:
@@ -69,7 +77,7 @@ def test_the_page_lists_the_arguments_with_their_defaults(name: str) -> None:
 def test_a_row_of_the_page_is_scored_as_shown(name: str, arguments: dict[str, Any], row: list[str]) -> None:
     scorer = make_scorer(arguments["name"], {key: value for key, value in arguments.items() if key != "name"})
     gold, reply, value, errors = row
-    example = Example(({"role": "user", "content": "?"},), code(gold), "i")
+    example = Example(({"role": "user", "content": "?"},), code(gold), "i", metadata_of(name))
     task = Task("page", "", lambda n, seed: [], scorer.score, scorer.metrics)
     score = scorer.score(example, Reply(code(reply)))
 
