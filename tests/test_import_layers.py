@@ -26,6 +26,7 @@ LAYERS = (
     ("evaluation",),
     ("training", "chat"),
     ("plugins",),
+    ("api",),
     ("__init__",),
     ("testing", "scaffold"),
     ("cli",),

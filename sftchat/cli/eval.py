@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,15 +13,12 @@ import click
 from sftchat.cli.options import add_options, answering_options, complete_model, complete_task
 from sftchat.cli.session import Session, json_text, stderr, stdout
 from sftchat.cli.tasks import TaskOptions, choose_tasks, is_model, override_options, take_overrides
-from sftchat.errors import ModelError, UsageError, in_one_line
-from sftchat.text import pluralize, printable
+from sftchat.errors import UsageError, in_one_line
+from sftchat.text import printable
 
 if TYPE_CHECKING:
     from sftchat.evaluation.gate import GateOptions, Verdict
     from sftchat.evaluation.plan import Plan, Selection
-    from sftchat.evaluation.report.view import Report
-    from sftchat.plugins.manager import Registry
-    from sftchat.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
@@ -141,14 +137,10 @@ def command(
     Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
     4 not comparable with the baseline, baseline missing, or inconclusive with --strict.
     """
+    from sftchat.api.running import RunOptions, TaskInputs, plan_evaluation, run_evaluation
     from sftchat.evaluation.evalset import evalset_path
-    from sftchat.evaluation.gate import COULD_NOT_JUDGE, PASSED
-    from sftchat.evaluation.ledger import Ledger
-    from sftchat.evaluation.ledger_file import ledger_path
-    from sftchat.evaluation.pipeline import Evaluation
-    from sftchat.evaluation.plan import REPORT, check_output, make_plan
     from sftchat.evaluation.progress import show_progress
-    from sftchat.evaluation.report.files import PAGE_NAME, ReportFiles, check_not_read, write_reports
+    from sftchat.evaluation.report.files import ReportFiles
     from sftchat.models.reference import expand_patterns
 
     session: Session = ctx.obj
@@ -158,115 +150,54 @@ def command(
     selection = _take_selection(options, gate_options)
     if not plan_only:
         _require_one_source(models, replies)
-    if self_check and replies:
-        raise UsageError("--self-check asks a model again, and --replies asks none; leave one of them out")
-    if output is not None:
-        check_output(output, overwrite=overwrite)
     models = expand_patterns(models)
     overrides = take_overrides(options, [path for word in evalsets if (path := Path(word)).is_file()])
-    if overrides.scorer is not None and not names:
-        from sftchat.data.task_file import make_task
-
-        tasks: tuple[Task, ...] = (make_task(overrides.scorer.name, overrides.scorer),)
-    else:
-        tasks = choose_tasks(session.registry, names, models)
-    tasks = tuple(map(overrides.apply, tasks))
+    tasks = choose_tasks(session.registry, names, models, overrides)
     if any(task.thinking == "off" for task in tasks):
         options["template_arguments"] = {"enable_thinking": False, **options["template_arguments"]}
-    if selection is not None and len(tasks) > 1:
-        raise UsageError("--ids and --only evaluate one --task at a time")
     task_options = TaskOptions(tasks, session.registry.tasks)
     evalsets_of, replies_of = task_options.by_task(evalsets, "--evalset"), task_options.one_each(replies, "--replies")
     baseline_of, gate_options_of = task_options.one_each(baselines, "--baseline", is_model), task_options.gate_options_of(gate_options)
     new_baseline_of = task_options.one_each(baseline_updates, "--update-baseline")
-    if any(replies_of.values()) and not all(replies_of.values()):
-        raise UsageError("--replies must be given for every --task, or for none")
-    evalset_paths = {task.name: [evalset_path(task, word) for word in evalsets_of[task.name]] for task in tasks}
-    plans = [
-        make_plan(
+    inputs = [
+        TaskInputs(
             task,
-            models,
-            evalset_paths=evalset_paths[task.name],
-            baseline=baseline_of[task.name],
-            replies=Path(file) if (file := replies_of[task.name]) else None,
-            limit=limit,
-            seed=seed,
-            output=output,
-            gate_options=gate_options_of[task.name],
-            cluster=cluster,
-            selection=selection,
-            label=f".{task.name}" if len(tasks) > 1 else "",
-            self_check=self_check,
-            partial=partial_replies,
-            tasks=session.registry.tasks,
+            tuple(evalset_path(task, word) for word in evalsets_of[task.name]),
+            baseline_of[task.name],
+            Path(file) if (file := replies_of[task.name]) is not None else None,
+            gate_options_of[task.name],
+            new_baseline_of[task.name],
         )
         for task in tasks
     ]
+    run_options = RunOptions(
+        output, overwrite, files, limit, seed, cluster, selection, self_check, partial_replies, fresh, not no_ledger, options
+    )
+    plans = plan_evaluation(session, models, inputs, run_options)
     for note in dict.fromkeys(note for plan in plans for evalset in plan.evalsets for note in evalset.notes):
         _echo(f"sftchat: {note}")
     if plan_only:
         _print_power(plans, as_json)
         return
-    if not baselines and (needing_baseline := gate_options.baseline_options):
-        raise UsageError(f"{' and '.join(needing_baseline)} need{'' if len(needing_baseline) > 1 else 's'} --baseline FILE")
-    if baseline_updates:
-        from sftchat.evaluation.update_baseline import check_updates
-
-        check_updates(new_baseline_of, plans, limit)
-        if partial_replies:
-            raise UsageError("--update-baseline needs every item; leave out --partial")
-    _resolve_models(session.registry, plans, options)
-    inputs = [path for task in tasks for path in (*evalset_paths[task.name], *task.evalsets.values())]
-    for task in tasks:
-        words = (replies_of[task.name], baseline_of[task.name])
-        inputs += [Path(word) for word in words if word is not None]
-    ctx.with_resource(files.prepare(inputs))
-    if output is not None:
-        outputs = (REPORT, PAGE_NAME, *(source.file for plan in plans for source in (plan.baseline, *plan.sources) if source is not None))
-        check_not_read(output, outputs, inputs)
-
-    engines, watch = session.engine_pool(), None if quiet else partial(show_progress, stderr())
-
-    def say(line: str) -> None:
-        _echo(f"sftchat: {line}")
-
-    ledger = None if no_ledger else Ledger(ledger_path(), say)
-    evaluation = Evaluation(plans, engines, session.identify, options, fresh=fresh, watch=watch, say=say, ledger=ledger)
-    try:
-        with closing(engines):
-            report = evaluation.run()
-    except BaseException as error:  # `main` reports it; here only where the replies are
-        for line in evaluation.kept_lines(error):
-            _echo(line)
-        raise
-    if report is None:
+    watch = None if quiet else partial(show_progress, stderr())
+    finished = run_evaluation(session, plans, inputs, run_options, watch=watch, say=lambda line: _echo(f"sftchat: {line}"), warn=_echo)
+    if finished is None:
         return
-    verdict = report.verdict
+    report, verdict = finished.report, finished.report.verdict
     assert verdict is not None
-    # before printing, which fails when the reader of standard output has closed it
-    write_reports(report, verdict, files, output, os.environ, _echo)
-    final_lines = [f"report: {output / PAGE_NAME}"] if output is not None and not quiet else []
-    if baseline_updates:
-        final_lines += _update_baselines(new_baseline_of, plans, report, session.registry, options)
-    for path, count in evaluation.partial_files.items() if models else ():
-        final_lines.append(
-            f"{pluralize(count, 'reply', 'replies')} kept in {path}; the same command with --overwrite asks only for the others"
-        )
-    try:
-        if as_json:
-            click.echo(report.to_json(), nl=False)
-        else:
-            from sftchat.evaluation.report.terminal import print_report
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    else:
+        from sftchat.evaluation.report.terminal import print_report
 
-            print_report(report, stdout())
-        for line in final_lines:
+        print_report(report, stdout())
+    for line in finished.lines:
+        if not (quiet and line.startswith("report: ")):
             _echo(line)
-        show_verdict(verdict, os.environ)
-    finally:  # also when printing failed; the error of a hook changes the exit code with --strict only
-        hook_errors = session.registry.eval_finished(report, output)
-        for hook_error in hook_errors:
-            _echo(f"sftchat: warning: {in_one_line(hook_error)}; the verdict is not affected")
-    ctx.exit(COULD_NOT_JUDGE if hook_errors and gate_options.strict and verdict.exit_code == PASSED else verdict.exit_code)
+    show_verdict(verdict, os.environ)
+    for hook_error in finished.hook_errors:
+        _echo(f"sftchat: warning: {in_one_line(hook_error)}; the verdict is not affected")
+    ctx.exit(finished.exit_code)
 
 
 def _echo(line: str) -> None:
@@ -330,35 +261,9 @@ def show_verdict(verdict: Verdict, environment: Mapping[str, str]) -> None:
         click.secho(printable(line), err=True, fg=COLOURS[verdict.tone], color=False if environment.get("NO_COLOR") else None)
 
 
-def _update_baselines(
-    files: Mapping[str, str | None], plans: Sequence[Plan], report: Report, registry: Registry, options: Mapping[str, Any]
-) -> list[str]:
-    """Write the new baselines and return the lines for the user."""
-    from sftchat.evaluation.update_baseline import update_baselines
-    from sftchat.models.reference import resolve
-
-    resolve_model = partial(resolve, base=options.get("base"), schemes=registry.engines, allow_pickle=options.get("allow_pickle", False))
-    return list(update_baselines(files, plans, report, resolve_model))
-
-
 def _require_one_source(models: Sequence[str], replies: Sequence[str]) -> None:
     """Raise ``UsageError`` unless replies come from either models or files."""
     if not replies and not models:
         raise UsageError("nothing to score: give a MODEL, or --replies FILE for stored replies")
     if replies and models:
         raise UsageError(f"--replies scores stored replies and would not ask MODEL '{models[0]}'; leave one of them out")
-
-
-def _resolve_models(registry: Registry, plans: Sequence[Plan], options: dict[str, Any]) -> None:
-    """Resolve every MODEL by names and files only, so that a misspelt second model is reported before the first one is evaluated."""
-    from sftchat.evaluation.baseline import similar_file_hint
-    from sftchat.models.reference import resolve
-
-    for plan in plans:
-        for model in plan.models:
-            try:
-                resolve(model, base=options["base"], schemes=registry.engines, allow_pickle=options["allow_pickle"])
-            except (UsageError, ModelError) as error:
-                if plan.baseline is None or plan.baseline.name != model:
-                    raise
-                raise UsageError(f"--baseline '{model}' is no file{similar_file_hint(model)} and no MODEL: {error}") from error

@@ -212,7 +212,7 @@ def _make_judge(
         make_plan,
         task,
         baseline=model,
-        evalset_paths=[evalset_path(task, evalset)] if evalset is not None else [],
+        evalset_sources=[evalset_path(task, evalset)] if evalset is not None else [],
         gate_options=GateOptions(gated=(f"{task.metrics[0].name}={margin:g}",), strict=True),
         tasks=session.registry.tasks,
     )

@@ -155,8 +155,11 @@ def _labels_of(evalsets: Sequence[Path], columns: Mapping[str, str], prompt: str
     return labels
 
 
-def choose_tasks(registry: Registry, names: Sequence[str], models: Sequence[str]) -> tuple[Task, ...]:
-    """Return the named tasks; without names, the task that the models were trained on, else the only installed task.
+def choose_tasks(registry: Registry, names: Sequence[str], models: Sequence[str], overrides: TaskOverrides) -> tuple[Task, ...]:
+    """Return the tasks that score, with the changes of the options.
+
+    These are the named tasks; without names, a task of the scorer, if one is given; else the task that the models were trained on, else the only
+    installed task.
 
     Raises:
         UsageError: When a name is unknown or repeated, or when no name is given and the task is not unique.
@@ -165,15 +168,24 @@ def choose_tasks(registry: Registry, names: Sequence[str], models: Sequence[str]
         for name in names:
             if names.count(name) > 1:
                 raise UsageError(f"--task {name} stands twice")
-        return tuple(registry.task(name) for name in names)
+        return tuple(overrides.apply(registry.task(name)) for name in names)
+    if overrides.scorer is not None:
+        from sftchat.data.task_file import make_task
+
+        return (overrides.apply(make_task(overrides.scorer.name, overrides.scorer)),)
+    return (overrides.apply(_task_of_models(registry, models)),)
+
+
+def _task_of_models(registry: Registry, models: Sequence[str]) -> Task:
+    """Return the task that models were trained on, else the only installed task."""
     trained = trained_tasks(models)
     if len(set(trained.values())) > 1:
         trained_on = ", ".join(f"{model} on {task}" for model, task in trained.items())
         raise UsageError(f"the models were trained on different tasks ({trained_on}); choose one with --task")
     if trained:
-        return (registry.task(next(iter(trained.values()))),)
+        return registry.task(next(iter(trained.values())))
     if len(registry.tasks) == 1:
-        return tuple(registry.tasks.values())
+        return next(iter(registry.tasks.values()))
     available = ", ".join(sorted(registry.tasks)) or "none; see 'sftchat plugins'"
     raise UsageError(f"no model says which task it was trained on; choose one with --task (available: {available})")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sftchat._util.parsing import read_text
-from sftchat.data.formats import assign_ids, format_with_options, read_examples
+from sftchat.data.formats import assign_ids, examples_hash, format_with_options, read_examples, to_example
 from sftchat.data.read import read_rows
 from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions, guess_columns
 from sftchat.errors import DataError, UsageError
@@ -51,6 +52,10 @@ class Evalset:
     ids: Set[str]
     notes: tuple[str, ...] = ()
 
+    def first(self, limit: int | None) -> Evalset:
+        """Return the evalset with its first ``limit`` examples only; None keeps all."""
+        return replace(self, examples=self.examples[:limit])
+
     @property
     def identity(self) -> EvalsetIdentity:
         """Identity of the evalset for a report."""
@@ -93,7 +98,8 @@ def read_evalset(path: Path, limit: int | None = None, row_options: RowOptions =
     """
     if not path.is_file():
         raise DataError("is a folder; give the evalset's file" if path.is_dir() else "no such evalset", str(path))
-    row_options, notes = _with_guessed_columns(path, row_options)
+    _, first_row = next(read_rows(path), ("", None))
+    row_options, notes = _with_guessed_columns(path.name, first_row, row_options)
     examples = tuple(assign_ids(read_examples(path, row_options)))
     if not examples:
         raise DataError("the evalset has no rows", str(path))
@@ -101,9 +107,37 @@ def read_evalset(path: Path, limit: int | None = None, row_options: RowOptions =
     return Evalset(path.name, file_hash(path), examples[:limit], len(examples), frozenset(example.id for example in examples), notes)
 
 
-def _with_guessed_columns(path: Path, row_options: RowOptions) -> tuple[RowOptions, tuple[str, ...]]:
+def evalset_from_rows(
+    rows: Iterable[Mapping[str, Any] | Example], name: str = "rows", row_options: RowOptions = DEFAULT_ROW_OPTIONS
+) -> Evalset:
+    """Return the evalset of rows in memory, read like those of a file; its hash is that of prompts and gold replies.
+
+    Args:
+        rows: Rows in any format of ``sftchat.data``, or examples.
+        name: Name of the evalset in reports.
+        row_options: Options for reading the rows.
+
+    Raises:
+        DataError: When there are no rows, one is malformed or has no gold reply, or two share an id.
+    """
+    given = list(rows)
+    if not given:
+        raise DataError("the evalset has no rows", name)
+    first = next((row for row in given if not isinstance(row, Example)), None)
+    notes: tuple[str, ...] = ()
+    if first is not None:
+        row_options, notes = _with_guessed_columns(name, first, row_options)
+    examples = tuple(
+        assign_ids(
+            row if isinstance(row, Example) else to_example(row, f"{name}:{number}", row_options) for number, row in enumerate(given, 1)
+        )
+    )
+    check_examples(examples)
+    return Evalset(name, examples_hash(examples), examples, len(examples), frozenset(example.id for example in examples), notes)
+
+
+def _with_guessed_columns(name: str, row: Mapping[str, Any] | None, row_options: RowOptions) -> tuple[RowOptions, tuple[str, ...]]:
     """Return the options with the probable columns of prompt and gold reply, if the first row has no known format, and a note of them."""
-    _, row = next(read_rows(path), ("", None))
     if row is None or row_options.columns or row_options.prompt or row_options.label_column:
         return row_options, ()
     try:
@@ -113,7 +147,7 @@ def _with_guessed_columns(path: Path, row_options: RowOptions) -> tuple[RowOptio
     columns = {} if has_turns else guess_columns(row)
     if not columns:
         return row_options, ()
-    note = f"{path.name}: prompt from the column '{columns['prompt']}', gold reply from '{columns['gold']}'; --map NAME=COLUMN reads others"
+    note = f"{name}: prompt from the column '{columns['prompt']}', gold reply from '{columns['gold']}'; --map NAME=COLUMN reads others"
     return replace(row_options, columns={name: column for name, column in columns.items() if name != column}), (note,)
 
 

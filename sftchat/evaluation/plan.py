@@ -189,7 +189,7 @@ def make_plan(
     task: Task,
     models: Sequence[str],
     *,
-    evalset_paths: Sequence[Path] = (),
+    evalset_sources: Sequence[Path | Evalset] = (),
     baseline: str | None = None,
     replies: Path | None = None,
     limit: int | None = None,
@@ -209,7 +209,7 @@ def make_plan(
     Args:
         task: Task with the scorer.
         models: MODEL arguments; none when ``replies`` is given.
-        evalset_paths: Evalset files; the task's first one when empty.
+        evalset_sources: Evalsets, or files to read them from; the task's first one when empty.
         baseline: A MODEL, or a file of replies, to compare with.
         replies: File of stored replies to score.
         limit: Maximum number of rows of each evalset, at least 1.
@@ -238,7 +238,10 @@ def make_plan(
             raise NotComparableError(f"no baseline '{baseline}'{advice}, or add --allow-missing-baseline for the first run")
         existing_baseline, baseline_remarks = None, (f"no baseline '{baseline}' yet{advice}",)
     options = options_for_task(task.row_options, row_options)
-    evalsets = tuple(read_evalset(path, limit, options, texts=scores_texts(task)) for path in evalset_paths or (_default_evalset(task),))
+    evalsets = tuple(
+        read_evalset(source, limit, options, texts=scores_texts(task)) if isinstance(source, Path) else source.first(limit)
+        for source in evalset_sources or (_default_evalset(task),)
+    )
     all_ids = frozenset().union(*(evalset.ids for evalset in evalsets))
     examples = concatenate_examples(evalsets)  # refuses an id that two evalsets share
     task = _prepare_task(task, examples)

@@ -27,7 +27,7 @@ ROWS = [{"id": f"i{k}", "messages": [{"role": "user", "content": f"{k}?"}], "gol
 def plan(task: Task, tmp_path: Path) -> Plan:
     gold = tmp_path / "gold.jsonl"
     gold.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-    return make_plan(task, ["m"], evalset_paths=[gold])
+    return make_plan(task, ["m"], evalset_sources=[gold])
 
 
 def remembering(store: ReplyCache, identity: str, opened: list[ScriptedEngine]) -> Callable[[Task], OpenEngine]:

@@ -116,7 +116,7 @@ class ForgettingDemo:
         return make_plan(
             task,
             [model],
-            evalset_paths=[task.evalsets[evalset]],
+            evalset_sources=[task.evalsets[evalset]],
             baseline=baseline,
             limit=self.config.items,
             label=f".{task.name}",
