@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 
 from sftchat import DataError, Example, Reply, Score
-from sftchat.text import strip_thinking
+from sftchat.scorers import rouge_l_f1
+from sftchat.text import strip_thinking, tokens
 from sftchat_general.constraints import CONSTRAINT_ERRORS, Constraint, constraint_problem, violations
-from sftchat_general.overlap import rouge_l
 from sftchat_general.reading import plain_form
 
 STATS = {
@@ -64,7 +64,7 @@ def score(example: Example, reply: Reply) -> Score:
         errors = ("empty",)
     elif errors and _REFUSAL.search(text):
         errors = ("refused",)
-    stats = {"n": 1, "correct": int(not errors), "exact": int(exact), "rouge_l": rouge_l(gold, text)}
+    stats = {"n": 1, "correct": int(not errors), "exact": int(exact), "rouge_l": rouge_l_f1(gold, text, tokens)}
     truncated = ("truncated",) if reply.finish_reason == "length" else ()
     kind = example.metadata.get("kind")
     return Score(stats, answer, (*errors, *truncated), {kind: stats} if isinstance(kind, str) else {})

@@ -15,20 +15,29 @@ from sftchat.errors import UsageError, unknown_name_message
 
 if TYPE_CHECKING:
     from sftchat.scorers.base import Scorer
+    from sftchat.scorers.combine import all_of, any_of, function, weighted
     from sftchat.scorers.json_fields import json_fields
     from sftchat.scorers.json_schema import json_schema
     from sftchat.scorers.labels import choice
     from sftchat.scorers.likelihood import multiple_choice, perplexity
     from sftchat.scorers.match import contains, exact, regex
     from sftchat.scorers.numbers import numeric
+    from sftchat.scorers.overlap import chrf, rouge_l, rouge_l_f1
+    from sftchat.scorers.sets import set_f1
     from sftchat.scorers.sql import sql_result
     from sftchat.scorers.tool_call import tool_call
+    from sftchat.scorers.translation import bleu
 
 __all__ = [
     "Scorer",
+    "all_of",
+    "any_of",
+    "bleu",
     "choice",
+    "chrf",
     "contains",
     "exact",
+    "function",
     "json_fields",
     "json_schema",
     "make_scorer",
@@ -36,23 +45,32 @@ __all__ = [
     "numeric",
     "perplexity",
     "regex",
+    "rouge_l",
+    "rouge_l_f1",
+    "set_f1",
     "sql_result",
     "tool_call",
+    "weighted",
 ]
 
 _MODULES = {
     "sftchat.scorers.base": ("Scorer",),
+    "sftchat.scorers.combine": ("all_of", "any_of", "function", "weighted"),
     "sftchat.scorers.json_fields": ("json_fields",),
     "sftchat.scorers.json_schema": ("json_schema",),
     "sftchat.scorers.labels": ("choice",),
     "sftchat.scorers.likelihood": ("multiple_choice", "perplexity"),
     "sftchat.scorers.match": ("contains", "exact", "regex"),
     "sftchat.scorers.numbers": ("numeric",),
+    "sftchat.scorers.overlap": ("chrf", "rouge_l", "rouge_l_f1"),
+    "sftchat.scorers.sets": ("set_f1",),
     "sftchat.scorers.sql": ("sql_result",),
     "sftchat.scorers.tool_call": ("tool_call",),
+    "sftchat.scorers.translation": ("bleu",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-NAMES = tuple(sorted(name for name in _MODULE_OF if name != "Scorer"))
+_WITHOUT_NAME = ("Scorer", "function", "rouge_l_f1")
+NAMES = tuple(sorted({*_MODULE_OF} - {*_WITHOUT_NAME}))
 """Names of the scorers, as written in ``--scorer`` and in task files."""
 
 
@@ -76,8 +94,8 @@ def make_scorer(name: str, arguments: Mapping[str, Any] | None = None) -> Scorer
     """
     if name not in NAMES:
         raise UsageError(unknown_name_message("scorer", name, NAMES))
-    function: Callable[..., Scorer] = __getattr__(name)
-    parameters, hints = inspect.signature(function).parameters, get_type_hints(function)
+    make: Callable[..., Scorer] = __getattr__(name)
+    parameters, hints = inspect.signature(make).parameters, get_type_hints(make)
     values = dict(arguments or {})
     for argument in values:
         if argument not in parameters:
@@ -89,7 +107,7 @@ def make_scorer(name: str, arguments: Mapping[str, Any] | None = None) -> Scorer
     for parameter in parameters.values():
         if parameter.default is inspect.Parameter.empty and parameter.name not in values:
             raise UsageError(f"scorer '{name}' needs the argument '{parameter.name}'")
-    return function(**values)
+    return make(**values)
 
 
 def for_raw_prompts(scorer: Scorer) -> Scorer:

@@ -19,12 +19,14 @@ class Case:
         golds: Gold replies, all different, so that none is right for the row of another.
         arguments: Arguments of the scorer.
         metadata: Metadata of every row.
+        right_from: Value of the primary metric from which a reply is right, for scorers with a threshold; None for the best possible value.
     """
 
     name: str
     golds: tuple[str, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    right_from: float | None = None
 
     @property
     def scorer(self) -> Scorer:
@@ -37,6 +39,11 @@ class Case:
             for number, gold in enumerate(self.golds)
         ]
 
+
+EXACT = {"name": "exact", "extract": "whole", "ignore_case": True, "ignore_punctuation": True}
+CONTAINS = {"name": "contains", "extract": "whole", "ignore_case": True, "alternatives": ""}
+NUMERIC = {"name": "numeric", "extract": "whole", "absolute": 0.0, "relative": 0.0, "decimal": "."}
+CHOICE = {"name": "choice", "labels": ["1 yes", "2 no"], "synonyms": {}, "extract": "whole", "ignore_case": True}
 
 CASES = (
     Case("exact", ("Paris", "巴黎", "42")),
@@ -64,6 +71,23 @@ CASES = (
         {},
         {"database": "CREATE TABLE staff (name TEXT); INSERT INTO staff VALUES ('Ben'), ('Anna');"},
     ),
+    Case("set_f1", ("Paris\nRome", "- 巴黎\n- Oslo", "none")),
+    Case(
+        "set_f1",
+        ("Items: a, b", "Items: c，d、e", "Items: nil"),
+        {"extract": "after:Items:", "separator": ",", "empty": ["nil"], "ignore_case": False},
+    ),
+    Case("rouge_l", ("the cat sat on the mat", "猫坐在垫子上", "42"), right_from=0.5),
+    Case("rouge_l", ("<a> the cat", "кот сидит"), {"extract": "after:<a>", "threshold": 1.0}),
+    Case("chrf", ("the cat sat on the mat", "猫坐在垫子上", "42"), right_from=0.5),
+    Case("chrf", ("The cat.", "(a dog)"), {"word_order": 2, "beta": 1, "ignore_case": True, "threshold": 0.2}, right_from=0.2),
+    Case("bleu", ("The cat sat on the mat.", "No.", "4,200 dogs"), right_from=0.3),
+    Case("bleu", ("猫坐在垫子上。", "我爱北京"), {"tokenize": "zh", "ignore_case": True, "threshold": 1.0}),
+    Case("all_of", ("Paris", "巴黎"), {"parts": [EXACT, CONTAINS, EXACT]}),
+    Case("all_of", ("1 yes", "2 no"), {"parts": [CHOICE, NUMERIC]}),
+    Case("any_of", ("Paris", "42 km"), {"parts": [EXACT, NUMERIC]}),
+    Case("weighted", ("1 yes", "2 no"), {"parts": [{**EXACT, "weight": 3}, {**CHOICE, "weight": 0.5}, {**NUMERIC, "weight": 1}]}),
+    Case("weighted", ("Paris", "巴黎"), {"parts": [{"name": "all_of", "parts": [EXACT, CONTAINS], "weight": 1}, {**EXACT, "weight": 1}]}),
 )
 
 UNTESTED = sorted({*NAMES} - {case.name for case in CASES})

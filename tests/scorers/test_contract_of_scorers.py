@@ -46,13 +46,15 @@ def test_any_reply_to_any_gold_is_scored(case: Case, text: str, gold: str) -> No
 
 
 @EACH_CASE
-def test_a_reply_is_right_exactly_when_its_primary_metric_is_the_best_possible(case: Case) -> None:
+def test_a_reply_is_right_exactly_when_its_primary_metric_is_the_best_possible_or_reaches_the_threshold(case: Case) -> None:
     task, examples = as_task(case.scorer), case.examples
     for example in examples:
         top = metric_value(task.metric, score_reply(task, example, Reply(example.gold or "")).stats)
+        lowest = top if case.right_from is None else case.right_from
+        assert lowest <= top
         for reply in garbage_replies(0, list(case.golds), n=20):
             score = score_reply(task, example, reply)
-            assert (not score.errors) == (abs(metric_value(task.metric, score.stats) - top) < 1e-9), reply
+            assert (not score.errors) == (lowest - 1e-9 <= metric_value(task.metric, score.stats) <= top + 1e-9), reply
 
 
 @EACH_CASE
