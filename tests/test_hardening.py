@@ -97,6 +97,7 @@ def loop(folder: Path) -> Path:
         ("eval", "--task", "general", "--replies", "{}"),
         ("eval", "--task", "general", "--evalset", "{}", "--replies", "{}"),
         ("new-plugin", "mine", "-o", "{}"),
+        ("new-task", "mine", "--evalset", "{}"),
     ],
 )
 def test_a_link_to_itself_is_one_line(

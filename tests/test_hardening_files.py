@@ -37,6 +37,7 @@ REFUSED = {
     f"{EVAL} --html h.html": (2, "--html 'h.html' may not be written; give another file"),
     f"{EVAL} --update-baseline b.jsonl": (2, "baseline 'b.jsonl' may not be written; give another file"),
     "new-plugin mine": (2, "output folder 'mine' cannot be made: '{folder}' is not writable"),
+    "new-task mine": (3, "mine.csv: cannot be written: read-only file system"),
     "train general --data gold.jsonl -o run": (2, "output folder 'run' cannot be made: '{folder}' is not writable"),
     "export sftchat:nano --ollama -o out": (2, "output folder 'out' cannot be made: '{folder}' is not writable"),
     "merge lora -o out": (2, "output folder 'out' cannot be made: '{folder}' is not writable"),

@@ -148,6 +148,7 @@ LIGHT = [
     ["cache"],
     ["chat", "--help"],
     ["new-plugin", "--help"],
+    ["new-task", "--help"],
 ]
 
 

@@ -73,6 +73,8 @@ def test_the_wheel_has_exactly_the_runtime_files(built: Path) -> None:
         "sftchat/models/nano/model.safetensors",
         "sftchat/scaffold/project/package/gold.jsonl.jinja",
         "sftchat/scaffold/project/test.yml.jinja",
+        "sftchat/scaffold/task/task.toml.jinja",
+        "sftchat/scaffold/task/evalset.csv",
         "sftchat/evaluation/report/page/report.html.jinja",
         "sftchat/evaluation/report.schema.json",
         "sftchat_relation/evalsets/relation.jsonl",

@@ -31,6 +31,7 @@ VERBS = {
     "diff": "list the differences between two trainings",
     "merge": "merge an adapter into its base and compare the logits",
     "export": "write weights with an Ollama Modelfile, its template verified",
+    "new-task": "create a task file for your own evalset, without Python",
     "new-plugin": "create a project for your own task",
 }
 """Every verb with its help line, so that ``--help`` imports none of them."""

@@ -1,1 +1,1 @@
-"""A new plugin project: its files and how they are written."""
+"""What users start from: a new plugin project, a new task file."""

@@ -40,6 +40,7 @@ RIGHT: dict[str, Words] = {
     "diff": ("diff", "adapter", "adapter"),
     "merge": ("merge", "adapter", "-o", "new"),
     "export": ("export", "sftchat:nano", "--ollama", "-o", "new"),
+    "new-task": ("new-task", "other", "-o", "new.toml"),
     "new-plugin": ("new-plugin", "other", "-o", "new"),
 }
 """Valid arguments of each command; an invalid option is appended to them."""
@@ -132,6 +133,7 @@ REFUSED: dict[str, tuple[Words, ...]] = {
     "inspect": (),
     "merge": ( ("-o", "folder"), ("--prompts", "missing.jsonl")),
     "export": (("-o", "folder"), ("-o", "rows.jsonl"), ("--evalset", "missing.jsonl")),
+    "new-task": (("-o", "folder"), ("-o", "new"), ("-o", "wrong.toml"), ("-o", "no/new.toml"), *(("--evalset", value) for value in ("missing.csv", "folder", "broken.jsonl"))),
     "new-plugin": (("-o", "folder"),),
 }  # fmt: skip
 """Further invalid arguments of a command, appended to its valid ones."""
@@ -143,7 +145,7 @@ WHOLE: tuple[Words, ...] = (
     ("compare", "sftchat:nano", "adapter"), ("compare", "sftchat:nano", "adapter", "--questions", "missing.jsonl"),
     ("inspect", "nosuch"), ("inspect", "rows.jsonl"), ("inspect", "adapter", "--base", "nosuch"), ("diff", "nosuch", "nosuch"), ("diff", "sftchat:nano", "sftchat:nano"),
     ("merge", "nosuch", "-o", "new"), ("merge", "sftchat:nano", "-o", "new"), ("export", "nosuch", "-o", "new", "--ollama"),
-    ("export", "adapter", "-o", "new", "--ollama"), ("export", "sftchat:nano", "-o", "new"), ("export", "sftchat:nano", "-o", "new", "--gguf", "q8_0", "--create", "name"), ("new-plugin", "relation"), ("new-plugin", "a/b"),
+    ("export", "adapter", "-o", "new", "--ollama"), ("export", "sftchat:nano", "-o", "new"), ("export", "sftchat:nano", "-o", "new", "--gguf", "q8_0", "--create", "name"), ("new-plugin", "relation"), ("new-plugin", "a/b"), ("new-task", "relation"), ("new-task", "a/b"),
     ("train", "nosuch", "-o", "new"), ("eval", "--task", "relation"), ("eval", "nosuch/checkpoint-*", "--task", "relation"),
     ("eval", "--task", "relation", "--replies", "missing.jsonl"), ("eval", "--task", "relation", "--replies", "folder"), ("cache", "prune"),
     ("data", "convert", "missing.jsonl", "new.jsonl", "--to", "messages"), ("data", "convert", "rows.jsonl", "rows.jsonl", "--to", "messages"),
