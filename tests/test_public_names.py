@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 import sftchat
+import sftchat.scorers
 import sftchat.testing
 import sftchat.testing.terminal
 import sftchat.text
 
-MODULES = (sftchat, sftchat.text, sftchat.testing, sftchat.testing.terminal)
+MODULES = (sftchat, sftchat.scorers, sftchat.text, sftchat.testing, sftchat.testing.terminal)
 PAGE = (Path(__file__).parent.parent / "docs" / "hooks.md").read_text(encoding="utf-8")
 
 NAMES = {
@@ -18,6 +19,11 @@ NAMES = {
         "PLUGIN_API", "ChatCommand", "ChatContext", "Chunk", "DataError", "DemoConfig", "Engine", "EngineError", "EngineType", "Example", "ForgettingConfig", "Message",
         "Metric", "MissingExtraError", "ModelError", "NotComparableError", "PluginError", "Reply", "Request", "SamplingParams", "Score", "SftchatError",
         "Task", "TrainingDefaults", "UsageError", "hookimpl", "rate", "ratio",
+    ],
+    "sftchat.scorers": [
+        "Scorer", "all_of", "any_of", "bleu", "choice", "chrf", "contains", "exact", "function", "json_fields",
+        "json_schema", "make_scorer", "multiple_choice", "numeric", "parse_numeral", "perplexity", "regex", "rouge_l",
+        "rouge_l_f1", "set_f1", "sql_result", "tool_call", "weighted",
     ],
     "sftchat.text": ["COLONS", "DASHES", "MIDDLE_DOTS", "fold_width", "normalise", "printable", "strip_thinking", "tokens", "words"],
     "sftchat.testing": [

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from decimal import Decimal
 
-from sftchat.scorers.numerals import parse_numeral
+from sftchat.scorers import parse_numeral
 from sftchat.text import DASHES, normalise, tokens
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff"

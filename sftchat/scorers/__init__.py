@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sftchat.scorers.likelihood import multiple_choice, perplexity
     from sftchat.scorers.match import contains, exact, regex
     from sftchat.scorers.numbers import numeric
+    from sftchat.scorers.numerals import parse_numeral
     from sftchat.scorers.overlap import chrf, rouge_l, rouge_l_f1
     from sftchat.scorers.sets import set_f1
     from sftchat.scorers.sql import sql_result
@@ -43,6 +44,7 @@ __all__ = [
     "make_scorer",
     "multiple_choice",
     "numeric",
+    "parse_numeral",
     "perplexity",
     "regex",
     "rouge_l",
@@ -62,6 +64,7 @@ _MODULES = {
     "sftchat.scorers.likelihood": ("multiple_choice", "perplexity"),
     "sftchat.scorers.match": ("contains", "exact", "regex"),
     "sftchat.scorers.numbers": ("numeric",),
+    "sftchat.scorers.numerals": ("parse_numeral",),
     "sftchat.scorers.overlap": ("chrf", "rouge_l", "rouge_l_f1"),
     "sftchat.scorers.sets": ("set_f1",),
     "sftchat.scorers.sql": ("sql_result",),
@@ -69,7 +72,7 @@ _MODULES = {
     "sftchat.scorers.translation": ("bleu",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-_WITHOUT_NAME = ("Scorer", "function", "rouge_l_f1")
+_WITHOUT_NAME = ("Scorer", "function", "parse_numeral", "rouge_l_f1")
 NAMES = tuple(sorted({*_MODULE_OF} - {*_WITHOUT_NAME}))
 """Names of the scorers, as written in ``--scorer`` and in task files."""
 

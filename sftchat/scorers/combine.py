@@ -125,7 +125,10 @@ def _join(parts: Sequence[Part], scores: Sequence[Score], counts: Mapping[str, f
     for part, score in zip(parts, scores, strict=True):
         stats |= part.prefixed(score.stats)
         for group, group_counts in score.groups.items():
-            groups.setdefault(group, {}).update(part.prefixed(group_counts))
+            counts_of_group = groups.setdefault(group, {})
+            counts_of_group.update(part.prefixed(group_counts))
+            if "gold" in group_counts:  # reports show it as the size of the slice
+                counts_of_group.setdefault("gold", group_counts["gold"])
     right = rule(not score.errors for score in scores)
     errors = () if right else tuple(dict.fromkeys(error for score in scores for error in score.errors))
     labelled = (score for score in scores if score.expected)

@@ -76,7 +76,7 @@ def test_a_score_has_the_counts_of_all_parts() -> None:
         },
         "",
         ("ambiguous",),
-        {"yes": {"choice.tp": 0, "choice.pred": 0, "choice.gold": 1}},
+        {"yes": {"choice.tp": 0, "choice.pred": 0, "choice.gold": 1, "gold": 1}},
         expected="yes",
     )
     assert scorer.labels == ("yes", "no")
