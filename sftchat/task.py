@@ -184,6 +184,7 @@ class Task:
         continuations: Returns the texts whose likelihood after the prompt an evaluation computes instead of generating a reply, see
             ``sftchat.likelihood``; may raise ``DataError`` for a row. None generates replies.
         ended_continuations: Whether that likelihood includes the end-of-reply token's.
+        needs_gold: Whether a row without a gold reply is refused; False for scorers that can do without, such as a judge.
         settings: Further settings that affect scores, such as the arguments of the scorer; part of the comparison with a baseline.
     """
 
@@ -209,6 +210,7 @@ class Task:
     must_pass: tuple[str, ...] = ()
     continuations: Callable[[Example], Iterable[str]] | None = None
     ended_continuations: bool = False
+    needs_gold: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -249,6 +251,15 @@ def prompt_messages(task: Task, example: Example) -> tuple[Message, ...]:
     return (*messages[:start], *shots, *messages[start:])
 
 
+def answer_of(task: Task, reply: Reply) -> Reply:
+    """Return what the scorer gets of a reply: unless the task keeps thoughts, the answer alone, with the thoughts in ``Reply.thoughts``."""
+    return separate_thoughts(reply) if _drops_thoughts(task, reply) else reply
+
+
+def _drops_thoughts(task: Task, reply: Reply) -> bool:
+    return task.thinking != "keep" and bool(reply.thoughts or "think>" in reply.text)
+
+
 def score_reply(task: Task, example: Example, reply: Reply) -> Score:
     """Score one reply with the task's scorer, which receives copies; the result is copied too.
 
@@ -258,9 +269,8 @@ def score_reply(task: Task, example: Example, reply: Reply) -> Score:
     Raises:
         PluginError: When the scorer raises or returns anything but a valid score.
     """
-    unfinished = False
-    if task.thinking != "keep" and (reply.thoughts or "think>" in reply.text):
-        unfinished, reply = has_only_thoughts(reply), separate_thoughts(reply)
+    unfinished = _drops_thoughts(task, reply) and has_only_thoughts(reply)
+    reply = answer_of(task, reply)
 
     def call_scorer() -> Score:
         return copy_score(task.score(copy_example(example), copy_reply(reply)))

@@ -17,10 +17,12 @@ from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.gate import COULD_NOT_JUDGE, PASSED, GateOptions
 from sftchat.evaluation.ledger import Ledger
 from sftchat.evaluation.ledger_file import ledger_path
-from sftchat.evaluation.pipeline import Evaluation, Say, Watch, ignore_line
-from sftchat.evaluation.plan import REPORT, Plan, Selection, check_output, make_plan
+from sftchat.evaluation.pipeline import Evaluation, ignore_line
+from sftchat.evaluation.plan import Plan, check_output, make_plan
 from sftchat.evaluation.report.files import PAGE_NAME, ReportFiles, check_not_read, write_reports
 from sftchat.evaluation.report.view import Report
+from sftchat.evaluation.selection import REPORT, Selection
+from sftchat.evaluation.task_run import Say, Watch
 from sftchat.evaluation.update_baseline import check_updates, update_baselines
 from sftchat.models.reference import resolve
 from sftchat.task import Task

@@ -18,7 +18,8 @@ from sftchat.text import printable
 
 if TYPE_CHECKING:
     from sftchat.evaluation.gate import GateOptions, Verdict
-    from sftchat.evaluation.plan import Plan, Selection
+    from sftchat.evaluation.plan import Plan
+    from sftchat.evaluation.selection import Selection
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
@@ -220,7 +221,7 @@ def _take_selection(options: dict[str, Any], gate_options: GateOptions) -> Selec
     Raises:
         UsageError: When a gate option is given too, because no gate is computed on a selection.
     """
-    from sftchat.evaluation.plan import Selection
+    from sftchat.evaluation.selection import Selection
 
     ids, only, previous = (options.pop(name) for name in ("ids", "only", "previous"))
     if previous is not None and only is None:

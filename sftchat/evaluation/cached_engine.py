@@ -86,6 +86,11 @@ class CachedEngine:
             options.cache.touch(self._identity, name)
 
     @property
+    def identity(self) -> str:
+        """Hash of everything but the request that affects a reply; empty when unknown."""
+        return self._identity
+
+    @property
     def caches(self) -> bool:
         """Whether generated replies are cached."""
         return self.options is not None and bool(self._identity) and not self.options.cache.broken

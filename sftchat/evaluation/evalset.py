@@ -81,7 +81,9 @@ def evalset_path(task: Task, word: str) -> Path:
     return task.evalsets[word]
 
 
-def read_evalset(path: Path, limit: int | None = None, row_options: RowOptions = DEFAULT_ROW_OPTIONS, *, texts: bool = False) -> Evalset:
+def read_evalset(
+    path: Path, limit: int | None = None, row_options: RowOptions = DEFAULT_ROW_OPTIONS, *, texts: bool = False, gold: bool = True
+) -> Evalset:
     """Read an evalset and check that every row can be scored.
 
     Rows of a table without a known format, such as a CSV file with the columns ``text`` and ``label``, are read with the columns that are probably
@@ -92,6 +94,7 @@ def read_evalset(path: Path, limit: int | None = None, row_options: RowOptions =
         limit: Maximum number of rows to score, from the start, at least 1; None scores all.
         row_options: Options for reading the rows.
         texts: See ``check_examples``.
+        gold: See ``check_examples``.
 
     Raises:
         DataError: When the file is missing, empty or malformed, when two rows share an id, or when a row has no gold reply.
@@ -103,7 +106,7 @@ def read_evalset(path: Path, limit: int | None = None, row_options: RowOptions =
     examples = tuple(assign_ids(read_examples(path, row_options)))
     if not examples:
         raise DataError("the evalset has no rows", str(path))
-    check_examples(examples, texts=texts)
+    check_examples(examples, texts=texts, gold=gold)
     return Evalset(path.name, file_hash(path), examples[:limit], len(examples), frozenset(example.id for example in examples), notes)
 
 
@@ -156,12 +159,13 @@ def scores_texts(task: Task) -> bool:
     return task.continuations is not None and task.raw_prompt
 
 
-def check_examples(examples: Iterable[Example], *, texts: bool = False) -> None:
+def check_examples(examples: Iterable[Example], *, texts: bool = False, gold: bool = True) -> None:
     """Refuse examples that cannot be identified, rendered or scored.
 
     Args:
         examples: The examples.
         texts: Whether an example may have no messages: a text whose likelihood is computed after an empty prompt.
+        gold: Whether every example must have a gold reply.
 
     Raises:
         DataError: When an example has no id, no messages or no gold reply, or when two share an id; names its position.
@@ -173,7 +177,7 @@ def check_examples(examples: Iterable[Example], *, texts: bool = False) -> None:
             raise DataError("the row has no id; give every row an 'id' of its own", position)
         if not example.messages and not texts:
             raise DataError(f"row '{example.id}' has no messages to be answered", position)
-        if example.gold is None:
+        if example.gold is None and gold:
             raise DataError(f'row \'{example.id}\' has no gold reply to be scored against; add "gold": "…" or leave the row out', position)
         if example.id in by_id:
             first = by_id[example.id].source or "an earlier example"
@@ -206,7 +210,7 @@ def concatenate_examples(evalsets: Sequence[Evalset]) -> Sequence[Example]:
     if len(evalsets) == 1:
         return evalsets[0].examples  # already checked by read_evalset
     examples = tuple(example for evalset in evalsets for example in evalset.examples)
-    check_examples(examples, texts=True)
+    check_examples(examples, texts=True, gold=False)
     return examples
 
 

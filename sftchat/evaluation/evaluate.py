@@ -53,7 +53,7 @@ def generate_outcomes(
         EngineError: When the engine cannot generate any more.
         PluginError: When the task's scorer breaks its contract.
     """
-    check_examples(examples, texts=scores_texts(task))
+    check_examples(examples, texts=scores_texts(task), gold=task.needs_gold)
     score = scorer or Scorer(task)
     requests = {example.id: item_requests(task, example, task.sampling if sampling is None else sampling) for example in examples}
     example_of = {request.id: example for example in examples for request in requests[example.id]}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +14,26 @@ from sftchat._util.parsing import load_json, read_text
 from sftchat.engine import Engine
 from sftchat.errors import PluginError, UsageError
 from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
-from sftchat.evaluation.checks import check_leaks, check_repeatability, rank_checkpoints
-from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.evaluate import (
     OnOutcome,
-    Scorer,
-    compare,
     generate_outcomes,
     package_versions,
-    score_stored,
-    summarise,
 )
 from sftchat.evaluation.gate import decide_verdict, gate_comparisons
+from sftchat.evaluation.judge import judge_options
+from sftchat.evaluation.judge_phase import verdicts_name
+from sftchat.evaluation.judging import answering_task
 from sftchat.evaluation.ledger import Ledger
-from sftchat.evaluation.partial_replies import PartialReplies, partial_path
-from sftchat.evaluation.plan import REPORT, Plan, Source
+from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.recording import ledger_entries
-from sftchat.evaluation.replies import outcome_line
 from sftchat.evaluation.reply_cache import ReplyCache, default_path
 from sftchat.evaluation.report.view import Report
-from sftchat.evaluation.results import ModelResult, Ranked, SelfCheck
-from sftchat.evaluation.samples import requests_of
-from sftchat.evaluation.scored import ScoredItems, collect_outcomes
+from sftchat.evaluation.selection import REPORT
+from sftchat.evaluation.task_run import OpenEngine, Say, TaskRun, Watch
 from sftchat.inference.distributed import ProcessInfo, process_info, take_accelerator, wait_for_all
 from sftchat.inference.identity import OPTIONS_WITHOUT_EFFECT
-from sftchat.models.manifest import find_manifest
 from sftchat.task import Task
 from sftchat.text import pluralize
-
-OpenEngine = Callable[[str], CachedEngine]
-"""Opens a model by the name the user typed."""
-Watch = Callable[[str, int, Callable[[], int]], AbstractContextManager[OnOutcome]]
-"""Shows progress while a block runs. Called with a title, the number of items, and a function that returns how many replies so far were cached;
-yields a callback for every outcome."""
-Say = Callable[[str], None]
-"""Called with a line for the user."""
 
 
 def ignore_line(_: str) -> None:
@@ -120,7 +104,7 @@ class Evaluation:
                 wait_for_all()
             if process.rank > 0:
                 return None
-            report = run_plans(self.plans, self._opener, watch, self.cache, ignore_line if quiet else self.say)
+            report = run_plans(self.plans, self._opener, watch, self.cache, ignore_line if quiet else self.say, self._judge_opener)
             if self.ledger is not None:
                 self.ledger.record(ledger_entries(report, self.plans, self.options, self._identities, self._known_hash))
             return report
@@ -128,18 +112,28 @@ class Evaluation:
     def _opener(self, task: Task) -> OpenEngine:
         """Return the function that opens models, by name, with the template of a task."""
 
-        def identify(model: str) -> str:
-            identity = self.identify(model, hashed=self._hash_file, preferred=task.template, **self.options)
+        def note_identity(model: str, identity: str) -> None:
             self._identities[task.name, model] = identity
+
+        return self._open_with(task, self.options, note_identity)
+
+    def _judge_opener(self, task: Task) -> OpenEngine:
+        """Return the function that opens the judge of a task."""
+        return self._open_with(task, judge_options(self.options), lambda model, identity: None)
+
+    def _open_with(self, task: Task, options: Mapping[str, Any], note_identity: Callable[[str, str], None]) -> OpenEngine:
+        def identify(model: str) -> str:
+            identity = self.identify(model, hashed=self._hash_file, preferred=task.template, **options)
+            note_identity(model, identity)
             return identity
 
         def describe(model: str) -> str:
-            effective = {name: value for name, value in self.options.items() if name not in OPTIONS_WITHOUT_EFFECT}
+            effective = {name: value for name, value in options.items() if name not in OPTIONS_WITHOUT_EFFECT}
             return repr((model, task.template, sorted(effective.items())))
 
         cache_options = CacheOptions(self.cache, identify, self.fresh, describe=describe, say=self.say)
         self._cache_options.append(cache_options)
-        return lambda name: CachedEngine(name, lambda model: self.load(model, preferred=task.template, **self.options), cache_options)
+        return lambda name: CachedEngine(name, lambda model: self.load(model, preferred=task.template, **options), cache_options)
 
     def _hash_file(self, path: Path) -> str:
         self._hashes[path] = self.cache.file_hash(path)
@@ -184,6 +178,7 @@ def generate_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], 
         PluginError: When the task's scorer breaks its contract.
     """
     for plan in plans:
+        task = plan.task if plan.judge is None else answering_task(plan.task)
         for model in plan.models:
             with closing(opener(plan.task)(model)) as engine:
                 if not engine.caches:
@@ -196,13 +191,14 @@ def generate_shard(plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], 
                     hits_before = engine.hits
                     # a default argument, because the function must keep the present value of ``hits_before``
                     with watch(title, len(shard), lambda hits_before=hits_before: engine.hits - hits_before) as advance:  # type: ignore[misc]
-                        for _ in generate_outcomes(engine, plan.task, shard, advance, sampling=plan.sampling):
+                        for _ in generate_outcomes(engine, task, shard, advance, sampling=plan.sampling):
                             pass
 
 
 def run_plans(
-    plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, cache: ReplyCache | None = None, say: Say = ignore_line
-) -> Report:
+    plans: Sequence[Plan], opener: Callable[[Task], OpenEngine], watch: Watch, cache: ReplyCache | None = None, say: Say = ignore_line,
+    judge_opener: Callable[[Task], OpenEngine] | None = None,
+) -> Report:  # fmt: skip
     """Evaluate, compare and decide; write ``report.json`` and the replies into the plans' folder, if there is one.
 
     Models are opened one at a time, the baseline first, and closed before the next is opened. A model whose replies are all cached is not opened.
@@ -215,6 +211,7 @@ def run_plans(
         watch: Shows progress.
         cache: Stores the results of leak checks; None for no storing.
         say: Called with a line for the user before a leak check that takes long.
+        judge_opener: For a task, returns a function that opens its judge by its name; by default ``opener``.
 
     Raises:
         UsageError: When the folder cannot be created.
@@ -230,7 +227,8 @@ def run_plans(
                 stack.enter_context(create_folder(output))
             except OSError as error:
                 raise UsageError(f"cannot make output folder '{output}': {error.strerror}") from error
-        task_reports = [_TaskRun(plan, opener(plan.task), watch, cache, say, stack).run() for plan in plans]
+        openers = [(plan, opener(plan.task), (judge_opener or opener)(plan.task) if plan.judge else None) for plan in plans]
+        task_reports = [TaskRun(plan, open_model, watch, cache, say, stack, open_judge).run() for plan, open_model, open_judge in openers]
         configs = {plan.task.name: plan.gate_in_force for plan in plans}
         comparisons, gates = gate_comparisons(
             [comparison for task_report in task_reports for comparison in task_report.comparisons],
@@ -245,14 +243,16 @@ def run_plans(
             seed=plans[0].seed,
             versions=package_versions(),
             gates=gates,
-            remarks=tuple(remark for plan in plans for remark in plan.remarks),
+            remarks=tuple(remark for task_report in task_reports for remark in task_report.remarks),
             rankings=tuple(ranking for task_report in task_reports for ranking in task_report.rankings),
+            judge=next((task_report.judge for task_report in task_reports if task_report.judge is not None), None),
         )
         report = replace(report, verdict=decide_verdict(report, configs))
         if output is not None:
             old_files = _reply_files_of(output / REPORT)
             write_atomically(output / REPORT, report.to_json())
-            for name in old_files - {result.replies for result in (*report.results, *report.baselines)}:
+            names = {result.replies for result in (*report.results, *report.baselines)}
+            for name in old_files - names | ({verdicts_name(name) for name in old_files} if report.judge is None else set()):
                 (output / name).unlink(missing_ok=True)
         return report
 
@@ -265,121 +265,3 @@ def _reply_files_of(report: Path) -> set[str]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return set()
     return {name for name in names if isinstance(name, str) and re.fullmatch(r"replies[\w.-]*\.jsonl", name)}
-
-
-@dataclass(frozen=True)
-class _EvalsetReplies:
-    """Scored replies of a model to one evalset; the fields are those of ``ModelResult``."""
-
-    items: ScoredItems
-    seconds: float | None = None
-    cached: int = 0
-    self_check: SelfCheck | None = None
-
-
-@dataclass
-class _TaskRun:
-    """The evaluation of one task.
-
-    The contexts in ``stack`` stay open until the report is written. ``stored`` has the scored replies of the sources that are files, by
-    ``Source.file``, one entry per evalset.
-    """
-
-    plan: Plan
-    open_engine: OpenEngine
-    watch: Watch
-    cache: ReplyCache | None
-    say: Say
-    stack: ExitStack
-    stored: dict[str, list[_EvalsetReplies]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.scorer = Scorer(self.plan.task, caches=self.plan.baseline is not None and bool(self.plan.models))
-
-    def run(self) -> Report:
-        """Evaluate, compare and rank the models; the report has no gate results and no verdict yet."""
-        plan = self.plan
-        self._score_stored()
-        baselines = self._results(plan.baseline) if plan.baseline else ()
-        results_by_source = [self._results(source) for source in plan.sources]
-        comparisons = []
-        for results in results_by_source:
-            removed = plan.removed  # ids that belong to no evalset are reported with the first one
-            for old, new in zip(baselines, results, strict=False):  # without a baseline there is nothing to compare
-                comparisons.append(compare(old, new, plan.task, seed=plan.seed, removed=removed))
-                removed = ()
-        all_results = tuple(result for results in results_by_source for result in results)
-        return Report(plan.task.name, all_results, baselines, tuple(comparisons), rankings=self._rankings(results_by_source))
-
-    def _score_stored(self) -> None:
-        """Score the replies of all sources that are files, into ``stored``, in one pass over each evalset."""
-        plan = self.plan
-        replies_by_file = {
-            source.file: source.stored for source in (plan.baseline, *plan.sources) if source is not None and source.stored is not None
-        }
-        baseline = plan.baseline.baseline if plan.baseline is not None else None
-        for evalset in plan.evalsets:
-            scored = score_stored(plan.task, evalset.examples, list(replies_by_file.values()), baseline, plan.cluster)
-            for file, items in zip(replies_by_file, scored, strict=True):
-                self.stored.setdefault(file, []).append(_EvalsetReplies(items))
-
-    def _rankings(self, results_by_source: Sequence[Sequence[ModelResult]]) -> tuple[tuple[Ranked, ...], ...]:
-        """Rank the models on each evalset that all of them answered completely."""
-        if len(results_by_source) < 2:
-            return ()
-        return tuple(
-            rank_checkpoints(results, self.plan.task, seed=self.plan.seed)
-            for results in zip(*results_by_source, strict=True)
-            if all(result.metrics and not result.failures for result in results)
-        )
-
-    def _results(self, source: Source) -> tuple[ModelResult, ...]:
-        """Evaluate one source on every evalset and write its replies."""
-        plan = self.plan
-        replies_by_evalset = self._generate(source) if source.stored is None else self.stored[source.file]
-        if plan.output is not None:
-            lines = (outcome_line(outcome) for replies in replies_by_evalset for outcome in replies.items.outcomes.values())
-            write_atomically(plan.output / source.file, lines)
-        manifest = find_manifest(source.name) if source.stored is None and source is not plan.baseline else None
-        results = []
-        for evalset, replies in zip(plan.evalsets, replies_by_evalset, strict=True):
-            result = summarise(
-                source.name,
-                plan.task,
-                replies.items,
-                evalset.identity,
-                seed=plan.seed,
-                seconds=replies.seconds,
-                replies=source.file if plan.output is not None else "",
-                cached=replies.cached,
-            )
-            leaks = None
-            if manifest is not None:
-                leaks = check_leaks(result, manifest, plan.task, plan.tasks, seed=plan.seed, cache=self.cache, say=self.say)
-            results.append(replace(result, leak_check=leaks, self_check=replies.self_check))
-        return tuple(results)
-
-    def _generate(self, source: Source) -> list[_EvalsetReplies]:
-        plan = self.plan
-        path = None if plan.output is None else partial_path(plan.output / source.file)
-        with closing(self.open_engine(source.name)) as engine:
-            requests = (request for evalset in plan.evalsets for request in requests_of(plan.task, evalset.examples, plan.sampling))
-            partial = self.stack.enter_context(PartialReplies(engine, path, requests))
-            return [self._generate_for_evalset(source, evalset, engine, partial) for evalset in plan.evalsets]
-
-    def _generate_for_evalset(self, source: Source, evalset: Evalset, engine: CachedEngine, partial: PartialReplies) -> _EvalsetReplies:
-        """Generate a model's replies to one evalset; ``partial`` is ``engine`` with the partial files."""
-        plan = self.plan
-        start, hits_before, opening_seconds_before = time.perf_counter(), engine.hits + partial.hits, engine.opening_seconds
-
-        def cached() -> int:
-            return engine.hits + partial.hits - hits_before
-
-        with self.watch(f"{source.name} on {evalset.name}", len(evalset.examples), cached) as advance:
-            outcomes = list(generate_outcomes(partial, plan.task, evalset.examples, advance, sampling=plan.sampling, scorer=self.scorer))
-        seconds = time.perf_counter() - start - (engine.opening_seconds - opening_seconds_before)
-        items = collect_outcomes(outcomes, plan.cluster)
-        check = None
-        if plan.self_check:  # with the model itself, bypassing the cache
-            check = check_repeatability(engine.open_model(), plan.task, items, sampling=plan.sampling, seed=plan.seed)
-        return _EvalsetReplies(items, None if cached() else seconds, cached(), check)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 from sftchat._util.files import check_output_folder
-from sftchat._util.parsing import load_json, read_text
 from sftchat.data.few_shot import FewShot
 from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions, options_for_task
 from sftchat.errors import DataError, NotComparableError, UsageError, list_quoted
@@ -21,103 +19,15 @@ from sftchat.evaluation.baseline import (
     read_baseline,
     similar_file_hint,
 )
-from sftchat.evaluation.evalset import Evalset, cluster_of, concatenate_examples, parse_ids, read_evalset, scores_texts
+from sftchat.evaluation.evalset import Evalset, cluster_of, concatenate_examples, read_evalset, scores_texts
 from sftchat.evaluation.gate import GateConfig, GateOptions
+from sftchat.evaluation.judge import Judge
 from sftchat.evaluation.replies import check_replies_match, read_replies
 from sftchat.evaluation.samples import check_samples, with_sample_metrics
 from sftchat.evaluation.scored import rare_garbage_collection
+from sftchat.evaluation.selection import REPORT, Selection, select_items
 from sftchat.task import Task, row_problems
 from sftchat.types import Example, Reply, SamplingParams
-
-REPORT = "report.json"
-"""Name of the report in an output folder."""
-PastProblem = Literal["newly-broken", "failing"]
-PAST_PROBLEMS: tuple[PastProblem, ...] = get_args(PastProblem)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Restriction of an evaluation to some items, as typed.
-
-    Attributes:
-        words: Ids, or files with one id per line.
-        only: Select the items that failed or broke in an earlier evaluation.
-        source: Output folder of that evaluation, or a baseline file; None for the baseline of this evaluation.
-    """
-
-    words: tuple[str, ...] = ()
-    only: PastProblem | None = None
-    source: Path | None = None
-
-    def ids(self, all_ids: Collection[str], baseline: str | None = None) -> frozenset[str]:
-        """Return the selected ids: the intersection when both ways of selecting are used.
-
-        Args:
-            all_ids: All ids of the evalsets.
-            baseline: Baseline of this evaluation.
-
-        Raises:
-            UsageError: When an id is unknown or nothing is selected.
-            DataError: When a file is malformed.
-        """
-        selected = parse_ids(self.words, all_ids, "--ids") if self.words else frozenset(all_ids)
-        if self.only is None:
-            return selected
-        source = self.source or (Path(baseline) if baseline else None)
-        if source is None:
-            raise UsageError(f"--only {self.only} needs --from DIR, the folder of an earlier evaluation, or a --baseline FILE")
-        return selected & past_ids(self.only, source)
-
-
-def select_items(evalsets: Sequence[Evalset], ids: Collection[str]) -> tuple[Evalset, ...]:
-    """Restrict evalsets to some items; an evalset without a selected item is dropped.
-
-    Raises:
-        UsageError: When no item is left.
-    """
-    restricted = [replace(evalset, examples=tuple(example for example in evalset.examples if example.id in ids)) for evalset in evalsets]
-    selected = tuple(evalset for evalset in restricted if evalset.examples)
-    if not selected:
-        raise UsageError("none of the selected items is in the evalset")
-    return selected
-
-
-def past_ids(problem: PastProblem, source: Path) -> frozenset[str]:
-    """Return the ids of items that went wrong in an earlier evaluation.
-
-    Args:
-        problem: ``newly-broken`` since the baseline of that evaluation, or all ``failing``.
-        source: Output folder of that evaluation or, for ``failing``, a baseline file.
-
-    Raises:
-        UsageError: When the source does not contain this information, or no item went wrong.
-        DataError: When it is malformed.
-    """
-    if not (source.is_file() and is_baseline(source)):
-        ids = _past_ids_of_folder(problem, source)
-    elif problem == "failing":
-        ids = {item_id for item_id, item in read_baseline(source).items.items() if not item.right}
-    else:
-        raise UsageError(f"baseline {source} does not record what is newly broken; give the folder of an earlier evaluation with --from")
-    if not ids:
-        raise UsageError(f"nothing in '{source}' is {problem.replace('-', ' ')}, so there is nothing to evaluate")
-    return frozenset(ids)
-
-
-def _past_ids_of_folder(problem: PastProblem, folder: Path) -> set[str]:
-    report = folder / REPORT
-    if not report.is_file():
-        raise UsageError(f"'{folder}' is neither the folder of an earlier evaluation nor a baseline")
-    try:
-        document = load_json(read_text(report))
-        if problem == "newly-broken":
-            return {item_id for comparison in document["comparisons"] for item_id in comparison["broken"]}
-        # base name only: a path in the report must not lead out of its folder
-        files = sorted({Path(result["replies"]).name for result in document["results"] if result.get("replies")})
-        rows = [load_json(line) for file in files for line in read_text(folder / file).split("\n") if line.strip()]
-        return {row["id"] for row in rows if row.get("errors") or row.get("error")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"not the folder of an evaluation: {error}", str(folder)) from error
 
 
 @dataclass(frozen=True)
@@ -156,6 +66,7 @@ class Plan:
         remarks: Lines to add to the reasons of the verdict.
         self_check: Whether some items are repeated with each model.
         tasks: All tasks by name, needed to regenerate the rows of their generators.
+        judge: Judge whose verdicts are the scores of ``task``; None when the task's scorer needs none.
     """
 
     task: Task
@@ -172,11 +83,17 @@ class Plan:
     remarks: tuple[str, ...] = ()
     self_check: bool = False
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    judge: Judge | None = None
+
+    @property
+    def all_sources(self) -> tuple[Source, ...]:
+        """The baseline, if there is one, and the models or files under test."""
+        return self.sources if self.baseline is None else (self.baseline, *self.sources)
 
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the models to open, in that order."""
-        return tuple(source.name for source in (self.baseline, *self.sources) if source is not None and source.stored is None)
+        return tuple(source.name for source in self.all_sources if source.stored is None)
 
     @property
     def gate_in_force(self) -> GateConfig:
@@ -203,6 +120,7 @@ def make_plan(
     tasks: Mapping[str, Task] | None = None,
     partial: bool = False,
     row_options: RowOptions = DEFAULT_ROW_OPTIONS,
+    judge: Judge | None = None,
 ) -> Plan:
     """Read the evalsets and replies, and check that they fit together; no model is opened.
 
@@ -222,6 +140,7 @@ def make_plan(
         tasks: All tasks by name; their generators reproduce the rows that a checkpoint was trained on.
         partial: Whether to score only the items that have a reply in ``replies``.
         row_options: Options for reading the evalsets, in addition to the task's own.
+        judge: Judge that scores instead of the task's scorer, or compares the model's replies with the baseline's.
         label: Inserted after ``replies`` in file names, such as ``.relation`` when there are several tasks.
 
     Raises:
@@ -230,6 +149,8 @@ def make_plan(
         NotComparableError: When the baseline measured something else, is missing, or would be compared only in part although all is required.
     """
     gate_options = gate_options or GateOptions()
+    if judge is not None:
+        task = judge.apply(task, baseline)
     existing_baseline = baseline
     baseline_remarks: tuple[str, ...] = ()
     if baseline is not None and is_missing_file(baseline):
@@ -239,7 +160,9 @@ def make_plan(
         existing_baseline, baseline_remarks = None, (f"no baseline '{baseline}' yet{advice}",)
     options = options_for_task(task.row_options, row_options)
     evalsets = tuple(
-        read_evalset(source, limit, options, texts=scores_texts(task)) if isinstance(source, Path) else source.first(limit)
+        read_evalset(source, limit, options, texts=scores_texts(task), gold=task.needs_gold)
+        if isinstance(source, Path)
+        else source.first(limit)
         for source in evalset_sources or (_default_evalset(task),)
     )
     all_ids = frozenset().union(*(evalset.ids for evalset in evalsets))
@@ -281,10 +204,14 @@ def make_plan(
     removed: tuple[str, ...] = ()
     if existing_baseline is not None:
         baseline_source = _resolve_baseline(existing_baseline, f"replies{label}.baseline.jsonl", requested_ids, all_ids)
+        if judge is not None and judge.pairwise:
+            baseline_source = replace(baseline_source, baseline=None)  # its replies are compared, whatever counted them
         if baseline_source.baseline is not None:
             check_comparable(baseline_source.baseline, task, examples, None if replies is not None else sampling)
             check_complete(baseline_source.baseline, evalsets)
             removed = tuple(item_id for item_id in baseline_source.baseline.items if item_id not in all_ids)
+            if judge is not None:
+                judge.table.add_baseline(baseline_source.baseline, task)
     return Plan(
         task=task,
         evalsets=evalsets,
@@ -300,6 +227,7 @@ def make_plan(
         remarks=(*remarks, *baseline_remarks),
         self_check=self_check,
         tasks=tasks or {},
+        judge=judge,
     )
 
 

@@ -16,7 +16,7 @@ from sftchat.errors import DataError, list_quoted
 from sftchat.evaluation.scored import Failure, Item, Outcome
 from sftchat.protocol import ToolCalls, error_message, finish_reason, parse_content, unusable_reply_message, with_calls
 from sftchat.text import abbreviate
-from sftchat.types import Reply
+from sftchat.types import Reply, Score
 
 Row = Mapping[str, Any]
 FILTER_KEY = "lm_eval_filter"
@@ -113,9 +113,13 @@ def _reply_members(reply: Reply) -> dict[str, Any]:
 
 
 def outcome_line(outcome: Outcome) -> str:
-    """Return one outcome as a line of a file of replies; a failure has an error instead of a score."""
-    if isinstance(outcome, Failure):
-        row: dict[str, Any] = {"id": outcome.example.id, "reply": "", "finish_reason": "error", "error": outcome.error}
+    """Return one outcome as a line of a file of replies; a failure has an error instead of a score, and ``not_judged`` if it has a reply."""
+    if isinstance(outcome, Failure) and outcome.reply is not None:
+        item = Item(outcome.example, outcome.reply, Score({}))
+        row: dict[str, Any] = stored_reply_row(item) | thoughts_and_refusal(outcome.reply) | {"not_judged": outcome.error}
+        del row["stats"]
+    elif isinstance(outcome, Failure):
+        row = {"id": outcome.example.id, "reply": "", "finish_reason": "error", "error": outcome.error}
     else:
         row = stored_reply_row(outcome) | thoughts_and_refusal(outcome.reply)
         stats = row.pop("stats")

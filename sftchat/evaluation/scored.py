@@ -56,15 +56,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Failure:
-    """One example without a reply, in no metric: a dead server is not a bad model.
+    """One example without a reply or without a judge's verdict on it, in no metric: a dead server is not a bad model.
 
     Attributes:
         example: The example of the request.
-        error: Error message of the engine.
+        error: Error message of the engine, or why the reply was not judged.
+        reply: The reply that was not judged; None when there is no reply.
     """
 
     example: Example
     error: str
+    reply: Reply | None = None
 
 
 Outcome = Item | Failure

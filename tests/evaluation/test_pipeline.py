@@ -14,9 +14,10 @@ import pytest
 
 from sftchat import Task, UsageError
 from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
-from sftchat.evaluation.pipeline import OpenEngine, generate_shard, no_progress, run_plans
+from sftchat.evaluation.pipeline import generate_shard, no_progress, run_plans
 from sftchat.evaluation.plan import Plan, make_plan
 from sftchat.evaluation.reply_cache import ReplyCache
+from sftchat.evaluation.task_run import OpenEngine
 from sftchat.inference.distributed import ProcessInfo, process_info
 from sftchat.testing import ScriptedEngine
 

@@ -9,7 +9,8 @@ import pytest
 
 from sftchat import DataError, NotComparableError, Task, UsageError
 from sftchat.evaluation.gate import GateConfig, GateOptions
-from sftchat.evaluation.plan import Selection, check_output, make_plan, past_ids
+from sftchat.evaluation.plan import check_output, make_plan
+from sftchat.evaluation.selection import Selection, past_ids
 
 ROWS = [{"id": f"i{number}", "messages": [{"role": "user", "content": f"{number}?"}], "gold": "无"} for number in range(4)]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sftchat.evaluation.baseline import check_comparable, is_baseline, read_baseline
 from sftchat.evaluation.evalset import check_examples, parse_ids, read_evalset
-from sftchat.evaluation.plan import PAST_PROBLEMS, past_ids
 from sftchat.evaluation.replies import read_replies
+from sftchat.evaluation.selection import PAST_PROBLEMS, past_ids
 from sftchat.plugins.manager import load_plugins
 from sftchat.types import SamplingParams
 from tests.fuzz.inputs import json_like, lines_like

@@ -19,6 +19,7 @@ from sftchat.types import Example, SamplingParams
 
 if TYPE_CHECKING:
     from sftchat.evaluation.gate import GateConfig, Verdict  # imports the report
+    from sftchat.evaluation.judge import JudgeSummary
 
 SCHEMA_VERSION = 1
 DIGITS = 10
@@ -45,6 +46,7 @@ class Report:
         rankings: The models by step, for each evalset that several models answered.
         verdict: Verdict on the results; None before it is decided.
         remarks: Further reasons of the verdict, such as that there is no baseline yet.
+        judge: What is known of the judge whose verdicts are the scores; None without a judge.
     """
 
     task: str
@@ -58,6 +60,7 @@ class Report:
     remarks: tuple[str, ...] = ()
     rankings: tuple[tuple[Ranked, ...], ...] = ()
     verdict: Verdict | None = None
+    judge: JudgeSummary | None = None
 
     def gates_of(self, comparison: Comparison) -> tuple[GateResult, ...]:
         """Return the gate results of one comparison."""
@@ -86,6 +89,7 @@ class Report:
             "verdict": None if self.verdict is None else self.verdict.as_json(),
             "remarks": list(self.remarks),
             "rankings": [[ranked.as_json() for ranked in ranking] for ranking in self.rankings],
+            **({} if self.judge is None else {"judge": self.judge.as_json()}),
         }
         return sanitize_json(json.dumps(_round_floats(document), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)) + "\n"
 
