@@ -26,6 +26,7 @@ VERBS = {
     "chat": "chat with a model",
     "ask": "print replies to one prompt or to a file of prompts",
     "compare": "ask several models the same questions, side by side",
+    "history": "list the results of evaluations over time",
     "cache": "list cached replies, or delete them",
     "inspect": "describe a model, and prove parity of training and inference",
     "diff": "list the differences between two trainings",

@@ -76,6 +76,8 @@ class LedgerResult:
         replies: Absolute path of the file that the replies were written to; empty without one.
         commit: Git commit of the current folder; empty when there is none.
         verdict: Outcome of the verdict on this result alone, see ``Verdict``; empty for a baseline.
+        higher_is_better: Whether a larger value of the primary metric is better.
+        per_item_rate: Whether the primary metric is a share of items, see ``Metric``.
         number: Number of the result in the ledger; 0 before it is written.
     """
 
@@ -99,6 +101,8 @@ class LedgerResult:
     replies: str = ""
     commit: str = ""
     verdict: str = ""
+    higher_is_better: bool = True
+    per_item_rate: bool = False
     number: int = field(default=0, compare=False)
 
     @property
@@ -249,6 +253,7 @@ def _storable(text: str) -> str:
 
 def _parse_result(row: dict[str, Any]) -> LedgerResult:
     """Convert a row to a result; raises ``ValueError`` when it is malformed."""
+    row |= {name: bool(row[name]) for name in ("higher_is_better", "per_item_rate")}
     row["evalset"] = {"name": row["evalset"], "sha256": row.pop("evalset_sha256"), "size": row.pop("evalset_size")}
     return from_json(LedgerResult, row | {name: load_json(row[name]) for name in _JSON_FIELDS})
 

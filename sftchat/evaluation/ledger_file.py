@@ -19,7 +19,8 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS results (
     number INTEGER PRIMARY KEY AUTOINCREMENT, evaluation TEXT, time REAL, role TEXT, model TEXT, identity TEXT, weights TEXT, step INTEGER,
     task TEXT, evalset TEXT, evalset_sha256 TEXT, evalset_size INTEGER, settings_hash TEXT, settings TEXT, sampling TEXT, metrics TEXT,
-    requested INTEGER, answered INTEGER, right_items INTEGER, truncated INTEGER, failed INTEGER, replies TEXT, git_commit TEXT, verdict TEXT
+    requested INTEGER, answered INTEGER, right_items INTEGER, truncated INTEGER, failed INTEGER, replies TEXT, git_commit TEXT, verdict TEXT,
+    higher_is_better INTEGER, per_item_rate INTEGER
 );
 CREATE TABLE IF NOT EXISTS items (
     result INTEGER, id TEXT, content TEXT, is_right INTEGER, value REAL, errors TEXT, reply TEXT, stats TEXT, PRIMARY KEY (result, id)

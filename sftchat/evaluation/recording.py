@@ -74,6 +74,8 @@ def ledger_entries(
                     replies=str((plan.output / source.file).absolute()) if plan.output is not None else "",
                     commit=commit,
                     verdict=_outcome_of(result, report, plan) if role == "model" else "",
+                    higher_is_better=plan.task.metric.higher_is_better,
+                    per_item_rate=plan.task.metric.per_item_rate and not plan.cluster,
                 )
                 entries.append((entry, [ledger_item(outcome, plan.task.metric) for outcome in result.items.outcomes.values()]))
     return entries

@@ -34,6 +34,7 @@ RIGHT: dict[str, Words] = {
     "chat": ("chat", "sftchat:nano"),
     "ask": ("ask", "sftchat:nano", "hello"),
     "compare": ("compare", "sftchat:nano", "adapter", "-q", "hello"),
+    "history": ("history",),
     "cache": ("cache",),
     "cache prune": ("cache", "prune", "--all"),
     "inspect": ("inspect", "sftchat:nano"),
@@ -129,6 +130,7 @@ REFUSED: dict[str, tuple[Words, ...]] = {
     "compare": (
         ("adapter",), ("nosuch",), ("--questions", "rows.jsonl"), ("-q", " "),
     ),
+    "history": (("nosuch",), ("--evalset", "nosuch"), ("--item", "nosuch"), ("one", "--task", "two")),
     "cache prune": (("--older-than", "3"), ("--model", "nosuch")),
     "inspect": (),
     "merge": ( ("-o", "folder"), ("--prompts", "missing.jsonl")),

@@ -26,7 +26,7 @@ RESULT = LedgerResult(
     evaluation="e", time=1.5, role="model", model="run/checkpoint-5", identity="aa" * 32, weights="bb" * 32, step=5, task="quiz",
     evalset=EvalsetIdentity("gold.jsonl", "f00d", 2), settings={"sampling": {"temperature": 0.0}}, sampling={"temperature": 0.0, "seed": 0},
     metrics=(MetricResult("accuracy", 0.5, 0.1, 0.9, "wilson"), MetricResult("f1", 0.2, None, None, "none")), requested=2, answered=2, right=1,
-    truncated=1, failed=0, replies="/out/replies.jsonl", commit="c0ffee", verdict="fail",
+    truncated=1, failed=0, replies="/out/replies.jsonl", commit="c0ffee", verdict="fail", higher_is_better=False, per_item_rate=True,
 )  # fmt: skip
 ITEMS = [
     LedgerItem("a", "c1", True, 1.0, (), "r1", {"n": 1.0, "right": 1.0}),
