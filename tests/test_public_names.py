@@ -22,7 +22,7 @@ NAMES = {
     ],
     "sftchat.scorers": [
         "Scorer", "all_of", "any_of", "bleu", "choice", "chrf", "contains", "exact", "function", "json_fields",
-        "json_schema", "make_scorer", "multiple_choice", "numeric", "parse_numeral", "perplexity", "regex", "rouge_l",
+        "json_schema", "make_scorer", "multiple_choice", "numeric", "parse_numeral", "perplexity", "python_tests", "regex", "rouge_l",
         "rouge_l_f1", "set_f1", "sql_result", "tool_call", "weighted",
     ],
     "sftchat.text": ["COLONS", "DASHES", "MIDDLE_DOTS", "fold_width", "normalise", "printable", "strip_thinking", "tokens", "words"],

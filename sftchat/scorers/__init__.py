@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sftchat.scorers.numbers import numeric
     from sftchat.scorers.numerals import parse_numeral
     from sftchat.scorers.overlap import chrf, rouge_l, rouge_l_f1
+    from sftchat.scorers.python_tests import python_tests
     from sftchat.scorers.sets import set_f1
     from sftchat.scorers.sql import sql_result
     from sftchat.scorers.tool_call import tool_call
@@ -46,6 +47,7 @@ __all__ = [
     "numeric",
     "parse_numeral",
     "perplexity",
+    "python_tests",
     "regex",
     "rouge_l",
     "rouge_l_f1",
@@ -66,6 +68,7 @@ _MODULES = {
     "sftchat.scorers.numbers": ("numeric",),
     "sftchat.scorers.numerals": ("parse_numeral",),
     "sftchat.scorers.overlap": ("chrf", "rouge_l", "rouge_l_f1"),
+    "sftchat.scorers.python_tests": ("python_tests",),
     "sftchat.scorers.sets": ("set_f1",),
     "sftchat.scorers.sql": ("sql_result",),
     "sftchat.scorers.tool_call": ("tool_call",),

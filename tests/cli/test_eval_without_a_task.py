@@ -129,3 +129,26 @@ def test_a_scorer_option_needs_a_scorer(tickets: Desk) -> None:
         2,
         "sftchat: error: --labels is for a ready-made scorer; add --scorer choice\n",
     )
+
+
+def test_code_of_replies_runs_only_when_it_is_allowed(desk: Desk) -> None:
+    row = {
+        "id": "d",
+        "prompt": "Write double(n).",
+        "gold": "double = lambda n: 2 * n",
+        "tests": "assert double(3) == 6",
+        "entry_point": "double",
+    }
+    (desk.folder / "code.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    desk.engines["s:coder"] = lambda request: "```python\ndef double(n):\n    return n + n\n```"
+    words = ("s:coder", "--evalset", "code.jsonl", "--scorer", "python_tests", "--quiet", "--json")
+
+    refused = desk.run(*words)
+    code, out, _ = desk.run(*words, "--allow-code")
+
+    assert refused[::2] == (
+        2,
+        "sftchat: error: the scorer python_tests runs code that the model wrote; allow it with sftchat eval --allow-code\n",
+    )
+    assert (code, json.loads(out)["results"][0]["metrics"][0]["value"]) == (0, 1.0)
+    assert desk.run(*words)[0] == 2

@@ -115,6 +115,7 @@ REFUSED: dict[str, tuple[Words, ...]] = {
         ("--junit", "rows.jsonl"), ("--junit", "one", "--html", "one"), ("adapter", "--base", "nosuch"),
         *(("--scorer", value) for value in ("nosuch", "")), ("--scorer", "exact", "--scorer-option", "nosuch=1"), ("--scorer-option", "a=b"),
         ("--scorer", "exact", "--scorer-option", "extract=nosuch"), ("--scorer", "exact", "--scorer-option", "extract"), ("--labels", "a,b"),
+        ("--scorer", "python_tests"),
         ("-k", "2"), ("--prompt", "{nosuch}"), ("--prompt", "{"), *(("--few-shot-file", value) for value in ("missing.jsonl", "folder", "broken.jsonl")),
         ("--task", "missing.toml"), ("--task", "wrong.toml"), ("--few-shot-file", "rows.jsonl", "--few-shot", "-1"),
     ),

@@ -8,6 +8,7 @@ from typing import Any
 
 from sftchat import Example
 from sftchat.scorers import NAMES, Scorer, make_scorer
+from sftchat.scorers.consent import code_allowed
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Case:
 
     @property
     def scorer(self) -> Scorer:
-        return make_scorer(self.name, self.arguments)
+        with code_allowed():
+            return make_scorer(self.name, self.arguments)
 
     @property
     def examples(self) -> list[Example]:
@@ -88,6 +90,19 @@ CASES = (
     Case("any_of", ("Paris", "42 km"), {"parts": [EXACT, NUMERIC]}),
     Case("weighted", ("1 yes", "2 no"), {"parts": [{**EXACT, "weight": 3}, {**CHOICE, "weight": 0.5}, {**NUMERIC, "weight": 1}]}),
     Case("weighted", ("Paris", "巴黎"), {"parts": [{"name": "all_of", "parts": [EXACT, CONTAINS], "weight": 1}, {**EXACT, "weight": 1}]}),
+    Case(
+        "sql_result",
+        ("SELECT 1", "SELECT name FROM staff ORDER BY name"),
+        {},
+        {"database": "CREATE TABLE staff (name TEXT); INSERT INTO staff VALUES ('Ben'), ('Anna');"},
+    ),
+    Case("python_tests", ("def f():\n    return 7", "f = lambda: 7"), {"seconds": 2.0}, {"tests": "assert f() == 7"}),
+    Case(
+        "sql_result",
+        ("SELECT 1", "SELECT name FROM staff ORDER BY name"),
+        {},
+        {"database": "CREATE TABLE staff (name TEXT); INSERT INTO staff VALUES ('Ben'), ('Anna');"},
+    ),
 )
 
 UNTESTED = sorted({*NAMES} - {case.name for case in CASES})

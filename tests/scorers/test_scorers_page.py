@@ -16,6 +16,7 @@ import sftchat.scorers
 from sftchat import Example, Reply, Task
 from sftchat.scorers import NAMES, make_scorer
 from sftchat.scorers.base import EXTRACTIONS
+from sftchat.scorers.consent import code_allowed
 from sftchat.task import metric_value
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scorers.md").read_text(encoding="utf-8")
@@ -75,7 +76,8 @@ def test_the_page_lists_the_arguments_with_their_defaults(name: str) -> None:
     ("name", "arguments", "row"), [*worked_rows()], ids=lambda value: None if isinstance(value, dict) else str(value)[:60]
 )
 def test_a_row_of_the_page_is_scored_as_shown(name: str, arguments: dict[str, Any], row: list[str]) -> None:
-    scorer = make_scorer(arguments["name"], {key: value for key, value in arguments.items() if key != "name"})
+    with code_allowed():
+        scorer = make_scorer(arguments["name"], {key: value for key, value in arguments.items() if key != "name"})
     gold, reply, value, errors = row
     example = Example(({"role": "user", "content": "?"},), code(gold), "i", metadata_of(name))
     task = Task("page", "", lambda n, seed: [], scorer.score, scorer.metrics)
