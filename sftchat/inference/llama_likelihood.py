@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from sftchat.engine import Chunk, Request
 from sftchat.errors import EngineError, SftchatError
 from sftchat.inference.continuations import ScoredRequest, TokenScore
 from sftchat.inference.llama_server import SLOTS, Server
+from sftchat.inference.threads import answer_in_threads
 from sftchat.likelihood import likelihood_chunk
 
 FORCED = 1000.0
@@ -89,31 +89,27 @@ def score_requests(
         scorer: Scores the tokens.
         capacity: Maximum number of tokens of all running requests together.
     """
-    source = iter(requests)
-    cancelled = threading.Event()
-    running: dict[Future[Chunk], int] = {}  # with the number of tokens of the longest prompt
-    following = next(source, None)
-    with ThreadPoolExecutor(SLOTS, "llama.cpp") as pool:
-        try:
-            while running or following is not None:
-                while following is not None:
-                    try:
-                        scored = prepare(following)
-                    except SftchatError as error:
-                        yield Chunk(following.id, finish_reason="error", error=str(error))
-                        following = next(source, None)
-                        continue
-                    tokens = max(len(prompt.ids) + max(map(len, prompt.continuations)) for prompt in scored.prompts)
-                    if running and (len(running) >= SLOTS or sum(running.values()) + tokens > capacity):
-                        break
-                    running[pool.submit(_answer, scored, scorer, cancelled)] = tokens
-                    following = next(source, None)
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    del running[future]
-                    yield future.result()
-        finally:
-            cancelled.set()
+
+    def prepared() -> Iterator[tuple[str, ScoredRequest | Chunk]]:
+        for request in requests:
+            try:
+                yield request.id, prepare(request)
+            except SftchatError as error:
+                yield request.id, Chunk(request.id, finish_reason="error", error=str(error))
+
+    def fits(following: ScoredRequest | Chunk, running: Sequence[ScoredRequest | Chunk]) -> bool:
+        return len(running) < SLOTS and sum(map(_max_tokens, running)) + _max_tokens(following) <= capacity
+
+    def answer(scored: ScoredRequest | Chunk, cancelled: threading.Event) -> Chunk:
+        return scored if isinstance(scored, Chunk) else _answer(scored, scorer, cancelled)
+
+    return answer_in_threads(prepared(), answer, fits)
+
+
+def _max_tokens(scored: ScoredRequest | Chunk) -> int:
+    """Return the largest number of tokens of a prompt with a continuation; 0 for a request that cannot be scored."""
+    prompts = () if isinstance(scored, Chunk) else scored.prompts
+    return max((len(prompt.ids) + max(map(len, prompt.continuations)) for prompt in prompts), default=0)
 
 
 def _answer(scored: ScoredRequest, scorer: TokenScorer, cancelled: threading.Event) -> Chunk:

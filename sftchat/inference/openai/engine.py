@@ -14,9 +14,9 @@ import httpx2
 from anyio import create_task_group, move_on_after
 from anyio.from_thread import start_blocking_portal
 
-from sftchat.engine import Chunk, Request
+from sftchat.engine import Chunk, Request, answer_requests
 from sftchat.errors import EngineError, SftchatWarning, UsageError, first_line
-from sftchat.inference.openai.likelihood import score_text
+from sftchat.inference.openai.likelihood import Unanswered, score_requests, score_texts
 from sftchat.inference.openai.limits import (
     RETRYABLE_STATUSES,
     AdaptiveConcurrencyLimit,
@@ -91,11 +91,26 @@ class EndpointEngine:
         """Do nothing: connections are closed at the end of each call."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
-        """Generate replies; closing the iterator closes the connections of running requests.
+        """Generate replies, or the likelihoods of continuations; closing the iterator closes the connections of running requests.
 
         Raises:
             EngineError: When the server is unreachable, or refuses every request.
         """
+        return answer_requests(requests, self._generate, self._score)
+
+    def _score(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Answer requests with continuations."""
+        return score_requests(
+            requests,
+            self._post,
+            self.model,
+            concurrency=self._concurrency,
+            retries=self._retries,
+            template_arguments=self._template_arguments,
+        )
+
+    def _generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
+        """Generate replies."""
         source = iter(requests)
         outputs: SimpleQueue[Output] = SimpleQueue()
         to_send: asyncio.Queue[Request] = asyncio.Queue()
@@ -134,7 +149,7 @@ class EndpointEngine:
         """
         if not isinstance(reply, str) or not reply:
             raise UsageError("there is nothing to score: give the text of a reply")
-        return score_text(self._post, request, self.model, reply, alternatives, template_arguments=self._template_arguments)
+        return score_texts(self._post, request, self.model, [reply], alternatives, template_arguments=self._template_arguments)[0]
 
     def _post(self, path: str, body: Mapping[str, Any], tokens: int) -> ServerResponse:
         """Send a request that is not streamed (``likelihood.Post``), and again without a part that the server refuses; raises ``EngineError``."""
@@ -144,7 +159,7 @@ class EndpointEngine:
                 response = self._server.send("POST", path, self._server.limits.max_event_bytes(tokens), full_body)
             except (httpx2.RequestError, LimitExceeded) as error:
                 message = error.message if isinstance(error, LimitExceeded) else self._server.sanitize(first_line(error))
-                raise EngineError(f"the server at {self._server.url} did not answer: {message}") from None
+                raise Unanswered(f"the server at {self._server.url} did not answer: {message}") from None
             if not self._adapt_after_refusal(response, full_body, _issue_warning):
                 return replace(response, error=self._server.error_of(response) if response.status != 200 else "")
 

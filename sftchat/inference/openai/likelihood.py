@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from threading import Event
 from typing import Any, NamedTuple
 
 from sftchat._util.parsing import load_json
-from sftchat.engine import Request
-from sftchat.errors import EngineError
+from sftchat.engine import Chunk, Request
+from sftchat.errors import EngineError, SftchatError, UsageError
+from sftchat.inference.openai.limits import RETRYABLE_STATUSES, RequestFailed, Retries, parse_retry_after
 from sftchat.inference.openai.logprobs import logprobs_fields, make_choice, parse_choices, parse_logprob, parse_token
 from sftchat.inference.openai.protocol import path_and_body
 from sftchat.inference.openai.server import ServerResponse
+from sftchat.inference.threads import answer_in_threads
+from sftchat.likelihood import Likelihood, likelihood_chunk
 from sftchat.types import UNNUMBERED, Choice, SamplingParams, Token
 
 ONE_TOKEN = SamplingParams(max_new_tokens=1)
@@ -37,27 +42,130 @@ class _Alternative(NamedTuple):
     rank: int | None
 
 
-def score_text(
-    post: Post, request: Request, model: str, text: str, alternatives: int, *, template_arguments: Mapping[str, Any] | None = None
-) -> tuple[Choice, ...]:
-    """Return the tokens of a text as the reply to a request, each with its log-probability; the end-of-reply token is excluded.
+class UnsupportedError(EngineError):
+    """The server refused a request for the log-probabilities of a given text, or did not send them."""
 
-    For a conversation the server renders the prompt twice, with and without the reply; the additional tokens are the reply's. This requires
+
+class Unanswered(EngineError):
+    """The server did not answer a request."""
+
+
+def score_requests(
+    requests: Iterable[Request], post: Post, model: str, *, concurrency: int, retries: Retries, template_arguments: Mapping[str, Any] | None
+) -> Iterator[Chunk]:
+    """Answer requests with continuations, several at a time.
+
+    Args:
+        requests: Taken from the iterable as threads become free.
+        post: Sends a request to the server; called in threads.
+        model: Name of the model on the server, for requests that do not name another.
+        concurrency: Maximum number of requests at a time.
+        retries: Retry policy.
+        template_arguments: See ``score_texts``.
+
+    Raises:
+        UsageError: When a request asks for what no server gives.
+        EngineError: When the server is unreachable, or does not give the log-probabilities of the first texts.
+    """
+    succeeded = False
+
+    def answer(request: Request, cancelled: Event) -> Chunk:
+        nonlocal succeeded
+
+        def post_again(path: str, body: Mapping[str, Any], tokens: int) -> ServerResponse:
+            return _repeated(lambda: post(path, body, tokens), retries, cancelled)
+
+        try:
+            chunk = score_request(post_again, request, request.adapter or model, template_arguments)
+        except SftchatError as error:
+            if isinstance(error, Unanswered | UsageError) or (isinstance(error, UnsupportedError) and not succeeded):
+                raise
+            return Chunk(request.id, finish_reason="error", error=str(error))
+        succeeded = True
+        return chunk
+
+    return answer_in_threads(((request.id, request) for request in requests), answer, lambda _, running: len(running) < concurrency)
+
+
+def _repeated(send: Callable[[], ServerResponse], retries: Retries, cancelled: Event) -> ServerResponse:
+    """Send a request, and again after a failure that may pass, unless its answer is not needed any more; raises ``Unanswered``."""
+
+    async def sleep(seconds: float) -> None:
+        await retries.sleep(seconds)
+
+    for attempt in itertools.count(1):
+        response, unanswered, wait = None, None, None
+        try:
+            response = send()
+            if response.status not in RETRYABLE_STATUSES and response.status < 500:
+                break
+            wait = parse_retry_after(response.headers.get("retry-after"), retries.now())
+        except Unanswered as error:
+            unanswered = error
+        delay = retries.delay(attempt, RequestFailed("", retryable=True, wait=wait))
+        if delay is None or cancelled.is_set():
+            break
+        asyncio.run(sleep(delay))
+    if response is None:
+        assert unanswered is not None
+        raise unanswered
+    return response
+
+
+def score_request(post: Post, request: Request, model: str, template_arguments: Mapping[str, Any] | None = None) -> Chunk:
+    """Answer a request with continuations.
+
+    Args:
+        post: Sends a request to the server.
+        request: The request. White space at the end of a raw prompt is part of the continuations, whose first token it usually is.
+        model: Name of the model on the server.
+        template_arguments: See ``score_texts``.
+
+    Raises:
+        UsageError: When the end-of-reply token is to be scored, or the prompt is empty.
+        UnsupportedError: When the server does not support this.
+        EngineError: When the tokens of a text cannot be identified.
+    """
+    if request.ended:
+        raise UsageError(f"model '{model}' is behind a server, which gives no likelihood of the end-of-reply token; leave 'ended' out")
+    texts = request.continuations
+    if request.prompt is not None:
+        prompt = request.prompt + request.reply_prefix
+        stripped = prompt.rstrip()
+        if not stripped:
+            raise UsageError(f"model '{model}' is behind a server, which gives no likelihood of the first token after an empty prompt")
+        request, texts = replace(request, prompt=stripped, reply_prefix=""), tuple(prompt[len(stripped) :] + text for text in texts)
+    scored = score_texts(post, request, model, texts, 1, template_arguments=template_arguments)
+    return likelihood_chunk(request, map(Likelihood.of_choices, request.continuations, scored))
+
+
+def score_texts(
+    post: Post,
+    request: Request,
+    model: str,
+    texts: Sequence[str],
+    alternatives: int,
+    *,
+    template_arguments: Mapping[str, Any] | None = None,
+) -> list[tuple[Choice, ...]]:
+    """Return the tokens of texts as replies to a request, each with its log-probability; the end-of-reply token is excluded.
+
+    For a conversation the server renders the prompt with each reply, and once without; the additional tokens are the reply's. This requires
     ``prompt_logprobs`` and ``continue_final_message``, as in vLLM. A raw prompt requires ``echo`` with ``logprobs``, as in vLLM and SGLang.
 
     Args:
         post: Sends a request to the server.
         request: The prompt.
         model: Name of the model on the server.
-        text: The reply; not empty.
+        texts: The replies; none is empty.
         alternatives: Number of top alternatives per token, at least 0.
         template_arguments: Default arguments of the server's chat template; those of the request override them.
 
     Raises:
-        EngineError: When the server does not support this; the message names the missing feature.
+        UnsupportedError: When the server does not support this; the message names the missing feature.
+        EngineError: When the tokens of a text cannot be identified.
     """
-    request = replace(request, sampling=ONE_TOKEN, logprobs=None, reply_ids=())
-    request_with_text = replace(request, reply_prefix=request.reply_prefix + text)
+    request = replace(request, sampling=ONE_TOKEN, logprobs=None, reply_ids=(), continuations=())
 
     def post_request(request: Request, fields: Mapping[str, Any], feature: str) -> Mapping[str, Any]:
         path, body = path_and_body(request, model, usage=False, template_arguments=template_arguments)
@@ -74,22 +182,28 @@ def score_text(
             raise _unsupported(model, feature, "its answer is no JSON object")
         return value
 
-    if request.prompt is not None:
-        answer = post_request(request_with_text, {"echo": True, **logprobs_fields(alternatives, chat=False)}, "echo")
-        return _parse_echo(answer, request.prompt + request.reply_prefix, text, model)
-    feature = "prompt_logprobs"
-    with_text = _parse_prompt(post_request(request_with_text, {feature: alternatives}, feature), alternatives, model)
-    without_text = _parse_prompt(post_request(request, {feature: 0}, feature), 0, model)
-    count = len(without_text)
-    if len(with_text) <= count or [token.id for token in with_text[:count]] != [token.id for token in without_text]:
-        raise EngineError(
-            f"model '{model}': its server's template begins a new reply and a continued one differently, so the tokens of the text cannot be identified"
-        )
-    return tuple(token.choice for token in with_text[count:])
+    without_text: list[_PromptToken] = []
+    scored: list[tuple[Choice, ...]] = []
+    for text in texts:
+        request_with_text = replace(request, reply_prefix=request.reply_prefix + text)
+        if request.prompt is not None:
+            answer = post_request(request_with_text, {"echo": True, **logprobs_fields(alternatives, chat=False)}, "echo")
+            scored.append(_parse_echo(answer, request.prompt + request.reply_prefix, text, model))
+            continue
+        feature = "prompt_logprobs"
+        with_text = _parse_prompt(post_request(request_with_text, {feature: alternatives}, feature), alternatives, model)
+        without_text = without_text or _parse_prompt(post_request(request, {feature: 0}, feature), 0, model)
+        count = len(without_text)
+        if len(with_text) <= count or [token.id for token in with_text[:count]] != [token.id for token in without_text]:
+            raise EngineError(
+                f"model '{model}': its server's template begins a new reply and a continued one differently, so the tokens of the text cannot be identified"
+            )
+        scored.append(tuple(token.choice for token in with_text[count:]))
+    return scored
 
 
-def _unsupported(model: str, feature: str, reason: str) -> EngineError:
-    return EngineError(f"model '{model}': its server does not give the log-probabilities of a given text ({feature}): {reason}")
+def _unsupported(model: str, feature: str, reason: str) -> UnsupportedError:
+    return UnsupportedError(f"model '{model}': its server does not give the log-probabilities of a given text ({feature}): {reason}")
 
 
 def _parse_prompt(answer: Mapping[str, Any], max_alternatives: int, model: str) -> list[_PromptToken]:
