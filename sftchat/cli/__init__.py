@@ -34,6 +34,7 @@ VERBS = {
     "export": "write weights with an Ollama Modelfile, its template verified",
     "new-task": "create a task file for your own evalset, without Python",
     "new-plugin": "create a project for your own task",
+    "ci": "write the job of a gate for GitHub, GitLab or Jenkins",
 }
 """Every verb with its help line, so that ``--help`` imports none of them."""
 

@@ -1,1 +1,1 @@
-"""What users start from: a new plugin project, a new task file."""
+"""What users start from: a new plugin project, a new task file, a CI job."""

@@ -43,6 +43,7 @@ RIGHT: dict[str, Words] = {
     "export": ("export", "sftchat:nano", "--ollama", "-o", "new"),
     "new-task": ("new-task", "other", "-o", "new.toml"),
     "new-plugin": ("new-plugin", "other", "-o", "new"),
+    "ci": ("ci", "github", "--task", "relation", "--replies", "rows.jsonl", "--min", "f1=0.1", "-o", "new"),
 }
 """Valid arguments of each command; an invalid option is appended to them."""
 
@@ -138,6 +139,7 @@ REFUSED: dict[str, tuple[Words, ...]] = {
     "export": (("-o", "folder"), ("-o", "rows.jsonl"), ("--evalset", "missing.jsonl")),
     "new-task": (("-o", "folder"), ("-o", "new"), ("-o", "wrong.toml"), ("-o", "no/new.toml"), *(("--evalset", value) for value in ("missing.csv", "folder", "broken.jsonl"))),
     "new-plugin": (("-o", "folder"),),
+    "ci": (("-o", "folder"), ("-o", "rows.jsonl"), ("-o", "no/new.yml"), ("sftchat:nano", "--nosuch"), ("--limit", "1"), ("--system", "a\nb")),
 }  # fmt: skip
 """Further invalid arguments of a command, appended to its valid ones."""
 
@@ -148,7 +150,7 @@ WHOLE: tuple[Words, ...] = (
     ("compare", "sftchat:nano", "adapter"), ("compare", "sftchat:nano", "adapter", "--questions", "missing.jsonl"),
     ("inspect", "nosuch"), ("inspect", "rows.jsonl"), ("inspect", "adapter", "--base", "nosuch"), ("diff", "nosuch", "nosuch"), ("diff", "sftchat:nano", "sftchat:nano"),
     ("merge", "nosuch", "-o", "new"), ("merge", "sftchat:nano", "-o", "new"), ("export", "nosuch", "-o", "new", "--ollama"),
-    ("export", "adapter", "-o", "new", "--ollama"), ("export", "sftchat:nano", "-o", "new"), ("export", "sftchat:nano", "-o", "new", "--gguf", "q8_0", "--create", "name"), ("new-plugin", "relation"), ("new-plugin", "a/b"), ("new-task", "relation"), ("new-task", "a/b"),
+    ("export", "adapter", "-o", "new", "--ollama"), ("export", "sftchat:nano", "-o", "new"), ("export", "sftchat:nano", "-o", "new", "--gguf", "q8_0", "--create", "name"), ("new-plugin", "relation"), ("new-plugin", "a/b"), ("ci", "nosuch"), ("ci", "github"), ("ci", "github", "sftchat:nano", "--task", "relation"), ("new-task", "relation"), ("new-task", "a/b"),
     ("train", "nosuch", "-o", "new"), ("eval", "--task", "relation"), ("eval", "nosuch/checkpoint-*", "--task", "relation"),
     ("eval", "--task", "relation", "--replies", "missing.jsonl"), ("eval", "--task", "relation", "--replies", "folder"), ("cache", "prune"),
     ("data", "convert", "missing.jsonl", "new.jsonl", "--to", "messages"), ("data", "convert", "rows.jsonl", "rows.jsonl", "--to", "messages"),
