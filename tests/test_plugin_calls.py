@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from math import fsum, log
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from sftchat.data.generate import generate_examples
 from sftchat.engine import Counts, Engine, Renders, collect
 from sftchat.errors import class_and_message, format_position, message_of
 from sftchat.inference.guarded import open_guarded, plain_chunk
+from sftchat.likelihood import Likelihood, format_likelihoods
 from sftchat.plugins.manager import load_plugins
 from sftchat.task import row_problems, score_reply, training_defaults
 from sftchat.testing import ScriptedEngine, chat_with, plugin_manager_with
@@ -270,6 +272,24 @@ def opened(engine: Any) -> Engine:
 
 def asked(engine: Engine) -> list[Any]:
     return list(collect(engine, [Request("r", EXAMPLE.messages)]))
+
+
+def test_the_engine_of_a_plugin_gives_likelihoods_by_its_choices() -> None:
+    request = Request("r", EXAMPLE.messages, continuations=("ab", "c"), ended=True)
+    scored = opened(ScriptedEngine([], likeliest=[{"a": 0.5}, {"b": 0.25}, {"\n": 0.5}]))
+
+    (found,) = collect(scored, [request])
+
+    ab = Likelihood(fsum([log(0.5), log(0.25), log(0.5)]), 3, 2, True)
+    c = Likelihood(fsum([log(0.001), log(0.001)]), 2, 1, False)
+    assert found == ("r", Reply(format_likelihoods([ab, c])))
+
+
+def test_an_engine_that_computes_no_likelihoods_is_named() -> None:
+    request = Request("r", EXAMPLE.messages, continuations=("a",))
+
+    with pytest.raises(EngineError, match="^the engine of 'odd' computes no likelihoods; checkpoint folders, GGUF files and servers"):
+        list(collect(opened(Answers()), [request]))
 
 
 @pytest.mark.parametrize(
