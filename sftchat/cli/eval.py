@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sftchat.cli.options import add_options, answering_options, complete_model, complete_task
+from sftchat.cli.rescoring import check_rescore
+from sftchat.cli.rescoring import rescore as show_rescored
 from sftchat.cli.session import Session, json_text, stderr, stdout
 from sftchat.cli.tasks import TaskOptions, choose_tasks, is_model, override_options, take_overrides
 from sftchat.errors import UsageError, in_one_line
@@ -52,6 +54,11 @@ _GATE_OPTIONS = (
 _OTHER_OPTIONS = (
     click.option("--update-baseline", multiple=True, metavar="[TASK=]FILE", help="Write the model's replies as the new baseline."),
     click.option("--plan", "plan_only", is_flag=True, help="Load no model; print the smallest drop that the evalset can detect."),
+    click.option(
+        "--rescore",
+        is_flag=True,
+        help="Ask no model: apply the present scorer to the replies of earlier evaluations, of MODEL or of all, and list what changes.",
+    ),
     click.option("--cluster", default="", metavar="KEY", help="Metadata key of items that belong together, such as one document's."),
     click.option("--ids", multiple=True, metavar="FILE|ID", help="Evaluate these items alone, without a gate; repeatable."),
     click.option(
@@ -121,7 +128,7 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
 def command(
     ctx: click.Context, /, models: tuple[str, ...], names: tuple[str, ...], replies: tuple[str, ...], output: Path | None,
     overwrite: bool, as_json: bool, fresh: bool, self_check: bool, quiet: bool, evalsets: tuple[str, ...], baselines: tuple[str, ...],
-    limit: int | None, seed: int, plan_only: bool, cluster: str, partial_replies: bool, no_ledger: bool, **options: Any,
+    limit: int | None, seed: int, plan_only: bool, cluster: str, partial_replies: bool, no_ledger: bool, rescore: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Score models against gold replies, compare them with a baseline, and report by the exit code whether they are good enough.
 
@@ -132,8 +139,9 @@ def command(
     sftchat eval run --baseline baseline.jsonl --min f1=0.8 -o eval
     sftchat eval --task relation --replies eval/replies.jsonl
     sftchat eval run --task relation --task general --baseline sftchat:nano
+    sftchat eval --task relation --rescore
 
-    Replies of the same weights are cached and not generated again; see 'sftchat cache'.
+    Replies of the same weights are cached and not generated again; see 'sftchat cache'. Results are recorded; see 'sftchat history'.
 
     Exit codes: 0 fine, 1 a regression, a floor missed or a must-pass item wrong, 2 wrong usage, 3 some items were not answered,
     4 not comparable with the baseline, baseline missing, or inconclusive with --strict.
@@ -145,11 +153,13 @@ def command(
     from sftchat.models.reference import expand_patterns
 
     session: Session = ctx.obj
+    if rescore:
+        check_rescore(ctx)
     files = ReportFiles(**{name: options.pop(name) for name in ("junit", "markdown", "html")})
     baseline_updates = options.pop("update_baseline")
     gate_options = _take_gate_options(options)
     selection = _take_selection(options, gate_options)
-    if not plan_only:
+    if not (plan_only or rescore):
         _require_one_source(models, replies)
     models = expand_patterns(models)
     overrides = take_overrides(options, [path for word in evalsets if (path := Path(word)).is_file()])
@@ -180,6 +190,8 @@ def command(
     if plan_only:
         _print_power(plans, as_json)
         return
+    if rescore:
+        ctx.exit(show_rescored(session, plans, options, as_json=as_json))
     watch = None if quiet else partial(show_progress, stderr())
     finished = run_evaluation(session, plans, inputs, run_options, watch=watch, say=lambda line: _echo(f"sftchat: {line}"), warn=_echo)
     if finished is None:

@@ -50,7 +50,7 @@ def ledger_entries(
     for plan in plans:
         for role, source, results in _results_by_source(report, plan):
             is_model = source.stored is None
-            weights = _weights_hash(source.name, options, hash_file) if is_model else ""
+            weights = weights_hash(source.name, options, hash_file) if is_model else ""
             for result in results:
                 totals = result.items.totals
                 entry = LedgerResult(
@@ -156,7 +156,7 @@ def _outcome_of(result: ModelResult, report: Report, plan: Plan) -> str:
     return decide_verdict(Report(result.task, (result,), comparisons=comparisons, gates=gates), plan.gate_in_force).outcome
 
 
-def _weights_hash(model: str, options: Mapping[str, Any], hash_file: FileHasher) -> str:
+def weights_hash(model: str, options: Mapping[str, Any], hash_file: FileHasher) -> str:
     """Return a hash of the files of a model; empty when unknown, as for a server or an engine of a plugin."""
     try:
         reference = resolve(model, base=options.get("base"), allow_pickle=options.get("allow_pickle", False))
