@@ -15,6 +15,7 @@ from sftchat.errors import ModelError, PluginError, UsageError
 from sftchat.evaluation.baseline import similar_file_hint
 from sftchat.evaluation.evalset import Evalset
 from sftchat.evaluation.gate import COULD_NOT_JUDGE, PASSED, GateOptions
+from sftchat.evaluation.judge import Judge
 from sftchat.evaluation.ledger import Ledger
 from sftchat.evaluation.ledger_file import ledger_path
 from sftchat.evaluation.pipeline import Evaluation, ignore_line
@@ -40,6 +41,7 @@ class TaskInputs:
         replies: File of stored replies to score instead of models.
         gate_options: Gate options of this task.
         new_baseline: Baseline file to write.
+        judge: Judge that scores instead of the task's scorer, or compares with the baseline's replies.
     """
 
     task: Task
@@ -48,6 +50,7 @@ class TaskInputs:
     replies: Path | None = None
     gate_options: GateOptions = field(default_factory=GateOptions)
     new_baseline: str | None = None
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def plan_evaluation(session: Session, models: Sequence[str], inputs: Sequence[Ta
             self_check=options.self_check,
             partial=options.partial,
             tasks=session.registry.tasks,
+            judge=task_inputs.judge,
         )
         for task_inputs in inputs
     ]
@@ -243,4 +247,5 @@ def _resolve_models(session: Session, plans: Sequence[Plan], engine: Mapping[str
             except (UsageError, ModelError) as error:
                 if plan.baseline is None or plan.baseline.name != model:
                     raise
-                raise UsageError(f"--baseline '{model}' is no file{similar_file_hint(model)} and no MODEL: {error}") from error
+                option = "--against" if plan.judge is not None and plan.judge.pairwise else "--baseline"
+                raise UsageError(f"{option} '{model}' is no file{similar_file_hint(model)} and no MODEL: {error}") from error

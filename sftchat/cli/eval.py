@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sftchat.cli.judging import judging_options, take_judge
 from sftchat.cli.options import add_options, answering_options, complete_model, complete_task
 from sftchat.cli.rescoring import check_rescore
 from sftchat.cli.rescoring import rescore as show_rescored
@@ -122,6 +124,7 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
     help="Do not record the results for 'sftchat history' (also SFTCHAT_NO_LEDGER=1).",
 )
 @add_options(*_GATE_OPTIONS, *_OTHER_OPTIONS)
+@judging_options
 @override_options
 @answering_options
 @click.pass_context
@@ -140,6 +143,7 @@ def command(
     sftchat eval --task relation --replies eval/replies.jsonl
     sftchat eval run --task relation --task general --baseline sftchat:nano
     sftchat eval --task relation --rescore
+    sftchat eval run --evalset gold.jsonl --judge MODEL --rubric rubric.toml
 
     Replies of the same weights are cached and not generated again; see 'sftchat cache'. Results are recorded; see 'sftchat history'.
 
@@ -163,21 +167,35 @@ def command(
         _require_one_source(models, replies)
     models = expand_patterns(models)
     overrides = take_overrides(options, [path for word in evalsets if (path := Path(word)).is_file()])
+    excluded = {"--scorer": overrides.scorer is not None, "--self-check": self_check, "--baseline": baselines, "--plan": plan_only}
+    excluded |= {"--update-baseline": baseline_updates, "-k": (overrides.samples or 1) > 1}
+    judge, against = take_judge(options, excluded, models)
+    if judge is not None and not names:
+        overrides = replace(overrides, scorer=judge.scorer)
     tasks = choose_tasks(session.registry, names, models, overrides)
+    if judge is not None and len(tasks) > 1:
+        raise UsageError("--judge rates the replies of one --task at a time")
+    if judge is not None and plan_only and replies:
+        raise UsageError("--plan asks no judge; give --baseline FILE, written with this judge, instead of --replies")
     if any(task.thinking == "off" for task in tasks):
         options["template_arguments"] = {"enable_thinking": False, **options["template_arguments"]}
     task_options = TaskOptions(tasks, session.registry.tasks)
     evalsets_of, replies_of = task_options.by_task(evalsets, "--evalset"), task_options.one_each(replies, "--replies")
     baseline_of, gate_options_of = task_options.one_each(baselines, "--baseline", is_model), task_options.gate_options_of(gate_options)
     new_baseline_of = task_options.one_each(baseline_updates, "--update-baseline")
+    if judge is not None:
+        from sftchat.api.judges import identify_judge
+
+        judge = identify_judge(session, judge, tasks[0].template, options)
     inputs = [
         TaskInputs(
             task,
             tuple(evalset_path(task, word) for word in evalsets_of[task.name]),
-            baseline_of[task.name],
+            baseline_of[task.name] if against is None else against,
             Path(file) if (file := replies_of[task.name]) is not None else None,
             gate_options_of[task.name],
             new_baseline_of[task.name],
+            judge,
         )
         for task in tasks
     ]

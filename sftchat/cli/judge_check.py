@@ -30,9 +30,11 @@ MAX_PRINTED_CATEGORIES = 12
 @click.option("--scale", type=click.Choice(["nominal", "ordinal", "interval"]), help="Scale; by default ordinal for numbers, else nominal.")
 @click.option("--order", default="", metavar="LOWEST,…,HIGHEST", help="The ratings in order, when they are texts.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the intervals.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Write the agreement, for the key 'agreement' of a rubric.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    files: tuple[Path, ...], id_column: str, judge: str, people: tuple[str, ...], rater: str, scale: str | None, order: str, seed: int, as_json: bool,
+    files: tuple[Path, ...], id_column: str, judge: str, people: tuple[str, ...], rater: str, scale: str | None, order: str, seed: int,
+    save: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure how well a judge's ratings agree with people's, beside the agreement of the people with each other.
 
@@ -47,15 +49,20 @@ def command(
     Intervals are 95 % intervals over the choice of items. κ and α are 1 for perfect agreement and 0 for what chance gives; from α = 0.8 on, ratings
     are reliable, from 0.667 on good for tentative conclusions (Krippendorff 2004).
     """
+    from sftchat._util.files import check_output_file, write_atomically
     from sftchat.evaluation.agreement import measure_agreement
     from sftchat.evaluation.ratings import SCALES, RatingColumns, read_ratings
 
+    if save is not None:
+        check_output_file(save, overwrite=True)
     labels = tuple(label.strip() for label in order.split(",")) if order else ()
     if not all(labels):
         raise UsageError(f"--order '{order}' has an empty rating; write them with commas, such as bad,fair,good")
     columns = RatingColumns(id_column, judge, people or (("rating",) if rater else ("person",)), rater)
     ratings = read_ratings(files, columns, scale=next((name for name in SCALES if name == scale), None), order=labels)
     agreement = measure_agreement(ratings, seed=seed)
+    if save is not None:
+        write_atomically(save, json_text(agreement.as_json()) + "\n")
     if as_json:
         click.echo(json_text(agreement.as_json()))
         return

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REFUSED = frozenset((
     "baselines", "partial_replies", "output", "junit", "markdown", "html", "overwrite", "limit", "fresh", "self_check", "gated", "min_drop", "floors",
     "lower_floors", "must_pass", "strict", "require_baseline", "allow_missing_baseline", "update_baseline", "plan_only", "ids", "only", "previous",
+    "judge", "rubric", "against",
 ))  # fmt: skip
 """Parameters that --rescore refuses."""
 

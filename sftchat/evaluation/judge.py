@@ -6,6 +6,7 @@ the phases. A verdict is a function of the item and the reply's text, so equal r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from sftchat.evaluation.baseline import Baseline
 from sftchat.evaluation.judge_prompt import Verdict
 from sftchat.evaluation.rubric import RecordedAgreement, Rubric
-from sftchat.task import Metric, Task, answer_of, no_problems, rate, ratio
+from sftchat.scorers.base import Scorer
+from sftchat.task import NAME, Metric, Task, answer_of, no_problems, rate, ratio
 from sftchat.text import pluralize
 from sftchat.types import Example, Reply, Score
 
@@ -168,6 +170,12 @@ class Judge:
     def settings(self) -> dict[str, Any]:
         """Settings of a judged task that must be equal for a comparison with a baseline file; a judge without an identity is known by its name."""
         return {"judge": self.identity[:16] or self.model, "rubric": self.rubric.hash}
+
+    @property
+    def scorer(self) -> Scorer:
+        """The judge as a scorer, for an evalset without a task; its name is that of the rubric in the form of a task's name."""
+        name = re.sub(r"[^a-z0-9_-]+", "-", self.rubric.name.casefold()).strip("-_")
+        return Scorer(name if NAME.fullmatch(name) else "judged", self.table.score, judged_metrics(self.rubric))
 
     def apply(self, task: Task, baseline: str | None = None) -> Task:
         """Return a task whose scorer is the judge; for pairs of replies, with the metrics of pairs and the name of the baseline in its settings."""

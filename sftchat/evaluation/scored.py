@@ -68,6 +68,16 @@ class Failure:
     error: str
     reply: Reply | None = None
 
+    @property
+    def lack(self) -> str:
+        """What is missing: ``not answered``, or ``not judged`` when there is a reply."""
+        return "not answered" if self.reply is None else "not judged"
+
+    @property
+    def shown(self) -> str:
+        """The error in brackets, followed by the reply if there is one."""
+        return f"[not answered: {self.error}]" if self.reply is None else f"[{self.error}] {self.reply.text}"
+
 
 Outcome = Item | Failure
 Pair = tuple[Item, Item]

@@ -113,6 +113,9 @@ REFUSED: dict[str, tuple[Words, ...]] = {
         ("--only", "failing", "--from", "folder"), ("--only", "failing", "--from", "missing"), ("--only", "failing"), ("--plan",),
         ("-o", "rows.jsonl"), ("--task", "relation"), ("--self-check", "--replies", "rows.jsonl"),
         *((f"--{name}", value) for name in ("junit", "markdown", "html") for value in ("folder", "rows.jsonl/file")),
+        ("--judge", "sftchat:nano"), ("--judge", "nosuch", "--rubric", "rubric.toml"), ("--rubric", "rubric.toml"), ("--against", "sftchat:nano"),
+        *(("--judge", "sftchat:nano", "--rubric", value) for value in ("missing.toml", "folder", "wrong.toml", "rows.jsonl")),
+        *(("--judge", "sftchat:nano", "--against", value) for value in ("nosuch", "missing.jsonl", "folder")),
         ("--junit", "rows.jsonl"), ("--junit", "one", "--html", "one"), ("adapter", "--base", "nosuch"),
         *(("--scorer", value) for value in ("nosuch", "")), ("--scorer", "exact", "--scorer-option", "nosuch=1"), ("--scorer-option", "a=b"),
         ("--scorer", "exact", "--scorer-option", "extract=nosuch"), ("--scorer", "exact", "--scorer-option", "extract"), ("--labels", "a,b"),
@@ -122,7 +125,7 @@ REFUSED: dict[str, tuple[Words, ...]] = {
     ),
     "judge-check": (
         ("missing.csv",), ("folder",), ("broken.jsonl",), ("--id", "nosuch"), ("--judge", "nosuch"), ("--person", "nosuch"), ("--person", "judge"),
-        ("--rater", "nosuch"), ("--rater", "id", "--person", "judge", "--person", "id"), ("--scale", "interval"), ("--order", "good"), ("--order", "good,,bad"),
+        ("--rater", "nosuch"), ("--rater", "id", "--person", "judge", "--person", "id"), ("--scale", "interval"), ("--order", "good"), ("--order", "good,,bad"), ("--save", "folder"), ("--save", "no/file.json"),
     ),
     "chat": (
         ("--evalset", "rows.jsonl"), ("--continue", "--session", "1"), ("--session", "nosuch"), ("--continue",), ("nosuch",), ("sftchat:nano",),
@@ -233,6 +236,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "broken.jsonl").write_text("{\n", encoding="utf-8")
     (made / "empty.jsonl").write_text("", encoding="utf-8")
     (made / "wrong.toml").write_text("nosuch = 1\n", encoding="utf-8")
+    (made / "rubric.toml").write_text('name = "r"\n[[criteria]]\nname = "good"\ndescription = "is good"\n', encoding="utf-8")
     (made / "folder").mkdir()
     (made / "folder" / "file").write_text("", encoding="utf-8")
     (made / "adapter").mkdir()

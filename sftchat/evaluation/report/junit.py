@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from sftchat.evaluation.gate import Verdict, VerdictOutcome
 from sftchat.evaluation.report.view import ItemHistory, Report, comparison_of, error_classes, item_histories, reply_text
+from sftchat.evaluation.scored import Failure
 from sftchat.text import sanitize_lines
 
 CaseOutcome = Literal["failure", "error", "skipped"]
@@ -76,7 +77,7 @@ def to_junit(report: Report, verdict: Verdict) -> str:
 def _item_case(item: ItemHistory) -> Case:
     name, errors = item.example.id, ", ".join(error_classes(item.new))
     if item.change == "failed":
-        return Case(name, "error", "not answered", reply_text(item.new))
+        return Case(name, "error", item.new.lack if isinstance(item.new, Failure) else "not answered", reply_text(item.new))
     if item.change == "broken":
         return Case(name, "failure", f"newly broken: {errors}", _item_details(item))
     if item.change == "wrong":

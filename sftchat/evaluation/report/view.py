@@ -176,7 +176,7 @@ def reply_text(outcome: Outcome | None) -> str:
     """Return the text of a reply; for a failure, the error message in brackets; for None, an empty text."""
     if outcome is None:
         return ""
-    return f"[not answered: {outcome.error}]" if isinstance(outcome, Failure) else outcome.reply.text
+    return outcome.shown if isinstance(outcome, Failure) else outcome.reply.text
 
 
 def format_value(value: float | None) -> str:
@@ -273,7 +273,7 @@ def model_notes(result: ModelResult) -> list[str]:
     if totals.cut_thinking:
         notes.append(f"{totals.cut_thinking} cut while thinking")
     if result.failures:
-        notes.append(f"{len(result.failures)} not answered")
+        notes.append(f"{len(result.failures)} {result.failures[0].lack}")
     return notes
 
 
@@ -390,13 +390,11 @@ def trust_lines(result: ModelResult) -> Iterator[str]:
         row = first.row or "a generated row"
         size = len(result.items) + len(result.failures)
         yield f"{where}: {count} of {size} items {verb} in its training data, or nearly (the first '{first.id}', {row}){clean}"
-    if self_check is None:
-        return
-    if not self_check.changed:
+    if self_check is not None and not self_check.changed:
         yield f"{where}: {self_check.n} replies were the same when generated again, alone and in other batches"
-        return
-    name = result.metrics[0].name
-    yield (
-        f"{where}: {self_check.changed} of {self_check.n} replies changed when generated again, "
-        f"{name} by up to {self_check.floors[name] / POINT:.1f} points; no drop up to that is called a regression"
-    )
+    elif self_check is not None:
+        name = result.metrics[0].name
+        yield (
+            f"{where}: {self_check.changed} of {self_check.n} replies changed when generated again, "
+            f"{name} by up to {self_check.floors[name] / POINT:.1f} points; no drop up to that is called a regression"
+        )
