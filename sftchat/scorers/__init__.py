@@ -15,19 +15,19 @@ from sftchat.errors import UsageError, unknown_name_message
 
 if TYPE_CHECKING:
     from sftchat.scorers.base import Scorer
+    from sftchat.scorers.code_tests import python_tests
     from sftchat.scorers.combine import all_of, any_of, function, weighted
-    from sftchat.scorers.json_fields import json_fields
-    from sftchat.scorers.json_schema import json_schema
+    from sftchat.scorers.json_form import json_schema
+    from sftchat.scorers.json_values import json_fields
     from sftchat.scorers.labels import choice
     from sftchat.scorers.likelihood import multiple_choice, perplexity
     from sftchat.scorers.match import contains, exact, regex
     from sftchat.scorers.numbers import numeric
     from sftchat.scorers.numerals import parse_numeral
     from sftchat.scorers.overlap import chrf, rouge_l, rouge_l_f1
-    from sftchat.scorers.python_tests import python_tests
     from sftchat.scorers.sets import set_f1
     from sftchat.scorers.sql import sql_result
-    from sftchat.scorers.tool_call import tool_call
+    from sftchat.scorers.tool_calls import tool_call
     from sftchat.scorers.translation import bleu
 
 __all__ = [
@@ -59,19 +59,19 @@ __all__ = [
 
 _MODULES = {
     "sftchat.scorers.base": ("Scorer",),
+    "sftchat.scorers.code_tests": ("python_tests",),
     "sftchat.scorers.combine": ("all_of", "any_of", "function", "weighted"),
-    "sftchat.scorers.json_fields": ("json_fields",),
-    "sftchat.scorers.json_schema": ("json_schema",),
+    "sftchat.scorers.json_form": ("json_schema",),
+    "sftchat.scorers.json_values": ("json_fields",),
     "sftchat.scorers.labels": ("choice",),
     "sftchat.scorers.likelihood": ("multiple_choice", "perplexity"),
     "sftchat.scorers.match": ("contains", "exact", "regex"),
     "sftchat.scorers.numbers": ("numeric",),
     "sftchat.scorers.numerals": ("parse_numeral",),
     "sftchat.scorers.overlap": ("chrf", "rouge_l", "rouge_l_f1"),
-    "sftchat.scorers.python_tests": ("python_tests",),
     "sftchat.scorers.sets": ("set_f1",),
     "sftchat.scorers.sql": ("sql_result",),
-    "sftchat.scorers.tool_call": ("tool_call",),
+    "sftchat.scorers.tool_calls": ("tool_call",),
     "sftchat.scorers.translation": ("bleu",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

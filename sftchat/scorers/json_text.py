@@ -11,8 +11,8 @@ from typing import Any
 
 from sftchat._util.parsing import MAX_DEPTH, is_too_deep, reject_duplicate_keys
 
-MAX_ATTEMPTS = 50
-"""Maximum number of opening brackets of a text at which JSON is sought."""
+MAX_SCANS = 10
+"""JSON is sought at opening brackets until this many times the length of the text was read, so that the time is linear."""
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _REPAIRS = re.compile(
@@ -59,15 +59,13 @@ def iter_json(text: str) -> Iterator[tuple[int, int, Any]]:
     """Yield start, end and value of the objects and lists in a text, from left to right; none is within another.
 
     Args:
-        text: Any text; at most ``MAX_ATTEMPTS`` opening brackets are tried.
+        text: Any text.
     """
-    position = 0
-    for _ in range(MAX_ATTEMPTS):
-        opening = _OPENING.search(text, position)
-        if opening is None:
-            return
+    position, characters_left = 0, MAX_SCANS * len(text)
+    while characters_left > 0 and (opening := _OPENING.search(text, position)):
         start, end = opening.start(), _end_of_brackets(text, opening.start())
         position = start + 1
+        characters_left -= end - start
         try:
             value = read_json(text[start:end])
         except ValueError:

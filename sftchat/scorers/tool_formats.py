@@ -17,11 +17,11 @@ _TOOL_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", 
 _FUNCTION = re.compile(rf"<function=({_NAME})>(.*?)(?:</function>|(?=<function=)|\Z)", re.DOTALL)
 """Llama 3.1's own functions and functionary with JSON, Qwen3-Coder with parameters."""
 _PARAMETER = re.compile(rf"<parameter=({_NAME})>\n?(.*?)\n?(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
-_ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
-"""GLM-4.5; the name of the function stands before the first key."""
+_ARGUMENT = re.compile(r"([^<]*)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+"""GLM-4.5, after each ``<arg_key>``; the name of the function stands before the first."""
 _DEEPSEEK = re.compile(r"<｜tool▁call▁begin｜>(.*?)(?:<｜tool▁call▁end｜>|(?=<｜tool▁call▁begin｜>)|\Z)", re.DOTALL)
 _KIMI = re.compile(
-    r"<\|tool_call_begin\|>(.*?)<\|tool_call_argument_begin\|>(.*?)(?:<\|tool_call_end\|>|(?=<\|tool_call_begin\|>)|\Z)", re.DOTALL
+    r"<\|tool_call_begin\|>([^<]*)<\|tool_call_argument_begin\|>(.*?)(?:<\|tool_call_end\|>|(?=<\|tool_call_begin\|>)|\Z)", re.DOTALL
 )
 _RECIPIENT = re.compile(
     rf"(?:^|(?<=\n))(?:>>>|<\|recipient\|>\s*)({_NAME})\s*\n(?:<\|content\|>)?(.*?)(?=\n>>>|<\|(?:recipient|from|stop)\|>|\Z)", re.DOTALL
@@ -129,8 +129,9 @@ def _content_of_tag(content: str) -> Iterator[Call | None]:
     if "<function=" in content:
         yield from (_function(match[1], match[2]) for match in _FUNCTION.finditer(content))
     elif "<arg_key>" in content or re.fullmatch(rf"\s*{_NAME}\s*", content):
-        arguments = {key.strip(): _value_or_text(value) for key, value in _ARGUMENT.findall(content)}
-        name = content.partition("<arg_key>")[0].strip()
+        name, *parts = content.split("<arg_key>")
+        name, matches = name.strip(), map(_ARGUMENT.match, parts)
+        arguments = {match[1].strip(): _value_or_text(match[2]) for match in matches if match}
         yield Call(name, arguments) if name else None
     else:
         try:

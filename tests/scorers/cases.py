@@ -90,19 +90,7 @@ CASES = (
     Case("any_of", ("Paris", "42 km"), {"parts": [EXACT, NUMERIC]}),
     Case("weighted", ("1 yes", "2 no"), {"parts": [{**EXACT, "weight": 3}, {**CHOICE, "weight": 0.5}, {**NUMERIC, "weight": 1}]}),
     Case("weighted", ("Paris", "巴黎"), {"parts": [{"name": "all_of", "parts": [EXACT, CONTAINS], "weight": 1}, {**EXACT, "weight": 1}]}),
-    Case(
-        "sql_result",
-        ("SELECT 1", "SELECT name FROM staff ORDER BY name"),
-        {},
-        {"database": "CREATE TABLE staff (name TEXT); INSERT INTO staff VALUES ('Ben'), ('Anna');"},
-    ),
     Case("python_tests", ("def f():\n    return 7", "f = lambda: 7"), {"seconds": 2.0}, {"tests": "assert f() == 7"}),
-    Case(
-        "sql_result",
-        ("SELECT 1", "SELECT name FROM staff ORDER BY name"),
-        {},
-        {"database": "CREATE TABLE staff (name TEXT); INSERT INTO staff VALUES ('Ben'), ('Anna');"},
-    ),
 )
 
 UNTESTED = sorted({*NAMES} - {case.name for case in CASES})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sftchat.scorers
 from sftchat import Example, Reply, Task
-from sftchat.scorers import Scorer
+from sftchat.scorers import NAMES, Scorer
 from sftchat.task import metric_value, score_reply
 from sftchat.testing.fuzz import garbage_replies
 from sftchat.testing.scores import ScoredReply, garbage_faults, gold_faults, metric_faults, speed_faults
@@ -22,6 +25,12 @@ def as_task(scorer: Scorer) -> Task:
 
 def test_every_scorer_has_a_case() -> None:
     assert UNTESTED == []
+
+
+def test_no_module_has_the_name_of_a_scorer_which_it_would_hide_once_it_is_imported() -> None:
+    modules = {path.stem for path in Path(sftchat.scorers.__file__).parent.glob("*.py")}
+
+    assert modules & {*NAMES} == set()
 
 
 @EACH_CASE

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from sftchat import Example, Reply, Score
 from sftchat.scorers import json_fields
-from sftchat.scorers.json_fields import count_fields
 from sftchat.scorers.json_text import find_json
+from sftchat.scorers.json_values import count_fields
 
 LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
 VALUES = st.recursive(

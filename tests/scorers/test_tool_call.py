@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -203,3 +204,15 @@ def test_a_row_needs_a_gold_reply_whose_calls_can_be_read() -> None:
 
     unreadable = ["the gold reply has a tool call that cannot be read"]
     assert problems == [["the row has no gold reply to compare with"], [], [], [], unreadable, unreadable]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<tool_call>", "<arg_key>", "<tool_call>a<arg_key>b</arg_key>", "<|tool_call_begin|>", "{", '{"', "[TOOL_CALLS]a{", "\n>>>a\n"],
+)
+def test_the_time_for_a_repeated_piece_grows_with_its_length(piece: str) -> None:
+    started = time.thread_time()
+
+    parse_calls(f"<tool_call>{piece * (60_000 // len(piece))}")
+
+    assert time.thread_time() - started < 3

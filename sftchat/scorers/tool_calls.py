@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from json import dumps
 
 from sftchat.scorers.base import Scorer, gold_required, with_reply_errors
-from sftchat.scorers.json_fields import Comparison
+from sftchat.scorers.json_values import Comparison
 from sftchat.scorers.tool_formats import Calls, parse_calls, parse_gold_calls
 from sftchat.task import Metric, rate, ratio
 from sftchat.types import Example, Reply, Score

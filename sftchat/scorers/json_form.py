@@ -9,8 +9,8 @@ from typing import Any
 from sftchat._util.parsing import expand_user, load_json, read_text
 from sftchat.errors import MissingExtraError, UsageError, os_reason
 from sftchat.scorers.base import ACCURACY, Scorer, with_reply_errors
-from sftchat.scorers.json_fields import VALID, json_problems
 from sftchat.scorers.json_text import find_json
+from sftchat.scorers.json_values import VALID, json_problems
 from sftchat.types import Example, Reply, Score
 
 
