@@ -38,7 +38,7 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def test_every_example_is_tested() -> None:
-    assert sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir()) == sorted([*EXAMPLES, "configs"])
+    assert sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir()) == sorted([*EXAMPLES, "configs", "tickets"])
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
