@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from sftchat.cli.session import Session, json_text, stdout
 from sftchat.errors import UsageError, unknown_name_message
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.ledger import LedgerResult
+    from sftchat.evaluation.ledger import LedgerItem, LedgerResult
     from sftchat.task import Metric
 
 MAX_NAMES = 10
@@ -77,7 +78,11 @@ def command(
         found = session.registry.tasks.get(task)
         return None if found is None else next((metric for metric in found.metrics if metric.name == name), None)
 
-    sections = make_sections(results, limit, lambda result: read_items(path, result), find_metric)
+    @lru_cache(maxsize=4)  # a result is compared with the one before and with the one after it
+    def items_by_number(number: int) -> Mapping[str, LedgerItem]:
+        return read_items(path, number)
+
+    sections = make_sections(results, limit, lambda result: items_by_number(result.number), find_metric)
     if as_json:
         click.echo(json_text([_section_json(asdict(section)) for section in sections]))
     else:

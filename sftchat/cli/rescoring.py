@@ -70,7 +70,7 @@ def rescore(session: Session, plans: Sequence[Plan], options: Mapping[str, Any],
             def identify(model: str, template: str = plan.task.template) -> str:
                 return session.identify(model, hashed=cache.file_hash, preferred=template, **options)
 
-            rescored += rescore_plan(plan, results, lambda result: read_items(path, result), cache, identify, options)
+            rescored += rescore_plan(plan, results, lambda result: read_items(path, result.number), cache, identify, options)
     if not rescored:
         where = ", ".join(f"{plan.task.name} on {evalset.name}" for plan in plans for evalset in plan.evalsets)
         raise UsageError(

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ class LedgerItem:
         id: Id of the item.
         content: ``content_hash`` of the example; equal for unchanged items.
         right: Whether the scorer found no error; None for an item without a reply.
-        value: The primary metric of the item alone; None for an item without a reply.
+        value: The primary metric of the item alone; None for an item without a reply, and when the metric needs several items.
         errors: Distinct error classes, in the scorer's order.
         reply: Hash of the text of the reply; empty without a reply.
         stats: Counts of the scorer; empty without a reply.
@@ -173,14 +174,14 @@ def read_results(path: Path) -> list[LedgerResult]:
         return [_parse_result(dict(zip(_RESULT_COLUMNS, row, strict=True))) for row in connection.execute(_SELECT_RESULTS)]
 
 
-def read_items(path: Path, result: LedgerResult) -> dict[str, LedgerItem]:
-    """Read the items of a result, by id; empty when they were deleted for their size.
+def read_items(path: Path, number: int) -> dict[str, LedgerItem]:
+    """Read the items of a result, which is given by its number, by id; empty when they were deleted for their size.
 
     Raises:
         SftchatError: When the file cannot be used.
     """
     with open_ledger(path) as connection:
-        rows = connection.execute(f"SELECT {', '.join(_ITEM_COLUMNS)} FROM items WHERE result = ?", (result.number,))
+        rows = connection.execute(f"SELECT {', '.join(_ITEM_COLUMNS)} FROM items WHERE result = ?", (number,))
         items = map(_parse_item, rows)
         return {item.id: item for item in items}
 
@@ -260,7 +261,19 @@ def _parse_result(row: dict[str, Any]) -> LedgerResult:
 
 def _parse_item(row: Sequence[Any]) -> LedgerItem:
     """Convert a row to an item; raises ``ValueError`` when it is malformed."""
-    values = dict(zip(("id", "content", "right", "value", "errors", "reply", "stats"), row, strict=True))
-    right = values["right"]
-    values |= {"right": None if right is None else bool(right), "errors": load_json(values["errors"]), "stats": load_json(values["stats"])}
-    return from_json(LedgerItem, values)
+    item_id, content, right, value, errors, reply, stats = row
+    texts = all(type(text) is str for text in (item_id, content, reply, errors, stats))
+    if not texts or right not in (0, 1, None) or not (value is None or type(value) is float):
+        raise ValueError("an item is malformed")
+    return LedgerItem(item_id, content, None if right is None else bool(right), value, _parse_errors(errors), reply, _parse_stats(stats))
+
+
+# items have few different error classes and counts, and parsing takes most of the time of reading
+@lru_cache(maxsize=4096)
+def _parse_errors(text: str) -> tuple[str, ...]:
+    return from_json(tuple[str, ...], load_json(text))
+
+
+@lru_cache(maxsize=4096)
+def _parse_stats(text: str) -> Mapping[str, float]:
+    return from_json(Mapping[str, float], load_json(text))

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sftchat.errors import SftchatError
+from sftchat.errors import PluginError, SftchatError
 from sftchat.evaluation.baseline import GENERATION_SETTINGS, content_hash, sampling_to_json, settings_of
 from sftchat.evaluation.gate import decide_verdict
 from sftchat.evaluation.ledger import Entry, LedgerItem, LedgerResult, Role
@@ -45,7 +45,7 @@ def ledger_entries(
         identities: Identity of each model in the reply cache, by name of the task and of the model.
         hash_file: Returns the hash of a file of a model.
     """
-    evaluation, now, commit = uuid.uuid4().hex, time.time(), git_commit(Path.cwd())
+    evaluation, now, commit = uuid.uuid4().hex, time.time(), git_commit(Path())
     entries: list[Entry] = []
     for plan in plans:
         for role, source, results in _results_by_source(report, plan):
@@ -60,7 +60,7 @@ def ledger_entries(
                     model=source.name,
                     identity=identities.get((plan.task.name, source.name), "") if is_model else "",
                     weights=weights,
-                    step=step_of(source.name) if is_model else None,
+                    step=_step_of(source.name) if is_model else None,
                     task=plan.task.name,
                     evalset=result.evalset,
                     settings=all_settings(plan, options, is_model=is_model),
@@ -100,16 +100,15 @@ def all_settings(plan: Plan, options: Mapping[str, Any], *, is_model: bool) -> d
 
 
 def ledger_item(outcome: Outcome, metric: Metric) -> LedgerItem:
-    """Return what the ledger stores of the outcome of one item.
-
-    Raises:
-        PluginError: When the metric cannot be computed from the counts of the item.
-    """
+    """Return what the ledger stores of the outcome of one item."""
     content = content_hash(outcome.example)
     if not isinstance(outcome, Item):
         return LedgerItem(outcome.example.id, content, None, None, (), "", {})
     stats = {name: float(count) for name, count in outcome.score.stats.items()}
-    value = metric_value(metric, stats)
+    try:
+        value = metric_value(metric, stats)
+    except PluginError:  # a metric of many items, such as a correlation
+        value = None
     return LedgerItem(outcome.example.id, content, outcome.right, value, error_classes(outcome), reply_hash(outcome.reply), stats)
 
 
@@ -133,6 +132,14 @@ def git_commit(folder: Path) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _step_of(model: str) -> int | None:
+    """Return the step of a checkpoint; None when unknown, also for a damaged manifest."""
+    try:
+        return step_of(model)
+    except SftchatError:
+        return None
 
 
 def _results_by_source(report: Report, plan: Plan) -> Iterator[tuple[Role, Source, tuple[ModelResult, ...]]]:

@@ -139,6 +139,17 @@ def test_a_changed_scorer_is_noticed_by_equal_replies_with_other_counts() -> Non
     assert [run.rescored for run in runs] == [0, 7]
 
 
+def test_a_metric_that_needs_several_items_is_recorded_without_values_of_items(result: MakeResult) -> None:
+    def spread(sums: object) -> float:
+        raise ZeroDivisionError
+
+    item = result("a", "+").items[0]
+
+    recorded = ledger_item(item, replace(F1_TASK.metric, function=spread))
+
+    assert recorded == replace(ledger_item(item, F1_TASK.metric), value=None)
+
+
 def test_without_the_items_only_the_change_is_known() -> None:
     ((_, runs),) = history((BASE, {}), rated("+++++---"))
 
@@ -180,7 +191,7 @@ def test_the_history_of_an_item_is_that_of_the_reports(
                 assert isinstance(outcome, Failure)
             expected.append(run)
         assert list(section.runs) == expected
-    assert {name: item.right for name, item in read_items(path, results[-1]).items()} == {
+    assert {name: item.right for name, item in read_items(path, results[-1].number).items()} == {
         name: outcome.right if isinstance(outcome, Item) else None for name, outcome in reports[-1].items.outcomes.items()
     }
 

@@ -50,7 +50,10 @@ def test_results_and_items_come_back_as_they_were(path: Path) -> None:
 
     first, second = read_results(path)
     assert ([first, second], first.number, second.number) == ([RESULT, later], 2, 1)
-    assert (read_items(path, first), read_items(path, second)) == ({"a": ITEMS[0], "b": ITEMS[1]}, {"a": ITEMS[0], "b": failed})
+    assert (read_items(path, first.number), read_items(path, second.number)) == (
+        {"a": ITEMS[0], "b": ITEMS[1]},
+        {"a": ITEMS[0], "b": failed},
+    )
     assert (read_item(path, "b"), read_item(path, "c")) == ({1: failed, 2: ITEMS[1]}, {})
     assert (first.complete, second.complete, first.series == second.series) == (True, False, True)
 
@@ -118,6 +121,16 @@ def test_a_damaged_row_is_an_error_of_one_line_for_readers(path: Path, damage: s
         read_results(path)
 
 
+@pytest.mark.parametrize("damage", ["errors = '[1]'", "stats = '[]'", "is_right = 2", "value = 'x'", "reply = x'ff'", "content = NULL"])
+def test_a_damaged_item_is_an_error_of_one_line_for_readers(path: Path, damage: str) -> None:
+    Ledger(path, pytest.fail).record([(RESULT, ITEMS)])
+    with closing(connect(path)) as connection:
+        connection.execute(f"UPDATE items SET {damage}")
+
+    with pytest.raises(SftchatError, match=r"^cannot use .*[^\n]$"):
+        read_items(path, 1)
+
+
 def test_a_locked_file_costs_one_line_after_the_wait(path: Path) -> None:
     said: list[str] = []
     ledger = Ledger(path, said.append, wait=0.05)
@@ -149,12 +162,12 @@ def test_the_items_of_the_oldest_results_go_first_and_the_results_stay(path: Pat
 
     results = read_results(path)
     assert len(results) == 6
-    kept = [len(read_items(path, result)) for result in results]
+    kept = [len(read_items(path, result.number)) for result in results]
     assert (kept[0], kept[-1], kept) == (0, 500, sorted(kept))
     assert path.stat().st_size < 400_000
 
     Ledger(path, pytest.fail, max_bytes=0).record([(RESULT, many), (RESULT, many)])
-    assert [len(read_items(path, result)) for result in read_results(path)] == [0] * 6 + [500, 500]
+    assert [len(read_items(path, result.number)) for result in read_results(path)] == [0] * 6 + [500, 500]
 
 
 def test_results_are_deleted_by_age(path: Path) -> None:
