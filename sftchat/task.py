@@ -232,6 +232,10 @@ class Task:
         """The primary metric."""
         return self.metrics[0]
 
+    def for_training(self) -> Task:
+        """Return the task as it is trained and used in a chat: one reply to each prompt, which has a template and no few-shot turns."""
+        return replace(self, few_shot=no_turns, raw_prompt=False, samples=1)
+
 
 def prompt_messages(task: Task, example: Example) -> tuple[Message, ...]:
     """Return the conversation that an evaluation sends for an example: with the task's system prompt and few-shot turns.

@@ -87,6 +87,9 @@ class Reply:
     refused: bool = False
     other_samples: tuple[Reply, ...] = ()
 
+    def __str__(self) -> str:
+        return self.text
+
     @property
     def samples(self) -> tuple[Reply, ...]:
         """All replies to the prompt, in the order of their numbers; this reply is the first."""

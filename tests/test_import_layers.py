@@ -35,6 +35,7 @@ LAYERS = (
 """From the lowest to the highest: a module imports its own package and lower layers."""
 
 EXCEPTIONS = {
+    ("chat", "api"),  # the package is callable: `sftchat.chat(MODEL)`
     ("chat", "plugins"),  # the built-in commands are a plugin
     ("chat", "__init__"),  # the version in written rows
 }

@@ -16,9 +16,10 @@ PAGE = (Path(__file__).parent.parent / "docs" / "hooks.md").read_text(encoding="
 
 NAMES = {
     "sftchat": [
-        "PLUGIN_API", "ChatCommand", "ChatContext", "Chunk", "DataError", "DemoConfig", "Engine", "EngineError", "EngineType", "Example", "ForgettingConfig", "Message",
-        "Metric", "MissingExtraError", "ModelError", "NotComparableError", "PluginError", "Reply", "Request", "SamplingParams", "Score", "SftchatError",
-        "Task", "TrainingDefaults", "UsageError", "hookimpl", "rate", "ratio",
+        "PLUGIN_API", "ChatCommand", "ChatContext", "Chunk", "DataError", "DemoConfig", "Engine", "EngineError", "EngineType", "EvaluationReport",
+        "Example", "ForgettingConfig", "Message", "Metric", "MissingExtraError", "Model", "ModelError", "NotComparableError", "PluginError", "Reply",
+        "Request", "Run", "SamplingParams", "Score", "SftchatError", "Task", "TrainingDefaults", "UsageError", "chat", "evaluate", "hookimpl", "load",
+        "rate", "ratio", "train",
     ],
     "sftchat.scorers": [
         "Scorer", "all_of", "any_of", "bleu", "choice", "chrf", "contains", "exact", "function", "json_fields",

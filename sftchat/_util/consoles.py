@@ -38,6 +38,11 @@ class GuardedConsole(Console):
         raise BrokenPipeError
 
 
+def shows_progress(console: Console, wanted: bool | None) -> bool:
+    """Return whether to show progress: as wanted or, with None, on a terminal and in a notebook."""
+    return console.is_terminal or console.is_jupyter if wanted is None else wanted
+
+
 def progress_bars(*columns: Any, console: Console, transient: bool = False) -> Progress:
     """Return a progress display for a console, used in a ``with`` statement or with ``start`` and ``stop``.
 

@@ -54,6 +54,7 @@ def command(
     sampling = take_sampling(chosen_task, options)
     if chosen_task is not None:
         options["preferred"] = chosen_task.template
+        system = system or chosen_task.system
     if samples > 1 and not sampling.temperature:
         raise UsageError(f"-k {samples} would print one reply {samples} times: samples need a --temperature above 0")
     if questions is not None and prompt is not None:

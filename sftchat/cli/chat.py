@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +73,10 @@ def command(
     """
     from platformdirs import user_data_path
 
+    from sftchat.api.chat import open_chat
     from sftchat.chat.context import Settings
-    from sftchat.chat.controller import ModelLoader
     from sftchat.chat.conversation import Conversation
-    from sftchat.chat.run import find_session, is_plain, prepare_openings, run_chat
+    from sftchat.chat.run import find_session, is_plain
     from sftchat.chat.sessions import SESSIONS_FILE, SessionStore, restore
     from sftchat.evaluation.evalset import evalset_path
     from sftchat.models.manifest import trained_tasks
@@ -102,24 +101,18 @@ def command(
         (task_name,) = trained
         start_notes.append(f"trained on {task_name}: with --task {task_name} replies are generated as they are scored, and marked")
     conversation, settings = restore(sessions, resumed, len(models)) if resumed is not None else (Conversation(), Settings())
+    if system is None and resumed is None and chosen_task is not None:
+        system = chosen_task.system or None
     if system is not None:
         conversation = conversation.with_system(system)
     settings = replace(settings, sampling=take_sampling(chosen_task, options, settings.sampling if resumed is not None else None))
     if overflow is not None:
         settings = replace(settings, overflow=overflow)  # type: ignore[arg-type]
-    if chosen_task is not None:
-        options["preferred"] = chosen_task.template
-    options["interactive"] = True
-    without_base = {**options, "base": None}  # for models that are opened later by a command of the chat
-    return run_chat(
-        prepare_openings([session.resolve(model, **options) for model in models], session.load_engine, options),
-        commands=session.registry.commands.values(),
+    return open_chat(
+        session,
+        models,
+        options,
         folder=folder,
-        models=ModelLoader(
-            partial(session.resolve, **without_base),
-            partial(session.load_engine, **without_base),
-            partial(session.identify, **without_base),
-        ),
         task=chosen_task,
         evalset=gold_path,
         sessions=sessions,

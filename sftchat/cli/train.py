@@ -11,7 +11,7 @@ import click
 
 from sftchat.cli.config_file import apply_config
 from sftchat.cli.options import complete_model, complete_task, device_option, rows_options, template_options, trust_remote_code_option
-from sftchat.cli.session import Session
+from sftchat.cli.session import Session, stderr
 from sftchat.data.row_options import RowOptions
 from sftchat.errors import UsageError
 
@@ -131,53 +131,36 @@ def command(
     sftchat train relation --model org/name --data rows.jsonl --method lora -o runs/second
     sftchat train relation --model org/name --replay general=0.2 -o runs/third
     """
-    from sftchat.cli.progress import TrainingProgress
+    from sftchat.api.training import TrainingInputs, make_job
     from sftchat.data.row_options import ReadingNotes
-    from sftchat.models.loading import require_local
+    from sftchat.inference.distributed import is_main_process
     from sftchat.text import printable
+    from sftchat.training.progress import TrainingProgress
 
     registry = session.registry
     task = registry.task(task_name or _default_task(files, registry))
-    require_local("training")
-    from sftchat.inference.distributed import is_main_process
-    from sftchat.training.checkpoints import check_not_in_use, check_output
-    from sftchat.training.config import check_options
-    from sftchat.training.replay import collect_replay_rows, parse_replays
-    from sftchat.training.rows import collect_rows
-
     hyperparameters["report_to"] = hyperparameters["report_to"] or None
-    replays = parse_replays(replay_arguments, registry.tasks, trained="" if files else task.name)
-    check_options(task, model, hyperparameters, validation, row_options=row_options, engine_types=registry.engines)
-    if is_main_process():
-        check_not_in_use(output)
-        check_output(output, resume)
+    others = {
+        "template": template, "template_name": template_name, "template_arguments": template_arguments, "force": force, "resume": resume,
+        "trust_remote_code": trust_remote_code, "command": "sftchat " + shlex.join(sys.argv[1:]),
+    }  # fmt: skip
     notes = ReadingNotes()
-    examples, sources = collect_rows(
-        task, files, rows=rows, options=options, seed=hyperparameters["seed"] or 0, row_options=row_options, notes=notes
+    inputs = TrainingInputs(
+        task, model, output, files, None, rows, options, replay_arguments, row_options, validation, hyperparameters, others
     )
-    replay_rows, replay_sources = collect_replay_rows(replays, len(examples), hyperparameters["seed"] or 0)
+    job = make_job(inputs, session, notes)
     silent = quiet or not is_main_process()  # of several training processes only one prints
     for line in () if silent else notes.lines():
         click.echo(printable(f"note: {line}"), err=True)
-    from sftchat.training.prepare import TrainingJob
-    from sftchat.training.run import train
-
-    job = TrainingJob(
-        task, model, output, examples, (*sources, *replay_sources), hyperparameters, validation, replay=replay_rows, template=template, template_name=template_name,
-        template_arguments=template_arguments, row_options=row_options, force=force, resume=resume, trust_remote_code=trust_remote_code,
-        command="sftchat " + shlex.join(sys.argv[1:]),
-    )  # fmt: skip
     if dry_run:
         _dry_run(job, registry, model, quiet)
         return
-    with TrainingProgress(quiet=silent) as progress:
+    from sftchat.training.run import train
+
+    with TrainingProgress(stderr(), quiet=silent) as progress:
         manifest = train(job, progress.listener(model), engine_types=registry.engines, plugin_callbacks=registry.trainer_callbacks)
     for line in () if silent else _summary_lines(manifest, output, model):
         click.echo(line, err=True)
-
-
-DEFAULT_TASK = "general"
-"""Task whose settings are used for rows when no task is named."""
 
 
 def _default_task(files: tuple[str, ...], registry: Registry) -> str:
@@ -186,16 +169,18 @@ def _default_task(files: tuple[str, ...], registry: Registry) -> str:
         raise UsageError(
             f"give a TASK that generates rows ({', '.join(sorted(registry.tasks)) or 'none is installed'}), or rows with --data FILE"
         )
+    from sftchat.api.training import DEFAULT_TASK
+
     return DEFAULT_TASK
 
 
 def _dry_run(job: TrainingJob, registry: Registry, model: str, quiet: bool) -> None:
     """Measure a few steps and print the memory and time that the training would take, to standard output."""
-    from sftchat.cli.progress import TrainingProgress, clock
     from sftchat.training.dry_run import perform_dry_run
     from sftchat.training.prepare import prepare
+    from sftchat.training.progress import TrainingProgress, clock
 
-    with TrainingProgress(quiet=quiet) as progress:
+    with TrainingProgress(stderr(), quiet=quiet) as progress:
         setup = prepare(job, registry.engines, progress.message)
         progress.describe(setup, model)
     measured = perform_dry_run(setup)

@@ -64,13 +64,14 @@ def collect_rows(
         generator_options = parse_options(task, options)
         count = rows or training_defaults(task, "full", 0).rows or 2000
         generator_call = {"generator": task.name, "n": count, "seed": seed, "options": generator_options}
-        return list(generate_examples(task, count, seed, generator_options)), (generator_call,)
+        generated = generate_examples(task, count, seed, generator_options)
+        return [example.with_system(task.system) for example in generated], (generator_call,)
     if rows is not None or options:
         raise UsageError("--rows and --option are for the generator; with --data give neither")
     examples: list[Example] = []
     sources = []
     for name in files:
-        from_file = list(read_examples(name, row_options, notes))
+        from_file = [example.with_system(task.system) for example in read_examples(name, row_options, notes)]
         examples += from_file
         if notes is not None:
             unanswered = (row for row in from_file if row.messages and row.conversation[-1]["role"] != "assistant")

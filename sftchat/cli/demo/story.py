@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from sftchat.cli.session import Session
+from sftchat.cli.session import Session, stderr
 from sftchat.errors import SftchatError
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ class Story:
 
     def train(self, job: TrainingJob) -> None:
         """Train as ``sftchat train`` does, and print the command line of the job, its progress and its duration."""
-        from sftchat.cli.progress import TrainingProgress
+        from sftchat.training.progress import TrainingProgress
         from sftchat.training.run import train
 
         self.command_line(job.command)
-        with TrainingProgress(indent="  ") as progress:
+        with TrainingProgress(stderr(), indent="  ") as progress:
             manifest = train(job, progress.listener(job.model), plugin_callbacks=self.session.registry.trainer_callbacks)
         self.fact(f"{manifest.steps} steps in {manifest.seconds:.0f} s", "saved with its manifest, template and stop tokens")
 
