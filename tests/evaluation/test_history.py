@@ -292,6 +292,18 @@ def test_the_lines_of_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_a_value_between_0_and_1_is_a_column() -> None:
+    rows = [replace(BASE, number=number, time=1_700_000_000.0) for number in (1, 2)]
+    first = items("-")["i0"]
+
+    (section,) = make_item_sections(rows, {1: replace(first, value=0.25), 2: replace(first, right=None, value=None)}, 20)
+
+    assert [line.plain for line in item_section_lines("i0", section, 80)][1:3] == [
+        "when        model  item          value  faults",
+        "2023-11-14  m      wrong         0.250  wrong",
+    ]
+
+
 def test_a_changed_item_starts_a_new_section() -> None:
     rows = [replace(BASE, number=number) for number in (1, 2)]
     first = items("-")["i0"]

@@ -97,7 +97,7 @@ def section_lines(section: Section, width: int, *, is_ascii: bool = False) -> It
         if _free(width, columns) < MIN_MODEL:
             columns = [column for column in columns if column.header.plain != header]
     free = _free(width, columns)
-    model = _model_column([run.result for run in runs], min(MAX_MODEL, max(MIN_MODEL, free - MIN_BAR - len(GAP))))
+    model = _model_column([run.result for run in runs], _model_width(free))
     columns.insert(1, model)
     free = _free(width, columns)
     items = Column(Text("items"), [_item_changes(run) for run in runs])
@@ -110,6 +110,12 @@ def section_lines(section: Section, width: int, *, is_ascii: bool = False) -> It
             [column.header.plain for column in columns].index("change"), _bar_column(runs, axis, min(MAX_BAR, free), is_ascii=is_ascii)
         )
     yield from _table_lines(columns, {index: _rescored_line(run) for index, run in enumerate(runs) if run.rescored})
+
+
+def _model_width(free: int) -> int:
+    """Return the maximum width of the model's name: what the drawn intervals leave of the free columns, or all if there is no room for them."""
+    beside_bar = free - MIN_BAR - len(GAP)
+    return min(MAX_MODEL, beside_bar if beside_bar >= MIN_MODEL else max(MIN_MODEL, free - len(GAP)))
 
 
 def _free(width: int, columns: Iterable[Column]) -> int:
@@ -282,6 +288,7 @@ def item_section_lines(item_id: str, section: ItemSection, width: int) -> Iterat
         Column(Text("when"), [Text(when) for when in format_times(run.result for run in runs)]),
         Column(Text("step"), [Text(_step(run.result)) for run in runs], right=True),
         Column(Text("item"), [_verdict_cell(run) for run in runs]),
+        Column(Text("value"), _item_values(runs), right=True),
         Column(Text("reply"), [Text(_reply_word(run), "dim") for run in runs]),
     ]
     free = _free(width, columns)
@@ -293,6 +300,13 @@ def item_section_lines(item_id: str, section: ItemSection, width: int) -> Iterat
         Column(Text("faults"), [Text(fault if cell_len(fault) <= room else set_cell_size(fault, room - 1) + "…") for fault in faults])
     )
     yield from _table_lines(columns, {})
+
+
+def _item_values(runs: Sequence[ItemRun]) -> list[Text]:
+    """Return the primary metric of the item alone; empty cells when right and wrong say the same."""
+    values = [run.item.value for run in runs]
+    says_more = any(value not in (0.0, 1.0, None) for value in values)
+    return [Text(format_value(value) if says_more else "") for value in values]
 
 
 def _verdict_cell(run: ItemRun) -> Text:
