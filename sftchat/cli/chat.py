@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.options import (
+    allow_code_option,
     complete_model,
     complete_task,
     engine_options,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--task", metavar="TASK", shell_complete=complete_task, help="Use the template and sampling of this task, and score every reply."
 )
+@allow_code_option
 @click.option("--evalset", metavar="FILE|NAME", help="Evalset with gold replies, or a NAME of the task's evalsets; by default its first.")
 @click.option("--system", metavar="TEXT", help="System prompt.")
 @click.option("--continue", "continue_last", is_flag=True, help="Continue the last conversation.")

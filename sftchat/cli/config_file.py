@@ -15,7 +15,7 @@ import click
 from sftchat._util.parsing import read_text
 from sftchat.errors import DataError, MissingExtraError, UsageError, unknown_name_message
 
-COMMAND_LINE_ONLY = ("config", "help")
+COMMAND_LINE_ONLY = ("allow-code", "config", "help")
 MAX_JSON_PARTS = 10_000
 """Maximum number of parts in which the JSON of a value is generated; YAML aliases can expand a few lines to billions of them."""
 

@@ -202,6 +202,19 @@ concurrency_option = click.option(
 answering_options = add_options(engine_options, quantize_option, concurrency_option, timeout_options)
 """``engine_options`` and the options for many prompts, for local models and servers."""
 
+
+def _allow_code(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from sftchat.scorers.consent import code_allowed
+
+        ctx.with_resource(code_allowed())
+
+
+allow_code_option = click.option(
+    "--allow-code", is_flag=True, expose_value=False, callback=_allow_code, help="Let scorers such as python_tests run code of replies."
+)
+"""Consent to run code that a model wrote, for commands that score."""
+
 sampling_options = add_options(
     click.option("--max-new-tokens", type=int, metavar="N", help="Maximum number of tokens of a reply."),
     click.option("--temperature", type=float, metavar="X", help="Sampling temperature, from 0 (greedy) to 2."),

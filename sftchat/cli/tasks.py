@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sftchat.cli.options import add_options
+from sftchat.cli.options import add_options, allow_code_option
 from sftchat.errors import UsageError
 from sftchat.models.manifest import trained_tasks
 
@@ -26,15 +26,6 @@ MAX_LABELS = 50
 """Maximum number of labels that are taken from the gold replies of an evalset."""
 
 _FILE = click.Path(path_type=Path)
-
-
-def _allow_code(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        from sftchat.scorers.consent import code_allowed
-
-        ctx.with_resource(code_allowed())
-
-
 override_options = add_options(
     click.option("--scorer", metavar="NAME", help="Score with a ready-made scorer, such as exact, choice or json_fields, without a task."),
     click.option(
@@ -45,9 +36,7 @@ override_options = add_options(
         help="Argument of the scorer, as JSON or text; repeatable.",
     ),
     click.option("--labels", default="", metavar="A,B,…", help="Labels of the scorer choice.  [default: the gold replies of the evalset]"),
-    click.option(
-        "--allow-code", is_flag=True, expose_value=False, callback=_allow_code, help="Let scorers such as python_tests run code of replies."
-    ),
+    allow_code_option,
     click.option("--system", metavar="TEXT", help="System prompt of the rows that have none."),
     click.option(
         "--prompt", "prompt_template", default="", metavar="TEXT", help="Prompt over the columns of a row, such as 'Summarise: {text}'."

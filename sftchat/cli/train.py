@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sftchat.cli.config_file import apply_config
-from sftchat.cli.options import complete_model, complete_task, device_option, rows_options, template_options, trust_remote_code_option
+from sftchat.cli.options import (
+    allow_code_option,
+    complete_model,
+    complete_task,
+    device_option,
+    rows_options,
+    template_options,
+    trust_remote_code_option,
+)
 from sftchat.cli.session import Session, stderr
 from sftchat.data.row_options import RowOptions
 from sftchat.errors import UsageError
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
     help="Add rows of another task's generator, or of a file, until they are SHARE of all rows, such as general=0.2: the model keeps what it could do. Repeatable.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Folder for the run.")
+@allow_code_option
 @click.option("--validation", metavar="FILE", help="Items to score during training.  [default: split off from the rows]")
 @click.option("--validation-items", type=int, metavar="N", help="Number of validation items.  [default: 100]")
 @click.option("--eval-steps", type=int, metavar="N", help="Steps between scorings of generated replies; 0: never.  [default: 0]")

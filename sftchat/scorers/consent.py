@@ -1,4 +1,4 @@
-"""Consent to run code that models wrote: given by ``sftchat eval --allow-code``, or by ``code_allowed`` in Python."""
+"""Consent to run code that models wrote: given by the option ``--allow-code``, or by ``code_allowed`` in Python."""
 
 from __future__ import annotations
 
@@ -31,4 +31,4 @@ def require_consent(scorer: str) -> None:
         UsageError: When nobody has allowed it.
     """
     if not _ALLOWED.get():
-        raise UsageError(f"the scorer {scorer} runs code that the model wrote; allow it with sftchat eval --allow-code")
+        raise UsageError(f"the scorer {scorer} runs code that the model wrote; allow it with --allow-code")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat import Reply
+from sftchat.cli import main
 from sftchat.engine import Request
 from tests.cli.conftest import Desk
 
@@ -148,7 +149,17 @@ def test_code_of_replies_runs_only_when_it_is_allowed(desk: Desk) -> None:
 
     assert refused[::2] == (
         2,
-        "sftchat: error: the scorer python_tests runs code that the model wrote; allow it with sftchat eval --allow-code\n",
+        "sftchat: error: the scorer python_tests runs code that the model wrote; allow it with --allow-code\n",
     )
     assert (code, json.loads(out)["results"][0]["metrics"][0]["value"]) == (0, 1.0)
     assert desk.run(*words)[0] == 2
+
+
+def test_a_task_file_or_a_config_file_cannot_allow_code(desk: Desk) -> None:
+    Path("coding.toml").write_text('evalset = "code.jsonl"\nscorer = { name = "python_tests", allow_code = true }\n', encoding="utf-8")
+    Path("train.toml").write_text("allow-code = true\n", encoding="utf-8")
+
+    code, _, err = desk.run("s:coder", "--task", "coding.toml")
+
+    assert (code, "unknown argument 'allow_code'" in err) == (2, True)
+    assert main(["train", "general", "-o", "run", "--config", "train.toml"]) == 2

@@ -46,9 +46,7 @@ def scored(reply: str, metadata: dict[str, Any], prompt: str = "?", **arguments:
 def test_it_is_off_unless_code_is_allowed() -> None:
     import contextvars
 
-    with pytest.raises(
-        UsageError, match=r"the scorer python_tests runs code that the model wrote; allow it with sftchat eval --allow-code"
-    ):
+    with pytest.raises(UsageError, match=r"the scorer python_tests runs code that the model wrote; allow it with --allow-code"):
         contextvars.Context().run(make_scorer, "python_tests")
 
 

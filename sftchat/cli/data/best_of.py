@@ -11,7 +11,7 @@ import click
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
 from sftchat.cli.data.synthesis import SynthesisRun, no_rows_error, read_prompts, report_outcome, synthesis_options
-from sftchat.cli.options import complete_model, complete_task, take_sampling
+from sftchat.cli.options import allow_code_option, complete_model, complete_task, take_sampling
 from sftchat.cli.session import Session
 from sftchat.data.best_of import OUTCOMES, Selection, check_prompts, score_samples, select
 from sftchat.data.formats import FORMATS, to_rows
@@ -32,6 +32,7 @@ DEFAULT_TEMPERATURE = 0.8
 @click.argument("model", shell_complete=complete_model)
 @synthesis_options
 @click.option("-k", "k", type=click.IntRange(min=1), default=4, show_default=True, metavar="K", help="Replies per prompt.")
+@allow_code_option
 @click.option("--pairs", metavar="FILE", help="Also write best and worst as prompt, chosen, rejected, for TRL's DPOTrainer and others.")
 @click.option("--score-only", is_flag=True, help="Generate nothing: score the replies in the file of samples.")
 @click.option("--solved-threshold", type=float, metavar="X", help="Leave out prompts whose replies have this mean score or more.")

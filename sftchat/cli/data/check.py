@@ -10,7 +10,7 @@ import click
 
 from sftchat._util.files import check_output_file
 from sftchat.cli.data.options import json_option, output_name, overwrite_option, quiet_option
-from sftchat.cli.options import complete_file, complete_model, complete_task, rows_options, tokenizer_options
+from sftchat.cli.options import allow_code_option, complete_file, complete_model, complete_task, rows_options, tokenizer_options
 from sftchat.cli.session import Session, json_text
 from sftchat.data.check import PROBLEM_CLASSES, Findings, Policy, check, parse_policies, remaining_rows
 from sftchat.data.read import line_of
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.command("check", short_help="print problems of rows as file:line: message")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=complete_file)
 @click.option("--task", shell_complete=complete_task, help="Also run the row check of this task.")
+@allow_code_option
 @click.option(
     "--against", multiple=True, metavar="FILE", help="Training rows; their duplicates and near duplicates in FILE are leaks. Repeatable."
 )

@@ -13,7 +13,7 @@ import click
 from sftchat._util.files import check_output_file
 from sftchat.cli.data.options import json_option, overwrite_option, quiet_option
 from sftchat.cli.data.provenance import write_provenance
-from sftchat.cli.options import complete_file, complete_model, complete_task, rows_options, tokenizer_options
+from sftchat.cli.options import allow_code_option, complete_file, complete_model, complete_task, rows_options, tokenizer_options
 from sftchat.cli.session import Session
 from sftchat.data.check import remaining_rows
 from sftchat.data.filter import FilterOptions, RemovedRow, Rule, find_removed
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--max-length", type=click.IntRange(min=8), metavar="N", help="Maximum number of tokens of a row, with --model.")
 @tokenizer_options
 @click.option("--task", metavar="TASK", shell_complete=complete_task, help="Remove rows in which this task finds problems.")
+@allow_code_option
 @click.option(
     "--samples", metavar="FILE", help="Replies of a model to these prompts, from 'data best-of'; the score of a row is then their mean."
 )
