@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -48,6 +49,19 @@ class _Sequence(NamedTuple):
     ids: list[int]
 
 
+@dataclass
+class Sharing:
+    """Whether a model's continuations share their prefill; kept for as long as the model is open.
+
+    Attributes:
+        allowed: False once it has failed.
+        verified: Whether the first shared prefill gave the log-likelihoods of the whole sequence.
+    """
+
+    allowed: bool = True
+    verified: bool = False
+
+
 class LikelihoodScorer:
     """Computes the likelihoods of continuations with one model.
 
@@ -56,17 +70,21 @@ class LikelihoodScorer:
         new_batch: Returns a new, empty ``Batch`` of the model.
         max_rows: Maximum number of prompts of one group.
         vocabulary: Number of tokens in the vocabulary.
+        sharing: What is known of the model; updated.
     """
 
-    def __init__(self, name: str, new_batch: Callable[[], Batch], max_rows: int, vocabulary: int) -> None:
+    def __init__(self, name: str, new_batch: Callable[[], Batch], max_rows: int, vocabulary: int, sharing: Sharing) -> None:
         self._name = name
         self._new_batch = new_batch
         self._batch = new_batch()
         self._max_rows = max_rows
         self._max_positions = max(1, min(MAX_PASS_TOKENS, MAX_LOGITS_BYTES // (4 * vocabulary)))
         self._budget: int | None = None  # maximum number of rows times columns of keys and values; None until the first prefill
-        self._shares = self._batch.mergeable
-        self._verified = False
+        self._sharing = sharing
+
+    @property
+    def _shares(self) -> bool:
+        return self._sharing.allowed and self._batch.mergeable
 
     def answer(self, requests: Iterable[Request], prepare: Callable[[Request], ScoredRequest]) -> Iterator[Chunk]:
         """Answer requests with continuations, the longest prompts of each window first.
@@ -171,13 +189,13 @@ class LikelihoodScorer:
             for place, sequence in enumerate(part):
                 targets = sequence.ids[1:]
                 scores[sequence.row][sequence.place] += score_tokens(logits[place], range(len(targets)), targets)
-        if not self._verified and longer:
+        if not self._sharing.verified and longer:
             sequence = max(longer, key=lambda sequence: len(sequence.ids))
             if not self._agrees(adapter, group[sequence.row].ids, sequence.ids, scores[sequence.row][sequence.place]):
                 self._share_no_more(reason_of(None))
                 self._score_whole(adapter, group)
                 return
-            self._verified = True
+            self._sharing.verified = True
         for prompt, prompt_scores in zip(group, scores, strict=True):
             prompt.scores = prompt_scores
 
@@ -237,7 +255,7 @@ class LikelihoodScorer:
         return math.dist(expected, [logprob for logprob, _ in scores]) <= tolerance * (1 + math.hypot(*expected))
 
     def _share_no_more(self, reason: str) -> None:
-        self._shares = False
+        self._sharing.allowed = False
         report_fallback(SHARING, reason)
 
 

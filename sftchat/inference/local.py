@@ -18,7 +18,7 @@ from sftchat.inference.adapters import Adapters
 from sftchat.inference.batch import Batch
 from sftchat.inference.continuations import ScoredRequest, tokenize_request
 from sftchat.inference.kv_cache import PromptCache
-from sftchat.inference.likelihood import LikelihoodScorer
+from sftchat.inference.likelihood import LikelihoodScorer, Sharing
 from sftchat.inference.rendering import RendersPrompts, make_tokens, opens_thoughts_at_end
 from sftchat.inference.scheduler import Scheduler
 from sftchat.inference.sequence import Detokenizer, RunningRequest, Sampler
@@ -54,6 +54,7 @@ class TransformersEngine(RendersPrompts):
         self._merges = merges
         self.prompt_cache = PromptCache()
         self._adapters = Adapters(name, loaded)
+        self._sharing = Sharing()
 
     @property
     def context_length(self) -> int:
@@ -120,7 +121,7 @@ class TransformersEngine(RendersPrompts):
 
         vocabulary = unwrapped(self.loaded.model).get_input_embeddings().weight.shape[0]
         new_batch = lambda: Batch(self._adapters.model, self._adapters.select, None, self._merges)  # noqa: E731
-        yield from LikelihoodScorer(self.name, new_batch, self.batch_size, vocabulary).answer(requests, prepare)
+        yield from LikelihoodScorer(self.name, new_batch, self.batch_size, vocabulary, self._sharing).answer(requests, prepare)
 
     def _generate(self, requests: Iterable[Request]) -> Iterator[Chunk]:
         """Generate replies."""

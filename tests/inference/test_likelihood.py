@@ -19,7 +19,7 @@ from sftchat.engine import OFF, Chunk, Request, collect
 from sftchat.errors import EngineError, UsageError
 from sftchat.inference.batch import Batch
 from sftchat.inference.continuations import ScoredRequest, tokenize_request
-from sftchat.inference.likelihood import LikelihoodScorer
+from sftchat.inference.likelihood import LikelihoodScorer, Sharing
 from sftchat.inference.local import TransformersEngine
 from sftchat.inference.open import load_engine
 from sftchat.likelihood import Likelihood, parse_likelihoods
@@ -138,7 +138,7 @@ def scored(batch: type[Batch], requests: Sequence[Request]) -> dict[str, Reply |
                 return tokenize_request(engine.renderer(""), request, 256)
 
             new_batch = lambda: batch(engine.loaded.model, lambda adapters: None, None, True)  # noqa: E731
-            return LikelihoodScorer("tiny", new_batch, 128, 320).answer(requests, prepare)
+            return LikelihoodScorer("tiny", new_batch, 128, 320, Sharing()).answer(requests, prepare)
 
         def close(self) -> None: ...
 
