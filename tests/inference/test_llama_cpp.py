@@ -12,9 +12,11 @@ import pytest
 
 from sftchat.engine import Chunk, Request, collect
 from sftchat.errors import EngineError, ModelError, UsageError
+from sftchat.inference.continuations import ScoredPrompt, ScoredRequest
 from sftchat.inference.llama_cpp import LlamaCppEngine, RenderedRequest, ReplyStream, check_tokenizers, open_gguf
+from sftchat.inference.llama_likelihood import score_requests
 from sftchat.inference.open import load_engine
-from sftchat.likelihood import parse_likelihoods
+from sftchat.likelihood import Likelihood, parse_likelihoods
 from sftchat.models.gguf_types import FILE_TYPES
 from sftchat.models.gguf_write import write_gguf
 from sftchat.models.loading import load
@@ -178,7 +180,7 @@ def test_likelihoods_are_those_of_transformers(engine: LlamaCppEngine, tiny_chec
     local = TransformersEngine("tiny", load(resolve(str(tiny_checkpoint)), dtype="float32"))
     texts = ("the user", "the assistant", "你é", "0")
     requests = [
-        *(replace(request(f"chat {text}", text), continuations=texts, ended=text == "hi") for text in ("hi", "talk", "系统")),
+        *(replace(request(f"chat {text}", text), continuations=texts, ended=text == "talk") for text in ("hi", "talk", "系统")),
         Request("raw", prompt="the user and ", continuations=texts),
         Request("windows", prompt="", continuations=("x" * 400,)),
         *(Request(str(number), prompt=f"talk {number}", continuations=("a", "b")) for number in range(12)),
@@ -195,6 +197,27 @@ def test_likelihoods_are_those_of_transformers(engine: LlamaCppEngine, tiny_chec
         assert [replace(one, logprob=0.0) for one in theirs] == [replace(one, logprob=0.0) for one in ours]
         if name != "windows":  # llama.cpp's windows are a token shorter
             assert [one.logprob for one in theirs] == pytest.approx([one.logprob for one in ours], abs=0.05)  # its cache has 16 bits
+
+
+def test_equal_beginnings_are_scored_once_and_a_text_of_the_most_likely_tokens_is_greedy() -> None:
+    scored: list[tuple[int, ...]] = []
+
+    class Fixed:
+        """Scores of a model for which 7 is the most likely token."""
+
+        def score(self, prompt: list[int], token: int, alternatives: int) -> tuple[float, dict[int, float]]:
+            scored.append((*prompt, token))
+            return (-0.5 if token == 7 else -2.0), {7: -0.5}
+
+    asked = Request("r", prompt="x", continuations=("a", "bc"))
+
+    def prepare(request: Request) -> ScoredRequest:
+        return ScoredRequest(request, (ScoredPrompt([1, 2], [[7, 7], [7, 7, 3]]),))
+
+    (chunk,) = (chunk for chunk in score_requests([asked], prepare, Fixed(), 100) if chunk.finish_reason)  # type: ignore[arg-type]
+
+    assert parse_likelihoods(chunk.text) == (Likelihood(-1.0, 2, 1, True), Likelihood(-3.0, 3, 2, False))
+    assert scored == [(1, 2, 7), (1, 2, 7, 7), (1, 2, 7, 7, 3)]
 
 
 def test_closing_the_iterator_of_likelihoods_leaves_a_usable_engine(engine: LlamaCppEngine) -> None:

@@ -30,9 +30,9 @@ def example(gold: str, choices: Any = ("ab", "abcd", "é")) -> Example:
 
 def test_each_accuracy_divides_by_the_length_of_the_choice_without_its_delimiter() -> None:
     scorer = multiple_choice(raw=True)
-    reply = likely(-4.0, -6.0, -3.5, tokens=(4, 3, 1))
+    reply = likely(-4.0, -7.6, -3.9, tokens=(4, 3, 1))
 
-    # per byte -2, -1.5, -1.75; per token -1, -2, -3.5; per character -2, -1.5, -3.5
+    # per byte -2, -1.9, -1.95; per token -1, -2.5, -3.9; per character -2, -1.9, -3.9
     right = {
         gold: {key for key, value in scorer.score(example(gold), reply).stats.items() if value} - {"n"} for gold in ("ab", "abcd", "é")
     }
