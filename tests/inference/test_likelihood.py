@@ -313,6 +313,7 @@ def test_a_chat_continuation_is_tokenized_as_in_training_with_or_without_its_end
     assert renderer.tokenizer.decode(prompt.continuations[0]) == " user"
 
 
+@settings(deadline=None)
 @given(text=st.text(st.sampled_from("abc "), min_size=1, max_size=60), size=st.integers(2, 12))
 def test_windows_of_a_long_text_count_every_token_once_and_fit_the_context(text: str, size: int) -> None:
     renderer = loaded("llama").renderer

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import Example, Metric, Reply, Score, UsageError
@@ -27,6 +27,7 @@ def total(scorer: Scorer, pairs: list[tuple[str, str]]) -> dict[str, float]:
     return {key: sum(score.stats[key] for score in scores) for key in scores[0].stats}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXT.filter(bool), TEXT), min_size=1), st.sampled_from([all_of, any_of, weighted]))
 def test_the_metrics_of_parts_are_those_of_the_scorers_alone(pairs: list[tuple[str, str]], make: Any) -> None:
     scorer = make(parts=PARTS)
@@ -40,6 +41,7 @@ def test_the_metrics_of_parts_are_those_of_the_scorers_alone(pairs: list[tuple[s
     }
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXT.filter(bool), TEXT), min_size=1), st.lists(st.floats(0.01, 100), min_size=6, max_size=6))
 def test_weighted_is_the_weighted_mean_of_the_primary_metrics(pairs: list[tuple[str, str]], weights: list[float]) -> None:
     scorer = weighted(parts=tuple(zip(PARTS, weights, strict=True)))
@@ -48,6 +50,7 @@ def test_weighted_is_the_weighted_mean_of_the_primary_metrics(pairs: list[tuple[
     assert metric_value(scorer.metrics[0], total(scorer, pairs)) == pytest.approx(sum(parts) / sum(weights))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXT.filter(bool), TEXT), min_size=1))
 def test_all_and_any_are_those_of_the_parts(pairs: list[tuple[str, str]]) -> None:
     for gold, reply in pairs:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import Example, Reply
@@ -99,6 +99,7 @@ likelihoods = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(likelihoods, max_size=5))
 def test_likelihoods_are_read_as_they_were_written_to_the_last_digit(written: list[Likelihood]) -> None:
     assert parse_likelihoods(format_likelihoods(written)) == tuple(written)
@@ -109,6 +110,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.text() | json_values.map(lambda value: json.dumps({"likelihoods": value}, separators=(",", ":"))))
 def test_other_texts_are_no_likelihoods_and_never_raise(text: str) -> None:
     parsed = parse_likelihoods(text)
