@@ -22,8 +22,8 @@ from sftchat.engine import Engine
 from sftchat.errors import EngineError, UsageError
 from sftchat.evaluation.evalset import Evalset, evalset_from_rows, evalset_path
 from sftchat.evaluation.gate import MIN_DROP, GateOptions
-from sftchat.evaluation.pipeline import Watch
 from sftchat.evaluation.report.files import ReportFiles
+from sftchat.evaluation.task_run import Watch
 from sftchat.inference.open import AdapterEngine
 from sftchat.models.manifest import trained_tasks
 from sftchat.models.reference import expand_patterns
