@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from json import JSONDecodeError, JSONDecoder
+from json import JSONDecoder
 from typing import Any, Literal, TypeVar
 
 from sftchat._util.parsing import reject_duplicate_keys
@@ -24,6 +25,10 @@ QUOTE = "| "
 """Begins every line of text that the judge rates."""
 MAX_NESTING = 4
 """Maximum depth at which a verdict is found in another object."""
+MAX_OBJECT = 20_000
+"""Maximum length of a verdict in characters."""
+MAX_OPENED = 20
+"""Number of brackets before the first closing one from which on an object is no verdict."""
 _SPECIAL = re.compile(r"<(?=[|｜][^|｜\n]{1,60}[|｜]>|/?s>|(?:start|end)_of_turn>)|\[(?=/?INST\]|/?SYSTEM_PROMPT\])")
 """First character of text that looks like a special token of a common family."""
 _TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
@@ -173,27 +178,28 @@ def parse_preference(answer: Reply, rated: Sequence[str]) -> Preference | None:
 
 def _last(parse: Callable[[Mapping[str, Any]], T | None], answer: Reply, rated: Sequence[str]) -> T | None:
     """Return the last object in an answer that can be parsed and does not stand in a rated reply."""
-    echoes = [_members(row) for text in rated for row in _objects(text)]
-    found = [value for row in _objects(separate_thoughts(answer).text) if _members(row) not in echoes and (value := parse(row)) is not None]
+    echoes = [parse(row) for text in rated for row in _objects(text)]
+    found = [value for row in _objects(separate_thoughts(answer).text) if (value := parse(row)) is not None and value not in echoes]
     return found[-1] if found else None
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
-    """Return the JSON objects in a text, with those in them; without any, those of the text without commas before closing brackets."""
-    return [*_iter_objects(text)] or [*_iter_objects(_TRAILING_COMMA.sub("", text))]
+    """Return the JSON objects in a text, with those in them, and those that it has without commas before closing brackets."""
+    repaired = _TRAILING_COMMA.sub("", text)
+    return [*_iter_objects(text)] if repaired == text else [*_iter_objects(text), *_iter_objects(repaired)]
 
 
 def _iter_objects(text: str) -> Iterator[dict[str, Any]]:
     position = text.find("{")
     while position >= 0:
-        end = position + 1
-        try:
-            row, end = _DECODER.raw_decode(text, position)
-        except (JSONDecodeError, RecursionError, ValueError):
-            pass
-        else:
-            yield from _with_nested(row)
-        position = text.find("{", end)
+        length = 1
+        window = text[position : position + MAX_OBJECT]
+        opened = window[: window.find("}") + 1]
+        if 0 < opened.count("{") + opened.count("[") < MAX_OPENED:  # otherwise a reply of many opening brackets would take minutes
+            with suppress(ValueError, RecursionError):
+                row, length = _DECODER.raw_decode(window)
+                yield from _with_nested(row)
+        position = text.find("{", position + length)
 
 
 def _with_nested(row: dict[str, Any], depth: int = MAX_NESTING) -> Iterator[dict[str, Any]]:

@@ -145,7 +145,8 @@ def _step_of(model: str) -> int | None:
 def _results_by_source(report: Report, plan: Plan) -> Iterator[tuple[Role, Source, tuple[ModelResult, ...]]]:
     """Yield the sources of a plan with their results; the report has them in the order of the sources, one per evalset."""
     count = len(plan.evalsets)
-    if plan.baseline is not None and plan.baseline.stored is None:
+    compares_pairs = plan.judge is not None and plan.judge.pairwise  # the numbers of the baseline are then those of the model, mirrored
+    if plan.baseline is not None and plan.baseline.stored is None and not compares_pairs:
         yield "baseline", plan.baseline, tuple(result for result in report.baselines if result.task == plan.task.name)
     results = [result for result in report.results if result.task == plan.task.name]
     for index, source in enumerate(plan.sources):

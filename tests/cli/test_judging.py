@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,20 @@ import pluggy
 import pytest
 from jsonschema import Draft202012Validator
 
-from sftchat import EngineError, Reply
+from sftchat import EngineError, Reply, Score, Task
+from sftchat import rate as rate_metric
 from sftchat.api.session import Session
 from sftchat.cli import main
 from sftchat.engine import Engine, EngineType, Request
+from sftchat.evaluation.cached_engine import CachedEngine, CacheOptions
+from sftchat.evaluation.judge import Judge
+from sftchat.evaluation.ledger import read_results
+from sftchat.evaluation.ledger_file import ledger_path
+from sftchat.evaluation.pipeline import generate_shard, no_progress
+from sftchat.evaluation.plan import make_plan
+from sftchat.evaluation.reply_cache import ReplyCache, default_path
+from sftchat.evaluation.rubric import read_rubric
+from sftchat.inference.distributed import ProcessInfo
 from sftchat.plugins import spec as hookspecs
 from sftchat.plugins.manager import Registry
 from sftchat.testing import ScriptedEngine
@@ -403,3 +414,41 @@ def test_several_samples_are_judged_each(desk: Desk) -> None:
     assert metrics_of(json.loads(out)["results"][0]) == {
         "score": 0.5, "pass_rate": 0.5, "helpful": 0.5, "tone": 0.5, "pass@1": 0.5, "pass@2": 1.0, "maj@2": 1.0,
     }  # fmt: skip
+
+
+def test_the_ledger_has_judge_and_rubric_and_no_mirrored_numbers(desk: Desk) -> None:
+    desk.judge()
+    pairs(desk, "--against", "s:old")
+
+    scored, compared = sorted(read_results(ledger_path()), key=lambda result: result.task, reverse=True)
+    assert (scored.task, scored.model, scored.role) == ("support-tickets", "s:new", "model")
+    assert (compared.task, compared.model, compared.role) == ("pairs", "s:new", "model")
+    assert scored.settings["judge"] == "bb" * 8
+    assert {key: compared.settings[key] for key in ("judge", "against")} == {"judge": "dd" * 8, "against": "s:old"}
+
+
+def test_the_verdicts_of_an_evaluation_are_compared_with_peoples_ratings(desk: Desk) -> None:
+    desk.judge("-o", "out")
+    ratings = (5, 4, 3, 1, 5, 5, 3, 2)
+    (desk.folder / "people.csv").write_text("id,anna\n" + "".join(f"i{n},{rating}\n" for n, rating in enumerate(ratings)), encoding="utf-8")
+
+    code = main(["judge-check", "out/verdicts.jsonl", "people.csv", "--judge", "helpful", "--person", "anna", "--json"])
+
+    printed = json.loads(desk.capsys.readouterr().out)
+    assert (code, printed["items"], printed["unused"], printed["with_people"][0]["value"]) == (0, 8, 0, 0.75)
+
+
+def test_several_processes_generate_before_the_judge_is_asked(desk: Desk) -> None:
+    task = Task("helpdesk", "", lambda n, seed: (), lambda example, reply: Score({"n": 1}), (rate_metric("accuracy", "n"),))
+    plan = make_plan(
+        task, ["s:new"], evalset_sources=[desk.folder / "evalset.jsonl"], judge=Judge("s:judge", read_rubric(desk.folder / "rubric.toml"))
+    )
+    engine = ScriptedEngine(desk.replies["s:new"], name="s:new")
+    cache = ReplyCache(default_path(), pytest.fail)
+    options = CacheOptions(cache, lambda model: "aa" * 32)
+    with closing(cache):
+        generate_shard(
+            [plan], lambda task: lambda name: CachedEngine(name, lambda model: engine, options), no_progress, ProcessInfo(1, 2, 0)
+        )
+
+    assert [request.id for request in engine.requests] == ["i1", "i3", "i5", "i7"]
