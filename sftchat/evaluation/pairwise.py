@@ -137,9 +137,12 @@ def _pair_outcomes(pair: _Pair | None, old: Outcome | None, new: Outcome) -> tup
     if pair is not None:
         error = f"{NOT_JUDGED}: {pair.failure}"
         return Failure(new.example, error, pair.old.reply), Failure(new.example, error, pair.new.reply)
-    unanswered = next((outcome for outcome in (new, old) if isinstance(outcome, Failure)), Failure(new.example, "no reply"))
-    failures = [Failure(new.example, unanswered.error, outcome.reply if isinstance(outcome, Item) else None) for outcome in (old, new)]
-    return failures[0], failures[1]
+    failures = [outcome if isinstance(outcome, Failure) else None for outcome in (old or Failure(new.example, "no reply"), new)]
+    missing = next(failure.error for failure in failures if failure is not None)
+    replies = [outcome.reply if isinstance(outcome, Item) else None for outcome in (old, new)]
+    error = f"{NOT_JUDGED}: the other model did not answer: {missing}"
+    result = [failure or Failure(new.example, error, reply) for failure, reply in zip(failures, replies, strict=True)]
+    return result[0], result[1]
 
 
 def _pair_score(winner: str, own: str) -> Score:

@@ -423,8 +423,8 @@ def test_the_ledger_has_judge_and_rubric_and_no_mirrored_numbers(desk: Desk) -> 
     scored, compared = sorted(read_results(ledger_path()), key=lambda result: result.task, reverse=True)
     assert (scored.task, scored.model, scored.role) == ("support-tickets", "s:new", "model")
     assert (compared.task, compared.model, compared.role) == ("pairs", "s:new", "model")
-    assert scored.settings["judge"] == "bb" * 8
-    assert {key: compared.settings[key] for key in ("judge", "against")} == {"judge": "dd" * 8, "against": "s:old"}
+    assert scored.settings["task"]["judge"] == "bb" * 8
+    assert {key: compared.settings["task"][key] for key in ("judge", "against")} == {"judge": "dd" * 8, "against": "s:old"}
 
 
 def test_the_verdicts_of_an_evaluation_are_compared_with_peoples_ratings(desk: Desk) -> None:
@@ -452,3 +452,13 @@ def test_several_processes_generate_before_the_judge_is_asked(desk: Desk) -> Non
         )
 
     assert [request.id for request in engine.requests] == ["i1", "i3", "i5", "i7"]
+
+
+def test_a_pair_without_a_verdict_is_counted_once(desk: Desk) -> None:
+    desk.replies["s:pairs"] = lambda request: prefer_good(request) if "question 0" not in request.messages[-1]["content"] else "Hmm."
+
+    code, _, err = pairs(desk, "--against", "s:old")
+
+    assert code == 3
+    assert "12 verdicts asked for, 2 could not be read (judge_unparsable)" in err
+    assert "1 item was not judged, the first 'i0' by s:new: not judged: judge_unparsable" in err

@@ -331,9 +331,9 @@ def test_pairs_without_both_replies_or_verdicts_are_failures_of_both_models() ->
     judged, _ = compare(judge, generated("a", None, "c"), generated("b", "d", None))
 
     old, new = judged.outcomes
-    unreadable = "not judged: judge_unparsable"
-    assert [(failure.error, failure.reply) for failure in old] == [(unreadable, Reply("a")), ("down", None), ("down", Reply("c"))]
-    assert [(failure.error, failure.reply) for failure in new] == [(unreadable, Reply("b")), ("down", Reply("d")), ("down", None)]
+    unreadable, other = "not judged: judge_unparsable", "not judged: the other model did not answer: down"
+    assert [(failure.error, failure.reply) for failure in old] == [(unreadable, Reply("a")), ("down", None), (other, Reply("c"))]
+    assert [(failure.error, failure.reply) for failure in new] == [(unreadable, Reply("b")), (other, Reply("d")), ("down", None)]
     assert (judged.summary.verdicts, judged.summary.unparsable, judged.summary.pairs) == (2, 1, 0)
 
 

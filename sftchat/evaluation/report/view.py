@@ -68,8 +68,9 @@ class Report:
 
     @property
     def failures(self) -> tuple[tuple[ModelResult, Failure], ...]:
-        """Failures of all models, each with the result that it belongs to."""
-        return tuple((result, failure) for result in (*self.baselines, *self.results) for failure in result.failures)
+        """Failures of all models, each with the result that it belongs to; those of pairs of replies once."""
+        results = self.results if self.judge is not None and self.judge.mode == "pairs" else (*self.baselines, *self.results)
+        return tuple((result, failure) for result in results for failure in result.failures)
 
     def to_json(self) -> str:
         """Return the report as JSON with sorted keys and a final newline; the same inputs give the same bytes.
@@ -227,9 +228,8 @@ def describe_disagreement(metric: MetricDifference) -> str:
 
 def format_change(change: float) -> str:
     """Format a change of a count or of a value with its sign; empty for 0."""
-    if not change:
-        return ""
-    return f"{change:+d}" if isinstance(change, int) else f"{change:+.3f}"
+    text = f"{change:+d}" if isinstance(change, int) else f"{change:+.3f}"
+    return text if change else ""
 
 
 @dataclass(frozen=True)
