@@ -81,10 +81,12 @@ class Desk:
     replies: dict[str, Callable[[Request], Any]]
     identities: dict[str, str] = field(default_factory=dict)
     opened: list[ScriptedEngine] = field(default_factory=list)
+    given: list[dict[str, Any]] = field(default_factory=list)
     options: tuple[str, ...] = ("--quiet",)
 
     def open(self, model: str, **options: Any) -> Engine:
         self.opened.append(ScriptedEngine(self.replies[model], name=model))
+        self.given.append(options)
         return self.opened[-1]
 
     def identify(self, model: str, **options: Any) -> str:
@@ -462,3 +464,35 @@ def test_a_pair_without_a_verdict_is_counted_once(desk: Desk) -> None:
     assert code == 3
     assert "12 verdicts asked for, 2 could not be read (judge_unparsable)" in err
     assert "1 item was not judged, the first 'i0' by s:new: not judged: judge_unparsable" in err
+
+
+def test_the_stored_verdicts_of_a_baseline_count_even_if_the_judge_would_now_say_something_else(desk: Desk) -> None:
+    del desk.identities["s:judge"]
+    desk.run("s:old", "--evalset", "evalset.jsonl", "--judge", "s:judge", "--rubric", "rubric.toml", "--update-baseline", "base.jsonl")
+    desk.replies["s:judge"] = lambda request: '{"helpful": 1, "tone": "rude"}'
+
+    code, out, _ = desk.judge("--baseline", "base.jsonl", "--json")
+
+    # i1 and i5 have the baseline's replies, and so its verdicts
+    assert (code, desk.asked) == (0, [("s:new", 8), ("s:judge", 6)])
+    report = json.loads(out)
+    assert [metrics_of(report[key][0])["pass_rate"] for key in ("baselines", "results")] == [0.5, 0.25]
+
+
+def test_a_baseline_with_other_counts_than_the_judges_is_refused(desk: Desk) -> None:
+    desk.run("s:old", "--evalset", "evalset.jsonl", "--judge", "s:judge", "--rubric", "rubric.toml", "--update-baseline", "base.jsonl")
+    path = desk.folder / "base.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace('"tone": 1.0', '"manners": 1.0', 1), encoding="utf-8")
+
+    code, _, err = desk.judge("--baseline", "base.jsonl")
+
+    assert code == 4
+    assert "was counted by another scorer: 'manners' of item 'i1' was 1 and is not counted" in err
+
+
+def test_the_template_of_the_model_is_not_that_of_the_judge(desk: Desk) -> None:
+    desk.judge("--template", "chatml", "--concurrency", "3")
+
+    given = {engine.name: options for engine, options in zip(desk.opened, desk.given, strict=True)}
+    assert given["s:new"]["template"] == "chatml"
+    assert ("template" in given["s:judge"], given["s:judge"]["concurrency"]) == (False, 3)

@@ -109,6 +109,22 @@ def test_a_judge_that_mostly_agrees() -> None:
     assert agreement.with_people[0] == Statistic("agreement", 10 / 12, pytest.approx(0.5520, abs=1e-4), pytest.approx(0.9530, abs=1e-4))
 
 
+def test_weighted_kappa_of_interval_ratings_uses_their_distances_and_of_ordinal_ones_their_places() -> None:
+    pairs = [(1.0, 1.0), (2.0, 2.0), (5.0, 5.0), (1.0, 2.0), (2.0, 5.0), (5.0, 1.0), (1.0, 1.0)]
+    first, second = zip(*pairs, strict=True)
+
+    found = [
+        values_of(measure_agreement(ratings_of(*pairs, scale=scale, categories=(1.0, 2.0, 5.0))).with_people)["kappa_linear"]
+        for scale in ("interval", "ordinal")
+    ]
+
+    places = {1.0: 1, 2.0: 2, 5.0: 3}
+    by_place = cohen_kappa_score([places[value] for value in first], [places[value] for value in second], weights="linear")
+    by_value = cohen_kappa_score([*map(int, first)], [*map(int, second)], labels=[1, 2, 3, 4, 5], weights="linear")
+    assert found == [round(by_value, 4), round(by_place, 4)]
+    assert found[0] != found[1]
+
+
 def test_the_same_seed_gives_the_same_intervals_and_another_one_others() -> None:
     assert measure_agreement(TWELVE) == measure_agreement(TWELVE)
     assert measure_agreement(TWELVE).alpha != measure_agreement(TWELVE, seed=1).alpha
