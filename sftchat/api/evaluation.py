@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from sftchat.api.judges import identify_judge, read_judge
 from sftchat.api.model import Model, make_sampling
 from sftchat.api.report import EvaluationReport
 from sftchat.api.rows import Rows, to_rows
@@ -22,6 +24,7 @@ from sftchat.engine import Engine
 from sftchat.errors import EngineError, UsageError
 from sftchat.evaluation.evalset import Evalset, evalset_from_rows, evalset_path
 from sftchat.evaluation.gate import MIN_DROP, GateOptions
+from sftchat.evaluation.judge import Judge
 from sftchat.evaluation.report.files import ReportFiles
 from sftchat.evaluation.task_run import Watch
 from sftchat.inference.open import AdapterEngine
@@ -30,6 +33,7 @@ from sftchat.models.reference import expand_patterns
 from sftchat.scorers import make_scorer
 from sftchat.scorers.base import Scorer
 from sftchat.scorers.combine import function
+from sftchat.scorers.consent import code_allowed
 from sftchat.task import Task
 from sftchat.types import Example, Reply
 
@@ -47,6 +51,10 @@ def evaluate(
     scorer: ScorerLike | None = None,
     baseline: ModelLike | None = None,
     replies: str | os.PathLike[str] | None = None,
+    judge: str | os.PathLike[str] | None = None,
+    rubric: str | os.PathLike[str] | None = None,
+    against: ModelLike | None = None,
+    allow_code: bool = False,
     system: str | None = None,
     prompt: str = "",
     columns: Mapping[str, str] | None = None,
@@ -83,6 +91,10 @@ def evaluate(
         scorer: Scorer instead of the task's.
         baseline: Model or file to compare with.
         replies: File of stored replies to score instead of models.
+        judge: Model that rates the replies by ``rubric``, or compares them with those of ``against``, instead of a scorer.
+        rubric: File of the rubric.
+        against: Model or file of replies to compare with, by the judge.
+        allow_code: Whether a scorer may run code that the models wrote.
         system: System prompt of the rows that have none.
         prompt: Template of the prompt over the columns of a row, such as ``Summarise: {text}``.
         columns: The column to read under a name, such as ``{"gold": "label"}``.
@@ -123,6 +135,7 @@ def evaluate(
     loaded = _LoadedModels(session)
     given = models if isinstance(models, Iterable) and not single else (models,)
     names = expand_patterns([loaded.name(model) for model in given])
+    rater = _read_judge(judge, rubric, None if against is None else loaded.name(against), scorer, baseline)
     overrides = TaskOverrides(
         system=system,
         prompt=prompt,
@@ -132,9 +145,10 @@ def evaluate(
         thinking=thinking,
         raw_prompt=raw_prompt,
         sampling=vars_of_sampling(sampling or {}),
-        scorer=None if scorer is None else to_scorer(scorer),
+        scorer=_scorer_of(scorer, None if rater is None or task is not None else rater.scorer, allow_code),
     )
-    chosen = overrides.apply(_choose_task(session, task, overrides.scorer, names))
+    with code_allowed() if allow_code else nullcontext():
+        chosen = overrides.apply(_choose_task(session, task, overrides.scorer, names))
     if chosen.thinking == "off":
         engine_options["template_arguments"] = {"enable_thinking": False, **engine_options.get("template_arguments", {})}
     gate_options = GateOptions(
@@ -148,10 +162,11 @@ def evaluate(
     inputs = TaskInputs(
         chosen,
         () if evalset is None else (_to_evalset(chosen, evalset),),
-        None if baseline is None else loaded.name(baseline),
+        None if (reference := baseline if against is None else against) is None else loaded.name(reference),
         None if replies is None else Path(replies),
         gate_options,
         None if update_baseline is None else os.fspath(update_baseline),
+        None if rater is None else identify_judge(session, rater, chosen.template, engine_options),
     )
     options = RunOptions(
         output=None if output is None else Path(output), overwrite=overwrite, files=ReportFiles(), limit=limit, seed=seed, cluster=cluster,
@@ -191,6 +206,30 @@ def to_scorer(scorer: ScorerLike) -> Scorer:
     if callable(scorer):
         return function(scorer)
     raise UsageError(f"scorer is {type(scorer).__name__}, must be a name, a dict with name and arguments, a scorer or a function")
+
+
+def _scorer_of(scorer: ScorerLike | None, judged: Scorer | None, allow_code: bool) -> Scorer | None:
+    """Return the scorer of the replies, or that of the verdicts of a judge."""
+    if scorer is None:
+        return judged
+    with code_allowed() if allow_code else nullcontext():
+        return to_scorer(scorer)
+
+
+def _read_judge(judge: Any, rubric: Any, against: str | None, scorer: Any, baseline: Any) -> Judge | None:
+    """Return the judge, not identified yet; None without one.
+
+    Raises:
+        UsageError: When an argument is missing, or another excludes it.
+        DataError: When the rubric cannot be read.
+    """
+    if judge is None:
+        if rubric is not None or against is not None:
+            raise UsageError(f"{'rubric' if rubric is not None else 'against'} is for a judge; give judge=MODEL")
+        return None
+    if scorer is not None or (against is not None and baseline is not None):
+        raise UsageError("a judge takes the place of the scorer, and against that of the baseline; leave one of them out")
+    return read_judge(os.fspath(judge), None if rubric is None else Path(rubric), against)
 
 
 def _choose_task(session: Session, task: str | os.PathLike[str] | Task | None, scorer: Scorer | None, models: Sequence[str]) -> Task:

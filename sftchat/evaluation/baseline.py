@@ -117,6 +117,28 @@ def settings_of(task: Task) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value != defaults[key]} | dict(task.settings)
 
 
+def differing_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the settings that differ, each with its two values as text; a member of a nested setting is named with a dot.
+
+    Args:
+        before: Earlier settings, as JSON values.
+        after: Later settings.
+    """
+    old, new = _flatten(before), _flatten(after)
+    return [
+        (key, abbreviate(old[key], 60) if key in old else "unset", abbreviate(new[key], 60) if key in new else "unset")
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
 def read_schema_version(path: Path) -> Any:
     """Return the schema version in the first line of a file, as any JSON value; None when the file is no baseline."""
     try:
@@ -256,12 +278,10 @@ def check_comparable(baseline: Baseline, task: Task, examples: Sequence[Example]
             then, now = header.sampling.get(key), current_sampling.get(key)
             if then != now:
                 raise NotComparableError(f"baseline {path} was made with other sampling: {key} {then} then, {now} now")
-    current_settings, stored_settings = settings_of(task), header.settings
-    for key in sorted({*current_settings, *stored_settings}):
-        then, now = stored_settings.get(key), current_settings.get(key)
-        if then != now and (sampling is not None or key not in GENERATION_SETTINGS):
+    for key, then, now in differing_settings(header.settings, settings_of(task)):
+        if sampling is not None or key.partition(".")[0] not in GENERATION_SETTINGS:
             raise NotComparableError(
-                f"baseline {path} was made with other settings: {key} {abbreviate(then, 60)} then, {abbreviate(now, 60)} now; give the same, "
+                f"baseline {path} was made with other settings: {key} {then} then, {now} now; give the same, "
                 f"or write the baseline again with --update-baseline"
             )
     common = [example for example in examples if example.id in baseline.items]

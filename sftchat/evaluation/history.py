@@ -8,13 +8,14 @@ from math import fsum
 from typing import Any, Literal
 
 from sftchat.errors import NotComparableError, PluginError
+from sftchat.evaluation.baseline import differing_settings
 from sftchat.evaluation.comparison import paired_difference
 from sftchat.evaluation.evalset import EvalsetIdentity
 from sftchat.evaluation.ledger import LedgerItem, LedgerResult
 from sftchat.evaluation.results import MetricDifference
 from sftchat.evaluation.statistics import build_counts
 from sftchat.task import Metric, ratio
-from sftchat.text import abbreviate, pluralize
+from sftchat.text import pluralize
 from sftchat.types import Score
 
 Items = Mapping[str, LedgerItem]
@@ -185,8 +186,8 @@ def _why_new(before: LedgerResult, result: LedgerResult) -> str:
             else f": {pluralize(result.evalset.size, 'item')}, before {before.evalset.size}"
         )
         return f"{result.evalset.name} has other content than in the runs above{sizes}"
-    old, new = flatten_settings(before.settings), flatten_settings(result.settings)
-    changes = [f"{key} {_setting(new, key)}, above {_setting(old, key)}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    differing = differing_settings(flatten_settings(before.settings), flatten_settings(result.settings))
+    changes = [f"{key} {new}, above {old}" for key, old, new in differing]
     return f"other settings than in the runs above: {'; '.join(changes)}"
 
 
@@ -196,10 +197,6 @@ def flatten_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in settings.items():
         flat |= value if name in ("sampling", "task", "options") and isinstance(value, Mapping) else {name: value}
     return flat
-
-
-def _setting(settings: Mapping[str, Any], key: str) -> str:
-    return abbreviate(settings[key]) if key in settings else "unset"
 
 
 ItemChange = Literal["won", "lost", ""]

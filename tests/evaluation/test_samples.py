@@ -136,7 +136,7 @@ def test_a_baseline_of_other_settings_is_not_comparable(tmp_path: Path) -> None:
     }  # fmt: skip
     file.write_text(json.dumps(header) + "\n", encoding="utf-8")
 
-    with pytest.raises(NotComparableError, match="made with other settings: samples null then, 2 now"):
+    with pytest.raises(NotComparableError, match="made with other settings: samples unset then, 2 now"):
         check_comparable(read_baseline(file), task(2, system="Be brief."), [ITEM], SAMPLED)
 
 
