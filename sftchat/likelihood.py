@@ -20,6 +20,8 @@ from sftchat.types import Choice, Example
 
 KEY = "likelihoods"
 """The only key of the JSON object that a reply with likelihoods consists of."""
+START = f'{{"{KEY}"'
+"""The beginning of such a reply."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,27 @@ def format_likelihoods(likelihoods: Iterable[Likelihood]) -> str:
 
 def parse_likelihoods(text: str) -> tuple[Likelihood, ...] | None:
     """Return the likelihoods in a reply text; None when it is another text, such as a generated reply."""
-    if not text.startswith(f'{{"{KEY}"'):
+    if not text.startswith(START):
         return None
     try:
         entries = load_json(text)[KEY]
         return tuple(_parse_entry(entry) for entry in entries)
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def describe_likelihoods(text: str, answer: str) -> str:
+    """Return a reply text as reports show it: likelihoods as the answer and rounded numbers, any other text unchanged.
+
+    Args:
+        text: The reply text.
+        answer: The answer that the scorer found, such as the most likely choice; may be empty.
+    """
+    likelihoods = parse_likelihoods(text)
+    if not likelihoods:
+        return text
+    numbers = ", ".join(f"{likelihood.logprob:.2f}" for likelihood in likelihoods)
+    return f"{answer}\n(log-likelihood {numbers})" if answer else f"log-likelihood {numbers}"
 
 
 def _parse_entry(entry: Any) -> Likelihood:

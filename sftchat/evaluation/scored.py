@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sftchat.evaluation import statistics
 from sftchat.evaluation.evalset import cluster_of
+from sftchat.likelihood import START, describe_likelihoods
 from sftchat.thinking import has_only_thoughts
 from sftchat.types import Example, Reply, Score
 
@@ -52,6 +53,12 @@ class Item:
     def right(self) -> bool:
         """Whether the scorer found no error."""
         return not self.score.errors
+
+    @property
+    def shown(self) -> str:
+        """The reply as reports show it."""
+        text = self.reply.text
+        return describe_likelihoods(text, self.score.answer) if text.startswith(START) else text
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,16 @@ def test_a_second_run_opens_no_model_and_writes_the_same_bytes(desk: Desk, optio
     assert "9 of 9 replies cached" in " ".join(second[1].split())
 
 
+def test_reports_show_the_chosen_text_instead_of_json(desk: Desk) -> None:
+    _, out, _ = desk.run(
+        "s:tiny", "--baseline", "s:other", "--evalset", "mc.jsonl", "--scorer", "multiple_choice", "--markdown", "a.md", "--html", "a.html"
+    )
+    pages = [out, *(Path(name).read_text(encoding="utf-8") for name in ("a.md", "a.html"))]
+
+    assert ["(log-" in page for page in pages] == [True, False, True]  # markdown lists changed items only, of which there are none
+    assert not any("logprob" in page for page in pages)
+
+
 def metrics(out: str) -> dict[str, float]:
     return {metric["name"]: metric["value"] for metric in json.loads(out)["results"][0]["metrics"]}
 

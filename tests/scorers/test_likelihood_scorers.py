@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftchat import Example, Reply
-from sftchat.likelihood import Likelihood, format_likelihoods, parse_likelihoods
+from sftchat.likelihood import Likelihood, describe_likelihoods, format_likelihoods, parse_likelihoods
 from sftchat.scorers import multiple_choice, perplexity
 from sftchat.task import metric_value
 
@@ -92,6 +92,14 @@ def test_a_perplexity_beyond_the_range_of_numbers_is_finite() -> None:
     score = perplexity().score(Example(QUESTION, "a", "i"), likely(-1e6))
 
     assert all(math.isfinite(metric_value(metric, score.stats)) for metric in perplexity().metrics)
+
+
+def test_reports_show_the_chosen_text_and_rounded_numbers() -> None:
+    chosen, gold = likely(-1.25, -0.5004).text, likely(-3.0).text
+
+    assert describe_likelihoods(chosen, "Lyon") == "Lyon\n(log-likelihood -1.25, -0.50)"
+    assert describe_likelihoods(gold, "") == "log-likelihood -3.00"
+    assert describe_likelihoods("Lyon", "Lyon") == "Lyon"
 
 
 likelihoods = st.builds(

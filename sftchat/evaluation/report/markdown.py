@@ -200,7 +200,7 @@ def _item_tables(report: Report) -> Iterator[tuple[str, Sequence[Pair]]]:
 def _item_row(pair: Pair) -> str:
     """Return one row of an item table; its last cell has the error classes of the new reply, or of the old one when the new one has none."""
     old, new = pair
-    cells = (format_code(new.example.id), format_code(new.example.gold or ""), format_code(old.reply.text), format_code(new.reply.text))
+    cells = (format_code(new.example.id), format_code(new.example.gold or ""), format_code(old.shown), format_code(new.shown))
     return f"| {' | '.join(cells)} | {escape_markdown(', '.join(error_classes(new) or error_classes(old)))} |\n"
 
 

@@ -249,7 +249,7 @@ def _changed_items_table(title: str, pairs: Sequence[tuple[Item, Item]]) -> Iter
 def _reply_cell(item: Item, gold: str) -> Text:
     """Return a reply with its error classes; lines that are not in the gold reply are red."""
     gold_lines = {line.strip() for line in gold.split("\n")}
-    reply = item.reply.text.strip() or "(empty)"
+    reply = item.shown.strip() or "(empty)"
     shown = _first_lines(reply.split("\n"), lambda line: "green" if line.strip() in gold_lines else "red")
     classes = ", ".join(error_classes(item))
     return Text.assemble(shown, "\n", _safe_text(f"({classes})", "dim")) if classes else shown

@@ -175,9 +175,7 @@ def error_classes(outcome: Outcome | None) -> tuple[str, ...]:
 
 def reply_text(outcome: Outcome | None) -> str:
     """Return the text of a reply; for a failure, the error message in brackets; for None, an empty text."""
-    if outcome is None:
-        return ""
-    return outcome.shown if isinstance(outcome, Failure) else outcome.reply.text
+    return "" if outcome is None else outcome.shown
 
 
 def format_value(value: float | None) -> str:
