@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sftchat.cli.judging import judging_options, take_judge
-from sftchat.cli.options import add_options, answering_options, complete_model, complete_task
+from sftchat.cli.options import SectionedCommand, add_options, answering_options, complete_model, complete_task
 from sftchat.cli.rescoring import check_rescore
 from sftchat.cli.rescoring import rescore as show_rescored
 from sftchat.cli.session import Session, json_text, stderr, stdout
@@ -78,7 +78,7 @@ _REPORT_OPTIONS = (
 GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "strict", "require_baseline", "allow_missing_baseline")
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("models", nargs=-1, metavar="MODEL…", shell_complete=complete_model)
 @click.option(
     "--task",
@@ -105,7 +105,7 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json, report.html and replies.jsonl here."
 )
-@add_options(*_REPORT_OPTIONS)
+@add_options(*_REPORT_OPTIONS, section="Reports")
 @click.option("--overwrite", is_flag=True, help="Replace the report that DIR already holds.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N rows of each evalset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
@@ -123,7 +123,8 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
     envvar="SFTCHAT_NO_LEDGER",
     help="Do not record the results for 'sftchat history' (also SFTCHAT_NO_LEDGER=1).",
 )
-@add_options(*_GATE_OPTIONS, *_OTHER_OPTIONS)
+@add_options(*_GATE_OPTIONS, section="Gate")
+@add_options(*_OTHER_OPTIONS, section="Items and baselines")
 @judging_options
 @override_options
 @answering_options

@@ -75,6 +75,7 @@ override_options = add_options(
         help="Score answers without thoughts, with them, or ask the model for none.  [default: drop]",
     ),
     click.option("--raw-prompt", is_flag=True, help="Send prompts without a chat template, for base models."),
+    section="Scorer, prompts and samples",
 )
 """Options that change a task for one evaluation, see ``take_overrides``."""
 
