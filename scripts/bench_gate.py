@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 
 from sftchat import Metric, ratio
 from sftchat.evaluation.comparison import paired_difference
-from sftchat.evaluation.gate import GatedMetric, decide_outcome
+from sftchat.evaluation.gate import decide_outcome
+from sftchat.evaluation.gate_options import GatedMetric
 from sftchat.evaluation.statistics import Counts, metric_interval
 
 F1 = Metric("f1", lambda sums: ratio(2 * sums["tp"], sums["pred"] + sums["gold"]), stats=("tp", "pred", "gold"))

@@ -23,7 +23,7 @@ from sftchat.data.task_overrides import TaskOverrides
 from sftchat.engine import Engine
 from sftchat.errors import EngineError, UsageError
 from sftchat.evaluation.evalset import Evalset, evalset_from_rows, evalset_path
-from sftchat.evaluation.gate import MIN_DROP, GateOptions
+from sftchat.evaluation.gate_options import MIN_DROP, GateOptions
 from sftchat.evaluation.judge import Judge
 from sftchat.evaluation.report.files import ReportFiles
 from sftchat.evaluation.task_run import Watch

@@ -14,7 +14,8 @@ from sftchat.api.session import Session
 from sftchat.errors import ModelError, PluginError, UsageError
 from sftchat.evaluation.baseline import similar_file_hint
 from sftchat.evaluation.evalset import Evalset
-from sftchat.evaluation.gate import COULD_NOT_JUDGE, PASSED, GateOptions
+from sftchat.evaluation.gate import COULD_NOT_JUDGE, PASSED
+from sftchat.evaluation.gate_options import GateOptions
 from sftchat.evaluation.judge import Judge
 from sftchat.evaluation.ledger import Ledger
 from sftchat.evaluation.ledger_file import ledger_path

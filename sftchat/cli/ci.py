@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def command(ctx: click.Context, service: str, words: tuple[str, ...], output: Pa
     """Write a CI job that runs 'sftchat eval' with the given arguments, and reports the items that a change broke.
 
     \b
+    sftchat ci github --policy gate.toml
     sftchat ci github --task relation --replies replies.jsonl --baseline baseline.jsonl
     sftchat ci github sftchat:smollm2 --evalset tickets.csv --scorer choice --baseline baseline.jsonl
     sftchat ci gitlab http://models:8000/v1#new --task tickets.toml --baseline baseline.jsonl
@@ -83,24 +85,64 @@ def _make_job(ctx: click.Context, registry: Registry, words: tuple[str, ...]) ->
     from sftchat.scaffold.ci import GateJob, extras_of, watched_paths
 
     options = _parse_eval_words(ctx, words)
-    tasks = [registry.task(name) for name in options["names"]]
-    if not any(options[name] for name in ("baselines", "floors", "lower_floors", "must_pass")) and not any(
-        task.must_pass for task in tasks
-    ):
-        raise UsageError("these arguments make no gate, so the job could not fail; add --baseline FILE, --min METRIC=X or --must-pass ID")
-    models = tuple(dict.fromkeys((*expand_patterns(options["models"]), *_baseline_models(options["baselines"]))))
-    if not options["models"] and not options["replies"]:
+    inputs = _inputs_of(options)
+    tasks = [registry.task(name) for name in inputs.tasks]
+    gate_options = ("policy_file", "baselines", "floors", "lower_floors", "must_pass")
+    if not any(options[name] for name in gate_options) and not any(task.must_pass for task in tasks):
+        raise UsageError(
+            "these arguments make no gate, so the job could not fail; add --policy FILE, --baseline FILE, --min METRIC=X or --must-pass ID"
+        )
+    if not (inputs.models or inputs.has_replies):
         raise UsageError("nothing to score: give a MODEL, or --replies FILE for stored replies")
+    models = tuple(dict.fromkeys((*expand_patterns(inputs.models), *_baseline_models(inputs.baselines))))
     scorers = {options["scorer"] or "", *_scorer_names([task.settings for task in tasks])}
     extras = {*extras_of(models, registry.engines), *(SCORER_EXTRAS[name] for name in scorers if name in SCORER_EXTRAS)}
-    fetched = [model.partition(":")[2] for model in models if model.startswith("sftchat:") and model != "sftchat:nano"]
+    evalsets = [str(path) for task in tasks for path in task.evalsets.values() if not path.is_absolute()]
     return GateJob(
         words=words,
         models=models,
-        watched=watched_paths([*words, *(str(path) for task in tasks for path in task.evalsets.values() if not path.is_absolute())]),
+        watched=watched_paths([*words, *inputs.named, *evalsets]),
         extras=tuple(sorted(extras)),
         distributions=tuple(_distributions(registry, tasks, models)),
-        fetched=tuple(fetched),
+        fetched=tuple(model.partition(":")[2] for model in models if model.startswith("sftchat:") and model != "sftchat:nano"),
+    )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What ``sftchat eval`` reads, by its options and its policy file.
+
+    Attributes:
+        models: MODEL arguments.
+        tasks: Words of ``--task``.
+        baselines: Words of ``--baseline``.
+        has_replies: Whether stored replies are scored.
+        named: What the policy file names and may be files.
+    """
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    baselines: tuple[str, ...]
+    has_replies: bool
+    named: tuple[str, ...] = ()
+
+
+def _inputs_of(options: Mapping[str, Any]) -> _Inputs:
+    """Return what an evaluation reads; raise ``DataError`` for a policy file that cannot be read."""
+    typed = _Inputs(options["models"], options["names"], options["baselines"], bool(options["replies"]))
+    if options["policy_file"] is None:
+        return typed
+    from sftchat.evaluation.policy import load_policy
+
+    policy = load_policy(options["policy_file"])
+    entries = policy.content.tasks
+    has_replies = typed.has_replies or (not typed.models and any(entry.replies for entry in entries))
+    return _Inputs(
+        typed.models if typed.models or has_replies else policy.models,
+        tuple(dict.fromkeys((*typed.tasks, *map(policy.task_word, entries)))),
+        (*typed.baselines, *(name for entry in entries if (name := policy.baseline_of(entry)) is not None)),
+        has_replies,
+        (*policy.models, *(name for entry in entries for name in policy.files_of(entry))),
     )
 
 

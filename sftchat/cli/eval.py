@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sftchat.cli.judging import judging_options, take_judge
-from sftchat.cli.options import SectionedCommand, add_options, answering_options, complete_model, complete_task
+from sftchat.cli.options import add_options, answering_options, complete_model, complete_task
+from sftchat.cli.policy import choose_policy
 from sftchat.cli.rescoring import check_rescore
 from sftchat.cli.rescoring import rescore as show_rescored
 from sftchat.cli.session import Session, json_text, stderr, stdout
@@ -21,8 +22,10 @@ from sftchat.errors import UsageError, in_one_line
 from sftchat.text import printable
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.gate import GateOptions, Verdict
+    from sftchat.evaluation.gate import Verdict
+    from sftchat.evaluation.gate_options import GateOptions
     from sftchat.evaluation.plan import Plan
+    from sftchat.evaluation.policy import Policy
     from sftchat.evaluation.selection import Selection
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,6 +57,13 @@ _GATE_OPTIONS = (
     click.option("--allow-missing-baseline", is_flag=True, help="Continue when the baseline file is missing: for the first run."),
 )
 _OTHER_OPTIONS = (
+    click.option(
+        "--policy",
+        "policy_file",
+        type=FILE,
+        metavar="FILE",
+        help="Models, tasks and rules from a policy file; other options replace its values.",
+    ),
     click.option("--update-baseline", multiple=True, metavar="[TASK=]FILE", help="Write the model's replies as the new baseline."),
     click.option("--plan", "plan_only", is_flag=True, help="Load no model; print the smallest drop that the evalset can detect."),
     click.option(
@@ -78,7 +88,7 @@ _REPORT_OPTIONS = (
 GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "strict", "require_baseline", "allow_missing_baseline")
 
 
-@click.command(cls=SectionedCommand)
+@click.command()
 @click.argument("models", nargs=-1, metavar="MODEL…", shell_complete=complete_model)
 @click.option(
     "--task",
@@ -105,7 +115,7 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Write report.json, report.html and replies.jsonl here."
 )
-@add_options(*_REPORT_OPTIONS, section="Reports")
+@add_options(*_REPORT_OPTIONS)
 @click.option("--overwrite", is_flag=True, help="Replace the report that DIR already holds.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N rows of each evalset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
@@ -123,8 +133,7 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
     envvar="SFTCHAT_NO_LEDGER",
     help="Do not record the results for 'sftchat history' (also SFTCHAT_NO_LEDGER=1).",
 )
-@add_options(*_GATE_OPTIONS, section="Gate")
-@add_options(*_OTHER_OPTIONS, section="Items and baselines")
+@add_options(*_GATE_OPTIONS, *_OTHER_OPTIONS)
 @judging_options
 @override_options
 @answering_options
@@ -132,7 +141,8 @@ GATE_OPTIONS = ("gated", "min_drop", "floors", "lower_floors", "must_pass", "str
 def command(
     ctx: click.Context, /, models: tuple[str, ...], names: tuple[str, ...], replies: tuple[str, ...], output: Path | None,
     overwrite: bool, as_json: bool, fresh: bool, self_check: bool, quiet: bool, evalsets: tuple[str, ...], baselines: tuple[str, ...],
-    limit: int | None, seed: int, plan_only: bool, cluster: str, partial_replies: bool, no_ledger: bool, rescore: bool, **options: Any,
+    limit: int | None, seed: int, plan_only: bool, cluster: str, partial_replies: bool, no_ledger: bool, rescore: bool,
+    policy_file: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """Score models against gold replies, compare them with a baseline, and report by the exit code whether they are good enough.
 
@@ -143,6 +153,7 @@ def command(
     sftchat eval run --baseline baseline.jsonl --min f1=0.8 -o eval
     sftchat eval --task relation --replies eval/replies.jsonl
     sftchat eval run --task relation --task general --baseline sftchat:nano
+    sftchat eval --policy gate.toml
     sftchat eval --task relation --rescore
     sftchat eval run --evalset gold.jsonl --judge MODEL --rubric rubric.toml
 
@@ -164,16 +175,21 @@ def command(
     baseline_updates = options.pop("update_baseline")
     gate_options = _take_gate_options(options)
     selection = _take_selection(options, gate_options)
-    if not (plan_only or rescore):
+    policy = None if policy_file is None else _read_policy(policy_file, selection)
+    uses_stored = policy is not None and not models and not replies and any(entry.replies for entry in policy.content.tasks)
+    if policy is not None and not (models or replies or uses_stored):
+        models = policy.models
+    if not (plan_only or rescore or uses_stored):
         _require_one_source(models, replies)
     models = expand_patterns(models)
     overrides = take_overrides(options, [path for word in evalsets if (path := Path(word)).is_file()])
     excluded = {"--scorer": overrides.scorer is not None, "--self-check": self_check, "--baseline": baselines, "--plan": plan_only}
-    excluded |= {"--update-baseline": baseline_updates, "-k": (overrides.samples or 1) > 1}
+    excluded |= {"--policy": policy_file is not None, "--update-baseline": baseline_updates, "-k": (overrides.samples or 1) > 1}
     judge, against = take_judge(options, excluded, models)
     if judge is not None and not names:
         overrides = replace(overrides, scorer=judge.scorer)
-    tasks = choose_tasks(session.registry, names, models, overrides)
+    chosen = None if policy is None else choose_policy(policy, session.registry, names, overrides, uses_replies=uses_stored)
+    tasks = choose_tasks(session.registry, names, models, overrides) if chosen is None else chosen.tasks
     if judge is not None and len(tasks) > 1:
         raise UsageError("--judge rates the replies of one --task at a time")
     if judge is not None and plan_only and replies:
@@ -188,10 +204,16 @@ def command(
         from sftchat.api.judges import identify_judge
 
         judge = identify_judge(session, judge, tasks[0].template, options)
+    evalset_paths = {task.name: tuple(evalset_path(task, word) for word in evalsets_of[task.name]) for task in tasks}
+    if chosen is not None:
+        evalset_paths = {task.name: chosen.evalsets_of(task, evalset_paths[task.name]) for task in tasks}
+        replies_of = {task.name: chosen.replies_of(task, replies_of[task.name]) for task in tasks}
+        baseline_of = {task.name: chosen.baseline_of(task, baseline_of[task.name]) for task in tasks}
+        gate_options_of = {task.name: chosen.gate_options_of(task, gate_options_of[task.name], baseline_of[task.name]) for task in tasks}
     inputs = [
         TaskInputs(
             task,
-            tuple(evalset_path(task, word) for word in evalsets_of[task.name]),
+            evalset_paths[task.name],
             baseline_of[task.name] if against is None else against,
             Path(file) if (file := replies_of[task.name]) is not None else None,
             gate_options_of[task.name],
@@ -239,7 +261,7 @@ def _echo(line: str) -> None:
 
 def _take_gate_options(options: dict[str, Any]) -> GateOptions:
     """Remove the gate options from a command's options and return them; raise ``UsageError`` when they contradict each other."""
-    from sftchat.evaluation.gate import GateOptions
+    from sftchat.evaluation.gate_options import GateOptions
 
     gate_options = GateOptions(**{name: options.pop(name) for name in GATE_OPTIONS})
     gate_options.check()
@@ -263,6 +285,15 @@ def _take_selection(options: dict[str, Any], gate_options: GateOptions) -> Selec
             "leave one of them out"
         )
     return Selection(ids, only, previous) if ids or only else None
+
+
+def _read_policy(path: Path, selection: Selection | None) -> Policy:
+    """Read a policy file; raise ``UsageError`` when only selected items are evaluated, for which there is no gate."""
+    from sftchat.evaluation.policy import load_policy
+
+    if selection is not None:
+        raise UsageError("--policy states a gate, and --ids and --only evaluate a selection without one; leave one of them out")
+    return load_policy(path)
 
 
 def _print_power(plans: Sequence[Plan], as_json: bool) -> None:

@@ -203,7 +203,7 @@ def _make_judge(
     from functools import partial
 
     from sftchat.evaluation.evalset import evalset_path
-    from sftchat.evaluation.gate import GateOptions
+    from sftchat.evaluation.gate_options import GateOptions
     from sftchat.evaluation.pipeline import Evaluation, no_progress
     from sftchat.evaluation.plan import make_plan
     from sftchat.evaluation.progress import show_progress

@@ -18,7 +18,6 @@ judging_options = add_options(
     click.option("--judge", metavar="MODEL", shell_complete=complete_model, help="Model that rates the replies, by --rubric or --against."),
     click.option("--rubric", type=click.Path(path_type=Path), metavar="FILE", help="What the judge rates, as TOML; see docs/judge.md."),
     click.option("--against", metavar="MODEL|FILE", help="The judge compares the replies with those of MODEL, or with stored ones."),
-    section="Judge",
 )
 """``--judge``, ``--rubric`` and ``--against``."""
 

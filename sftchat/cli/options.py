@@ -22,37 +22,15 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def add_options(*options: Callable[[Any], Any], section: str = "") -> Callable[[F], F]:
-    """Return a decorator that adds options to a command, in the order in which its help lists them.
-
-    Args:
-        options: Decorators that each add an option or several.
-        section: Title of these options in the help of a ``SectionedCommand``; those that have a title keep it.
-    """
+def add_options(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Return a decorator that adds options to a command, in the order in which its help lists them."""
 
     def add(command: F) -> F:
-        before = len(getattr(command, "__click_params__", ()))
         for option in reversed(options):
             command = option(command)
-        for parameter in getattr(command, "__click_params__", ())[before:]:
-            parameter.section = getattr(parameter, "section", "") or section
         return command
 
     return add
-
-
-class SectionedCommand(click.Command):
-    """Command whose help lists the options under the titles that ``add_options`` gave them; those without a title stand first."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options in sections."""
-        records: dict[str, list[tuple[str, str]]] = {"": []}
-        for parameter in self.get_params(ctx):
-            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)) is not None:
-                records.setdefault(getattr(parameter, "section", ""), []).append(record)
-        for title, section in records.items():
-            with formatter.section(title or "Options"):
-                formatter.write_dl(section)
 
 
 def _parse_template_arguments(_ctx: click.Context, _param: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
@@ -221,7 +199,7 @@ concurrency_option = click.option(
     metavar="N",
     help="Number of simultaneous requests to a server.",
 )
-answering_options = add_options(engine_options, quantize_option, concurrency_option, timeout_options, section="Model")
+answering_options = add_options(engine_options, quantize_option, concurrency_option, timeout_options)
 """``engine_options`` and the options for many prompts, for local models and servers."""
 
 

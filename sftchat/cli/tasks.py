@@ -16,7 +16,7 @@ from sftchat.models.manifest import trained_tasks
 
 if TYPE_CHECKING:
     from sftchat.data.task_overrides import TaskOverrides
-    from sftchat.evaluation.gate import GateOptions
+    from sftchat.evaluation.gate_options import GateOptions
     from sftchat.plugins.manager import Registry
     from sftchat.scorers import Scorer
     from sftchat.task import Task
@@ -75,7 +75,6 @@ override_options = add_options(
         help="Score answers without thoughts, with them, or ask the model for none.  [default: drop]",
     ),
     click.option("--raw-prompt", is_flag=True, help="Send prompts without a chat template, for base models."),
-    section="Scorer, prompts and samples",
 )
 """Options that change a task for one evaluation, see ``take_overrides``."""
 

@@ -1,4 +1,4 @@
-"""The gate: everything that decides the exit code of a verdict. Options as typed, configuration, outcomes, verdict.
+"""The gate: outcomes of metrics and rules, the verdict, and its exit code. The rules themselves are in ``gate_options``.
 
 An evaluation that ends without a verdict has the exit code of its error (``sftchat.errors``), such as 4 of a ``NotComparableError``.
 
@@ -10,188 +10,28 @@ margin cannot be excluded at the 5 % level. *Fine*: otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from sftchat.errors import UsageError, list_quoted, unknown_name_message
+from sftchat.errors import list_quoted
 from sftchat.evaluation.comparison import POINT, TOLERANCE, adjust_p_values, estimate_items_needed
-from sftchat.evaluation.evalset import parse_ids
+from sftchat.evaluation.gate_options import GateConfig, GatedMetric, TierName
+from sftchat.evaluation.limits import describe_limit, measure_items
 from sftchat.evaluation.report import view
 from sftchat.evaluation.report.view import Report, Unsettled
 from sftchat.evaluation.results import Comparison, GateOutcome, GateResult, MetricDifference, ModelResult
-from sftchat.task import Metric, Task
 from sftchat.text import pluralize
 
 PASSED, GATE_FAILED, COULD_NOT_JUDGE, NOT_COMPARABLE = 0, 1, 3, 4
 """Exit codes."""
-MARGIN, MIN_DROP = 2.0, 0.5
-"""Defaults, in points."""
 VerdictOutcome = Literal["pass", "fail", "inconclusive", "not comparable", "could not judge", "not asked"]
 Tone = Literal["pass", "fail", "unsure"]
+RuleOutcome = Literal["met", "failed", "inconclusive"]
+MAX_NAMED_RULES = 4
+"""Maximum number of failed rules that a headline names."""
 COLOURS: Mapping[Tone, str] = {"pass": "green", "fail": "red", "unsure": "yellow"}
 """Terminal colour of each tone."""
-
-
-@dataclass(frozen=True)
-class GatedMetric:
-    """A metric that the gate compares with the baseline.
-
-    Attributes:
-        metric: Name of the metric.
-        margin: The outcome is ``fine`` only when a drop of more than this many points is excluded; above 0.
-        min_drop: A drop of fewer points is no regression even when it is significant; 0 or more.
-    """
-
-    metric: str
-    margin: float = MARGIN
-    min_drop: float = MIN_DROP
-
-
-@dataclass(frozen=True)
-class GateConfig:
-    """Everything that can change the exit code.
-
-    Attributes:
-        gated: Metrics compared with the baseline.
-        floors: Minimum value, by metric.
-        lower_floors: Minimum of the lower bound of the 95 % interval, by metric.
-        must_pass: Ids of items that must be right.
-        strict: Whether the exit code is not 0 for inconclusive comparisons and changed item sets either.
-        partial: Whether only the items with a reply are scored, so that nothing is proven for the others.
-    """
-
-    gated: tuple[GatedMetric, ...] = ()
-    floors: Mapping[str, float] = field(default_factory=dict)
-    lower_floors: Mapping[str, float] = field(default_factory=dict)
-    must_pass: frozenset[str] = frozenset()
-    strict: bool = False
-    partial: bool = False
-
-
-@dataclass(frozen=True)
-class GateOptions:
-    """Gate options as typed, before task and items are read.
-
-    Attributes:
-        gated: ``METRIC[=MARGIN]``.
-        min_drop: ``GatedMetric.min_drop`` of every gated metric.
-        floors: ``METRIC=X``, see ``GateConfig``.
-        lower_floors: ``METRIC=X``, see ``GateConfig``.
-        must_pass: Ids, or files with one id per line.
-        strict: See ``GateConfig``.
-        require_baseline: Whether to stop when the baseline is missing, which is also the default.
-        allow_missing_baseline: Whether to continue when the baseline is missing, as in the first run of a CI job.
-    """
-
-    gated: tuple[str, ...] = ()
-    min_drop: float = MIN_DROP
-    floors: tuple[str, ...] = ()
-    lower_floors: tuple[str, ...] = ()
-    must_pass: tuple[str, ...] = ()
-    strict: bool = False
-    require_baseline: bool = False
-    allow_missing_baseline: bool = False
-
-    @property
-    def baseline_options(self) -> tuple[str, ...]:
-        """Names of the options in use that require a baseline."""
-        values = {
-            "--gate": self.gated, "--min-drop": self.min_drop != MIN_DROP, "--strict": self.strict,
-            "--require-baseline": self.require_baseline, "--allow-missing-baseline": self.allow_missing_baseline,
-        }  # fmt: skip
-        return tuple(name for name, value in values.items() if value)
-
-    @property
-    def options_in_use(self) -> tuple[str, ...]:
-        """Names of all options in use."""
-        values = {"--min": self.floors, "--min-lower": self.lower_floors, "--must-pass": self.must_pass}
-        return (*self.baseline_options, *(name for name, value in values.items() if value))
-
-    def check(self) -> None:
-        """Refuse contradictory options.
-
-        Raises:
-            UsageError: When a missing baseline is both allowed and refused.
-        """
-        refusing = [name for name in ("--strict", "--require-baseline") if name in self.baseline_options]
-        verb = "refuse" if len(refusing) > 1 else "refuses"
-        if self.allow_missing_baseline and refusing:
-            raise UsageError(f"--allow-missing-baseline goes on without a baseline, which {' and '.join(refusing)} {verb}; leave one out")
-
-    def parse(self, task: Task, ids: Iterable[str]) -> GateConfig:
-        """Parse the options for one task.
-
-        Args:
-            task: Task with the metrics.
-            ids: Ids of all its items.
-
-        Raises:
-            UsageError: When an option is invalid.
-            DataError: When a file of ids cannot be read.
-        """
-        if not math.isfinite(self.min_drop):
-            raise UsageError(f"--min-drop {self.min_drop:g} must be a number of points, such as {MIN_DROP:g}")
-        return GateConfig(
-            _parse_gated(self.gated, task, self.min_drop),
-            parse_floors(self.floors, task),
-            parse_floors(self.lower_floors, task),
-            parse_ids(self.must_pass, ids, "--must-pass"),
-            self.strict,
-        )
-
-
-def parse_floors(texts: Iterable[str], task: Task) -> dict[str, float]:
-    """Parse ``METRIC=X`` arguments.
-
-    Raises:
-        UsageError: When an argument has another form, names an unknown metric or one that is better when lower, or is repeated.
-    """
-    floors: dict[str, float] = {}
-    for text in texts:
-        name, _, number = text.partition("=")
-        floor = _parse_number(number)
-        if floor is None:
-            raise UsageError(f"floor '{text}' must be METRIC=X with a number X, such as {task.metric.name}=0.8")
-        metric = _find_metric(name, task)
-        if not metric.higher_is_better:
-            raise UsageError(f"metric '{name}' is better when lower, so a floor makes no sense")
-        if metric.per_item_rate and floor > 1:
-            raise UsageError(f"floor '{text}' can never be met: {name} is a share of the items, from 0 to 1")
-        if name in floors:
-            raise UsageError(f"metric '{name}' has two floors")
-        floors[name] = floor
-    return floors
-
-
-def _parse_gated(texts: Iterable[str], task: Task, min_drop: float) -> tuple[GatedMetric, ...]:
-    """Parse ``METRIC[=MARGIN]`` arguments, with margins in points; without any, the task's primary metric is gated."""
-    gated: dict[str, GatedMetric] = {}
-    for text in texts:
-        name, equals, number = text.partition("=")
-        margin = _parse_number(number) if equals else MARGIN
-        if margin is None or margin <= 0:
-            raise UsageError(f"gate '{text}' must be METRIC or METRIC=MARGIN with a margin above 0 in points, such as {task.metric.name}=2")
-        _find_metric(name, task)  # refuses an unknown name
-        if name in gated:
-            raise UsageError(f"metric '{name}' is gated twice")
-        gated[name] = GatedMetric(name, margin, min_drop)
-    return tuple(gated.values()) or (GatedMetric(task.metric.name, MARGIN, min_drop),)
-
-
-def _find_metric(name: str, task: Task) -> Metric:
-    metrics = {metric.name: metric for metric in task.metrics}
-    if name not in metrics:
-        raise UsageError(unknown_name_message("metric", name, metrics))
-    return metrics[name]
-
-
-def _parse_number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def gate_comparisons(
@@ -217,6 +57,34 @@ def gate_comparisons(
         metrics = [replace(metric, p_adjusted=p_by_metric.get((index, metric.name))) for metric in comparison.metrics]
         adjusted.append(replace(comparison, metrics=tuple(metrics)))
     return tuple(adjusted), tuple(_decide_metric(index, adjusted[index], rule) for index, rule in decisions)
+
+
+def gate_tiers(
+    comparisons: Sequence[Comparison], config_of: Callable[[Comparison], GateConfig]
+) -> tuple[tuple[Comparison, ...], tuple[GateResult, ...]]:
+    """Decide the gated metrics of both tiers, see ``gate_comparisons``.
+
+    The p-values of each tier are adjusted on their own, so that a rule that only warns does not change what blocks. The comparisons have the
+    p-values of the tier ``block``, and those of ``warn`` for metrics that only it gates.
+
+    Args:
+        comparisons: All comparisons of the evaluation.
+        config_of: Returns the gate configuration of a comparison.
+    """
+
+    def warnings_of(comparison: Comparison) -> Sequence[GatedMetric]:
+        warn = config_of(comparison).warn
+        return warn.gated if warn is not None else ()
+
+    adjusted, results = gate_comparisons(comparisons, lambda comparison: config_of(comparison).gated)
+    warned, warnings = gate_comparisons(comparisons, warnings_of)
+    if not warnings:
+        return adjusted, results
+    merged = []
+    for blocking, warning in zip(adjusted, warned, strict=True):
+        pairs = zip(blocking.metrics, warning.metrics, strict=True)
+        merged.append(replace(blocking, metrics=tuple(second if first.p_adjusted is None else first for first, second in pairs)))
+    return tuple(merged), (*results, *(replace(result, tier="warn") for result in warnings))
 
 
 def _decide_metric(index: int, comparison: Comparison, rule: GatedMetric) -> GateResult:
@@ -256,6 +124,29 @@ def decide_outcome(difference: MetricDifference, rule: GatedMetric, variation: f
 
 
 @dataclass(frozen=True)
+class RuleResult:
+    """A rule of the gate for one model on one evalset.
+
+    Attributes:
+        tier: ``block`` or ``warn``.
+        rule: The rule by the names of a policy file, such as ``min accuracy``.
+        outcome: ``met``, ``failed`` or ``inconclusive``.
+        line: The line on it in the reasons.
+        task: Name of the task.
+        model: Name of the model.
+        evalset: Name of the evalset.
+    """
+
+    tier: TierName
+    rule: str
+    outcome: RuleOutcome
+    line: str
+    task: str
+    model: str
+    evalset: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Verdict of an evaluation with its reasons.
 
@@ -268,6 +159,8 @@ class Verdict:
         strict: Whether ``--strict`` turns this outcome into a failure.
         lost: The tasks that failed; empty for an evaluation of one task.
         partial: Whether the outcome is ``not comparable`` because only a part of the items has replies.
+        rules: All rules with their outcomes.
+        policy: Name of the policy file that states them; empty for rules from options.
     """
 
     outcome: VerdictOutcome = "not asked"
@@ -276,6 +169,8 @@ class Verdict:
     strict: bool = False
     lost: tuple[str, ...] = ()
     partial: bool = False
+    rules: tuple[RuleResult, ...] = field(default=(), compare=False)
+    policy: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -305,7 +200,24 @@ class Verdict:
             line += f"; {self.unsettled.words}"
         elif self.lost:
             line += f"; lost: {', '.join(self.lost)}"
+        if self.policy and (failed := self.failed_rules("block")):
+            line += f"; failed: {_name_rules(failed)}"
+        if self.policy and (warned := self.failed_rules("warn")):
+            line += f"; warnings: {_name_rules(warned)}"
         return line
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The reasons that are no rule of a policy file; all of them without one."""
+        if not self.policy:
+            return self.reasons
+        rule_lines = {f"{rule.tier}: {rule.line}" for rule in self.rules}
+        return tuple(reason for reason in self.reasons if reason not in rule_lines)
+
+    def failed_rules(self, tier: TierName) -> tuple[RuleResult, ...]:
+        """Return the rules of a tier that are not met; of ``warn``, the inconclusive ones too."""
+        outcomes = ("failed",) if tier == "block" else ("failed", "inconclusive")
+        return tuple(rule for rule in self.rules if rule.tier == tier and rule.outcome in outcomes)
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -314,12 +226,20 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """The verdict as stored in ``report.json``."""
-        lists = {"reasons": list(self.reasons), "lost": list(self.lost)}
+        lists = {"reasons": list(self.reasons), "lost": list(self.lost), "rules": [asdict(rule) for rule in self.rules]}
         return asdict(self) | lists | {"exit_code": self.exit_code, "headline": self.headline}
 
 
+def _name_rules(rules: Sequence[RuleResult]) -> str:
+    """Return the names of rules, the first ``MAX_NAMED_RULES`` of them; with their task if there are several tasks."""
+    several = len({rule.task for rule in rules}) > 1
+    names = list(dict.fromkeys(f"{rule.task}: {rule.rule}" if several else rule.rule for rule in rules))
+    rest = f" and {len(names) - MAX_NAMED_RULES} more" if len(names) > MAX_NAMED_RULES else ""
+    return ", ".join(names[:MAX_NAMED_RULES]) + rest
+
+
 def decide_verdict(report: Report, config: Mapping[str, GateConfig] | GateConfig) -> Verdict:
-    """Decide the evaluation from the floors and must-pass items of every model, and from all gated comparisons.
+    """Decide the evaluation from the rules on every model, and from all gated comparisons.
 
     Args:
         report: Measurements; ``report.gates`` holds the gate results of its comparisons.
@@ -327,71 +247,110 @@ def decide_verdict(report: Report, config: Mapping[str, GateConfig] | GateConfig
     """
     tasks = dict.fromkeys(result.task for result in report.results)
     configs = {task: config.get(task, GateConfig()) if isinstance(config, Mapping) else config for task in tasks}
+    policy = next((task_config.policy for task_config in configs.values() if task_config.policy), "")
     lines: list[str] = []
-    failed_tasks: set[str] = set()
+    rules: list[RuleResult] = []
     inconclusive: list[Unsettled] = []
     strict_on_inconclusive = strict_on_items = False
+
+    def add(rule: RuleResult) -> None:
+        rules.append(rule)
+        lines.append(f"{rule.tier}: {rule.line}" if policy else rule.line)
+
     for result in report.results:
         task_config = configs[result.task]
-        for met, line in _check_requirements(result, task_config):
-            lines.append(line)
-            if not met:
-                failed_tasks.add(result.task)
+        for rule in _check_requirements(result, task_config, report.seed):
+            add(rule)
         if line := view.subset_line(result, report, task_config):
             lines.append(line)
             strict_on_items |= task_config.strict
     for comparison in report.comparisons:
         task_config = configs[comparison.candidate.task]
         for gate_result in report.gates_of(comparison):
-            lines.append(view.gate_line(comparison, gate_result, task_config))
-            if gate_result.outcome == "regressed":
-                failed_tasks.add(gate_result.task)
-            if gate_result.outcome == "inconclusive":
+            add(_gate_rule(comparison, gate_result, task_config))
+            if gate_result.tier == "block" and gate_result.outcome == "inconclusive":
                 inconclusive.append(view.describe_unsettled(comparison, gate_result))
                 strict_on_inconclusive |= task_config.strict
         if comparison.added or comparison.removed:
             lines.append(view.other_items_line(comparison))
             strict_on_items |= task_config.strict
     required = bool(lines)
+    failed_tasks = {rule.task for rule in rules if rule.tier == "block" and rule.outcome == "failed"}
     lines.extend((*report.remarks, *(line for result in (*report.baselines, *report.results) for line in view.trust_lines(result))))
+
+    def decided(outcome: VerdictOutcome, **details: Any) -> Verdict:
+        return Verdict(outcome, tuple(lines), rules=tuple(rules), policy=policy, **details)
+
     if report.failures:
         result, failure = report.failures[0]
         count = f"{len(report.failures)} items were" if len(report.failures) > 1 else "1 item was"
-        lines.append(f"{count} {failure.lack}, the first '{failure.example.id}' by {result.model}: {failure.error}")
-        return Verdict("could not judge", tuple(lines))
+        lines.append(f"{count} not answered, the first '{failure.example.id}' by {result.model}: {failure.error}")
+        return decided("could not judge")
     if failed_tasks:
-        return Verdict("fail", tuple(lines), lost=tuple(task for task in configs if task in failed_tasks) if len(configs) > 1 else ())
+        return decided("fail", lost=tuple(task for task in configs if task in failed_tasks) if len(configs) > 1 else ())
     if any(task_config.partial and (required or task_config.must_pass) for task_config in configs.values()):
-        return Verdict("not comparable", tuple(lines), partial=True)
+        return decided("not comparable", partial=True)
     if inconclusive:
         worst = max(inconclusive, key=lambda entry: math.inf if entry.drop is None else entry.drop / entry.margin)
-        return Verdict("inconclusive", tuple(lines), worst, strict_on_inconclusive or strict_on_items)
+        return decided("inconclusive", unsettled=worst, strict=strict_on_inconclusive or strict_on_items)
     if strict_on_items:
-        return Verdict("not comparable", tuple(lines), strict=True)
-    return Verdict("pass" if required else "not asked", tuple(lines))
+        return decided("not comparable", strict=True)
+    return decided("pass" if required else "not asked")
 
 
-def _check_requirements(result: ModelResult, config: GateConfig) -> Iterator[tuple[bool, str]]:
-    """Yield, for each floor and for the must-pass items, whether the model meets it and the line that reports it."""
-    where = f"{result.model} on {result.evalset.name}"
+def _gate_rule(comparison: Comparison, result: GateResult, config: GateConfig) -> RuleResult:
+    """Return the rule on one gated metric; its line has the p-value of its tier."""
+    tier = config if result.tier == "block" or config.warn is None else config.warn
+    metrics = tuple(replace(metric, p_adjusted=result.p) if metric.name == result.metric else metric for metric in comparison.metrics)
+    outcome: RuleOutcome = {"regressed": "failed", "inconclusive": "inconclusive"}.get(result.outcome, "met")  # type: ignore[assignment]
+    line = view.gate_line(replace(comparison, metrics=metrics), result, tier)
+    return RuleResult(result.tier, f"gate {result.metric}", outcome, line, result.task, result.model, result.evalset)
+
+
+def _check_requirements(result: ModelResult, config: GateConfig, seed: int) -> Iterator[RuleResult]:
+    """Yield the outcomes of the rules on one model that need no baseline, of both tiers."""
+    for tier, rules in config.tiers:
+        for rule, met, line in (*_check_metrics(result, rules), *_check_limits(result, rules, seed), *_check_must_pass(result, rules)):
+            where = f"{result.model} on {result.evalset.name}"
+            yield RuleResult(tier, rule, "met" if met else "failed", f"{where}: {line}", result.task, result.model, result.evalset.name)
+
+
+def _check_metrics(result: ModelResult, config: GateConfig) -> Iterator[tuple[str, bool, str]]:
+    """Yield, for each floor, its name, whether the model meets it and the line that reports it."""
     for name, floor in config.floors.items():
         if not result.metrics:
-            yield False, f"{where}: no {name}, nothing was answered"
+            yield f"min {name}", False, f"no {name}, nothing was answered"
             continue
         value = result.metric(name).value
         met = value >= floor - TOLERANCE
-        yield met, f"{where}: {name} {value:.3f} {'meets' if met else 'is under'} the floor {floor:g}"
+        yield f"min {name}", met, f"{name} {value:.3f} {'meets' if met else 'is under'} the floor {floor:g}"
     for name, floor in config.lower_floors.items():
         low = result.metric(name).low if result.metrics else None
         if low is None:
-            yield False, f"{where}: {name} has no lower bound, so it cannot meet the floor {floor:g}"
+            yield f"min_lower {name}", False, f"{name} has no lower bound, so it cannot meet the floor {floor:g}"
             continue
         met = low >= floor - TOLERANCE
-        yield met, f"{where}: the lower bound of {name}, {low:.3f}, {'meets' if met else 'is under'} the floor {floor:g}"
+        yield f"min_lower {name}", met, f"the lower bound of {name}, {low:.3f}, {'meets' if met else 'is under'} the floor {floor:g}"
+
+
+def _check_limits(result: ModelResult, config: GateConfig, seed: int) -> Iterator[tuple[str, bool, str]]:
+    """Yield, for each limit, its name, whether it is kept and the line that reports it."""
+    measured = {name: measure_items(name, result.items, seed) for name in {**config.limits, **config.upper_limits}}
+    for rule, limits, upper in (("max", config.limits, False), ("max_upper", config.upper_limits, True)):
+        for name, limit in limits.items():
+            yield f"{rule} {name}", *describe_limit(name, measured[name], limit, upper=upper)
+
+
+def _check_must_pass(result: ModelResult, config: GateConfig) -> Iterator[tuple[str, bool, str]]:
+    """Yield whether the must-pass items are right, and the line that reports it, if there are any."""
     must_pass = result.items_of(config.must_pass) if config.must_pass else []
     wrong = [item for item in must_pass if not item.right]
     if wrong:
         ids = list_quoted([item.example.id for item in wrong])
-        yield False, f"{where}: {len(wrong)} of {len(must_pass)} must-pass items wrong: {ids} ({', '.join(view.error_classes(wrong[0]))})"
+        yield (
+            "must_pass",
+            False,
+            f"{len(wrong)} of {len(must_pass)} must-pass items wrong: {ids} ({', '.join(view.error_classes(wrong[0]))})",
+        )
     elif must_pass:
-        yield True, f"{where}: {'all ' if len(must_pass) > 1 else ''}{pluralize(len(must_pass), 'must-pass item')} right"
+        yield "must_pass", True, f"{'all ' if len(must_pass) > 1 else ''}{pluralize(len(must_pass), 'must-pass item')} right"

@@ -19,7 +19,7 @@ from sftchat.evaluation.evaluate import (
     generate_outcomes,
     package_versions,
 )
-from sftchat.evaluation.gate import decide_verdict, gate_comparisons
+from sftchat.evaluation.gate import decide_verdict, gate_tiers
 from sftchat.evaluation.judge import judge_options
 from sftchat.evaluation.judge_phase import verdicts_name
 from sftchat.evaluation.judging import answering_task
@@ -230,9 +230,9 @@ def run_plans(
         openers = [(plan, opener(plan.task), (judge_opener or opener)(plan.task) if plan.judge else None) for plan in plans]
         task_reports = [TaskRun(plan, open_model, watch, cache, say, stack, open_judge).run() for plan, open_model, open_judge in openers]
         configs = {plan.task.name: plan.gate_in_force for plan in plans}
-        comparisons, gates = gate_comparisons(
+        comparisons, gates = gate_tiers(
             [comparison for task_report in task_reports for comparison in task_report.comparisons],
-            lambda comparison: configs[comparison.candidate.task].gated,
+            lambda comparison: configs[comparison.candidate.task],
         )
         report = Report(
             task=", ".join(task_report.task for task_report in task_reports),

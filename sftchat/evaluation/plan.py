@@ -20,7 +20,7 @@ from sftchat.evaluation.baseline import (
     similar_file_hint,
 )
 from sftchat.evaluation.evalset import Evalset, cluster_of, concatenate_examples, read_evalset, scores_texts
-from sftchat.evaluation.gate import GateConfig, GateOptions
+from sftchat.evaluation.gate_options import GateConfig, GateOptions
 from sftchat.evaluation.judge import Judge
 from sftchat.evaluation.replies import check_replies_match, read_replies
 from sftchat.evaluation.samples import check_samples, with_sample_metrics
@@ -271,7 +271,8 @@ def _check_limit(evalsets: Sequence[Evalset], config: GateConfig, requested_ids:
     limited = next((evalset for evalset in evalsets if len(evalset.examples) < evalset.size), None)
     if limited is None:
         return
-    if left_out := sorted(config.must_pass.difference(requested_ids)):
+    must_pass = frozenset[str]().union(*(tier.must_pass for _, tier in config.tiers))
+    if left_out := sorted(must_pass.difference(requested_ids)):
         raise UsageError(f"--must-pass items {list_quoted(left_out)} are not among the first {len(limited.examples)} of --limit")
     if compared and config.strict:
         raise NotComparableError(

@@ -19,7 +19,7 @@ from statistics import NormalDist
 from sftchat.errors import UsageError
 from sftchat.evaluation.comparison import MIN_DIFFERING_ITEMS, POINT, POWER
 from sftchat.evaluation.evaluate import counts_per_unit, score_stored
-from sftchat.evaluation.gate import GatedMetric
+from sftchat.evaluation.gate_options import GatedMetric
 from sftchat.evaluation.plan import Plan
 from sftchat.evaluation.results import SIGNIFICANCE_LEVEL
 from sftchat.evaluation.statistics import Counts, apply_metric, compute_metric, count_distinct_rows

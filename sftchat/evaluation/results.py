@@ -328,6 +328,7 @@ class GateResult:
         n: Number of items, or of clusters, that were compared.
         items_needed: Number that would settle an inconclusive outcome; None for other outcomes, and when unknown.
         comparison: Index of the comparison in the report.
+        tier: ``block``, or ``warn`` for a rule that is only reported.
     """
 
     model: str
@@ -340,6 +341,7 @@ class GateResult:
     n: int
     items_needed: int | None = None
     comparison: int = 0
+    tier: Literal["block", "warn"] = "block"
 
 
 @dataclass(frozen=True)

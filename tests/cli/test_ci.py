@@ -206,6 +206,22 @@ def test_the_files_of_the_command_start_the_job(repository: Path) -> None:
     assert yaml.load(text, yaml.BaseLoader)["on"]["pull_request"]["paths"] == ["run/**", "task.toml", "baseline.jsonl", "hard.csv"]
 
 
+def test_the_job_of_a_policy_runs_it_and_watches_its_files(repository: Path) -> None:
+    (repository / "task.toml").write_text('evalset = "gold.csv"\nscorer = { name = "exact" }\n', encoding="utf-8")
+    rules = 'block = { min = { accuracy = 0.5 }, must_pass = ["row-000001"] }'
+    text = f'[[tasks]]\ntask = "task.toml"\nreplies = "replies.jsonl"\nbaseline = "baseline.jsonl"\n{rules}\n'
+    (repository / "gate.toml").write_text(text, encoding="utf-8")
+
+    written = write("github", "--policy", "gate.toml")
+    scripts, variables = github(written)
+
+    watched = yaml.load(written, yaml.BaseLoader)["on"]["pull_request"]["paths"]
+    assert watched == ["gate.toml", "task.toml", "baseline.jsonl", "replies.jsonl", "gold.csv"]
+    assert run_scripts(scripts, variables, repository)[0] == 0
+    write_replies(repository / "replies.jsonl", wrong=7)
+    assert run_scripts(scripts, variables, repository)[0] == 1
+
+
 @pytest.mark.parametrize(
     ("models", "extras"),
     [
@@ -223,7 +239,7 @@ def test_extras_follow_from_the_models(models: tuple[str, ...], extras: tuple[st
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--evalset", "gold.csv", "--scorer", "exact", "--replies", "replies.jsonl"], "these arguments make no gate, so the job could not fail; add --baseline FILE, --min METRIC=X or --must-pass ID"),
+        (["--evalset", "gold.csv", "--scorer", "exact", "--replies", "replies.jsonl"], "these arguments make no gate, so the job could not fail; add --policy FILE, --baseline FILE, --min METRIC=X or --must-pass ID"),
         (["--min", "accuracy=1"], "nothing to score: give a MODEL, or --replies FILE for stored replies"),
         ([*GATE, "--junit", "x.xml"], "--junit does not belong into the job of a gate, which writes its own reports; leave it out"),
         ([*GATE, "--limit", "3"], "--limit does not belong into the job of a gate, which writes its own reports; leave it out"),

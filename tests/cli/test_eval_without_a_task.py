@@ -163,12 +163,3 @@ def test_a_task_file_or_a_config_file_cannot_allow_code(desk: Desk) -> None:
 
     assert (code, "unknown argument 'allow_code'" in err) == (2, True)
     assert main(["train", "general", "-o", "run", "--config", "train.toml"]) == 2
-
-
-def test_the_help_lists_the_options_by_what_they_are_for(tickets: Desk) -> None:
-    code, out, _ = tickets.run("--help")
-
-    assert code == 0
-    titles = [line for line in out.split("\n") if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["Options:", "Reports:", "Gate:", "Items and baselines:", "Judge:", "Scorer, prompts and samples:", "Model:"]
-    assert out.index("Gate:") < out.index("--must-pass") < out.index("Items and baselines:")

@@ -65,7 +65,7 @@ def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
-        (["trian"], 2, "unknown command 'trian'; did you mean 'train'? (available: ask, cache, chat, ci, compare, data, demo, diff, eval, export, fetch, inspect, judge-check, merge, new-plugin, new-task, plugins, train); see 'sftchat --help'"),
+        (["trian"], 2, "unknown command 'trian'; did you mean 'train'? (available: ask, cache, chat, ci, compare, data, demo, diff, eval, export, fetch, history, inspect, judge-check, merge, new-plugin, new-task, plugins, train); see 'sftchat --help'"),
         (["data", "genrate"], 2, "no such command 'genrate'; did you mean 'generate'?"),
         (["train", "colours", "-o", "x", "--max-step", "3"], 2, "no such option '--max-step'; did you mean '--eval-steps', '--max-steps' or '--save-steps'?"),
         (["train", "colours", "-o", "x", "--max-steps", "0"], 2, "invalid value for '--max-steps': 0 is not in the range x>=1; see 'sftchat train --help'"),

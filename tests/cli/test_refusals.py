@@ -102,6 +102,8 @@ REFUSED: dict[str, tuple[Words, ...]] = {
         ("--replay", "general=0.2", "--replay", "general=0.2"),
     ),
     "eval": (
+        *(("--policy", value) for value in ("missing.toml", "folder", "wrong.toml", "rows.jsonl", "nothing.toml")), ("--policy", "policy.toml", "--ids", "a"),
+        ("--policy", "policy.toml", "--task", "general"),
         ("nosuch",), ("--evalset", "missing.jsonl"), ("--evalset", "folder"), ("--evalset", "broken.jsonl"), ("--evalset", "relatoin=rows.jsonl"),
         ("--baseline", "missing.jsonl"), ("--baseline", "nosuch"), ("--baseline", "folder"), ("--baseline", "general=rows.jsonl"),
         ("--baseline", "broken.jsonl"), ("--baseline", "sftchat:nano", "--baseline", "sftchat:nano"),
@@ -235,6 +237,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "ratings.csv").write_text("id,judge,person\na,good,bad\n", encoding="utf-8")
     (made / "broken.jsonl").write_text("{\n", encoding="utf-8")
     (made / "empty.jsonl").write_text("", encoding="utf-8")
+    (made / "policy.toml").write_text('[[tasks]]\ntask = "relation"\nblock = { min = { f1 = 0.1 } }\n', encoding="utf-8")
+    (made / "nothing.toml").write_text('[[tasks]]\ntask = "relation"\n', encoding="utf-8")
     (made / "wrong.toml").write_text("nosuch = 1\n", encoding="utf-8")
     (made / "rubric.toml").write_text('name = "r"\n[[criteria]]\nname = "good"\ndescription = "is good"\n', encoding="utf-8")
     (made / "folder").mkdir()

@@ -16,7 +16,8 @@ from scripts.bench_gate import two_models
 from sftchat import Metric, NotComparableError, Score, rate, ratio
 from sftchat.evaluation import comparison as paired
 from sftchat.evaluation.comparison import adjust_p_values, paired_difference
-from sftchat.evaluation.gate import GatedMetric, decide_outcome
+from sftchat.evaluation.gate import decide_outcome
+from sftchat.evaluation.gate_options import GatedMetric
 from sftchat.evaluation.results import MetricDifference
 from sftchat.evaluation.statistics import Counts, build_counts, clopper_pearson_interval
 

@@ -9,7 +9,8 @@ import pytest
 
 from sftchat import Task, UsageError
 from sftchat.evaluation.evaluate import compare
-from sftchat.evaluation.gate import GateConfig, GateOptions, Verdict, decide_verdict, gate_comparisons, parse_floors
+from sftchat.evaluation.gate import Verdict, decide_verdict, gate_comparisons
+from sftchat.evaluation.gate_options import GateConfig, GateOptions, parse_floors
 from sftchat.evaluation.report.view import Report
 from sftchat.evaluation.results import ModelResult
 

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from sftchat import Metric, rate, ratio
 from sftchat.evaluation.comparison import paired_difference
-from sftchat.evaluation.gate import GateConfig, GatedMetric, Unsettled, Verdict, decide_verdict, gate_comparisons
+from sftchat.evaluation.gate import Unsettled, Verdict, decide_verdict, gate_comparisons
+from sftchat.evaluation.gate_options import GateConfig, GatedMetric
 from sftchat.evaluation.report.github import annotate
 from sftchat.evaluation.report.html import to_html
 from sftchat.evaluation.report.junit import to_junit

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftchat import DataError, NotComparableError, Task, UsageError
-from sftchat.evaluation.gate import GateConfig, GateOptions
+from sftchat.evaluation.gate_options import GateConfig, GateOptions
 from sftchat.evaluation.plan import check_output, make_plan
 from sftchat.evaluation.selection import Selection, past_ids
 

@@ -8,7 +8,7 @@ import pytest
 from scripts.bench_gate import found_share, two_models
 from sftchat import Score, rate
 from sftchat.evaluation.comparison import paired_difference
-from sftchat.evaluation.gate import GatedMetric
+from sftchat.evaluation.gate_options import GatedMetric
 from sftchat.evaluation.power import effect_lines, minimum_detectable_effect
 from sftchat.evaluation.statistics import Counts, build_counts
 from tests.evaluation.conftest import F1

@@ -215,7 +215,8 @@ class LearningDemo:
 def show_gate(story: Story, task: Task, baseline: ModelResult, candidate: ModelResult, command_line: str) -> int:
     """Print a command, its verdict and exit code, and a few newly broken items with both replies; return the exit code."""
     from sftchat.evaluation.evaluate import compare
-    from sftchat.evaluation.gate import GateConfig, GatedMetric, decide_verdict, gate_comparisons
+    from sftchat.evaluation.gate import decide_verdict, gate_comparisons
+    from sftchat.evaluation.gate_options import GateConfig, GatedMetric
     from sftchat.evaluation.report.view import Report, error_classes
 
     config = GateConfig(gated=(GatedMetric(task.metric.name),))

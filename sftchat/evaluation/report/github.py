@@ -21,12 +21,15 @@ MAX_ITEM_ANNOTATIONS = 9
 
 
 def annotate(report: Report, verdict: Verdict) -> tuple[str, ...]:
-    """Return the lines to print inside a workflow: warnings for an inconclusive verdict, none when it passes or nothing was required.
+    """Return the lines to print inside a workflow: warnings for an inconclusive verdict, one for the rules of
+    the tier ``warn`` that are not met, and none when the verdict passes or nothing was required.
 
     The annotation of an item is at its line in the evalset when the line is known.
     """
     if verdict.outcome in ("pass", "not asked"):
-        return ()
+        warned = verdict.failed_rules("warn")
+        message = "\n".join((verdict.headline, *(f"warn: {rule.line}" for rule in warned)))
+        return (_format_command("warning", message, title=f"sftchat eval {report.task}"),) if warned else ()
     level: Level = "warning" if verdict.outcome == "inconclusive" else "error"
     message = "\n".join((verdict.headline, *verdict.reasons))
     return (

@@ -2,7 +2,7 @@
 
 There is one suite per model and evalset, and one case per item. A newly broken item is a failure, an item that was wrong before is skipped, and an
 item that was not answered is an error. Without a baseline it is unknown which errors are new, so wrong items are skipped. The suite ``gate`` has
-one case, the verdict, with its numbers as properties.
+one case, the verdict, with its numbers as properties; with a policy file it also has a case per rule.
 
 GitHub Actions, GitLab and Jenkins read this format; it is valid against ``junit-10.xsd`` of Jenkins' xunit-plugin. It has no times: the same
 replies give the same bytes.
@@ -56,7 +56,7 @@ def to_junit(report: Report, verdict: Verdict) -> str:
     """
     suites: list[tuple[str, Mapping[str, str], list[Case]]] = []  # name, properties and cases of each
     if verdict.headline:
-        suites.append(("gate", _verdict_properties(verdict), [_verdict_case(verdict)]))
+        suites.append(("gate", _verdict_properties(verdict), [_verdict_case(verdict), *_rule_cases(verdict)]))
     for result in report.results:
         cases = [_item_case(item) for item in item_histories(result, comparison_of(report, result))]
         suites.append((f"{result.model} on {result.evalset.name}", {}, cases))
@@ -98,6 +98,16 @@ def _verdict_case(verdict: Verdict) -> Case:
     if verdict.outcome == "inconclusive" and verdict.exit_code:
         outcome = "error"
     return Case("verdict", outcome, verdict.headline, "\n".join(verdict.reasons))
+
+
+def _rule_cases(verdict: Verdict) -> Iterator[Case]:
+    """Yield a case per rule of a policy file: a failure for a rule of ``block``, skipped for one of ``warn`` that is not met."""
+    for rule in verdict.rules if verdict.policy else ():
+        outcome: CaseOutcome | None = None if rule.outcome == "met" else "skipped"
+        if (rule.tier, rule.outcome) == ("block", "failed"):
+            outcome = "failure"
+        message = "" if outcome is None else f"{rule.tier}: {rule.line}"
+        yield Case(f"{rule.tier}: {rule.rule}: {rule.task}, {rule.model} on {rule.evalset}", outcome, message)
 
 
 def _verdict_properties(verdict: Verdict) -> dict[str, str]:

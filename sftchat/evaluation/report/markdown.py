@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from sftchat.evaluation.gate import Verdict, VerdictOutcome
+from sftchat.evaluation.gate import RuleOutcome, Verdict, VerdictOutcome
+from sftchat.evaluation.gate_options import TierName
 from sftchat.evaluation.replies import ESCAPE_SURROGATES
 from sftchat.evaluation.report.confusion import TITLE, confusion_table
 from sftchat.evaluation.report.view import (
@@ -44,6 +45,10 @@ TRUNCATION_NOTE = "*The rest does not fit here; it is in the other files of the 
 
 # Markdown and HTML syntax; underscores next to a space or punctuation; the ``:`` of ``http://`` and the dot of ``www.``, which would become links
 _SYNTAX = re.compile(r"[&<>|\\`*~\[$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=\bwww)\.")
+_RULE_SIGNS: dict[tuple[RuleOutcome, TierName], str] = {
+    ("met", "block"): "✅", ("met", "warn"): "✅", ("failed", "block"): "❌", ("failed", "warn"): "⚠️",
+    ("inconclusive", "block"): "🟡", ("inconclusive", "warn"): "🟡",
+}  # fmt: skip
 _OUTCOME_SIGNS: dict[VerdictOutcome, str] = {"pass": "✅", "fail": "❌", "inconclusive": "🟡"}
 
 
@@ -60,8 +65,14 @@ def to_markdown(report: Report, verdict: Verdict, limit: int = COMMENT_BYTES) ->
     blocks = [f"## sftchat eval: {escape_markdown(report.task)}"]
     if verdict.headline:
         blocks.append(f"{_OUTCOME_SIGNS.get(verdict.outcome, '⚠️')} **{escape_markdown(verdict.headline)}**")
-    if verdict.reasons:
-        blocks.append("\n".join(f"- {format_code(reason)}" for reason in verdict.reasons))
+    if verdict.policy and verdict.rules:
+        rows = [
+            (rule.tier, f"{_RULE_SIGNS[rule.outcome, rule.tier]} {escape_markdown(rule.rule)}", format_code(rule.line))
+            for rule in verdict.rules
+        ]
+        blocks.append(_format_table(("tier", "rule", "result"), rows))
+    if verdict.remarks:
+        blocks.append("\n".join(f"- {format_code(reason)}" for reason in verdict.remarks))
     several = len({result.task for result in report.results}) > 1
     for task, evalset in dict.fromkeys((result.task, result.evalset) for result in report.results):
         results = [result for result in report.results if (result.task, result.evalset) == (task, evalset)]

@@ -18,7 +18,8 @@ from sftchat.text import sanitize_json
 from sftchat.types import Example, SamplingParams
 
 if TYPE_CHECKING:
-    from sftchat.evaluation.gate import GateConfig, Verdict  # imports the report
+    from sftchat.evaluation.gate import Verdict  # imports the report
+    from sftchat.evaluation.gate_options import GateConfig
     from sftchat.evaluation.judge import JudgeSummary
 
 SCHEMA_VERSION = 1
@@ -317,7 +318,7 @@ def subset_line(result: ModelResult, report: Report, config: GateConfig) -> str:
     """Return the line on a verdict over a part of the items; empty when all items are included or nothing is required."""
     count, size = len(result.items.requested_ids), result.evalset.size
     compared = any(report.gates_of(comparison) for comparison in report.comparisons if comparison.candidate is result)
-    if count >= size or not (compared or config.floors or config.lower_floors or config.must_pass):
+    if count >= size or not (compared or config.has_requirements):
         return ""
     option = "--partial" if config.partial else "--limit"
     return f"{result.model} on {result.evalset.name}: {'compared' if compared else 'judged'} on {count} of {size} items ({option})"
