@@ -248,7 +248,7 @@ def _choose_task(session: Session, task: str | os.PathLike[str] | Task | None, s
 def _to_evalset(task: Task, evalset: Any) -> Path | Evalset:
     if isinstance(evalset, (str, os.PathLike)):
         return evalset_path(task, os.fspath(evalset))
-    return evalset_from_rows(to_rows(evalset), row_options=options_for_task(task.row_options, RowOptions()))
+    return evalset_from_rows(to_rows(evalset), row_options=options_for_task(task, RowOptions()))
 
 
 @dataclass

@@ -117,7 +117,7 @@ def make_job(inputs: TrainingInputs, session: Session, notes: ReadingNotes | Non
     task, files, seed = inputs.task.for_training(), inputs.files, inputs.hyperparameters.get("seed") or 0
     if not files and inputs.examples is None and inputs.rows is None and not inputs.options:
         files = task.training_files
-    row_options = options_for_task(task.row_options, inputs.row_options) if files else inputs.row_options
+    row_options = options_for_task(task, inputs.row_options) if files else inputs.row_options
     has_rows = bool(files) or inputs.examples is not None
     replays = parse_replays(inputs.replay, session.registry.tasks, trained="" if has_rows else task.name)
     check_options(
@@ -201,7 +201,7 @@ def train(
         raise UsageError("give a task, or rows with data=…")
     chosen = task if isinstance(task, Task) else session.registry.task(os.fspath(task) if task is not None else DEFAULT_TASK)
     row_options = RowOptions(columns=parse_column_map(f"{name}={column}" for name, column in (columns or {}).items()))
-    files, examples = _to_data(data, options_for_task(chosen.row_options, row_options))
+    files, examples = _to_data(data, options_for_task(chosen, row_options))
     inputs = TrainingInputs(
         task=chosen,
         model=os.fspath(model),

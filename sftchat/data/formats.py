@@ -30,6 +30,7 @@ from sftchat.data.row_options import (
     ReadingNotes,
     RowOptions,
     UnwantedReplyError,
+    has_turns,
     map_columns,
     suggest_map,
 )
@@ -127,13 +128,18 @@ def format_with_options(row: Mapping[str, Any], options: RowOptions = DEFAULT_RO
         DataError: As for ``to_example``.
     """
     mapped = map_columns(row, options, lambda _: None)
-    return "prompt-completion" if options.prompt else format_of(mapped)
+    return "prompt-completion" if _is_rendered(row, options) else format_of(mapped)
+
+
+def _is_rendered(row: Mapping[str, Any], options: RowOptions) -> bool:
+    """Return whether the prompt of a row was rendered from its columns, which may look like those of another format."""
+    return bool(options.prompt) and not (options.keep_turns and has_turns(row))
 
 
 def _convert_row(original_row: Mapping[str, Any], source: str, options: RowOptions, on_change: OnChange) -> tuple[Example, list[str]]:
     """Return the example of a row, and the names of its unused columns; errors do not contain the source."""
     row = map_columns(original_row, options, on_change)
-    row_format = "prompt-completion" if options.prompt else format_of(row)
+    row_format = "prompt-completion" if _is_rendered(original_row, options) else format_of(row)
     used_keys = {"id", "functions", *_KEYS[row_format]}
     first_key = _KEYS[row_format][0]
     turns: tuple[Message, ...] = ()

@@ -10,11 +10,12 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sftchat._util.parsing import from_json, load_json
 from sftchat.errors import DataError, UsageError, unknown_name_message
+from sftchat.task import Task
 from sftchat.text import abbreviate, keys_of, pluralize
 
 COLUMN_NAMES = (
@@ -44,6 +45,7 @@ class RowOptions:
         leading_assistant: ``refuse`` rows that start with an assistant turn, or ``drop`` those turns.
         prompt: Template of the prompt over the columns of a row, such as ``Summarise: {text}``, see ``render_prompt``; empty for rows with a prompt.
             The reply is then in the column under the name ``gold`` or ``completion``, or else in the first of ``GOLD_NAMES``.
+        keep_turns: Whether rows that have turns are read as they are, and ``columns`` and ``prompt`` are for the other rows.
     """
 
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class RowOptions:
     merge_turns: bool = False
     leading_assistant: str = "refuse"
     prompt: str = ""
+    keep_turns: bool = False
 
     def __post_init__(self) -> None:
         """Check that an instruction comes with a label column.
@@ -73,15 +76,18 @@ class RowOptions:
         }
 
 
-def options_for_task(row_options: Mapping[str, Any], given: RowOptions) -> RowOptions:
+def options_for_task(task: Task | None, given: RowOptions) -> RowOptions:
     """Return the options for reading a task's files: the given ones, and the task's own where none is given.
 
     Args:
-        row_options: ``Task.row_options``.
+        task: The task; None for the given options alone.
         given: Options of the user.
     """
-    columns = {**row_options.get("columns", {}), **given.columns}
-    return RowOptions(**{**row_options, **given.non_default, "columns": columns})
+    own = task.row_options if task is not None else {}
+    if not own:
+        return given
+    keep_turns = not (given.columns or given.prompt)  # rows that sftchat has written for the task have turns already
+    return RowOptions(**{"keep_turns": keep_turns, **own, **given.non_default, "columns": {**own.get("columns", {}), **given.columns}})
 
 
 DEFAULT_ROW_OPTIONS = RowOptions()
@@ -192,6 +198,8 @@ def map_columns(row: Mapping[str, Any], options: RowOptions, on_change: OnChange
         UnwantedReplyError: When the label of a reply is false.
     """
     mapped = dict(row)
+    if options.keep_turns and has_turns(row):
+        options = replace(options, columns={}, prompt="")
     for name, column in options.columns.items():
         if column not in row:
             raise DataError(
@@ -320,6 +328,11 @@ def _parse_turns(text: str, name: str, on_change: OnChange) -> Any:
         on_change(f"{name} is JSON text and is read as JSON")
         return turns
     return text
+
+
+def has_turns(row: Mapping[str, Any]) -> bool:
+    """Return whether a row has a conversation, and not only columns of a table."""
+    return any(row.get(name) is not None for name in ("messages", "conversations"))
 
 
 def suggest_map(row: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ class TaskOverrides:
             DataError: When the file of few-shot examples cannot be read.
         """
         changes: dict[str, Any] = {}
-        row_options = options_for_task(task.row_options, RowOptions(columns=self.columns, prompt=self.prompt))
+        row_options = options_for_task(task, RowOptions(columns=self.columns, prompt=self.prompt))
         if self.columns or self.prompt:
             changes["row_options"] = row_options.non_default
         if self.system is not None:

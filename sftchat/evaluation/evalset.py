@@ -144,10 +144,10 @@ def _with_guessed_columns(name: str, row: Mapping[str, Any] | None, row_options:
     if row is None or row_options.columns or row_options.prompt or row_options.label_column:
         return row_options, ()
     try:
-        has_turns = format_with_options(row, row_options) != "text"
+        is_known = format_with_options(row, row_options) != "text"
     except DataError:
-        has_turns = False
-    columns = {} if has_turns else guess_columns(row)
+        is_known = False
+    columns = {} if is_known else guess_columns(row)
     if not columns:
         return row_options, ()
     note = f"{name}: prompt from the column '{columns['prompt']}', gold reply from '{columns['gold']}'; --map NAME=COLUMN reads others"

@@ -158,7 +158,7 @@ def make_plan(
         if not gate_options.allow_missing_baseline:
             raise NotComparableError(f"no baseline '{baseline}'{advice}, or add --allow-missing-baseline for the first run")
         existing_baseline, baseline_remarks = None, (f"no baseline '{baseline}' yet{advice}",)
-    options = options_for_task(task.row_options, row_options)
+    options = options_for_task(task, row_options)
     evalsets = tuple(
         read_evalset(source, limit, options, texts=scores_texts(task), gold=task.needs_gold)
         if isinstance(source, Path)

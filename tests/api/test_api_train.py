@@ -37,7 +37,7 @@ def test_a_task_file_brings_system_prompt_files_and_settings(tmp_path: Path) -> 
     run = sftchat.train(file, output=tmp_path / "run", max_steps=1)
 
     assert (run.manifest.task, run.manifest.config["batch_size"]) == ("words", 4)
-    assert run.manifest.data[0]["rows_read"] == {"prompt": "Word: {text}"}
+    assert run.manifest.data[0]["rows_read"] == {"keep_turns": True, "prompt": "Word: {text}"}
 
 
 @pytest.mark.parametrize(

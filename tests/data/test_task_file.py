@@ -132,9 +132,22 @@ def test_prompt_and_gold_make_a_row_and_numbers_are_text() -> None:
 
 
 def test_the_options_of_the_user_precede_those_of_the_task() -> None:
-    merged = options_for_task({"columns": {"prompt": "a", "gold": "b"}, "prompt": "{a}"}, RowOptions(columns={"gold": "c"}))
+    task = make_task("quiz", exact(), row_options={"columns": {"prompt": "a", "gold": "b"}, "prompt": "{a}"})
+
+    merged = options_for_task(task, RowOptions(columns={"gold": "c"}))
 
     assert merged == RowOptions(columns={"prompt": "a", "gold": "c"}, prompt="{a}")
+
+
+def test_rows_with_turns_are_read_as_they_are() -> None:
+    task = make_task("quiz", exact(), row_options={"columns": {"gold": "b"}, "prompt": "{a}"})
+    options = options_for_task(task, RowOptions())
+
+    rows = [
+        to_example(row, options=options) for row in ({"a": "x", "b": "y"}, {"messages": [{"role": "user", "content": "x"}], "gold": "y"})
+    ]
+
+    assert [(row.messages, row.gold) for row in rows] == [(({"role": "user", "content": "x"},), "y")] * 2
 
 
 def test_overrides_change_only_what_is_given() -> None:

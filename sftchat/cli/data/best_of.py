@@ -57,6 +57,8 @@ def best_of(
     sftchat data best-of relation run --prompts more.jsonl -k 8 -o best.jsonl --pairs pairs.jsonl --solved-threshold 0.95
     sftchat data best-of relation run --prompts more.jsonl -k 8 -o best.jsonl --score-only --min-score 1 --overwrite
     """
+    from sftchat.data.row_options import options_for_task
+
     session: Session = ctx.obj
     chosen_task = session.registry.task(task)
     if score_only and fresh:
@@ -77,7 +79,7 @@ def best_of(
         quiet=quiet,
     )
     run.check(pairs)
-    examples = read_prompts(prompts, limit, check_prompts, row_options)
+    examples = read_prompts(prompts, limit, check_prompts, options_for_task(chosen_task, row_options), chosen_task.system)
     sample_file, failures = (_open_complete_samples(run, examples, k, sampling), []) if score_only else run.generate(examples, k, sampling)
     selections = [
         select(scored, solved=solved_threshold, min_reward=min_score) for scored in score_samples(chosen_task, examples, sample_file, k)

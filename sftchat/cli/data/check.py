@@ -14,7 +14,7 @@ from sftchat.cli.options import allow_code_option, complete_file, complete_model
 from sftchat.cli.session import Session, json_text
 from sftchat.data.check import PROBLEM_CLASSES, Findings, Policy, check, parse_policies, remaining_rows
 from sftchat.data.read import line_of
-from sftchat.data.row_options import RowOptions
+from sftchat.data.row_options import RowOptions, options_for_task
 from sftchat.data.write import write_rows
 from sftchat.errors import UsageError
 from sftchat.text import pluralize, printable
@@ -85,7 +85,14 @@ def check_files(
     check_tokens = token_check_for(chosen_task, **token_options)
     results = []
     for file in files:
-        findings = check(file, chosen_task, against=against, options=row_options, near_threshold=near, check_tokens=check_tokens)
+        findings = check(
+            file,
+            chosen_task,
+            against=against,
+            options=options_for_task(chosen_task, row_options),
+            near_threshold=near,
+            check_tokens=check_tokens,
+        )
         results.append(findings)
         if not as_json:
             for problem in findings.problems:

@@ -55,6 +55,8 @@ def distill(
     sftchat data distill http://localhost:8000/v1#teacher --prompts train.jsonl -o taught.jsonl
     sftchat data distill run --prompts train.jsonl -o taught.jsonl --system "Answer in one line." --limit 100
     """
+    from sftchat.data.row_options import options_for_task
+
     session: Session = ctx.obj
     chosen_task = session.registry.task(task) if task else None
     if options["max_new_tokens"] is None and chosen_task is None:
@@ -72,8 +74,9 @@ def distill(
         quiet=quiet,
     )
     run.check()
-    examples = read_prompts(prompts, limit, _require_prompts, row_options)
-    requests = [_with_system_prompt(example, system) for example in examples]
+    examples = read_prompts(prompts, limit, _require_prompts, options_for_task(chosen_task, row_options))
+    task_system = chosen_task.system if chosen_task is not None else ""
+    requests = [_with_system_prompt(example, system) if system else example.with_system(task_system) for example in examples]
     sample_file, failures = run.generate(requests, 1, sampling)
     outcome_counts: Counter[str] = Counter()
     rows = list(_distilled_rows(examples, requests, sample_file, strip_thinking, outcome_counts))

@@ -19,7 +19,7 @@ from sftchat.data.check import remaining_rows
 from sftchat.data.filter import FilterOptions, RemovedRow, Rule, find_removed
 from sftchat.data.formats import read_examples
 from sftchat.data.read import line_of
-from sftchat.data.row_options import RowOptions
+from sftchat.data.row_options import RowOptions, options_for_task
 from sftchat.data.write import write_rows
 from sftchat.errors import DataError, UsageError
 from sftchat.text import pluralize
@@ -85,7 +85,7 @@ def filter_rows(
         **_length_rules(chosen_task, **length_options),
         **_score_rule(chosen_task, samples, min_score, max_score),
     }
-    rows, removed = find_removed(read_examples(source, row_options), FilterOptions(rules, near, keep, seed))
+    rows, removed = find_removed(read_examples(source, options_for_task(chosen_task, row_options)), FilterOptions(rules, near, keep, seed))
     if len(removed) == rows:
         raise DataError(f"no row is left of {rows}: {_format_counts(removed)}; nothing is written", source)
     if list_file is not None:

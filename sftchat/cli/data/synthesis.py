@@ -102,14 +102,18 @@ class SynthesisRun:
 
 
 def read_prompts(
-    file: str, limit: int | None, check_rows: Callable[[Iterable[Example]], Iterable[Example]], row_options: RowOptions
+    file: str,
+    limit: int | None,
+    check_rows: Callable[[Iterable[Example]], Iterable[Example]],
+    row_options: RowOptions,
+    system: str = "",
 ) -> list[Example]:
-    """Return the prompts of a file, at most ``limit``.
+    """Return the prompts of a file, at most ``limit``, with a system prompt if they have none and ``system`` is not empty.
 
     Raises:
         DataError: When a row is malformed, ``check_rows`` refuses it, or its prompt does not end with a user or tool turn.
     """
-    examples = list(check_rows(islice(read_examples(file, row_options), limit)))
+    examples = [example.with_system(system) for example in check_rows(islice(read_examples(file, row_options), limit))]
     for example in examples:
         if example.messages[-1]["role"] not in ("user", "tool"):
             raise DataError(
