@@ -6,11 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from sftchat.api.model import make_sampling
+from sftchat._util.notebook import in_notebook
+from sftchat.api.options import EngineOptions, SamplingOptions, check_engine_options, make_sampling
 from sftchat.api.session import Session
+from sftchat.api.wording import for_python
 from sftchat.errors import UsageError
+from sftchat.task import Task
 
 
 def open_chat(session: Session, models: Sequence[str], engine_options: Mapping[str, Any], *, task: Any = None, **chat_options: Any) -> int:
@@ -48,31 +51,32 @@ def open_chat(session: Session, models: Sequence[str], engine_options: Mapping[s
     )
 
 
+@for_python
 def chat(
     *models: str | os.PathLike[str],
-    task: str | os.PathLike[str] | None = None,
+    task: str | os.PathLike[str] | Task | None = None,
     system: str | None = None,
-    sampling: Mapping[str, Any] | None = None,
+    sampling: SamplingOptions | None = None,
     rows: str | os.PathLike[str] = "chat-rows",
     session: Session | None = None,
-    **engine_options: Any,
+    **engine_options: Unpack[EngineOptions],
 ) -> int:
     """Chat with a model, or with several side by side, in the terminal of the program; the conversation is saved as by ``sftchat chat``.
 
     Args:
         models: MODEL arguments or runs, at least one.
-        task: Task, or task file, that scores the replies and whose system prompt and sampling parameters apply.
+        task: Name of a task, task file or ``Task`` that scores the replies and whose system prompt and sampling parameters apply.
         system: System prompt instead of the task's.
-        sampling: Sampling parameters by their names in ``SamplingParams``.
+        sampling: Sampling parameters, such as ``{"temperature": 0.7}``.
         rows: Folder for the rows of ``/good`` and similar commands.
         session: Plugins and engines; those that are installed by default.
-        engine_options: Options for opening models, as for ``sftchat.load``.
+        engine_options: Options for opening the models, as for ``sftchat.load``.
 
     Returns:
         0, or 3 when standard input is no terminal and a message got no reply.
 
     Raises:
-        UsageError: When no model is given, or an argument is wrong.
+        UsageError: When no model is given, an argument is wrong, or the program is a notebook, which has no terminal.
         SftchatError: When a model cannot be found or loaded.
     """
     from platformdirs import user_data_path
@@ -85,8 +89,16 @@ def chat(
 
     if not models:
         raise UsageError("give a model to chat with")
+    for model in models:
+        if not isinstance(model, (str, os.PathLike)):
+            raise UsageError(f"model is {type(model).__name__}, must be a MODEL or a run; the chat opens it itself")
+    if in_notebook():
+        raise UsageError(
+            "a notebook has no terminal for the chat; use sftchat.load(MODEL).reply(messages), or type in a terminal: sftchat chat"
+        )
+    options = check_engine_options(engine_options)
     session = session or Session()
-    chosen = session.registry.task(os.fspath(task)) if task is not None else None
+    chosen = task if task is None or isinstance(task, Task) else session.registry.task(os.fspath(task))
     prompt = system if system is not None else chosen.system if chosen is not None else ""
     defaults = vars(chosen.sampling if chosen is not None else SamplingParams())
     folder = user_data_path("sftchat", appauthor=False)
@@ -96,7 +108,7 @@ def chat(
         return open_chat(
             session,
             [os.fspath(model) for model in models],
-            engine_options,
+            options,
             task=chosen,
             folder=folder,
             sessions=sessions,

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from sftchat.api.judges import identify_judge, read_judge
-from sftchat.api.model import Model, make_sampling
+from sftchat.api.loaded import LoadedModels
+from sftchat.api.model import Model
+from sftchat.api.options import EngineOptions, SamplingOptions, check_choice, check_count, check_engine_options, make_sampling
 from sftchat.api.report import EvaluationReport
 from sftchat.api.rows import Rows, to_rows
 from sftchat.api.running import RunOptions, TaskInputs, plan_evaluation, run_evaluation
+from sftchat.api.scoring import ScorerLike, to_scorer, with_labels
 from sftchat.api.session import Session
+from sftchat.api.wording import for_python, in_python
 from sftchat.data.row_options import RowOptions, options_for_task
 from sftchat.data.task_file import make_task
 from sftchat.data.task_overrides import TaskOverrides
 from sftchat.engine import Engine
-from sftchat.errors import EngineError, UsageError
-from sftchat.evaluation.evalset import Evalset, evalset_from_rows, evalset_path
+from sftchat.errors import UsageError, in_one_line
+from sftchat.evaluation.evalset import Evalset, evalset_from_rows, evalset_path, scores_texts
 from sftchat.evaluation.gate_options import MIN_DROP, GateOptions
 from sftchat.evaluation.judge import Judge
 from sftchat.evaluation.report.files import ReportFiles
 from sftchat.evaluation.task_run import Watch
-from sftchat.inference.open import AdapterEngine
 from sftchat.models.manifest import trained_tasks
 from sftchat.models.reference import expand_patterns
-from sftchat.scorers import make_scorer
 from sftchat.scorers.base import Scorer
-from sftchat.scorers.combine import function
 from sftchat.scorers.consent import code_allowed
 from sftchat.task import Task
-from sftchat.types import Example, Reply
 
 ModelLike = str | os.PathLike[str] | Model | Engine
 """MODEL as on the command line, a run, a loaded model, or an engine."""
-ScorerLike = str | Mapping[str, Any] | Scorer | Callable[[Example, Reply], Any]
-"""Name of a scorer, its name and arguments, a scorer, or a function of an example and a reply that returns a bool, a number or a ``Score``."""
 
 
+@for_python
 def evaluate(
     models: ModelLike | Sequence[ModelLike] = (),
     evalset: str | os.PathLike[str] | Rows | None = None,
@@ -54,7 +52,6 @@ def evaluate(
     judge: str | os.PathLike[str] | None = None,
     rubric: str | os.PathLike[str] | None = None,
     against: ModelLike | None = None,
-    allow_code: bool = False,
     system: str | None = None,
     prompt: str = "",
     columns: Mapping[str, str] | None = None,
@@ -62,13 +59,14 @@ def evaluate(
     samples: int | None = None,
     thinking: Literal["drop", "keep", "off"] | None = None,
     raw_prompt: bool = False,
-    sampling: Mapping[str, Any] | None = None,
+    sampling: SamplingOptions | None = None,
     gate: Sequence[str] = (),
     min_drop: float = MIN_DROP,
     floors: Mapping[str, float] | None = None,
     lower_floors: Mapping[str, float] | None = None,
     must_pass: Sequence[str] = (),
     strict: bool = False,
+    allow_code: bool = False,
     update_baseline: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -80,21 +78,20 @@ def evaluate(
     ledger: bool = True,
     progress: bool | None = None,
     session: Session | None = None,
-    **engine_options: Any,
+    **engine_options: Unpack[EngineOptions],
 ) -> EvaluationReport:
     """Score models on an evalset, compare them with a baseline, and decide as ``sftchat eval`` does.
 
     Args:
-        models: One model or several; empty to score ``replies``.
+        models: One model or several with different names; empty to score ``replies``.
         evalset: File, name of one of the task's evalsets, or rows; the task's first evalset by default.
         task: Name of a task, task file or ``Task``; not needed with ``scorer``, nor for a model that was trained on a task.
-        scorer: Scorer instead of the task's.
+        scorer: Scorer instead of the task's, see ``ScorerLike``; the labels of ``choice`` are by default the gold replies of the rows.
         baseline: Model or file to compare with.
         replies: File of stored replies to score instead of models.
         judge: Model that rates the replies by ``rubric``, or compares them with those of ``against``, instead of a scorer.
         rubric: File of the rubric.
         against: Model or file of replies to compare with, by the judge.
-        allow_code: Whether a scorer may run code that the models wrote.
         system: System prompt of the rows that have none.
         prompt: Template of the prompt over the columns of a row, such as ``Summarise: {text}``.
         columns: The column to read under a name, such as ``{"gold": "label"}``.
@@ -102,17 +99,18 @@ def evaluate(
         samples: Number of replies to each item; above 1 with a temperature.
         thinking: What the scorer gets of a reply with thoughts, see ``Task``.
         raw_prompt: Whether prompts are sent without a chat template.
-        sampling: Sampling parameters by their names in ``SamplingParams``, such as ``{"max_new_tokens": 32}``.
+        sampling: Sampling parameters, such as ``{"max_new_tokens": 32}``; those of the task, or greedy with at most 256 tokens, by default.
         gate: Metrics to compare, as ``METRIC`` or ``METRIC=MARGIN`` in points; the primary one by default.
-        min_drop: A drop of fewer points is no regression.
+        min_drop: A drop of fewer points is no regression; 0 or more.
         floors: Minimum value by metric.
         lower_floors: Minimum lower bound of the interval by metric.
         must_pass: Ids of items that must be right.
         strict: Whether an inconclusive comparison does not pass.
+        allow_code: Whether a scorer may run code that the model wrote, see the scorer ``python_tests``.
         update_baseline: Baseline file to write.
         output: Folder for report and replies.
         overwrite: Whether to replace a report in that folder.
-        limit: Maximum number of rows.
+        limit: Maximum number of rows, at least 1.
         seed: Seed of resampling and sampling.
         cluster: Metadata key of rows that belong together.
         self_check: Whether to generate some replies again, to measure their variation.
@@ -130,12 +128,27 @@ def evaluate(
         NotComparableError: When the baseline measured something else, or is missing.
         PluginError: When a scorer or a metric breaks its contract.
     """
+    for name, value, minimum in (("limit", limit, 1), ("few_shot", few_shot, 0), ("samples", samples, 1), ("seed", seed, 0)):
+        check_count(name, value, minimum)
+    check_choice("thinking", thinking, (None, "drop", "keep", "off"))
+    opening: dict[str, Any] = check_engine_options(engine_options)
     session = session or Session()
     single = isinstance(models, (str, os.PathLike, Model, Engine))
-    loaded = _LoadedModels(session)
+    loaded = LoadedModels(session)
     given = models if isinstance(models, Iterable) and not single else (models,)
     names = expand_patterns([loaded.name(model) for model in given])
-    rater = _read_judge(judge, rubric, None if against is None else loaded.name(against), scorer, baseline)
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"two models are named '{repeated[0]}'; evaluate each in a call of its own")
+    baseline_name, against_name = (None if given is None else loaded.name(given) for given in (baseline, against))
+    rater = _read_judge(judge, rubric, against_name, scorer, baseline)
+    if opening and rater is None and loaded.serves({*names, *filter(None, [baseline_name])}):
+        raise UsageError(f"the models are loaded already; give {', '.join(opening)} to sftchat.load")
+    rows = to_rows(evalset) if evalset is not None and not isinstance(evalset, (str, os.PathLike)) else None
+    row_options = RowOptions(columns=columns or {}, prompt=prompt)
+    with code_allowed() if allow_code else nullcontext():
+        chosen_scorer = None if scorer is None else to_scorer(with_labels(scorer, evalset if rows is None else rows, row_options))
+    if rater is not None and task is None:
+        chosen_scorer = rater.scorer
     overrides = TaskOverrides(
         system=system,
         prompt=prompt,
@@ -144,13 +157,13 @@ def evaluate(
         samples=samples,
         thinking=thinking,
         raw_prompt=raw_prompt,
-        sampling=vars_of_sampling(sampling or {}),
-        scorer=_scorer_of(scorer, None if rater is None or task is not None else rater.scorer, allow_code),
+        sampling={name: getattr(make_sampling(sampling or {}), name) for name in sampling or {}},
+        scorer=chosen_scorer,
     )
     with code_allowed() if allow_code else nullcontext():
         chosen = overrides.apply(_choose_task(session, task, overrides.scorer, names))
     if chosen.thinking == "off":
-        engine_options["template_arguments"] = {"enable_thinking": False, **engine_options.get("template_arguments", {})}
+        opening["template_arguments"] = {"enable_thinking": False, **(opening.get("template_arguments") or {})}
     gate_options = GateOptions(
         gated=tuple(gate),
         min_drop=min_drop,
@@ -161,59 +174,35 @@ def evaluate(
     )
     inputs = TaskInputs(
         chosen,
-        () if evalset is None else (_to_evalset(chosen, evalset),),
-        None if (reference := baseline if against is None else against) is None else loaded.name(reference),
+        () if evalset is None else (_to_evalset(chosen, evalset if rows is None else rows),),
+        baseline_name or against_name,
         None if replies is None else Path(replies),
         gate_options,
         None if update_baseline is None else os.fspath(update_baseline),
-        None if rater is None else identify_judge(session, rater, chosen.template, engine_options),
+        None if rater is None else identify_judge(session, rater, chosen.template, opening),
     )
     options = RunOptions(
         output=None if output is None else Path(output), overwrite=overwrite, files=ReportFiles(), limit=limit, seed=seed, cluster=cluster,
-        self_check=self_check, fresh=fresh, ledger=ledger, engine=engine_options,
+        self_check=self_check, fresh=fresh, ledger=ledger, engine=opening,
     )  # fmt: skip
     if bool(names) == (replies is not None):
         raise UsageError("give models to evaluate, or replies=FILE for stored replies" + (", not both" if names else ""))
     plans = plan_evaluation(session, names, [inputs], options)
-    finished = run_evaluation(loaded.session, plans, [inputs], options, watch=_watch(progress))
+    shown = _Lines(progress)
+    for note in dict.fromkeys(note for plan in plans for read in plan.evalsets for note in read.notes):
+        shown.add(note)
+    warnings: list[str] = []
+    try:
+        finished = run_evaluation(loaded.session, plans, [inputs], options, watch=shown.watch, say=shown.add, warn=warnings.append)
+    except BaseException as error:
+        for line in warnings:
+            error.add_note(in_python(line))
+        raise
     if finished is None:
         raise UsageError("only the first process has the report; call sftchat.evaluate in one process")
-    return EvaluationReport(finished.report)
-
-
-def vars_of_sampling(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return sampling parameters after checking their names and values; raise ``UsageError`` for a wrong one."""
-    make_sampling(values)
-    return dict(values)
-
-
-def to_scorer(scorer: ScorerLike) -> Scorer:
-    """Return a scorer.
-
-    Args:
-        scorer: See ``ScorerLike``.
-
-    Raises:
-        UsageError: When there is no such scorer, an argument of it is wrong, or it is something else.
-    """
-    if isinstance(scorer, Scorer):
-        return scorer
-    if isinstance(scorer, str):
-        return make_scorer(scorer)
-    if isinstance(scorer, Mapping):
-        arguments = dict(scorer)
-        return make_scorer(str(arguments.pop("name", "")), arguments)
-    if callable(scorer):
-        return function(scorer)
-    raise UsageError(f"scorer is {type(scorer).__name__}, must be a name, a dict with name and arguments, a scorer or a function")
-
-
-def _scorer_of(scorer: ScorerLike | None, judged: Scorer | None, allow_code: bool) -> Scorer | None:
-    """Return the scorer of the replies, or that of the verdicts of a judge."""
-    if scorer is None:
-        return judged
-    with code_allowed() if allow_code else nullcontext():
-        return to_scorer(scorer)
+    for line in (*warnings, *finished.lines, *map(in_one_line, finished.hook_errors)):
+        shown.add(line)
+    return EvaluationReport(finished.report, shown.lines)
 
 
 def _read_judge(judge: Any, rubric: Any, against: str | None, scorer: Any, baseline: Any) -> Judge | None:
@@ -248,93 +237,33 @@ def _choose_task(session: Session, task: str | os.PathLike[str] | Task | None, s
 def _to_evalset(task: Task, evalset: Any) -> Path | Evalset:
     if isinstance(evalset, (str, os.PathLike)):
         return evalset_path(task, os.fspath(evalset))
-    return evalset_from_rows(to_rows(evalset), row_options=options_for_task(task, RowOptions()))
+    return evalset_from_rows(evalset, row_options=options_for_task(task, RowOptions()), texts=scores_texts(task))
 
 
-@dataclass
-class _LoadedModels:
-    """Names the models of an evaluation, and serves those that are loaded already from memory.
-
-    Attributes:
-        given: Session that opens the others.
-        loaded: Loaded models by name.
-    """
-
-    given: Session
-    loaded: dict[str, Model] = field(default_factory=dict)
-
-    def name(self, model: Any) -> str:
-        """Return the name of a model for the report, and remember it if it is loaded."""
-        if isinstance(model, (str, os.PathLike)):
-            return os.fspath(model)
-        if not isinstance(model, Model) and not isinstance(model, Engine):
-            raise UsageError(f"model is {type(model).__name__}, must be a MODEL, a run, a loaded model or an engine")
-        self.loaded[model.name] = model if isinstance(model, Model) else Model(model.name, model, {})
-        return model.name
-
-    @property
-    def session(self) -> Session:
-        """The session, or one that serves the loaded models from memory."""
-        return _SessionWithLoaded(self.given, self.loaded) if self.loaded else self.given
-
-
-class _SessionWithLoaded(Session):
-    """A session in which some models are loaded already; they stay open.
+class _Lines:
+    """The lines for the user of one evaluation; they are shown where progress is.
 
     Args:
-        given: Session for the other models.
-        loaded: Loaded models by name.
+        progress: See ``evaluate``.
     """
 
-    def __init__(self, given: Session, loaded: Mapping[str, Model]) -> None:
-        super().__init__(given.open_engine, given.registry, given.identify_engine)
-        self._given = given
-        self._loaded = loaded
+    def __init__(self, progress: bool | None) -> None:
+        from sftchat._util.consoles import GuardedConsole, shows_progress
 
-    def engine_pool(self) -> Any:
-        """Return a pool that serves the loaded models, and opens the others."""
-        return _PoolWithLoaded(self._given.engine_pool(), self._loaded)
+        self._console = GuardedConsole(sys.stderr)
+        self._shown = shows_progress(self._console, progress)
+        self.lines: list[str] = []
 
-    def check_model(self, model: str, **options: Any) -> None:
-        """Check models that are not loaded."""
-        if model not in self._loaded:
-            self._given.check_model(model, **options)
+    def add(self, line: str) -> None:
+        """Keep a line, and show it."""
+        line = in_python(line)
+        self.lines.append(line)
+        if self._shown:
+            self._console.print(line, soft_wrap=True)
 
-    def identify(self, model: str, **options: Any) -> str:
-        """Identify a loaded model by the options with which it was opened; an engine without a MODEL has no identity."""
-        loaded = self._loaded.get(model)
-        if loaded is None:
-            return self._given.identify(model, **options)
-        kept = {name: options[name] for name in ("hashed", "preferred") if name in options}
-        try:
-            self._given.check_model(model)
-        except Exception as error:
-            if not isinstance(error, (UsageError, EngineError)):
-                raise
-            return ""
-        return self._given.identify(model, **kept, **loaded.options)
+    @property
+    def watch(self) -> Watch | None:
+        """How progress is shown; None for not at all."""
+        from sftchat.evaluation.progress import show_progress
 
-
-@dataclass
-class _PoolWithLoaded:
-    pool: Any
-    loaded: Mapping[str, Model]
-
-    def __call__(self, model: str, **options: Any) -> Engine:
-        loaded = self.loaded.get(model)
-        return AdapterEngine(model, loaded.engine, "") if loaded is not None else self.pool(model, **options)
-
-    def close(self) -> None:
-        self.pool.close()
-
-
-def _watch(progress: bool | None) -> Watch | None:
-    """Return how progress is shown; None for not at all."""
-    from sftchat._util.consoles import GuardedConsole, shows_progress
-
-    console = GuardedConsole(sys.stderr)
-    if not shows_progress(console, progress):
-        return None
-    from sftchat.evaluation.progress import show_progress
-
-    return partial(show_progress, console)
+        return partial(show_progress, self._console) if self._shown else None

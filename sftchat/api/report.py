@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, overload
 
-from sftchat.errors import MissingExtraError, UsageError
+from sftchat.api.wording import in_python
+from sftchat.errors import SftchatError, UsageError
 from sftchat.evaluation.gate import Verdict
 from sftchat.evaluation.report.view import (
     Report,
@@ -25,29 +27,37 @@ from sftchat.evaluation.report.view import (
 from sftchat.evaluation.results import MetricResult, ModelResult
 from sftchat.evaluation.scored import Item
 
-TONES = {"pass": "#1a7f37", "fail": "#cf222e", "unsure": "#9a6700"}
-"""Colours of verdicts, readable on white and on dark grey."""
+TONES = {"pass": "#218739", "fail": "#d43a45", "unsure": "#9a6f00"}
+"""Colours of verdicts: the contrast with a white page and with a dark one (#111111) is at least 4."""
+SHOWN_ROWS = 10
+"""Number of rows of a table that a notebook shows."""
+SHOWN_CHARACTERS = 200
+"""Number of characters of a cell that a notebook shows."""
 
 
 class Table(Sequence[dict[str, Any]]):
-    """Rows as dicts, which can be shown as a data frame.
+    """Rows as dicts with the same keys, which can be shown as a data frame.
 
     Args:
-        rows: The rows, all with the same keys.
+        rows: The rows; a key that a row lacks is added with None.
+
+    Attributes:
+        columns: The keys.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
-        self._rows = list(rows)
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.columns = tuple(dict.fromkeys(key for row in rows for key in row))
+        self._rows = [{column: row.get(column) for column in self.columns} for row in rows]
 
     def to_pandas(self) -> Any:
         """Return the rows as a ``pandas.DataFrame``.
 
         Raises:
-            MissingExtraError: When pandas is not installed.
+            SftchatError: When pandas is not installed.
         """
         if find_spec("pandas") is None:
-            raise MissingExtraError("to_pandas")
-        return import_module("pandas").DataFrame(self._rows)
+            raise SftchatError("to_pandas needs a package that is not installed: pip install pandas")
+        return import_module("pandas").DataFrame(self._rows, columns=list(self.columns))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -60,7 +70,28 @@ class Table(Sequence[dict[str, Any]]):
         return self._rows[index]
 
     def __repr__(self) -> str:
-        return f"<{len(self)} rows with {', '.join(self._rows[0]) if self._rows else 'no columns'}>"
+        return f"<{len(self)} rows with {', '.join(self.columns) or 'no columns'}>"
+
+    def _repr_html_(self) -> str:
+        """Return the first rows for a notebook."""
+        cells = [["" if value is None else _abbreviated(str(value)) for value in row.values()] for row in self._rows[:SHOWN_ROWS]]
+        more = f"<p>{len(self) - SHOWN_ROWS} more rows; to_pandas() has them all</p>" if len(self) > SHOWN_ROWS else ""
+        return _html_table(self.columns, cells) + more
+
+
+def _abbreviated(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def _html_cell(text: str) -> str:
+    return f'<td style="text-align:left">{html.escape(text)}</td>'
+
+
+def _html_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table without colours of its own, so that it has those of the notebook's theme."""
+    head = "".join(f'<th style="text-align:left">{html.escape(header)}</th>' for header in headers)
+    body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 class EvaluationReport:
@@ -68,19 +99,23 @@ class EvaluationReport:
 
     Args:
         report: The report as ``sftchat eval`` writes it.
+        notes: Lines for the user.
 
     Attributes:
         report: The same, with all details: results, comparisons, gate results, rankings.
+        notes: Lines for the user, such as which columns were read and which files were written.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, notes: Sequence[str] = ()) -> None:
         self.report = report
+        self.notes = tuple(notes)
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict, with ``outcome``, ``exit_code`` and one line for each reason."""
-        assert self.report.verdict is not None
-        return self.report.verdict
+        """The verdict: ``outcome``, ``exit_code``, and ``reasons``, one line each."""
+        verdict = self.report.verdict
+        assert verdict is not None
+        return replace(verdict, reasons=tuple(map(in_python, verdict.reasons)))
 
     @property
     def passed(self) -> bool:
@@ -136,7 +171,7 @@ class EvaluationReport:
         """Return the metrics as a ``pandas.DataFrame``: one row per model, evalset and metric, with the difference from the baseline if there is one.
 
         Raises:
-            MissingExtraError: When pandas is not installed.
+            SftchatError: When pandas is not installed.
         """
         return Table(list(self._metric_rows())).to_pandas()
 
@@ -176,16 +211,14 @@ class EvaluationReport:
 
     def _repr_html_(self) -> str:
         """Return the verdict and the metrics for a notebook; colours of the notebook's theme."""
-        rows = "".join(self._html_rows())
         verdict = self.verdict
         headline = f'<p><b style="color:{TONES[verdict.tone]}">{html.escape(verdict.headline)}</b></p>' if verdict.headline else ""
         reasons = "".join(f"<li>{html.escape(line)}</li>" for line in verdict.reasons)
         compared = bool(self.report.comparisons)
         headers = ("model", "evalset", "metric", "value", "95 % interval", *(("baseline", "difference", "p") if compared else ()))
-        head = "".join(f'<th style="text-align:left">{header}</th>' for header in headers)
-        return f"{headline}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{f'<ul>{reasons}</ul>' if reasons else ''}"
+        return f"{headline}{_html_table(headers, self._shown_rows())}{f'<ul>{reasons}</ul>' if reasons else ''}"
 
-    def _html_rows(self) -> Iterator[str]:
+    def _shown_rows(self) -> Iterator[list[str]]:
         for result in self.results:
             comparison = comparison_of(self.report, result)
             for metric in result.metrics:
@@ -199,4 +232,4 @@ class EvaluationReport:
                 if comparison is not None and comparison.metrics:
                     difference = comparison.metric(metric.name)
                     cells += [format_value(difference.baseline), format_difference(difference), format_p_values(difference)]
-                yield f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+                yield cells

@@ -43,6 +43,26 @@ def to_rows(rows: Rows) -> list[Mapping[str, Any] | Example]:
     return converted
 
 
+MAX_LABELS = 50
+"""Maximum number of labels that are taken from the gold replies of an evalset."""
+
+
+def gold_labels(examples: Iterable[Example], remedy: str) -> list[str]:
+    """Return the distinct gold replies, sorted: the labels of the scorer ``choice`` when none are given.
+
+    Args:
+        examples: Examples with gold replies.
+        remedy: How to give labels, for the message.
+
+    Raises:
+        UsageError: When they are more than ``MAX_LABELS``.
+    """
+    labels = sorted({(example.gold or "").strip() for example in examples})
+    if len(labels) > MAX_LABELS:
+        raise UsageError(f"the evalset has {len(labels)} different gold replies, too many for labels; give {remedy}, or another scorer")
+    return labels
+
+
 def _to_json(value: Any) -> Any:
     """Return a value as JSON types: NumPy scalars and arrays as numbers and lists, NaN as None, dates as text."""
     if isinstance(value, Mapping):

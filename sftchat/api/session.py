@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sftchat._util.notebook import import_tqdm
+
 if TYPE_CHECKING:
     from sftchat.engine import Engine, EngineType
     from sftchat.inference.open import EnginePool
@@ -41,11 +43,13 @@ class Session:
         given_registry: Registry to use instead of that of the installed plugins.
         identify_engine: Computes the hash of ``identify``; None for ``sftchat.inference.identity.identify`` or, if ``open_engine`` is given, for no
             hash.
+        imports_in_parts: Whether model libraries are imported in parts, see ``sftchat.models.lazy_imports``: for a program that runs one command.
     """
 
     open_engine: Callable[..., Engine] | None = None
     given_registry: Registry | None = None
     identify_engine: Callable[..., str] | None = None
+    imports_in_parts: bool = False
 
     @cached_property
     def registry(self) -> Registry:
@@ -71,9 +75,13 @@ class Session:
         if self.open_engine is not None:
             return self.open_engine(model, **options)
         from sftchat.inference.open import load_engine
-        from sftchat.models.lazy_imports import deferred_imports
 
-        return load_engine(model, self.engine_types, importing=deferred_imports, **options)
+        if self.imports_in_parts:
+            from sftchat.models.lazy_imports import deferred_imports
+
+            return load_engine(model, self.engine_types, importing=deferred_imports, **options)
+        import_tqdm()
+        return load_engine(model, self.engine_types, **options)
 
     def engine_pool(self) -> EnginePool:
         """Return a pool that opens models, of which it keeps one open, and loads a base once for all its adapters."""

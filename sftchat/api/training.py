@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from sftchat._util.notebook import import_tqdm
 from sftchat.api.model import Model, load
+from sftchat.api.options import EngineOptions, check_count
 from sftchat.api.rows import Rows, to_rows
 from sftchat.api.session import Session
+from sftchat.api.wording import for_python, in_python
 from sftchat.data.formats import assign_ids, examples_hash, to_example
 from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, ReadingNotes, RowOptions, options_for_task, parse_column_map
 from sftchat.errors import UsageError, unknown_name_message
@@ -27,7 +30,7 @@ DEFAULT_TASK = "general"
 """Task whose settings are used for rows when no task is named."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run(os.PathLike[str]):
     """A finished training; it can be used as MODEL.
 
@@ -53,9 +56,12 @@ class Run(os.PathLike[str]):
         """Metrics on the validation items by step; step 0 is the base model; empty without scorings."""
         return self.manifest.scores
 
-    def load(self, **options: Any) -> Model:
+    def load(self, **options: Unpack[EngineOptions]) -> Model:
         """Load the trained model, see ``sftchat.load``."""
         return load(self, **options)
+
+    def __repr__(self) -> str:
+        return f"<sftchat run {self.folder}: {self.manifest.task}, {self.manifest.steps} steps from {self.manifest.base}>"
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,7 @@ def make_job(inputs: TrainingInputs, session: Session, notes: ReadingNotes | Non
     )  # fmt: skip
 
 
+@for_python
 def train(
     task: str | os.PathLike[str] | Task | None = None,
     *,
@@ -196,6 +203,7 @@ def train(
     for name in hyperparameters:
         if name not in known:
             raise UsageError(unknown_name_message("hyper-parameter", name, known))
+    check_count("rows", rows, 1)
     session = session or Session()
     if task is None and data is None:
         raise UsageError("give a task, or rows with data=…")
@@ -216,13 +224,17 @@ def train(
         hyperparameters={"seed": 0, "report_to": None, **hyperparameters},
         others={"template": template, "force": force, "resume": resume, "trust_remote_code": trust_remote_code, "command": "sftchat.train"},
     )
-    job = make_job(inputs, session)
+    notes = ReadingNotes()
+    import_tqdm()
+    job = make_job(inputs, session, notes)
     from sftchat._util.consoles import GuardedConsole, shows_progress
     from sftchat.training.progress import TrainingProgress
     from sftchat.training.run import train as run_training
 
     console = GuardedConsole(sys.stderr)
     with TrainingProgress(console, quiet=not shows_progress(console, progress)) as shown:
+        for line in notes.lines():
+            shown.message(in_python(line))
         run_training(
             job, shown.listener(inputs.model), engine_types=session.registry.engines, plugin_callbacks=session.registry.trainer_callbacks
         )

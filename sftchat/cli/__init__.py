@@ -99,7 +99,7 @@ def program(ctx: click.Context, traceback: bool) -> None:
     from sftchat.cli.session import Session
 
     if ctx.obj is None:
-        ctx.obj = Session()
+        ctx.obj = Session(imports_in_parts=True)
     ctx.meta["sftchat.traceback"] = traceback
 
 

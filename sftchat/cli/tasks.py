@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from sftchat.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
-MAX_LABELS = 50
-"""Maximum number of labels that are taken from the gold replies of an evalset."""
 
 _FILE = click.Path(path_type=Path)
 override_options = add_options(
@@ -140,20 +138,16 @@ def _parse_scorer_options(pairs: Iterable[str]) -> dict[str, Any]:
 
 def _labels_of(evalsets: Sequence[Path], columns: Mapping[str, str], prompt: str) -> list[str]:
     """Return the distinct gold replies of evalsets, sorted."""
+    from sftchat.api.rows import gold_labels
     from sftchat.data.row_options import RowOptions
     from sftchat.evaluation.evalset import read_evalset
 
     if not evalsets:
         raise UsageError("--scorer choice needs --labels A,B,…, or an --evalset whose gold replies are the labels")
-    examples = (
-        example for path in evalsets for example in read_evalset(path, row_options=RowOptions(columns=columns, prompt=prompt)).examples
+    return gold_labels(
+        (example for path in evalsets for example in read_evalset(path, row_options=RowOptions(columns=columns, prompt=prompt)).examples),
+        "--labels A,B,…",
     )
-    labels = sorted({(example.gold or "").strip() for example in examples})
-    if len(labels) > MAX_LABELS:
-        raise UsageError(
-            f"the evalset has {len(labels)} different gold replies, too many for labels; give --labels A,B,…, or another scorer"
-        )
-    return labels
 
 
 def choose_tasks(registry: Registry, names: Sequence[str], models: Sequence[str], overrides: TaskOverrides) -> tuple[Task, ...]:

@@ -111,7 +111,7 @@ def read_evalset(
 
 
 def evalset_from_rows(
-    rows: Iterable[Mapping[str, Any] | Example], name: str = "rows", row_options: RowOptions = DEFAULT_ROW_OPTIONS
+    rows: Iterable[Mapping[str, Any] | Example], name: str = "rows", row_options: RowOptions = DEFAULT_ROW_OPTIONS, *, texts: bool = False
 ) -> Evalset:
     """Return the evalset of rows in memory, read like those of a file; its hash is that of prompts and gold replies.
 
@@ -119,6 +119,7 @@ def evalset_from_rows(
         rows: Rows in any format of ``sftchat.data``, or examples.
         name: Name of the evalset in reports.
         row_options: Options for reading the rows.
+        texts: See ``check_examples``.
 
     Raises:
         DataError: When there are no rows, one is malformed or has no gold reply, or two share an id.
@@ -135,7 +136,7 @@ def evalset_from_rows(
             row if isinstance(row, Example) else to_example(row, f"{name}:{number}", row_options) for number, row in enumerate(given, 1)
         )
     )
-    check_examples(examples)
+    check_examples(examples, texts=texts)
     return Evalset(name, examples_hash(examples), examples, len(examples), frozenset(example.id for example in examples), notes)
 
 

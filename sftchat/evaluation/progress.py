@@ -1,4 +1,4 @@
-"""Progress of an evaluation: a bar on a terminal, occasional plain lines elsewhere."""
+"""Progress of an evaluation: a bar on a terminal, one changing line in a notebook, occasional plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def show_progress(console: Console, title: str, total: int, cached: Callable[[],
         count = cached()
         return f", {count} cached" if count else ""
 
-    show = _show_bar if console.is_terminal else _print_lines
+    show = _show_bar if console.is_terminal else _show_notebook_line if console.is_jupyter else _print_lines
     yield from show(console, title, total, cached_note)
 
 
@@ -80,6 +80,28 @@ def _show_bar(console: Console, title: str, total: int, cached_note: Callable[[]
                 console.print(f"item '{outcome.example.id}' was not answered: {outcome.error}")
 
         yield advance
+
+
+def _show_notebook_line(console: Console, title: str, total: int, cached_note: Callable[[], str]) -> Iterator[OnOutcome]:
+    """Show one line, which stays at the end of the block; failures are counted in it, because each can be looked up in the report."""
+    from sftchat._util.notebook import NotebookLine
+
+    line = NotebookLine()
+    done = failures = 0
+
+    def text() -> str:
+        return f"{title}: {done} of {total}{cached_note()}{f', {failures} not answered' if failures else ''}"
+
+    def advance(outcome: Outcome) -> None:
+        nonlocal done, failures
+        done += 1
+        failures += isinstance(outcome, Failure)
+        line.show(text())
+
+    try:
+        yield advance
+    finally:
+        line.show(text(), last=True)
 
 
 def _print_lines(console: Console, title: str, total: int, cached_note: Callable[[], str]) -> Iterator[OnOutcome]:

@@ -1,9 +1,11 @@
-"""Progress of a training: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a training: a bar on a terminal, one changing line in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
+
+from sftchat._util.notebook import NotebookLine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +32,7 @@ class TrainingProgress:
         self._indent = indent
         self._bar: Any = None
         self._task: Any = None
+        self._line = NotebookLine() if console.is_jupyter and not quiet else None
         self._last_line = 0.0
 
     def __enter__(self) -> TrainingProgress:
@@ -85,6 +88,11 @@ class TrainingProgress:
         left = f"{clock(progress.seconds_left)} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=progress.step, total=progress.steps, loss=loss, left=left)
+            return
+        if self._line is not None:
+            steps = f"step {progress.step}/{progress.steps}  {loss}"
+            finished = progress.step >= progress.steps
+            self._line.show(self._indent + (steps if finished else f"{steps}  {left}"), last=finished)
             return
         now = time.monotonic()
         if now - self._last_line >= PLAIN_INTERVAL or progress.step >= progress.steps:

@@ -11,8 +11,8 @@ import pluggy
 import pytest
 
 import sftchat
-from sftchat import Example, Reply, Task, UsageError
-from sftchat.api.report import EvaluationReport
+from sftchat import DataError, Example, Reply, Task, UsageError
+from sftchat.api.report import TONES, EvaluationReport
 from sftchat.api.session import Session
 from sftchat.cli import main
 from sftchat.engine import EngineType
@@ -134,12 +134,110 @@ def test_html_is_escaped_in_a_notebook(session: Session) -> None:
         ({"models": "s:good", "evalset": {"text": "a"}}, "rows are dict, must be a list of dicts"),
         ({"models": "s:good", "evalset": ["a"]}, "row 1 is str, must be a dict"),
         ({"models": "s:good", "sampling": {"temprature": 1}}, "temprature"),
-        ({"models": "s:good", "strict": True}, "--strict needs --baseline FILE"),
+        ({"models": "s:good", "strict": True}, "strict=True needs baseline=FILE"),
+        ({"models": "s:good", "limit": 0}, "limit is 0, must be a whole number of at least 1"),
+        ({"models": "s:good", "seed": "1"}, "seed is '1', must be a whole number of at least 0"),
+        ({"models": "s:good", "thinking": "of"}, "thinking is 'of', must be one of None, 'drop', 'keep', 'off'"),
+        ({"models": "s:good", "dtype": "float8"}, "dtype is 'float8', must be one of 'auto', 'float32', 'bfloat16', 'float16'"),
+        ({"models": "s:good", "devise": "cpu"}, "unknown option of a model 'devise'; did you mean 'device'"),
+        ({"models": "s:good", "samples": 4}, "4 samples would be 4 equal replies: give a temperature above 0, or samples=1"),
+        ({"models": ["s:good", "s:good"]}, "two models are named 's:good'; evaluate each in a call of its own"),
+        ({"models": "s:good", "baseline": "nosuch"}, "baseline 'nosuch' is no file and no MODEL"),
+        ({"models": "s:good", "scorer": "python_tests"}, "allow it with allow_code=True"),
     ],
 )
 def test_a_wrong_argument_is_refused(session: Session, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         evaluate(session, **arguments)
+
+
+def test_a_column_that_is_missing_is_named_as_it_was_given(session: Session) -> None:
+    with pytest.raises(DataError, match='there is no column "class", which columns={"gold": "class"} names'):
+        evaluate(session, "s:good", columns={"gold": "class"})
+
+
+def test_the_labels_of_choice_are_the_gold_replies_by_default(session: Session) -> None:
+    report = evaluate(session, "s:even", scorer="choice")
+
+    assert report.metrics["accuracy"].value == 0.5
+    assert {result.task for result in report.results} == {"choice"}
+    many = [{"text": f"question {number}", "label": str(number)} for number in range(60)]
+    with pytest.raises(UsageError, match='60 different gold replies, too many for labels; give scorer={"name": "choice", "labels": '):
+        evaluate(session, "s:even", many, scorer="choice")
+
+
+def test_two_models_of_one_name_that_differ_are_refused(session: Session) -> None:
+    plain, rounded = (sftchat.load("s:good", session=session, **options) for options in ({}, {"quantize": "int8"}))
+
+    for models, baseline in ((rounded, plain), (plain, rounded), ("s:good", rounded), (rounded, "s:good")):
+        with pytest.raises(
+            UsageError, match="two different models are named 's:good'; evaluate the first one alone with update_baseline=FILE"
+        ):
+            evaluate(session, models, baseline=baseline)
+    assert evaluate(session, plain, baseline=plain).passed
+    with pytest.raises(UsageError, match="the models are loaded already; give dtype to sftchat.load"):
+        evaluate(session, plain, dtype="float32")
+    plain.close()
+    with pytest.raises(UsageError, match="the model 's:good' is closed; load it again"):
+        evaluate(session, plain)
+
+
+def test_a_wrong_hint_of_the_command_line_is_not_in_the_verdict(session: Session) -> None:
+    report = evaluate(session, "s:even", baseline="s:good", limit=4)
+
+    assert report.verdict.reasons[0] == "s:even on rows: compared on 4 of 8 items (limit)"
+    assert report.notes == ("rows: prompt from the column 'text', gold reply from 'label'; columns={\"NAME\": \"COLUMN\"} reads others",)
+
+
+def test_the_items_of_several_models_are_one_table_with_the_same_columns(session: Session) -> None:
+    def reply(request: Any) -> str | Reply:
+        return Reply("", "error") if request.messages[-1]["content"] == "question 1" else "even"
+
+    report = evaluate(session, [ScriptedEngine(reply, name="first"), "s:good"], ROWS[:2])
+    frame = report.items.to_pandas()
+
+    assert list(zip(frame["model"], frame["id"], frame["right"], strict=True)) == [
+        ("first", "row-000001", True), ("first", "row-000002", None), ("s:good", "row-000001", True), ("s:good", "row-000002", True),
+    ]  # fmt: skip
+    assert {tuple(row) for row in report.items} == {report.items.columns}
+    assert report.verdict.exit_code == 3
+
+
+def test_a_table_in_a_notebook_shows_its_first_rows_escaped(session: Session) -> None:
+    rows = [{"text": f"question {number} <b>", "label": "even" * 100} for number in range(12)]
+    shown = evaluate(session, "s:even", rows).items._repr_html_()
+
+    assert (shown.count("<tr>"), shown.count("&lt;b&gt;"), "<b>" in shown) == (11, 10, False)
+    assert shown.endswith("<p>2 more rows; to_pandas() has them all</p>")
+    assert "even" * 50 not in shown
+
+
+@pytest.mark.parametrize("colour", sorted(TONES.values()))
+@pytest.mark.parametrize("background", ["#ffffff", "#111111"])
+def test_the_colour_of_a_verdict_can_be_read_in_light_and_dark_notebooks(colour: str, background: str) -> None:
+    """The contrast of WCAG 2.2, https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio; its level AA asks for 3 in large bold text."""
+
+    def luminance(text: str) -> float:
+        parts = [int(text[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    darker, lighter = sorted((luminance(colour), luminance(background)))
+
+    assert (lighter + 0.05) / (darker + 0.05) >= 4
+
+
+def test_an_error_says_where_replies_are_kept(session: Session, tmp_path: Path) -> None:
+    def reply(request: Any) -> str:
+        if request.messages[-1]["content"] == "question 5":
+            raise KeyboardInterrupt
+        return "even"
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        evaluate(session, ScriptedEngine(reply, name="mine"), output=tmp_path / "out")
+
+    assert "kept in" in caught.value.__notes__[0]
+    assert "overwrite=True" not in (tmp_path / "out" / "replies.partial.jsonl").read_text(encoding="utf-8")
 
 
 def test_a_task_object_brings_its_scorer_and_evalset(session: Session, tmp_path: Path) -> None:
