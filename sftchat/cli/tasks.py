@@ -178,7 +178,12 @@ def _task_of_models(registry: Registry, models: Sequence[str]) -> Task:
         trained_on = ", ".join(f"{model} on {task}" for model, task in trained.items())
         raise UsageError(f"the models were trained on different tasks ({trained_on}); choose one with --task")
     if trained:
-        return registry.task(next(iter(trained.values())))
+        name = next(iter(trained.values()))
+        if name not in registry.tasks:
+            raise UsageError(
+                f"the models were trained on the task '{name}', which is not installed; if it is in a file, give --task FILE.toml"
+            )
+        return registry.task(name)
     if len(registry.tasks) == 1:
         return next(iter(registry.tasks.values()))
     available = ", ".join(sorted(registry.tasks)) or "none; see 'sftchat plugins'"

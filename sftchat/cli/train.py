@@ -168,7 +168,7 @@ def command(
 
     with TrainingProgress(stderr(), quiet=silent) as progress:
         manifest = train(job, progress.listener(model), engine_types=registry.engines, plugin_callbacks=registry.trainer_callbacks)
-    for line in () if silent else _summary_lines(manifest, output, model):
+    for line in () if silent else _summary_lines(manifest, output, model, task_name or ""):
         click.echo(line, err=True)
 
 
@@ -205,8 +205,8 @@ def _dry_run(job: TrainingJob, registry: Registry, model: str, quiet: bool) -> N
     )
 
 
-def _summary_lines(manifest: Manifest, output: Path, model: str) -> Iterator[str]:
-    """Yield the result of a training, and the commands to try next."""
+def _summary_lines(manifest: Manifest, output: Path, model: str, task_name: str) -> Iterator[str]:
+    """Yield the result of a training, and the commands to try next; a task file is named again, because the run knows the name of its task only."""
     loss = "" if manifest.final_loss is None else f", loss {manifest.final_loss:.3f}"
     yield f"{manifest.steps} steps in {manifest.seconds:.0f} s{loss}; saved to {output}"
     if manifest.scores:
@@ -217,4 +217,5 @@ def _summary_lines(manifest: Manifest, output: Path, model: str) -> Iterator[str
         sign = 1 if manifest.validation["higher_is_better"] else -1
         if base is not None and sign * manifest.scores[step][metric] <= sign * base:
             yield f"warning: no step scored better than the base model; {model} as it is may be the better choice"
-    yield f"next: sftchat eval {output} --baseline {model}   sftchat chat {output}"
+    task = f" --task {task_name}" if task_name.lower().endswith(".toml") else ""
+    yield f"next: sftchat eval {output}{task} --baseline {model}   sftchat chat {output}{task}"

@@ -30,6 +30,7 @@ from sftchat.data.row_options import (
     ReadingNotes,
     RowOptions,
     UnwantedReplyError,
+    guess_columns,
     has_turns,
     map_columns,
     suggest_map,
@@ -134,6 +135,33 @@ def format_with_options(row: Mapping[str, Any], options: RowOptions = DEFAULT_RO
 def _is_rendered(row: Mapping[str, Any], options: RowOptions) -> bool:
     """Return whether the prompt of a row was rendered from its columns, which may look like those of another format."""
     return bool(options.prompt) and not (options.keep_turns and has_turns(row))
+
+
+def with_guessed_columns(row: Mapping[str, Any], options: RowOptions) -> RowOptions:
+    """Return options with the probable columns of prompt and gold reply, for rows of a table without a known format.
+
+    Args:
+        row: The first row of a file.
+        options: Options of the user; returned unchanged when they name columns, or when the row has a format.
+    """
+    if options.columns or options.prompt or options.label_column:
+        return options
+    try:
+        is_known = format_with_options(row, options) != "text"
+    except DataError:
+        is_known = False
+    columns = {} if is_known else guess_columns(row)
+    return replace(options, columns={name: column for name, column in columns.items() if name != column}) if columns else options
+
+
+def read_solved_examples(path: str | os.PathLike[str], options: RowOptions = DEFAULT_ROW_OPTIONS) -> tuple[Example, ...]:
+    """Read few-shot examples like an evalset: the columns of a table are guessed, see ``with_guessed_columns``.
+
+    Raises:
+        DataError: With file and line, when the file or a row is invalid.
+    """
+    _, row = next(read_rows(path), ("", None))
+    return tuple(read_examples(path, options if row is None else with_guessed_columns(row, options)))
 
 
 def _convert_row(original_row: Mapping[str, Any], source: str, options: RowOptions, on_change: OnChange) -> tuple[Example, list[str]]:

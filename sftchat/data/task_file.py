@@ -11,7 +11,7 @@ from typing import Any
 
 from sftchat._util.parsing import expand_user, from_json, read_text
 from sftchat.data.few_shot import Choice, FewShot
-from sftchat.data.formats import read_examples, to_example
+from sftchat.data.formats import read_solved_examples, to_example
 from sftchat.data.row_options import RowOptions, parse_column_map
 from sftchat.errors import DataError, UsageError
 from sftchat.scorers import for_raw_prompts, make_scorer
@@ -146,7 +146,7 @@ def _few_shot(section: FewShotSection, folder: Path, options: RowOptions) -> Few
     if section.rows:
         pool = [to_example(row, f"[few_shot] row {number}", options) for number, row in enumerate(section.rows, 1)]
     elif section.file:
-        pool = read_examples(folder / expand_user(section.file), options)
+        pool = read_solved_examples(folder / expand_user(section.file), options)
     few_shot = FewShot(section.k, section.choose)
     return few_shot if pool is None else few_shot.with_pool(tuple(pool))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat.data.few_shot import Choice, FewShot
-from sftchat.data.formats import read_examples
+from sftchat.data.formats import read_solved_examples
 from sftchat.data.row_options import RowOptions, options_for_task
 from sftchat.errors import UsageError
 from sftchat.scorers import for_raw_prompts, make_scorer
@@ -94,7 +94,7 @@ class TaskOverrides:
         own = task.few_shot if isinstance(task.few_shot, FewShot) else None
         count = self.few_shot or (own.k if own is not None else 0)
         if self.few_shot_file is not None:
-            pool = tuple(read_examples(self.few_shot_file, row_options))
+            pool = read_solved_examples(self.few_shot_file, row_options)
             return FewShot(count or len(pool), self.choose or "first").with_pool(pool)
         if own is not None and own.pool is not None:
             return replace(own, k=count, choose=self.choose or own.choose)

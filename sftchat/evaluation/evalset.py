@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sftchat._util.parsing import read_text
-from sftchat.data.formats import assign_ids, examples_hash, format_with_options, read_examples, to_example
+from sftchat.data.formats import assign_ids, examples_hash, read_examples, to_example, with_guessed_columns
 from sftchat.data.read import read_rows
 from sftchat.data.row_options import DEFAULT_ROW_OPTIONS, RowOptions, guess_columns
 from sftchat.errors import DataError, UsageError
@@ -142,17 +142,12 @@ def evalset_from_rows(
 
 def _with_guessed_columns(name: str, row: Mapping[str, Any] | None, row_options: RowOptions) -> tuple[RowOptions, tuple[str, ...]]:
     """Return the options with the probable columns of prompt and gold reply, if the first row has no known format, and a note of them."""
-    if row is None or row_options.columns or row_options.prompt or row_options.label_column:
+    guessed = row_options if row is None else with_guessed_columns(row, row_options)
+    if row is None or guessed is row_options:
         return row_options, ()
-    try:
-        is_known = format_with_options(row, row_options) != "text"
-    except DataError:
-        is_known = False
-    columns = {} if is_known else guess_columns(row)
-    if not columns:
-        return row_options, ()
+    columns = guess_columns(row)
     note = f"{name}: prompt from the column '{columns['prompt']}', gold reply from '{columns['gold']}'; --map NAME=COLUMN reads others"
-    return replace(row_options, columns={name: column for name, column in columns.items() if name != column}), (note,)
+    return guessed, (note,)
 
 
 def scores_texts(task: Task) -> bool:

@@ -201,6 +201,11 @@ def test_the_task_is_the_one_the_model_was_trained_on(desk: Desk, monkeypatch: p
         "",
         "sftchat: error: the models were trained on different tasks (run on other, second on quiz); choose one with --task\n",
     )
+    desk.registry = replace(desk.registry, tasks={"quiz": quiz})
+    assert desk.run("run")[2] == (
+        "sftchat: error: the models were trained on the task 'other', which is not installed; if it is in a file, give --task FILE.toml\n"
+    )
+    desk.registry = replace(desk.registry, tasks={"quiz": quiz, "other": replace(quiz, name="other")})
     assert desk.run("s:good")[2] == (
         "sftchat: error: no model says which task it was trained on; choose one with --task (available: other, quiz)\n"
     )

@@ -66,6 +66,19 @@ def test_examples_come_from_the_other_items(tickets: Desk) -> None:
     assert [message["content"] for message in requests(tickets)[0].messages][1:] == ["printer", "Q: paper jam"]
 
 
+def test_examples_come_from_a_table_like_the_evalset(tickets: Desk) -> None:
+    (tickets.folder / "solved.csv").write_text("text,label\ntoner is empty,printer\n", encoding="utf-8")
+    (tickets.folder / "task.toml").write_text(
+        'evalset = "gold.csv"\nscorer = { name = "exact" }\nfew_shot = { k = 1, file = "solved.csv" }\n', encoding="utf-8"
+    )
+
+    tickets.run("s:clerk", "--evalset", "gold.csv", "--scorer", "exact", "--few-shot-file", "solved.csv", "--quiet")
+    tickets.run("s:clerk", "--task", "task.toml", "--fresh", "--quiet")
+
+    asked = [[message["content"] for message in request.messages] for request in requests(tickets)]
+    assert (asked[0], asked[4]) == (["toner is empty", "printer", "paper jam"],) * 2
+
+
 def test_a_raw_prompt_has_no_template(tickets: Desk) -> None:
     tickets.run("s:clerk", "--evalset", "gold.csv", "--scorer", "exact", "--raw-prompt", "--stop", "\n", "--quiet")
 

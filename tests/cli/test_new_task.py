@@ -146,3 +146,15 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_a_value_is_read_back_from_its_toml(value: Any) -> None:
     assert tomllib.loads(f"key = {toml_value(value)}\n") == {"key": value}
+
+
+@pytest.mark.slow
+def test_the_written_task_is_trained_and_the_run_evaluated_as_the_last_line_says(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["new-task", "tickets", "-q"])
+    Path("rows.csv").write_text("text,label\nThe bill is wrong.,billing\nThe mouse is dead.,hardware\n", encoding="utf-8")
+
+    assert main(["train", "tickets.toml", "--data", "rows.csv", "-o", "run", "--max-steps", "1"]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+
+    assert last == "next: sftchat eval run --task tickets.toml --baseline sftchat:nano   sftchat chat run --task tickets.toml"
+    assert main(["eval", "run", "--task", "tickets.toml", "--quiet"]) == 0
