@@ -207,7 +207,7 @@ def test_the_task_is_the_one_the_model_was_trained_on(desk: Desk, monkeypatch: p
     )
     desk.registry = replace(desk.registry, tasks={"quiz": quiz, "other": replace(quiz, name="other")})
     assert desk.run("s:good")[2] == (
-        "sftchat: error: no model says which task it was trained on; choose one with --task (available: other, quiz)\n"
+        "sftchat: error: no model says which task it was trained on; choose one with --task (available: other, quiz), or score without one by --scorer NAME\n"
     )
 
 
