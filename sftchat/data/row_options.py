@@ -83,11 +83,10 @@ def options_for_task(task: Task | None, given: RowOptions) -> RowOptions:
         task: The task; None for the given options alone.
         given: Options of the user.
     """
-    own = task.row_options if task is not None else {}
-    if not own:
-        return given
-    keep_turns = not (given.columns or given.prompt)  # rows that sftchat has written for the task have turns already
-    return RowOptions(**{"keep_turns": keep_turns, **own, **given.non_default, "columns": {**own.get("columns", {}), **given.columns}})
+    own = dict(task.row_options) if task is not None else {}
+    if given.columns or given.prompt:  # what the user names must be there, also in rows with turns
+        own.pop("keep_turns", None)
+    return RowOptions(**{**own, **given.non_default, "columns": {**own.get("columns", {}), **given.columns}})
 
 
 DEFAULT_ROW_OPTIONS = RowOptions()

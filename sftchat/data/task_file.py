@@ -116,7 +116,9 @@ def _build_task(content: TaskFile, file: Path) -> Task:
     scorer_name = arguments.pop("name", None)
     if not isinstance(scorer_name, str):
         raise UsageError('[scorer] has no name; write for example name = "exact"')
-    options = RowOptions(columns=parse_column_map(f"{key}={column}" for key, column in content.columns.items()), prompt=content.prompt)
+    columns = parse_column_map(f"{key}={column}" for key, column in content.columns.items())
+    # rows that sftchat writes for the task, such as validation items, have turns already
+    options = RowOptions(columns=columns, prompt=content.prompt, keep_turns=bool(columns or content.prompt))
     evalsets = {**({Path(content.evalset).stem: content.evalset} if content.evalset else {}), **content.evalsets}
     return make_task(
         name,

@@ -284,7 +284,7 @@ def decide_verdict(report: Report, config: Mapping[str, GateConfig] | GateConfig
     if report.failures:
         result, failure = report.failures[0]
         count = f"{len(report.failures)} items were" if len(report.failures) > 1 else "1 item was"
-        lines.append(f"{count} not answered, the first '{failure.example.id}' by {result.model}: {failure.error}")
+        lines.append(f"{count} {failure.lack}, the first '{failure.example.id}' by {result.model}: {failure.error}")
         return decided("could not judge")
     if failed_tasks:
         return decided("fail", lost=tuple(task for task in configs if task in failed_tasks) if len(configs) > 1 else ())

@@ -140,7 +140,7 @@ def test_the_options_of_the_user_precede_those_of_the_task() -> None:
 
 
 def test_rows_with_turns_are_read_as_they_are() -> None:
-    task = make_task("quiz", exact(), row_options={"columns": {"gold": "b"}, "prompt": "{a}"})
+    task = make_task("quiz", exact(), row_options={"columns": {"gold": "b"}, "prompt": "{a}", "keep_turns": True})
     options = options_for_task(task, RowOptions())
 
     rows = [
