@@ -6,8 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from sftchat.cli import GOMP_SPINCOUNT
+
+settings.register_profile("sftchat", deadline=None)  # a busy machine is no failure
+settings.load_profile("sftchat")
 
 os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)  # like the program, before torch is imported
 
