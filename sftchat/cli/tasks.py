@@ -187,7 +187,9 @@ def _task_of_models(registry: Registry, models: Sequence[str]) -> Task:
     if len(registry.tasks) == 1:
         return next(iter(registry.tasks.values()))
     available = ", ".join(sorted(registry.tasks)) or "none; see 'sftchat plugins'"
-    raise UsageError(f"no model says which task it was trained on; choose one with --task (available: {available}), or score without one by --scorer NAME")
+    raise UsageError(
+        f"no model says which task it was trained on; choose one with --task (available: {available}), or score without one by --scorer NAME"
+    )
 
 
 @dataclass(frozen=True)
