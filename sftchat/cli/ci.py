@@ -71,7 +71,7 @@ def command(ctx: click.Context, service: str, words: tuple[str, ...], output: Pa
         click.echo(f"{service} reads {SERVICES[service].default}{SERVICES[service].hint}", err=True)
     if job.needs_key:
         click.echo("the key of the server is the secret SFTCHAT_API_KEY of the project", err=True)
-    click.echo(f"next: git add {file} {' '.join(path for path in job.watched if '*' not in path)}", err=True)
+    click.echo(f"next: git add {' '.join((str(file), *(path for path in job.watched if '*' not in path)))}", err=True)
 
 
 def _make_job(ctx: click.Context, registry: Registry, words: tuple[str, ...]) -> GateJob:
