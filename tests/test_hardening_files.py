@@ -76,7 +76,9 @@ def test_a_model_in_a_read_only_folder_replies_is_scored_and_is_trained_on(tmp_p
     assert [code for code, _, _ in done] == [0, 0, 0, 0]
     assert "".join(err for _, _, err in done).splitlines() == [
         f"sftchat: replies are not cached: cannot use '{folder}/cache/replies.sqlite': read-only file system; $SFTCHAT_CACHE_DIR chooses another "
-        "folder, 'sftchat cache prune --all' empties this one"
+        "folder, 'sftchat cache prune --all' empties this one",
+        f"sftchat: this evaluation is not recorded for 'sftchat history': cannot use '{folder}/cache/ledger.sqlite': read-only file system; "
+        "$SFTCHAT_CACHE_DIR chooses another folder, 'sftchat cache prune --ledger --all' empties this one",
     ]
 
 

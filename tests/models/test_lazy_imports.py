@@ -25,7 +25,7 @@ import sys
 from sftchat.cli.session import Session
 from sftchat.engine import Request, collect
 from sftchat.types import SamplingParams
-engine = Session().load_engine(sys.argv[1])
+engine = Session(imports_in_parts=True).load_engine(sys.argv[1])
 request = Request("r", ({{"role": "user", "content": "你好"}},), sampling=SamplingParams(max_new_tokens=8))
 [(_, reply)] = collect(engine, [request])
 print([name for name in {HEAVY} if name in sys.modules])

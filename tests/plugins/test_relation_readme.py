@@ -29,6 +29,7 @@ def test_the_commands_of_the_readme_work_in_order(tmp_path: Path) -> None:
     variables = environment(tmp_path / "venv", {"train": "--rows 16 --max-steps 2", "eval": f"--evalset {tmp_path / 'gold.jsonl'}"})
     work = tmp_path / "work"
     work.mkdir()
+    (work / "ratings.csv").write_text("id,person,judge\n" + "".join(f"{n},{n % 5 + 1},{n % 5 + 1}\n" for n in range(12)), encoding="utf-8")
     assert main(["data", "generate", "relation", "-n", "3", "-q", "-o", str(work / "rows.jsonl")]) == 0
     assert (
         main(["data", "generate", "relation", "-n", "4", "-q", "--seed", "1", "--format", "evalset", "-o", str(tmp_path / "gold.jsonl")])
